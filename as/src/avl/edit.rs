@@ -1,0 +1,342 @@
+//! Changing the tree: insert, remove, move one end of an interval, and the walk that mends it.
+
+use super::node::{Cold, HEIGHT_MASK, Hot, LEFT, NIL, NodeId, Path, RIGHT, height_of};
+use super::{AllocError, Avl, InsertError, ResizeError};
+
+/// For [`Avl::mend`]: no gap above the lowest node of the path was changed by hand.
+const NO_GAP: usize = usize::MAX;
+
+impl Avl {
+    /// Makes room for `additional` inserts, so that none of them allocates: called before an operation
+    /// that must not fail half-way.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no memory for so many nodes, or when they would have no ids
+    /// (the arena ends at 2^32 - 1 slots). The tree is as before.
+    pub fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
+        let refused = AllocError { wanted: additional };
+        let free = self.hot.len() - self.len();
+        let fresh = additional.saturating_sub(free);
+        if fresh > NIL as usize - self.hot.len() {
+            return Err(refused);
+        }
+        self.hot.try_reserve(fresh).map_err(|_| refused)?;
+        self.cold.try_reserve(fresh).map_err(|_| refused)
+    }
+
+    /// Inserts `[start, end)`.
+    ///
+    /// # Errors
+    /// [`InsertError`]; the tree is as before.
+    #[doc(alias = "as_addseg")]
+    #[doc(alias = "avl_add")]
+    pub fn insert(&mut self, start: u64, end: u64) -> Result<NodeId, InsertError> {
+        if end <= start {
+            return Err(InsertError::Empty);
+        }
+        if start < self.low || end > self.high {
+            return Err(InsertError::OutOfLimits);
+        }
+        let mut path = Path::new();
+        let (mut below, mut above, mut above_depth) = (NIL, NIL, NO_GAP);
+        let mut at = self.root;
+        while let Some(node) = self.hot.get(at as usize) {
+            if node.start <= start {
+                below = at;
+                path.push(at);
+                at = node.kids[RIGHT];
+            } else {
+                (above, above_depth) = (at, path.len());
+                path.push(at);
+                at = node.kids[LEFT];
+            }
+        }
+        let floor = self.end_below(above);
+        if start < floor {
+            // `below` exists: only an interval could put the floor above the low limit.
+            return Err(InsertError::Overlap { with: NodeId(below) });
+        }
+        if let Some(node) = self.hot.get(above as usize)
+            && node.start < end
+        {
+            return Err(InsertError::Overlap { with: NodeId(above) });
+        }
+
+        let leaf = Hot::leaf(start, start - floor);
+        let new = self.take_slot(leaf, Cold { end, next: above, prev: below })?;
+        // Nothing fails from here on.
+        self.len += 1;
+        self.thread_to(below, new, new, above);
+        self.set_hole_start(above, end);
+        if path.len() == 0 {
+            self.root = new;
+        } else {
+            let parent = path.at(path.len() - 1);
+            let side = if parent == above { LEFT } else { RIGHT };
+            self.hot[parent as usize].kids[side] = new;
+        }
+        self.mend(&path, above_depth);
+        Ok(NodeId(new))
+    }
+
+    /// Removes the interval and returns its `[start, end)`; its id is free for reuse. A stale id
+    /// answers `None`, and nothing changes.
+    #[doc(alias = "as_removeseg")]
+    #[doc(alias = "avl_remove")]
+    pub fn remove(&mut self, id: NodeId) -> Option<(u64, u64)> {
+        if !self.contains_id(id) {
+            return None;
+        }
+        let gone = id.0;
+        let Hot { start, augment, kids, .. } = self.hot[id.index()];
+        let Cold { end, next, prev } = self.cold[id.index()];
+        let mut path = Path::new();
+        let above_depth = self.descend(start, &mut path);
+        let depth = path.len() - 1;
+
+        let (heir, mended_from) = match kids {
+            [left, NIL] => {
+                path.truncate(depth);
+                (left, above_depth)
+            }
+            // By A5 the right child is a leaf, and so it is the successor.
+            [NIL, right] => {
+                self.hot[right as usize].augment = augment;
+                path.set(depth, right);
+                (right, depth)
+            }
+            [_, _] => {
+                self.take_out_next(next, gone, &mut path);
+                path.set(depth, next);
+                (next, depth)
+            }
+        };
+        self.relink(&path, depth, gone, heir);
+        self.thread_to(prev, next, prev, next);
+        let floor = self.cold.get(prev as usize).map_or(self.low, |cold| cold.end);
+        self.set_hole_start(next, floor);
+        self.mend(&path, mended_from);
+        self.give_slot(gone);
+        self.len -= 1;
+        Some((start, end))
+    }
+
+    /// Moves where the interval starts, up or down.
+    ///
+    /// # Errors
+    /// [`ResizeError`]; the tree is as before.
+    pub fn set_start(&mut self, id: NodeId, new: u64) -> Result<(), ResizeError> {
+        if !self.contains_id(id) {
+            return Err(ResizeError::NotInTree);
+        }
+        let old = self.hot[id.index()];
+        let cold = self.cold[id.index()];
+        if new >= cold.end {
+            return Err(ResizeError::Empty);
+        }
+        if new < self.low {
+            return Err(ResizeError::OutOfLimits);
+        }
+        if new < old.hole_start() {
+            // Above the low limit and below the hole: there is a predecessor.
+            return Err(ResizeError::Overlap { with: NodeId(cold.prev) });
+        }
+        let mut path = Path::new();
+        self.descend(old.start, &mut path);
+        let hot = &mut self.hot[id.index()];
+        hot.start = new;
+        hot.gap = new - old.hole_start();
+        self.mend(&path, path.len() - 1);
+        Ok(())
+    }
+
+    /// Moves where the interval ends, up or down.
+    ///
+    /// # Errors
+    /// [`ResizeError`]; the tree is as before.
+    pub fn set_end(&mut self, id: NodeId, new: u64) -> Result<(), ResizeError> {
+        if !self.contains_id(id) {
+            return Err(ResizeError::NotInTree);
+        }
+        if new <= self.hot[id.index()].start {
+            return Err(ResizeError::Empty);
+        }
+        if new > self.high {
+            return Err(ResizeError::OutOfLimits);
+        }
+        let next = self.cold[id.index()].next;
+        let next_start = self.hot.get(next as usize).map_or(self.high, |node| node.start);
+        if new > next_start {
+            // Within the high limit and above the next start: there is a successor.
+            return Err(ResizeError::Overlap { with: NodeId(next) });
+        }
+        self.cold[id.index()].end = new;
+        self.set_hole_start(next, new);
+        if next != NIL {
+            let mut path = Path::new();
+            self.descend(next_start, &mut path);
+            self.mend(&path, path.len() - 1);
+        }
+        Ok(())
+    }
+
+    /// Walks from the root to the node that starts at `start`, which is in the tree, and leaves the way
+    /// in `path`, that node last. Returns the depth of its lowest ancestor above it in address
+    /// order, or [`NO_GAP`].
+    fn descend(&self, start: u64, path: &mut Path) -> usize {
+        let mut above_depth = NO_GAP;
+        let mut at = self.root;
+        while let Some(node) = self.hot.get(at as usize) {
+            path.push(at);
+            if node.start == start {
+                break;
+            }
+            if node.start < start {
+                at = node.kids[RIGHT];
+            } else {
+                above_depth = path.len() - 1;
+                at = node.kids[LEFT];
+            }
+        }
+        above_depth
+    }
+
+    /// Takes `next`, the successor of `gone`, out of the right subtree of `gone` and gives it the
+    /// children and the augmentation of `gone`. `path` ends at `gone` on entry and at the old parent of
+    /// `next` on return (which is `gone` itself if `next` was its child).
+    fn take_out_next(&mut self, next: u32, gone: u32, path: &mut Path) {
+        let Hot { augment, kids: [left, right], .. } = self.hot[gone as usize];
+        let mut new_right = self.hot[next as usize].kids[RIGHT];
+        if right != next {
+            let mut parent = right;
+            path.push(parent);
+            while self.hot[parent as usize].kids[LEFT] != next {
+                parent = self.hot[parent as usize].kids[LEFT];
+                path.push(parent);
+            }
+            self.hot[parent as usize].kids[LEFT] = new_right;
+            new_right = right;
+        }
+        let heir = &mut self.hot[next as usize];
+        heir.kids = [left, new_right];
+        heir.augment = augment;
+    }
+
+    /// Makes whatever pointed at `old`, which stood at `depth` of `path`, point at `new`.
+    fn relink(&mut self, path: &Path, depth: usize, old: u32, new: u32) {
+        if depth == 0 {
+            self.root = new;
+            return;
+        }
+        let kids = &mut self.hot[path.at(depth - 1) as usize].kids;
+        let side = if kids[LEFT] == old { LEFT } else { RIGHT };
+        kids[side] = new;
+    }
+
+    /// Sets the forward link of `low` and the backward link of `high`; an absent one stands for the
+    /// ends of the thread.
+    fn thread_to(&mut self, low: u32, after_low: u32, before_high: u32, high: u32) {
+        match self.cold.get_mut(low as usize) {
+            Some(cold) => cold.next = after_low,
+            None => self.first = after_low,
+        }
+        match self.cold.get_mut(high as usize) {
+            Some(cold) => cold.prev = before_high,
+            None => self.last = before_high,
+        }
+    }
+
+    /// Says where the hole below `above` begins, or where the tail does. Its ancestors are mended
+    /// by the caller.
+    fn set_hole_start(&mut self, above: u32, floor: u64) {
+        match self.hot.get_mut(above as usize) {
+            Some(node) => node.gap = node.start - floor,
+            None => self.tail = floor,
+        }
+    }
+
+    /// Puts heights, balance and largest gaps right from the end of `path` to the root. Stops where
+    /// a subtree comes out as it was, but not below `gap_depth`, the least depth at which a gap
+    /// was changed: what lies between looks unchanged and the node there is not.
+    fn mend(&mut self, path: &Path, gap_depth: usize) {
+        for depth in (0..path.len()).rev() {
+            let at = path.at(depth);
+            let before = self.hot[at as usize].augment;
+            let top = self.balance(at);
+            if top != at {
+                self.relink(path, depth, at, top);
+            }
+            if self.hot[top as usize].augment == before && depth <= gap_depth {
+                break;
+            }
+        }
+    }
+
+    /// Restores A4, A5 and A7 at `at`, whose subtrees hold them. Returns the new top.
+    fn balance(&mut self, at: u32) -> u32 {
+        let [left, right] = self.hot[at as usize].kids;
+        let (left_height, right_height) =
+            (height_of(self.augment(left)), height_of(self.augment(right)));
+        let (high, side) = match (left_height, right_height) {
+            (l, r) if l > r + 1 => (left, LEFT),
+            (l, r) if r > l + 1 => (right, RIGHT),
+            _ => {
+                self.refresh(at);
+                return at;
+            }
+        };
+        let kids = self.hot[high as usize].kids;
+        let (outer, inner) = (kids[side], kids[1 - side]);
+        if height_of(self.augment(inner)) > height_of(self.augment(outer)) {
+            self.hot[at as usize].kids[side] = self.raise(high, 1 - side);
+        }
+        self.raise(at, side)
+    }
+
+    /// Rotates the child on `side` of `at` above it, and returns that child.
+    pub(super) fn raise(&mut self, at: u32, side: usize) -> u32 {
+        let up = self.hot[at as usize].kids[side];
+        self.hot[at as usize].kids[side] = self.hot[up as usize].kids[1 - side];
+        self.hot[up as usize].kids[1 - side] = at;
+        self.refresh(at);
+        self.refresh(up);
+        up
+    }
+
+    /// Computes height and largest gap of `at` from its own gap and its children (A4, A7).
+    pub(super) fn refresh(&mut self, at: u32) {
+        let Hot { gap, kids: [left, right], .. } = self.hot[at as usize];
+        let (left, right) = (self.augment(left), self.augment(right));
+        let height = 1 + (left & HEIGHT_MASK).max(right & HEIGHT_MASK);
+        // The heights in the low bits may decide the maximum of two equal gaps; they are cut off after.
+        let largest = gap.max(left).max(right) & !HEIGHT_MASK;
+        self.hot[at as usize].augment = largest | height;
+    }
+
+    fn augment(&self, at: u32) -> u64 {
+        self.hot.get(at as usize).map_or(0, |node| node.augment)
+    }
+
+    /// Takes the slot freed last, or a new one at the end of the arena.
+    fn take_slot(&mut self, hot: Hot, cold: Cold) -> Result<u32, InsertError> {
+        if self.free != NIL {
+            let slot = self.free;
+            self.free = self.cold[slot as usize].next;
+            self.hot[slot as usize] = hot;
+            self.cold[slot as usize] = cold;
+            return Ok(slot);
+        }
+        self.reserve(1).map_err(|_| InsertError::NoMemory)?;
+        let slot = self.hot.len() as u32; // below NIL, as `reserve` checked
+        self.hot.push(hot);
+        self.cold.push(cold);
+        Ok(slot)
+    }
+
+    /// Marks the slot free and puts it first on the free list.
+    fn give_slot(&mut self, slot: u32) {
+        self.hot[slot as usize] = Hot { start: 0, gap: 0, augment: 0, kids: [NIL, NIL] };
+        self.cold[slot as usize] = Cold { end: 0, next: self.free, prev: NIL };
+        self.free = slot;
+    }
+}
