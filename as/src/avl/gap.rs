@@ -9,8 +9,9 @@
 //! # The rule
 //!
 //! At most two holes straddle an edge of the window; all others are whole or outside. So the
-//! search starts on the path to the window's near edge, looks at one hole that may be cut short, and from there
-//! takes the first subtree whose largest gap suffices: O(log n).
+//! search starts on the path to the window's near edge, looks at one hole that may be cut short, and
+//! from there takes the first subtree whose largest gap suffices: O(log n). Down to the edge, up
+//! until a subtree will do, and down in it with a look at both children: four heights at most.
 //!
 //! With an alignment it searches twice, as `as_gap_aligned` does. First for `len + align +
 //! 2 redzone`: any such hole fits wherever it begins, so this is the search above. Only if there is none, for
@@ -204,6 +205,9 @@ impl Avl {
         let mut at = self.root;
         while let Some(node) = self.hot.get(at as usize) {
             visits.0 += 1;
+            if !node.may_hold(search.need) {
+                break;
+            }
             if search.is_reached(node) {
                 path.push(at);
                 at = node.kids[near];

@@ -65,6 +65,7 @@ impl Avl {
     fn picture(&self, hang: Hang, rows: &mut Vec<(ShapeNode, Hang)>) {
         let at = hang.link as usize;
         let (Some(hot), Some(cold)) = (self.hot.get(at), self.cold.get(at)) else { return };
+        // The second test spares a tree with a cycle the walk of all its 2^45 ways.
         if hang.depth as usize >= MAX_HEIGHT || rows.len() >= self.hot.len() {
             return;
         }
@@ -91,7 +92,9 @@ impl Avl {
             gap_before: hot.gap,
             max_gap: hot.max_gap(),
         };
-        rows.push((node, hang));
+        if rows.len() < self.hot.len() {
+            rows.push((node, hang));
+        }
         self.picture(child(RIGHT), rows);
     }
 }
@@ -145,7 +148,7 @@ fn cells(node: &ShapeNode, hang: &Hang) -> [String; COLUMNS] {
         format!("{:x}", node.end),
         size(node.end.wrapping_sub(node.start)),
         node.height.to_string(),
-        format!("{:+}", node.balance),
+        if node.balance == 0 { String::from("0") } else { format!("{:+}", node.balance) },
         size(node.gap_before),
         size(node.max_gap),
     ]
