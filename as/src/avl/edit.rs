@@ -1,6 +1,6 @@
 //! Changing the tree: insert, remove, move one end of an interval, and the walk that mends it.
 
-use super::node::{Cold, HEIGHT_MASK, Hot, LEFT, NIL, NodeId, Path, RIGHT, height_of};
+use super::node::{Cold, HEIGHT_MASK, Hot, LEFT, NIL, NodeId, Path, RIGHT, height_of, pack};
 use super::{AllocError, Avl, InsertError, ResizeError};
 
 /// For [`Avl::mend`]: no gap above the lowest node of the path was changed by hand.
@@ -41,15 +41,13 @@ impl Avl {
         let (mut below, mut above, mut above_depth) = (NIL, NIL, NO_GAP);
         let mut at = self.root;
         while let Some(node) = self.hot.get(at as usize) {
-            if node.start <= start {
-                below = at;
-                path.push(at);
-                at = node.kids[RIGHT];
-            } else {
-                (above, above_depth) = (at, path.len());
-                path.push(at);
-                at = node.kids[LEFT];
-            }
+            // Selected, not branched: which way a walk turns cannot be predicted.
+            let right = node.start <= start;
+            below = if right { at } else { below };
+            above = if right { above } else { at };
+            above_depth = if right { above_depth } else { path.len() };
+            path.push(at);
+            at = node.kids[usize::from(right)];
         }
         let floor = self.end_below(above);
         if start < floor {
@@ -91,7 +89,7 @@ impl Avl {
         let Hot { start, augment, kids, .. } = self.hot[id.index()];
         let Cold { end, next, prev } = self.cold[id.index()];
         let mut path = Path::new();
-        let above_depth = self.descend(start, &mut path);
+        let above_depth = self.descend(gone, start, &mut path);
         let depth = path.len() - 1;
 
         let (heir, mended_from) = match kids {
@@ -142,7 +140,7 @@ impl Avl {
             return Err(ResizeError::Overlap { with: NodeId(cold.prev) });
         }
         let mut path = Path::new();
-        self.descend(old.start, &mut path);
+        self.descend(id.0, old.start, &mut path);
         let hot = &mut self.hot[id.index()];
         hot.start = new;
         hot.gap = new - old.hole_start();
@@ -174,30 +172,26 @@ impl Avl {
         self.set_hole_start(next, new);
         if next != NIL {
             let mut path = Path::new();
-            self.descend(next_start, &mut path);
+            self.descend(next, next_start, &mut path);
             self.mend(&path, path.len() - 1);
         }
         Ok(())
     }
 
-    /// Walks from the root to the node that starts at `start`, which is in the tree, and leaves the way
-    /// in `path`, that node last. Returns the depth of its lowest ancestor above it in address
-    /// order, or [`NO_GAP`].
-    fn descend(&self, start: u64, path: &mut Path) -> usize {
+    /// Walks from the root to `target`, which is in the tree and starts at `start`, and leaves the
+    /// way in `path`, `target` last. Returns the depth of the lowest of its ancestors that come
+    /// after it in address order, or [`NO_GAP`].
+    fn descend(&self, target: u32, start: u64, path: &mut Path) -> usize {
         let mut above_depth = NO_GAP;
         let mut at = self.root;
-        while let Some(node) = self.hot.get(at as usize) {
+        while at != target {
+            let node = &self.hot[at as usize];
+            let right = node.start <= start;
+            above_depth = if right { above_depth } else { path.len() };
             path.push(at);
-            if node.start == start {
-                break;
-            }
-            if node.start < start {
-                at = node.kids[RIGHT];
-            } else {
-                above_depth = path.len() - 1;
-                at = node.kids[LEFT];
-            }
+            at = node.kids[usize::from(right)];
         }
+        path.push(target);
         above_depth
     }
 
@@ -273,21 +267,23 @@ impl Avl {
     }
 
     /// Restores A4, A5 and A7 at `at`, whose subtrees hold them. Returns the new top.
+    #[inline]
     fn balance(&mut self, at: u32) -> u32 {
         let [left, right] = self.hot[at as usize].kids;
-        let (left_height, right_height) =
-            (height_of(self.augment(left)), height_of(self.augment(right)));
-        let (high, side) = match (left_height, right_height) {
-            (l, r) if l > r + 1 => (left, LEFT),
-            (l, r) if r > l + 1 => (right, RIGHT),
-            _ => {
-                self.refresh(at);
-                return at;
-            }
-        };
-        let kids = self.hot[high as usize].kids;
-        let (outer, inner) = (kids[side], kids[1 - side]);
-        if height_of(self.augment(inner)) > height_of(self.augment(outer)) {
+        let (left, right) = (self.augment(left), self.augment(right));
+        if height_of(left).abs_diff(height_of(right)) <= 1 {
+            let node = &mut self.hot[at as usize];
+            node.augment = joined(node.gap, left, right);
+            return at;
+        }
+        self.rotate(at, if height_of(left) > height_of(right) { LEFT } else { RIGHT })
+    }
+
+    /// Restores A5 at `at`, whose child on `side` is higher by two. Returns the new top.
+    fn rotate(&mut self, at: u32, side: usize) -> u32 {
+        let high = self.hot[at as usize].kids[side];
+        let kids = self.hot[high as usize].kids.map(|kid| height_of(self.augment(kid)));
+        if kids[1 - side] > kids[side] {
             self.hot[at as usize].kids[side] = self.raise(high, 1 - side);
         }
         self.raise(at, side)
@@ -304,15 +300,13 @@ impl Avl {
     }
 
     /// Computes height and largest gap of `at` from its own gap and its children (A4, A7).
-    pub(super) fn refresh(&mut self, at: u32) {
-        let Hot { gap, kids: [left, right], .. } = self.hot[at as usize];
-        let (left, right) = (self.augment(left), self.augment(right));
-        let height = 1 + (left & HEIGHT_MASK).max(right & HEIGHT_MASK);
-        // The heights in the low bits may decide the maximum of two equal gaps; they are cut off after.
-        let largest = gap.max(left).max(right) & !HEIGHT_MASK;
-        self.hot[at as usize].augment = largest | height;
+    fn refresh(&mut self, at: u32) {
+        let [left, right] = self.hot[at as usize].kids.map(|kid| self.augment(kid));
+        let node = &mut self.hot[at as usize];
+        node.augment = joined(node.gap, left, right);
     }
 
+    #[inline]
     fn augment(&self, at: u32) -> u64 {
         self.hot.get(at as usize).map_or(0, |node| node.augment)
     }
@@ -339,4 +333,13 @@ impl Avl {
         self.cold[slot as usize] = Cold { end: 0, next: self.free, prev: NIL };
         self.free = slot;
     }
+}
+
+/// Height and largest gap of a node, from its own gap and the words of its children.
+const fn joined(gap: u64, left: u64, right: u64) -> u64 {
+    // The heights in the low bits may decide the maximum of two equal gaps; `pack` cuts them off.
+    let kids = if left > right { left } else { right };
+    let (left_height, right_height) = (left & HEIGHT_MASK, right & HEIGHT_MASK);
+    let height = 1 + if left_height > right_height { left_height } else { right_height };
+    pack(if gap > kids { gap } else { kids }, height)
 }
