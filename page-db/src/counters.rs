@@ -1,0 +1,230 @@
+//! What happened, counted: illumos's kstat names, and costs that are exact on every machine.
+//!
+//! A fault counts half a dozen things; a shared counter line, or even a locked addition each, would cost more than the
+//! work. So each [`crate::Cx`] owns a block that only it writes (a relaxed load and store), and readers add the blocks up.
+//! The sum is exact when nothing runs; a block outlives its `Cx` as part of the retired sum of its CPU.
+//!
+//! Sources: [SI §9, §10] for the names; illumos.md 11.3.
+
+use crate::lock::Rank;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::units::CpuId;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $id:ident = $name:literal),+ $(,)?) => {
+        /// One thing that is counted. [`Counter::name`] is the name every view prints.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $id),+ }
+        impl Counter {
+            /// All of them, in the order views print.
+            pub const ALL: &[Self] = &[$(Self::$id),+];
+            /// The kstat's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$id => $name),+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Faults handed to an address space.
+    AsFault = "as_fault",
+    /// Faults the entry already allowed by then (a race, or a translation a backend forgot).
+    SpuriousFault = "spurious_fault",
+    /// Faults that needed a read from a device or file.
+    MajFault = "maj_fault",
+    /// Private copies made.
+    CowFault = "cow_fault",
+    /// Faults for a right the translation lacked.
+    ProtFault = "prot_fault",
+    /// Soft locks taken through a fault.
+    SoftLock = "softlock",
+    /// Faults in the kernel's address space.
+    KernelAsFault = "kernel_asflt",
+    /// Pages filled with zeros on demand.
+    Zfod = "zfod",
+    /// Fault case 1A: the slot's anon is mapped as it is.
+    Case1A = "case_1a",
+    /// Fault case 1B: a shared anon is copied.
+    Case1B = "case_1b",
+    /// Fault case 2A: the lower layer's page is mapped.
+    Case2A = "case_2a",
+    /// Fault case 2B: the lower layer's page, or zeros, become an anon.
+    Case2B = "case_2b",
+    /// Neighbours mapped along with a fault.
+    FaultAhead = "fault_ahead",
+    /// Free pages taken back by name.
+    PgRec = "pgrec",
+    /// The same from the free or cache list.
+    PgFrec = "pgfrec",
+    /// Page-in operations.
+    PgIn = "pgin",
+    /// Pages paged in.
+    PgPgIn = "pgpgin",
+    /// Page-out operations.
+    PgOut = "pgout",
+    /// Pages paged out.
+    PgPgOut = "pgpgout",
+    /// Anonymous pages paged in.
+    AnonPgIn = "anonpgin",
+    /// Anonymous pages paged out.
+    AnonPgOut = "anonpgout",
+    /// Anonymous pages freed by page-out.
+    AnonFree = "anonfree",
+    /// File pages paged in.
+    FsPgIn = "fspgin",
+    /// File pages paged out.
+    FsPgOut = "fspgout",
+    /// File pages freed by page-out.
+    FsFree = "fsfree",
+    /// Pages looked at by the clock.
+    Scan = "scan",
+    /// Revolutions of the front hand.
+    Rev = "rev",
+    /// Pages freed by the clock or by completed pushes.
+    DFree = "dfree",
+    /// Times page-out ran.
+    PgRRun = "pgrrun",
+    /// `MADV_FREE` that found its page.
+    MadvFreeHit = "MADV_FREE_hit",
+    /// `MADV_FREE` that did not.
+    MadvFreeMiss = "MADV_FREE_miss",
+    /// Cost: nodes of the segment tree visited.
+    TreeNodes = "tree_nodes",
+    /// Cost: page-table entries written.
+    PteWrites = "pte_writes",
+    /// Cost: page-table entries read by range walks.
+    PteReads = "pte_reads",
+    /// Cost: page tables allocated.
+    TableAllocs = "table_allocs",
+    /// Cost: page tables given back.
+    TableFrees = "table_frees",
+    /// Cost: bytes of frames set to zero.
+    BytesZeroed = "bytes_zeroed",
+    /// Cost: bytes copied between frames.
+    BytesCopied = "bytes_copied",
+    /// Cost: flushes handed to the MMU.
+    Flushes = "flushes",
+    /// Cost: entries named by those flushes.
+    FlushEntries = "flush_entries",
+    /// Cost: page locks that had to be waited for.
+    PageLockWaits = "page_lock_waits",
+    /// Cost: slots of anon maps visited by range operations.
+    AnonSlots = "anon_slots",
+    /// Cost: frames allocated.
+    FrameAllocs = "frame_allocs",
+    /// Cost: frames freed.
+    FrameFrees = "frame_frees",
+    /// Cost: page-hash chain links followed.
+    HashLinks = "hash_links",
+}
+
+const N: usize = Counter::ALL.len();
+
+/// The counters of one [`crate::Cx`]; only its owner writes.
+#[repr(align(64))]
+pub struct CounterBlock {
+    cpu: CpuId,
+    values: [AtomicU64; N],
+}
+
+impl core::fmt::Debug for CounterBlock {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CounterBlock").field("cpu", &self.cpu).finish_non_exhaustive()
+    }
+}
+
+impl CounterBlock {
+    fn new(cpu: CpuId) -> Self {
+        Self { cpu, values: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+    #[inline]
+    pub(crate) fn add(&self, counter: Counter, n: u64) {
+        let cell = &self.values[counter as usize];
+        // X3: one writer, so no read-modify-write is needed.
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Registry {
+    live: Vec<Arc<CounterBlock>>,
+    retired: Vec<[u64; N]>,
+}
+
+/// All counters of a machine.
+#[derive(Debug)]
+pub struct Counters {
+    registry: Mutex<Registry>,
+}
+
+impl Counters {
+    /// Counters for `cpus` processors, all zero.
+    pub fn new(cpus: u16) -> Arc<Self> {
+        let retired = alloc::vec![[0; N]; usize::from(cpus.max(1))];
+        Arc::new(Self { registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }) })
+    }
+    pub(crate) fn register(&self, cpu: CpuId) -> Arc<CounterBlock> {
+        let block = Arc::new(CounterBlock::new(cpu));
+        self.registry.lock_leaf().live.push(Arc::clone(&block));
+        block
+    }
+    pub(crate) fn retire(&self, block: &Arc<CounterBlock>) {
+        let mut r = self.registry.lock_leaf();
+        r.live.retain(|b| !Arc::ptr_eq(b, block));
+        let cpu = usize::from(block.cpu.0).min(r.retired.len() - 1);
+        for (sum, v) in r.retired[cpu].iter_mut().zip(&block.values) {
+            *sum = sum.wrapping_add(v.load(Ordering::Relaxed));
+        }
+    }
+    /// The sum of one counter over all CPUs; exact when nothing runs.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.snapshot().get(counter)
+    }
+    /// All sums at once.
+    pub fn snapshot(&self) -> Snapshot {
+        let r = self.registry.lock_leaf();
+        let mut sums = [0u64; N];
+        for block in &r.retired {
+            for (s, v) in sums.iter_mut().zip(block) {
+                *s = s.wrapping_add(*v);
+            }
+        }
+        for block in &r.live {
+            for (s, v) in sums.iter_mut().zip(&block.values) {
+                *s = s.wrapping_add(v.load(Ordering::Relaxed));
+            }
+        }
+        Snapshot { sums }
+    }
+}
+
+/// The counters at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    sums: [u64; N],
+}
+
+impl Snapshot {
+    /// One counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.sums[counter as usize]
+    }
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut sums = self.sums;
+        for (s, e) in sums.iter_mut().zip(&earlier.sums) {
+            *s = s.wrapping_sub(*e);
+        }
+        Self { sums }
+    }
+    /// Name and value of each counter, in view order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Counter::ALL.iter().map(|c| (c.name(), self.get(*c)))
+    }
+}

@@ -1,0 +1,171 @@
+//! Who is running: the value that takes the place of thread-locals.
+//!
+//! Every operation of the library takes a `&Cx`. It names the CPU (an index into per-CPU arrays sized at boot) and the
+//! thread, keeps what a debug build checks (the ranks of the locks held), and what the reader-slot lock needs to know (which
+//! slot locks this thread reads, so that it can be marked asleep before it waits). A host makes one per thread through
+//! the machine; a kernel makes one per kernel thread and passes its own [`WaitHooks`].
+//!
+//! - X1: a `Cx` is used by one thread at a time (`!Sync`), and a guard never outlives it (guards borrow it).
+//! - X2: on return to user code no rank is held ([`Cx::held`] is empty).
+//! - X3: its counter block has one writer, so counting is a load and a store on a line nobody else writes.
+
+use crate::counters::{Counter, CounterBlock, Counters};
+use crate::lock::Rank;
+use crate::sync::slot_lock::SleepMark;
+use crate::units::CpuId;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+/// A thread's identity: small, unique within a machine, given by whoever makes the [`Cx`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize)]
+pub struct ThreadId(pub u32);
+
+/// What the library asks of its surroundings when a thread must wait and no host parking exists.
+///
+/// On a `std` host the defaults are never called: waiting parks the thread. A kernel supplies a scheduler's yield, or
+/// leaves the default, which spins.
+pub trait WaitHooks: Send + Sync {
+    /// Called over and over while a lock is not to be had; `spins` counts the calls of one wait.
+    fn pause(&self, spins: u32) {
+        let _ = spins;
+        core::hint::spin_loop();
+    }
+}
+
+/// Hooks that only spin; what a host uses (it parks threads and never calls them).
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SpinHooks;
+impl WaitHooks for SpinHooks {}
+
+/// One thread's context; see the module's theory.
+pub struct Cx {
+    cpu: Cell<CpuId>,
+    thread: ThreadId,
+    hooks: Arc<dyn WaitHooks>,
+    block: Arc<CounterBlock>,
+    counters: Arc<Counters>,
+    #[cfg(debug_assertions)]
+    held: RefCell<Vec<Rank>>,
+    /// Slot locks this thread reads, innermost last.
+    reads: RefCell<Vec<SleepMark>>,
+}
+
+impl Cx {
+    /// A context for `thread` running on `cpu`, counting into a new block of `counters`.
+    pub fn new(counters: &Arc<Counters>, cpu: CpuId, thread: ThreadId, hooks: Arc<dyn WaitHooks>) -> Self {
+        Self {
+            cpu: Cell::new(cpu),
+            thread,
+            hooks,
+            block: counters.register(cpu),
+            counters: Arc::clone(counters),
+            #[cfg(debug_assertions)]
+            held: RefCell::new(Vec::new()),
+            reads: RefCell::new(Vec::new()),
+        }
+    }
+    /// The CPU this thread runs on.
+    pub fn cpu(&self) -> CpuId {
+        self.cpu.get()
+    }
+    /// The thread.
+    pub fn thread(&self) -> ThreadId {
+        self.thread
+    }
+    /// Moves the thread to another CPU. Guards taken before remember their slot; counters stay with the block.
+    pub fn migrate(&self, cpu: CpuId) {
+        self.cpu.set(cpu);
+    }
+    /// Adds one to a counter.
+    #[inline]
+    pub fn count(&self, counter: Counter) {
+        self.block.add(counter, 1);
+    }
+    /// Adds `n` to a counter.
+    #[inline]
+    pub fn count_n(&self, counter: Counter, n: u64) {
+        self.block.add(counter, n);
+    }
+    /// One turn of a wait that nothing will wake.
+    pub fn pause(&self, spins: u32) {
+        self.hooks.pause(spins);
+    }
+
+    /// Runs `wait`, during which this thread counts as asleep for every slot lock it reads (the gate of DESIGN D3 reopens).
+    /// Everything that may take long wraps itself in this: page locks, memory, device transfers.
+    pub fn blocking<R>(&self, wait: impl FnOnce() -> R) -> R {
+        for mark in self.reads.borrow().iter() {
+            mark.fall_asleep();
+        }
+        let r = wait();
+        for mark in self.reads.borrow().iter() {
+            mark.wake_up();
+        }
+        r
+    }
+    /// Whether this thread reads any slot lock now (it is then always admitted again).
+    pub(crate) fn reads_any(&self) -> bool {
+        !self.reads.borrow().is_empty()
+    }
+    pub(crate) fn push_read(&self, mark: SleepMark) {
+        self.reads.borrow_mut().push(mark);
+    }
+    pub(crate) fn pop_read(&self, mark: &SleepMark) {
+        let mut reads = self.reads.borrow_mut();
+        let at = reads.iter().rposition(|m| m == mark).expect("X1: a read guard's mark is on its own Cx");
+        reads.remove(at);
+    }
+
+    /// Notes a lock that may be waited for; panics in a debug build when the order is broken.
+    #[inline]
+    pub(crate) fn rank_wait(&self, rank: Rank, nested: bool) {
+        #[cfg(debug_assertions)]
+        {
+            let mut held = self.held.borrow_mut();
+            let worst = held.iter().copied().max();
+            let bad = worst.is_some_and(|w| w > rank || (w == rank && !nested));
+            assert!(!bad, "lock order: waits for {rank:?} while holding {held:?} (rank table: page-db/src/lock.rs)");
+            held.push(rank);
+        }
+        let _ = (rank, nested);
+    }
+    /// Notes a lock that was tried and got.
+    #[inline]
+    pub(crate) fn rank_tried(&self, rank: Rank) {
+        #[cfg(debug_assertions)]
+        self.held.borrow_mut().push(rank);
+        let _ = rank;
+    }
+    /// Forgets a lock.
+    #[inline]
+    pub(crate) fn rank_release(&self, rank: Rank) {
+        #[cfg(debug_assertions)]
+        {
+            let mut held = self.held.borrow_mut();
+            let at = held.iter().rposition(|r| *r == rank).expect("X1: a guard's rank is on its own Cx");
+            held.remove(at);
+        }
+        let _ = rank;
+    }
+    /// The ranks held now, in order of acquisition. Always empty in a release build, where nothing is recorded.
+    pub fn held(&self) -> Vec<Rank> {
+        #[cfg(debug_assertions)]
+        return self.held.borrow().clone();
+        #[cfg(not(debug_assertions))]
+        Vec::new()
+    }
+}
+
+impl Drop for Cx {
+    fn drop(&mut self) {
+        self.counters.retire(&self.block);
+    }
+}
+
+impl fmt::Debug for Cx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx").field("cpu", &self.cpu.get().0).field("thread", &self.thread.0).finish_non_exhaustive()
+    }
+}

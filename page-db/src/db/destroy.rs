@@ -1,0 +1,21 @@
+//! Ending a page: no translation, no claim, no name, a free frame.
+
+use super::PageDb;
+use crate::cx::Cx;
+use crate::selock::{ExclPage, LockedPage};
+
+impl PageDb {
+    /// Unloads every translation, returns claims to availrmem, takes the name and frees the frame. The contents are lost.
+    ///
+    /// A cached page (which is free already) is taken off its list first.
+    #[doc(alias("page_destroy", "page_destroy_free", "VN_DISPOSE"))]
+    pub fn destroy(&self, cx: &Cx, page: ExclPage<'_>) {
+        if page.page().is_free() {
+            self.reclaim(cx, &page);
+        }
+        self.unload(cx, &page);
+        self.drop_claims(&page);
+        self.hash_out(cx, &page);
+        self.free(cx, page, false);
+    }
+}

@@ -1,0 +1,294 @@
+//! The page database: the tables of the other modules under one roof.
+//!
+//! # Life of a page
+//!
+//! ```text
+//!              create                     free (named)
+//!   free list ───────▶ named, in use ───────────────────▶ cache list
+//!       ▲                 ▲   │  ▲                          │   │
+//!       │    destroy      │   │  └──── lookup (reclaim) ────┘   │ a frame is wanted: the name goes
+//!       └─────────────────┼───┘                                 │
+//!       ▲                 └── rename                            ▼
+//!       └───────────────────────────────────────────────── unnamed, in use
+//! ```
+//!
+//! One verb, one file. Every verb that needs a frame may answer [`PageError::NoMemory`]; none of them sleeps for memory or runs
+//! page-out (D15): the operation backs out of its locks and calls [`PageDb::wait_for_memory`].
+//!
+//! - L1: a page on a chain is filed under the identity it carries.
+//! - L2: an identity changes only under an exclusive page lock, inside the bucket lock.
+//! - L3: a lookup returns a page whose identity was compared *after* its lock was taken.
+//! - L4: free + cached + in use + kernel = total.
+//!
+//! Sources: [SI §10.2]; illumos `vm/vm_page.c` (behaviour); illumos.md 7.
+
+mod claim;
+mod create;
+mod destroy;
+mod free;
+mod lookup;
+mod reclaim;
+mod rename;
+mod verify;
+
+pub use claim::Claim;
+pub use create::Reserve;
+pub use free::Released;
+pub use verify::{PageCensus, PageDamage};
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::cx::Cx;
+use crate::cache_list::CacheList;
+use crate::error::PageError;
+use crate::free_list::FreeList;
+use crate::free_mem::{FreeMem, Thresholds};
+use crate::hash::{ChainHash, HashKind, PageHash};
+use crate::mappings::{PageMappings, RefMod, SyncMode};
+use crate::page::{Page, PageArray, PageId, PageState};
+use crate::phys_mem::PhysMem;
+use crate::sync::{Once, WaitTable};
+use crate::units::Pfn;
+use crate::vnode::VnodeTable;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What a machine does when an operation needs memory and has backed out of its locks.
+pub trait MemoryWait: fmt::Debug + Send + Sync {
+    /// Returns once at least `pages` pages are likely free: runs page-out when single-stepped, sleeps when there are daemons.
+    ///
+    /// # Errors
+    /// [`PageError::NoMemory`] when nothing can be reclaimed.
+    fn wait_for_memory(&self, cx: &Cx, db: &PageDb, pages: u64) -> Result<(), PageError>;
+}
+
+/// How to build a [`PageDb`].
+#[derive(Clone, Copy, Debug)]
+pub struct PageDbConfig {
+    /// Processors: sizes the per-CPU arrays.
+    pub cpus: u16,
+    /// Cache colours (rounded up to a power of two).
+    pub colours: u32,
+    /// Which page hash.
+    pub hash: HashKind,
+    /// Thresholds, or the rule of [`Thresholds::for_memory`].
+    pub thresholds: Option<Thresholds>,
+}
+
+impl Default for PageDbConfig {
+    fn default() -> Self {
+        Self { cpus: 1, colours: 1, hash: HashKind::Chain, thresholds: None }
+    }
+}
+
+/// Why a page database cannot be built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PageDbError {
+    /// More frames than page ids, or no heap for their structures.
+    #[error("cannot keep structures for {frames} frames")]
+    TooManyFrames {
+        /// Frames asked for.
+        frames: u64,
+    },
+    /// The `dashmap` hash needs `std` and the crate's `dashmap` feature.
+    #[error("page hash `{0:?}` is not built in")]
+    HashNotBuilt(HashKind),
+}
+
+/// The page database.
+pub struct PageDb {
+    pages: PageArray,
+    mem: Arc<dyn PhysMem>,
+    hash: Box<dyn PageHash>,
+    vnodes: VnodeTable,
+    free: FreeList,
+    cache: CacheList,
+    free_mem: FreeMem,
+    waits: WaitTable,
+    mappings: Once<Arc<dyn PageMappings>>,
+    memory_wait: Once<Arc<dyn MemoryWait>>,
+    counters: Arc<Counters>,
+    clock: Arc<dyn Clock>,
+    cpus: u16,
+}
+
+impl fmt::Debug for PageDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageDb")
+            .field("frames", &self.pages.len())
+            .field("hash", &self.hash.name())
+            .field("freemem", &self.freemem())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PageDb {
+    /// A database of all frames of `mem`, every one of them free. `cx` only orders the building of the lists.
+    ///
+    /// # Errors
+    /// [`PageDbError`].
+    pub fn new(
+        cx: &Cx,
+        mem: Arc<dyn PhysMem>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        config: &PageDbConfig,
+    ) -> Result<Self, PageDbError> {
+        let frames = mem.frames();
+        let pages = PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
+        let hash: Box<dyn PageHash> = match config.hash {
+            HashKind::Chain => Box::new(ChainHash::new(frames)),
+            #[cfg(feature = "dashmap")]
+            HashKind::Dash => Box::new(crate::hash::DashHash::new(frames)),
+            #[cfg(not(feature = "dashmap"))]
+            HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
+        };
+        let free = FreeList::new(frames, config.cpus, config.colours);
+        for id in pages.ids() {
+            pages.get(id).set_state(PageState::FREE, PageState::empty());
+            free.add(cx, &pages, id, false);
+        }
+        let thresholds = config.thresholds.unwrap_or_else(|| Thresholds::for_memory(frames));
+        Ok(Self {
+            pages,
+            mem,
+            hash,
+            vnodes: VnodeTable::new(),
+            free,
+            cache: CacheList::new(config.colours),
+            free_mem: FreeMem::new(frames, thresholds),
+            waits: WaitTable::default(),
+            mappings: Once::new(),
+            memory_wait: Once::new(),
+            counters,
+            clock,
+            cpus: config.cpus.max(1),
+        })
+    }
+    /// Installs the hat's side; once, before the first translation. Says whether it was the first.
+    pub fn set_mappings(&self, m: Arc<dyn PageMappings>) -> bool {
+        self.mappings.set(m).is_ok()
+    }
+    /// Installs what [`PageDb::wait_for_memory`] calls; once. Says whether it was the first.
+    pub fn set_memory_wait(&self, w: Arc<dyn MemoryWait>) -> bool {
+        self.memory_wait.set(w).is_ok()
+    }
+    /// The page structures.
+    pub fn pages(&self) -> &PageArray {
+        &self.pages
+    }
+    /// The structure of a page.
+    pub fn page(&self, id: PageId) -> &Page {
+        self.pages.get(id)
+    }
+    /// The frame of a page.
+    pub fn pfn(&self, id: PageId) -> Pfn {
+        self.pages.pfn(id)
+    }
+    /// The bytes of frames.
+    pub fn mem(&self) -> &dyn PhysMem {
+        &*self.mem
+    }
+    /// The vnodes, by number.
+    pub fn vnodes(&self) -> &VnodeTable {
+        &self.vnodes
+    }
+    /// The page hash.
+    pub fn hash(&self) -> &dyn PageHash {
+        &*self.hash
+    }
+    /// The free lists.
+    pub fn free_list(&self) -> &FreeList {
+        &self.free
+    }
+    /// The cache lists.
+    pub fn cache_list(&self) -> &CacheList {
+        &self.cache
+    }
+    /// The ledger of promised memory, and the thresholds.
+    pub fn free_mem(&self) -> &FreeMem {
+        &self.free_mem
+    }
+    /// The counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+    /// Processors the machine was sized for.
+    pub fn cpus(&self) -> u16 {
+        self.cpus
+    }
+    /// Where threads sleep for page locks; also for locks of the same kind in other crates (keys at or above 2^48 are free).
+    pub fn waits(&self) -> &WaitTable {
+        &self.waits
+    }
+    /// Pages free: on free lists, in magazines, on cache lists.
+    pub fn freemem(&self) -> u64 {
+        self.free.count() + self.cache.count()
+    }
+    /// Waits until about `pages` pages are free; the caller holds no lock. Magazines are drained first.
+    ///
+    /// # Errors
+    /// [`PageError::NoMemory`] when nothing can be reclaimed, or no machine is there to do it.
+    #[doc(alias("page_create_wait", "uvm_wait"))]
+    pub fn wait_for_memory(&self, cx: &Cx, pages: u64) -> Result<(), PageError> {
+        self.drain_magazines(cx);
+        match self.memory_wait.get() {
+            Some(w) => w.wait_for_memory(cx, self, pages),
+            None => Err(self.no_memory(pages)),
+        }
+    }
+    /// Puts the frames of every magazine back on the lists.
+    pub fn drain_magazines(&self, cx: &Cx) {
+        self.free.drain(cx, &self.pages);
+    }
+    pub(crate) fn no_memory(&self, wanted: u64) -> PageError {
+        PageError::NoMemory { wanted, freemem: self.freemem() }
+    }
+
+    /// Removes all translations of a page ([`PageMappings::unload`]). The caller holds it exclusively.
+    pub fn unload(&self, cx: &Cx, page: &crate::ExclPage<'_>) {
+        use crate::selock::LockedPage as _;
+        if page.page().is_mapped()
+            && let Some(m) = self.mappings.get()
+        {
+            m.unload(cx, page.id());
+        }
+    }
+    /// Gathers referenced and modified bits ([`PageMappings::sync`]). The caller holds the page lock.
+    #[doc(alias = "hat_pagesync")]
+    pub fn sync_ref_mod(&self, cx: &Cx, page: &dyn crate::LockedPage, mode: SyncMode) -> RefMod {
+        match self.mappings.get() {
+            Some(m) if page.page().is_mapped() => m.sync(cx, page.id(), mode),
+            _ => page.page().ref_mod(),
+        }
+    }
+    /// Takes the right to write from all translations of a page. The caller holds the page lock.
+    pub fn clear_write(&self, cx: &Cx, page: &dyn crate::LockedPage) {
+        if page.page().is_mapped()
+            && let Some(m) = self.mappings.get()
+        {
+            m.clear_write(cx, page.id());
+        }
+    }
+    /// How many translations a page has.
+    pub fn share_count(&self, cx: &Cx, id: PageId) -> u32 {
+        match self.mappings.get() {
+            Some(m) if self.pages.get(id).is_mapped() => m.share_count(cx, id),
+            _ => 0,
+        }
+    }
+    /// The ids on a vnode's page list, front first; hints until locked.
+    pub fn vnode_pages(&self, cx: &Cx, vnode: crate::VnodeId) -> Vec<PageId> {
+        self.vnodes.try_slot(vnode).map_or_else(Vec::new, |s| s.pages.lock(cx).iter(&self.pages).collect())
+    }
+    /// How many pages a vnode has.
+    pub fn vnode_page_count(&self, cx: &Cx, vnode: crate::VnodeId) -> u64 {
+        self.vnodes.try_slot(vnode).map_or(0, |s| s.pages.lock(cx).count())
+    }
+}

@@ -1,0 +1,105 @@
+//! How much memory is free, how much is promised, and who waits for more.
+//!
+//! `freemem` counts pages on the free and cache lists and in magazines; it is never a variable of its own, so it cannot drift. `availrmem`
+//! counts pages of memory not promised to locks, kernel use or swap reservations; it is a ledger, charged before the
+//! thing it pays for exists. The thresholds are the textbook's, scaled down where the textbook's floor of 16 MB
+//! would exceed an eighth of a small simulated machine.
+//!
+//! | name | rule | on a machine under 128 MB |
+//! |---|---|---|
+//! | lotsfree | clamp(total/64, 16 MB, 2 GB) | max(total/8, 8) |
+//! | desfree | lotsfree / 2 | same |
+//! | minfree, throttlefree | desfree * 3/4 | same |
+//! | pageout_reserve | throttlefree * 3/4 | same |
+//!
+//! - B1: `availrmem` plus everything charged equals the total (claims, kernel pages, memory-backed reservations).
+//!
+//! Sources: [SI §10.3]; illumos.md 7.6, 8.1.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::units::PAGE_SIZE;
+
+/// When page-out starts and allocators hold back, in pages.
+#[doc(alias("lotsfree", "desfree", "minfree", "throttlefree", "pageout_reserve"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Thresholds {
+    /// Below this the scanner runs.
+    pub lotsfree: u64,
+    /// Below this reclaim works harder.
+    pub desfree: u64,
+    /// Below this memory is critically short.
+    pub minfree: u64,
+    /// Below this ordinary allocators wait.
+    pub throttlefree: u64,
+    /// Kept for page-out itself.
+    pub pageout_reserve: u64,
+}
+
+const MB: u64 = (1 << 20) / PAGE_SIZE;
+
+impl Thresholds {
+    /// The defaults for a machine of `total` pages.
+    pub fn for_memory(total: u64) -> Self {
+        let rule = (total / 64).clamp(16 * MB, 2048 * MB);
+        Self::from_lotsfree(if rule > total / 8 { (total / 8).max(8) } else { rule })
+    }
+    /// The others derived from `lotsfree`.
+    pub fn from_lotsfree(lotsfree: u64) -> Self {
+        let desfree = lotsfree / 2;
+        let minfree = desfree * 3 / 4;
+        Self { lotsfree, desfree, minfree, throttlefree: minfree, pageout_reserve: minfree * 3 / 4 }
+    }
+}
+
+/// The ledger of promised memory.
+#[derive(Debug)]
+pub struct FreeMem {
+    total: u64,
+    availrmem: AtomicU64,
+    /// Pages user locks must leave.
+    pages_pp_maximum: u64,
+    /// Pages kernel reservations must leave.
+    minarmem: u64,
+    thresholds: Thresholds,
+}
+
+impl FreeMem {
+    pub(crate) fn new(total: u64, thresholds: Thresholds) -> Self {
+        // t_minarmem is 25 pages in the textbook; a simulated machine may have fewer frames than that to spare.
+        let minarmem = (total / 64).min(25);
+        let pages_pp_maximum = (total / 25 + 4 * MB).min(total / 10).max(minarmem);
+        Self { total, availrmem: AtomicU64::new(total), pages_pp_maximum, minarmem, thresholds }
+    }
+    /// All pages of the machine.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+    /// Pages not promised to anybody.
+    pub fn availrmem(&self) -> u64 {
+        self.availrmem.load(Ordering::Acquire)
+    }
+    /// The floor under user locks.
+    pub fn pages_pp_maximum(&self) -> u64 {
+        self.pages_pp_maximum
+    }
+    /// The thresholds in force.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+    /// Charges `pages` if that leaves at least `floor`; says whether it did.
+    pub fn charge(&self, pages: u64, floor: u64) -> bool {
+        self.availrmem
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |a| a.checked_sub(pages).filter(|left| *left >= floor))
+            .is_ok()
+    }
+    /// Gives back what was charged.
+    pub fn uncharge(&self, pages: u64) {
+        let before = self.availrmem.fetch_add(pages, Ordering::AcqRel);
+        debug_assert!(before + pages <= self.total, "B1: more memory returned than was promised");
+    }
+    /// Promises memory to the kernel (`page_resv`); says whether there was enough.
+    #[doc(alias = "page_resv")]
+    pub fn reserve_kernel(&self, pages: u64) -> bool {
+        self.charge(pages, self.minarmem)
+    }
+}

@@ -1,0 +1,261 @@
+//! From identity to page: the global page hash, as a trait with two implementations.
+//!
+//! The textbook's table is a chain through the page array (`p_hash`): four bytes a page and a lookup that writes nothing. A walker without
+//! a lock may be carried onto a foreign chain by a page that is rehashed under it, so:
+//!
+//! - H1: a hit of [`PageHash::search_hint`] is believed only after the caller compared the identity under the page lock.
+//! - H2: a miss of it is believed only after [`PageHash::search_locked`].
+//! - H3: an insert searches again under the bucket lock; the first one wins.
+//! - H4: a page on a chain is filed under the identity it carries; both change inside the bucket lock.
+//!
+//! The bucket function keeps neighbouring offsets in neighbouring buckets, so a run of a file's pages walks adjacent lines.
+//! The other road is `dashmap` ([`DashHash`]): simpler, 50 bytes an entry, and a written lock word for each lookup.
+//! Sources: [SI §10.2]; illumos.md 7.2.
+
+use crate::counters::Counter;
+use crate::cx::Cx;
+use crate::lock::Rank;
+use crate::page::{PageArray, PageId};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::vnode::Identity;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use crossbeam_utils::CachePadded;
+
+/// A table from identity to page. Implementations never keep a lock past a call.
+pub trait PageHash: fmt::Debug + Send + Sync {
+    /// A name for tables and settings.
+    fn name(&self) -> &'static str;
+    /// Looks without promising anything: both a hit and a miss may be wrong (H1, H2).
+    fn search_hint(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId>;
+    /// Looks under the bucket lock; a miss is true at that moment.
+    fn search_locked(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId>;
+    /// Files `page` under `id` and gives it that identity, unless the identity has a page (H3, H4).
+    ///
+    /// # Errors
+    /// The page that has the identity.
+    fn insert_unless_present(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId>;
+    /// Removes `page`, which carries `id`, and takes the identity from it.
+    fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId);
+    /// How many chains (or shards' tables) have 0, 1, 2, ... entries; the last bucket counts everything longer.
+    fn chain_lengths(&self, cx: &Cx, pages: &PageArray) -> Vec<u64>;
+    /// Every page in the table, in no particular order.
+    fn all(&self, cx: &Cx, pages: &PageArray) -> Vec<(Identity, PageId)>;
+}
+
+const _: Option<&dyn PageHash> = None; // used as an object everywhere; stays one
+
+/// Which implementation a machine uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub enum HashKind {
+    /// [`ChainHash`].
+    #[default]
+    Chain,
+    /// `DashHash` (std with feature `dashmap`).
+    Dash,
+}
+
+/// Chains through the page array.
+pub struct ChainHash {
+    heads: Box<[AtomicU32]>,
+    locks: Box<[CachePadded<Mutex<()>>]>,
+}
+
+impl fmt::Debug for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainHash").field("buckets", &self.heads.len()).finish_non_exhaustive()
+    }
+}
+
+impl ChainHash {
+    /// A table for `pages` pages: at least as many buckets, so the mean chain is at most one.
+    pub fn new(pages: u64) -> Self {
+        let buckets = usize::try_from(pages).unwrap_or(usize::MAX >> 1).max(16).next_power_of_two();
+        let locks = (buckets / 16).clamp(8, 1024);
+        Self {
+            heads: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
+            locks: (0..locks).map(|_| CachePadded::new(Mutex::new(Rank::HashShard, ()))).collect(),
+        }
+    }
+    /// Neighbouring offsets of one vnode fall into neighbouring buckets.
+    #[inline]
+    fn bucket(&self, id: Identity) -> usize {
+        let spread = u64::from(id.vnode.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let page = id.offset.page_index();
+        let high = (page >> 24).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 24;
+        (spread.wrapping_add(page).wrapping_add(high)) as usize & (self.heads.len() - 1)
+    }
+    fn lock_of(&self, bucket: usize) -> &Mutex<()> {
+        // Neighbouring buckets share a lock in groups of 16 (one line of heads).
+        &self.locks[(bucket >> 4) & (self.locks.len() - 1)]
+    }
+    #[inline]
+    fn walk(&self, cx: &Cx, pages: &PageArray, bucket: usize, id: Identity) -> Option<PageId> {
+        let mut link = self.heads[bucket].load(Ordering::Acquire);
+        // A walk that was carried away ends: chains are finite, and a bound on steps guards against a cycle formed under it.
+        let mut steps = 0u32;
+        while let Some(p) = PageId::from_link(link) {
+            let page = pages.get(p);
+            if page.is(id) {
+                return Some(p);
+            }
+            steps += 1;
+            if steps > 64 {
+                break; // H2: the caller searches again under the lock
+            }
+            link = page.hash_next.load(Ordering::Acquire);
+        }
+        cx.count_n(Counter::HashLinks, u64::from(steps));
+        None
+    }
+    fn walk_locked(&self, pages: &PageArray, bucket: usize, id: Identity) -> Option<PageId> {
+        let mut link = self.heads[bucket].load(Ordering::Acquire);
+        while let Some(p) = PageId::from_link(link) {
+            let page = pages.get(p);
+            if page.is(id) {
+                return Some(p);
+            }
+            link = page.hash_next.load(Ordering::Acquire);
+        }
+        None
+    }
+}
+
+impl PageHash for ChainHash {
+    fn name(&self) -> &'static str {
+        "chain"
+    }
+    #[inline]
+    fn search_hint(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId> {
+        self.walk(cx, pages, self.bucket(id), id)
+    }
+    fn search_locked(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId> {
+        let bucket = self.bucket(id);
+        let _held = self.lock_of(bucket).lock(cx);
+        self.walk_locked(pages, bucket, id)
+    }
+    fn insert_unless_present(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId> {
+        let bucket = self.bucket(id);
+        let _held = self.lock_of(bucket).lock(cx);
+        if let Some(other) = self.walk_locked(pages, bucket, id) {
+            return Err(other);
+        }
+        let p = pages.get(page);
+        p.set_identity(Some(id));
+        p.hash_next.store(self.heads[bucket].load(Ordering::Relaxed), Ordering::Release);
+        self.heads[bucket].store(page.link(), Ordering::Release);
+        Ok(())
+    }
+    fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) {
+        let bucket = self.bucket(id);
+        let _held = self.lock_of(bucket).lock(cx);
+        let target = pages.get(page);
+        let mut prev: Option<PageId> = None;
+        let mut link = self.heads[bucket].load(Ordering::Acquire);
+        while let Some(p) = PageId::from_link(link) {
+            let next = pages.get(p).hash_next.load(Ordering::Acquire);
+            if p == page {
+                match prev {
+                    None => self.heads[bucket].store(next, Ordering::Release),
+                    Some(b) => pages.get(b).hash_next.store(next, Ordering::Release),
+                }
+                // The removed page keeps its link: a walker standing on it goes on along the chain it came from.
+                target.set_identity(None);
+                return;
+            }
+            prev = Some(p);
+            link = next;
+        }
+        unreachable!("H4: a page is filed under the identity it carries");
+    }
+    fn chain_lengths(&self, cx: &Cx, pages: &PageArray) -> Vec<u64> {
+        let mut hist = alloc::vec![0u64; 9];
+        for b in 0..self.heads.len() {
+            let _held = self.lock_of(b).lock(cx);
+            let mut n = 0usize;
+            let mut link = self.heads[b].load(Ordering::Acquire);
+            while let Some(p) = PageId::from_link(link) {
+                n += 1;
+                link = pages.get(p).hash_next.load(Ordering::Acquire);
+            }
+            hist[n.min(8)] += 1;
+        }
+        hist
+    }
+    fn all(&self, cx: &Cx, pages: &PageArray) -> Vec<(Identity, PageId)> {
+        let mut out = Vec::new();
+        for b in 0..self.heads.len() {
+            let _held = self.lock_of(b).lock(cx);
+            let mut link = self.heads[b].load(Ordering::Acquire);
+            while let Some(p) = PageId::from_link(link) {
+                if let Some(id) = pages.get(p).identity() {
+                    out.push((id, p));
+                }
+                link = pages.get(p).hash_next.load(Ordering::Acquire);
+            }
+        }
+        out
+    }
+}
+
+/// The second implementation: a `dashmap` from identity to page. No guard of it is returned or held across another call.
+#[cfg(feature = "dashmap")]
+pub struct DashHash {
+    map: dashmap::DashMap<Identity, PageId>,
+}
+
+#[cfg(feature = "dashmap")]
+impl fmt::Debug for DashHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DashHash").field("entries", &self.map.len()).finish()
+    }
+}
+
+#[cfg(feature = "dashmap")]
+impl DashHash {
+    /// A table with room for `pages` entries.
+    pub fn new(pages: u64) -> Self {
+        Self { map: dashmap::DashMap::with_capacity(usize::try_from(pages).unwrap_or(0)) }
+    }
+}
+
+#[cfg(feature = "dashmap")]
+impl PageHash for DashHash {
+    fn name(&self) -> &'static str {
+        "dashmap"
+    }
+    fn search_hint(&self, _cx: &Cx, _pages: &PageArray, id: Identity) -> Option<PageId> {
+        self.map.get(&id).map(|e| *e.value())
+    }
+    fn search_locked(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId> {
+        self.search_hint(cx, pages, id)
+    }
+    fn insert_unless_present(&self, _cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId> {
+        match self.map.entry(id) {
+            dashmap::Entry::Occupied(e) => Err(*e.get()),
+            dashmap::Entry::Vacant(e) => {
+                pages.get(page).set_identity(Some(id));
+                e.insert(page);
+                Ok(())
+            }
+        }
+    }
+    fn remove(&self, _cx: &Cx, pages: &PageArray, id: Identity, page: PageId) {
+        let gone = self.map.remove_if(&id, |_, p| {
+            let ours = *p == page;
+            if ours {
+                pages.get(page).set_identity(None);
+            }
+            ours
+        });
+        assert!(gone.is_some(), "H4: a page is filed under the identity it carries");
+    }
+    fn chain_lengths(&self, _cx: &Cx, _pages: &PageArray) -> Vec<u64> {
+        alloc::vec![0, self.map.len() as u64]
+    }
+    fn all(&self, _cx: &Cx, _pages: &PageArray) -> Vec<(Identity, PageId)> {
+        self.map.iter().map(|e| (*e.key(), *e.value())).collect()
+    }
+}

@@ -1,0 +1,58 @@
+//! The lock order of the whole system, as code.
+//!
+//! [`Rank`] is read top to bottom: a thread that holds a lock of one rank may wait only for locks of later ranks. A debug
+//! build checks each acquisition that may wait ([`crate::Cx`] keeps the ranks held), so this list is the checker's own table.
+//! Of two locks of one rank (fork takes two address spaces, a table and its parent) the parent's comes first and the
+//! second is taken by a `lock_nested` method, which says so at the call. `try_` acquisitions need no order.
+
+/// Every lock in the system, in the order a thread may take them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Rank {
+    /// Serialises "choose an address, then map it" (`AS_CLAIMGAP`).
+    AsRange,
+    /// `a_lock`: the segment list of an address space.
+    AsLock,
+    /// `a_contents`: flags, callbacks and waiters of an address space.
+    AsContents,
+    /// A segment driver's own lock (`segvn_data.lock`).
+    SegPrivate,
+    /// An anon map's shape: its top level, slot references, growth (`a_rwlock`).
+    AnonMap,
+    /// One anon slot (`anon_array_enter`).
+    AnonSlot,
+    /// A file's size and attributes, held over `get_page`.
+    Vnode,
+    /// A page's `p_selock`.
+    Page,
+    /// A page's `p_iolock`.
+    PageIo,
+    /// A page-hash bucket group (`ph_mutex`).
+    HashShard,
+    /// A vnode's page list (`vph_mutex`).
+    VnodeList,
+    /// Free and cache lists.
+    FreeList,
+    /// The swap reservation ledger (`anoninfo_lock`).
+    SwapReserve,
+    /// `freemem_lock`: availrmem, waiters for memory.
+    FreeMem,
+    /// Numbers of anons and their physical slots (`AH_MUTEX`).
+    SwapNames,
+    /// A swap area's bitmap (`swapinfo_lock`).
+    SwapArea,
+    /// The stored bytes of a file, under a page being moved in or out.
+    VnodeData,
+    /// A hat: its CPU set, its list of tables.
+    Hat,
+    /// One page table; a parent before its child.
+    HTable,
+    /// The mappings of a page.
+    HMent,
+    /// What one CPU remembers.
+    Cpu,
+    /// An arena's free ids.
+    Arena,
+    /// Registries read by views: vnode names, counters.
+    Registry,
+}

@@ -1,0 +1,286 @@
+//! One structure for each frame: the textbook's `page_t`, in one cache line.
+//!
+//! ```text
+//!   p_vnode/p_offset   identity, or none              excl lock + bucket lock to change; page lock or bucket lock to read
+//!   p_hash             link in the hash chain          bucket lock; walked without it (a hint, checked afterwards)
+//!   p_vpnext/p_vpprev  the vnode's page list           the vnode's list lock
+//!   p_next/p_prev      free or cache list              that list's lock
+//!   p_mapping ...      who maps it                     the hat's lock for this page
+//!   p_selock           shared / exclusive              itself
+//!   p_iolock           contents in transit             excl lock to take, anyone may release
+//!   p_lckcnt, p_cowcnt claims that keep it in memory   page lock + free_mem lock
+//!   p_nrm              referenced, modified            atomic
+//! ```
+//!
+//! Links are ids into the one array; 0 means none. The structure is never freed, so an id is always safe to look at.
+//!
+//! - P1: exactly one of: free (no vnode, `P_FREE`, on a free list or in a magazine), cached (vnode, `P_FREE`, hashed, on a cache
+//!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody).
+//! - P2: a page on the free or cache list has no mapping and no claim.
+//!
+//! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
+
+use crate::mappings::RefMod;
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::units::{FileOffset, Pfn};
+use crate::vnode::{Identity, VnodeId};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Names a page structure, hence a frame: its index in the array plus one. 0 is "none" in links and never a `PageId`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct PageId(pub(crate) u32);
+
+impl PageId {
+    pub(crate) fn from_link(link: u32) -> Option<Self> {
+        (link != 0).then_some(Self(link))
+    }
+    /// The number kept in links: never 0.
+    pub const fn link(self) -> u32 {
+        self.0
+    }
+    /// The id a non-zero link stands for; `None` for 0.
+    pub const fn of_link(link: u32) -> Option<Self> {
+        if link == 0 { None } else { Some(Self(link)) }
+    }
+}
+impl fmt::Display for PageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+bitflags::bitflags! {
+    /// `p_state`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct PageState: u8 {
+        /// On the free list, in a magazine, or on the cache list.
+        const FREE = 0x80;
+        /// The identity is a swapfs name.
+        const SWAP = 0x10;
+        /// Holds page tables or kernel memory: never scanned.
+        const KERNEL = 0x08;
+    }
+}
+
+/// The page structure.
+#[doc(alias = "page_t")]
+#[repr(C, align(64))]
+pub struct Page {
+    pub(crate) selock: AtomicU32,
+    pub(crate) vnode: AtomicU32,
+    /// Offset of the identity, in pages.
+    pub(crate) offset: AtomicU64,
+    pub(crate) hash_next: AtomicU32,
+    pub(crate) vp_next: AtomicU32,
+    pub(crate) vp_prev: AtomicU32,
+    pub(crate) next: AtomicU32,
+    pub(crate) prev: AtomicU32,
+    /// For the hat: a table's id when embedded, else the first hment's id.
+    pub(crate) mapping: AtomicU32,
+    /// For the hat: number of mappings.
+    pub(crate) share: AtomicU32,
+    /// For the hat: the entry in the table when embedded.
+    pub(crate) mlentry: AtomicU16,
+    pub(crate) lckcnt: AtomicU16,
+    pub(crate) cowcnt: AtomicU16,
+    pub(crate) iolock: AtomicU8,
+    pub(crate) state: AtomicU8,
+    pub(crate) nrm: AtomicU8,
+    /// For the hat: 1 when `mapping` is the single mapping itself.
+    pub(crate) embed: AtomicU8,
+}
+
+const _: () = assert!(size_of::<Page>() <= 64, "D8: a page structure is one cache line");
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            selock: AtomicU32::new(0),
+            vnode: AtomicU32::new(0),
+            offset: AtomicU64::new(0),
+            hash_next: AtomicU32::new(0),
+            vp_next: AtomicU32::new(0),
+            vp_prev: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            prev: AtomicU32::new(0),
+            mapping: AtomicU32::new(0),
+            share: AtomicU32::new(0),
+            mlentry: AtomicU16::new(0),
+            lckcnt: AtomicU16::new(0),
+            cowcnt: AtomicU16::new(0),
+            iolock: AtomicU8::new(0),
+            state: AtomicU8::new(0),
+            nrm: AtomicU8::new(0),
+            embed: AtomicU8::new(0),
+        }
+    }
+}
+
+impl Page {
+    /// The identity now. Stable under the page lock; a hint otherwise.
+    #[inline]
+    pub fn identity(&self) -> Option<Identity> {
+        let vnode = self.vnode.load(Ordering::Acquire);
+        (vnode != 0).then(|| Identity {
+            vnode: VnodeId(vnode),
+            offset: FileOffset::of_page(self.offset.load(Ordering::Relaxed)).unwrap_or_default(),
+        })
+    }
+    /// Whether the page carries `id` now, a hint unless the page is locked.
+    #[inline]
+    pub(crate) fn is(&self, id: Identity) -> bool {
+        self.vnode.load(Ordering::Acquire) == id.vnode.0 && self.offset.load(Ordering::Relaxed) == id.offset.page_index()
+    }
+    pub(crate) fn set_identity(&self, id: Option<Identity>) {
+        match id {
+            Some(i) => {
+                self.offset.store(i.offset.page_index(), Ordering::Relaxed);
+                self.vnode.store(i.vnode.0, Ordering::Release);
+            }
+            None => self.vnode.store(0, Ordering::Release),
+        }
+    }
+    /// `p_state`.
+    pub fn state(&self) -> PageState {
+        PageState::from_bits_truncate(self.state.load(Ordering::Acquire))
+    }
+    pub(crate) fn set_state(&self, on: PageState, off: PageState) {
+        // Only the exclusive holder changes the state, so a load and a store suffice.
+        let s = self.state.load(Ordering::Relaxed);
+        self.state.store((s & !off.bits()) | on.bits(), Ordering::Release);
+    }
+    /// Whether the page is on a free or cache list.
+    pub fn is_free(&self) -> bool {
+        self.state().contains(PageState::FREE)
+    }
+    /// Referenced and modified as kept on the page; translations may hold newer bits.
+    #[doc(alias = "hat_page_getattr")]
+    pub fn ref_mod(&self) -> RefMod {
+        RefMod::from_bits_truncate(self.nrm.load(Ordering::Acquire))
+    }
+    /// Adds bits.
+    #[doc(alias("hat_page_setattr", "hat_setmod", "hat_setref", "hat_setrefmod"))]
+    pub fn set_ref_mod(&self, bits: RefMod) {
+        if !self.ref_mod().contains(bits) {
+            self.nrm.fetch_or(bits.bits(), Ordering::AcqRel);
+        }
+    }
+    /// Takes bits away.
+    #[doc(alias = "hat_page_clrattr")]
+    pub fn clear_ref_mod(&self, bits: RefMod) {
+        self.nrm.fetch_and(!bits.bits(), Ordering::AcqRel);
+    }
+    /// Whether any translation exists (as the hat keeps it).
+    pub fn is_mapped(&self) -> bool {
+        self.mapping.load(Ordering::Acquire) != 0
+    }
+    /// Claims through shared or read-only mappings (`p_lckcnt`).
+    pub fn lckcnt(&self) -> u16 {
+        self.lckcnt.load(Ordering::Acquire)
+    }
+    /// Claims through private writable mappings (`p_cowcnt`).
+    pub fn cowcnt(&self) -> u16 {
+        self.cowcnt.load(Ordering::Acquire)
+    }
+    /// Whether any claim keeps the page in memory.
+    pub fn is_claimed(&self) -> bool {
+        self.lckcnt() != 0 || self.cowcnt() != 0
+    }
+    /// The hat's words on this page.
+    pub fn mapping(&self) -> PageMapping<'_> {
+        PageMapping { page: self }
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("identity", &self.identity()).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// The fields of a page that belong to the hat (`p_mapping`, `p_mlentry`, `p_share`, `p_embed`), guarded by the hat's
+/// lock for the page. A frame that holds a page table keeps its table's id in `mapping` instead: such a page is never mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct PageMapping<'a> {
+    page: &'a Page,
+}
+
+impl PageMapping<'_> {
+    /// `p_mapping`: an id of the hat's, 0 for none.
+    pub fn head(&self) -> u32 {
+        self.page.mapping.load(Ordering::Acquire)
+    }
+    /// Sets `p_mapping`.
+    pub fn set_head(&self, id: u32) {
+        self.page.mapping.store(id, Ordering::Release);
+    }
+    /// `p_mlentry`.
+    pub fn entry(&self) -> u16 {
+        self.page.mlentry.load(Ordering::Acquire)
+    }
+    /// Sets `p_mlentry`.
+    pub fn set_entry(&self, entry: u16) {
+        self.page.mlentry.store(entry, Ordering::Release);
+    }
+    /// `p_embed`: the single mapping is in the page itself.
+    pub fn is_embedded(&self) -> bool {
+        self.page.embed.load(Ordering::Acquire) != 0
+    }
+    /// Sets `p_embed`.
+    pub fn set_embedded(&self, on: bool) {
+        self.page.embed.store(u8::from(on), Ordering::Release);
+    }
+    /// `p_share`: mappings on the list (0 while embedded).
+    pub fn share(&self) -> u32 {
+        self.page.share.load(Ordering::Acquire)
+    }
+    /// Sets `p_share`.
+    pub fn set_share(&self, n: u32) {
+        self.page.share.store(n, Ordering::Release);
+    }
+}
+
+/// All page structures, one for each frame from `base` on.
+#[derive(Debug)]
+pub struct PageArray {
+    base: Pfn,
+    pages: Box<[Page]>,
+}
+
+impl PageArray {
+    pub(crate) fn new(base: Pfn, frames: u64) -> Option<Self> {
+        let n = usize::try_from(frames).ok().filter(|n| *n < u32::MAX as usize)?;
+        let mut v = Vec::new();
+        v.try_reserve_exact(n).ok()?;
+        v.resize_with(n, Page::default);
+        Some(Self { base, pages: v.into_boxed_slice() })
+    }
+    /// The structure named `id`.
+    #[inline]
+    pub fn get(&self, id: PageId) -> &Page {
+        &self.pages[id.0 as usize - 1]
+    }
+    /// The frame `id` stands for.
+    #[inline]
+    pub fn pfn(&self, id: PageId) -> Pfn {
+        Pfn(self.base.0 + u64::from(id.0) - 1)
+    }
+    /// The page of a frame; `None` for frames that are not managed memory (devices).
+    #[doc(alias = "page_numtopp_nolock")]
+    #[inline]
+    pub fn of_pfn(&self, pfn: Pfn) -> Option<PageId> {
+        let i = pfn.0.checked_sub(self.base.0)?;
+        (i < self.pages.len() as u64).then(|| PageId(i as u32 + 1))
+    }
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "a machine has frames")]
+    pub fn len(&self) -> u64 {
+        self.pages.len() as u64
+    }
+    /// All ids, by frame number.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = PageId> + use<> {
+        (1..=self.pages.len() as u32).map(PageId)
+    }
+}

@@ -1,0 +1,214 @@
+//! The bytes of frames, reached without slices.
+//!
+//! Simulated users store into pages while the system copies them, as real ones do. Rust has no slice for memory that
+//! another thread writes, so contents move through this trait: whole frames by an opaque copy, parts by atomic loads and
+//! stores, and words that hardware walks as `&AtomicU64`.
+//!
+//! - M1: every access stays inside `[base, base + frames)`; a frame number outside is a bug of ours and panics.
+//! - M2: contents are bytes of initialised memory at all times (frames start as zeros).
+
+#![allow(unsafe_code, reason = "frame memory is shared with simulated users")]
+
+use crate::sync::atomic::AtomicU64;
+use crate::units::{PAGE_SIZE, Pfn};
+use core::fmt;
+
+/// Physical memory.
+#[doc(alias("seg_kpm", "pagezero", "ppcopy"))]
+pub trait PhysMem: fmt::Debug + Send + Sync {
+    /// The first frame managed.
+    fn base(&self) -> Pfn;
+    /// How many frames are managed.
+    fn frames(&self) -> u64;
+    /// Sets a frame to zeros.
+    fn zero(&self, pfn: Pfn);
+    /// Copies a whole frame.
+    fn copy(&self, from: Pfn, to: Pfn);
+    /// Reads bytes of one frame; `offset + buf.len()` stays within it.
+    fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]);
+    /// Writes bytes of one frame; `offset + bytes.len()` stays within it.
+    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]);
+    /// The 64-bit word `index` (0..512) of a frame.
+    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64;
+}
+
+const _: Option<&dyn PhysMem> = None; // used as an object everywhere; stays one
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+#[repr(C, align(4096))]
+struct Frame([AtomicU64; PAGE / 8]);
+
+/// Frames on the host's heap. The allocator hands out zeroed memory lazily, so unused frames cost nothing.
+pub struct HostMem {
+    base: Pfn,
+    frames: alloc::boxed::Box<[Frame]>,
+}
+
+impl HostMem {
+    /// `frames` zeroed frames, numbered from `base`.
+    ///
+    /// # Errors
+    /// [`NoHostMemory`] when the host's heap refuses.
+    pub fn new(base: Pfn, frames: u64) -> Result<Self, NoHostMemory> {
+        let refused = NoHostMemory { frames };
+        let n = usize::try_from(frames).map_err(|_| refused)?;
+        if n == 0 {
+            return Err(refused);
+        }
+        let layout = core::alloc::Layout::array::<Frame>(n).map_err(|_| refused)?;
+        // SAFETY: the layout is not empty (n > 0).
+        let raw = unsafe { alloc::alloc::alloc_zeroed(layout) }.cast::<Frame>();
+        if raw.is_null() {
+            return Err(refused);
+        }
+        let slice = core::ptr::slice_from_raw_parts_mut(raw, n);
+        // SAFETY: allocated just now with the layout of `[Frame]`, and zeros are valid atomics (M2).
+        let frames = unsafe { alloc::boxed::Box::from_raw(slice) };
+        Ok(Self { base, frames })
+    }
+    fn frame(&self, pfn: Pfn) -> &Frame {
+        &self.frames[(pfn.0 - self.base.0) as usize]
+    }
+    fn bytes(&self, pfn: Pfn, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset + len <= PAGE, "M1: an access stays inside its frame");
+        core::ptr::from_ref(self.frame(pfn)).cast::<u8>().cast_mut().wrapping_add(offset)
+    }
+}
+
+/// The host's heap refused the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no host memory for {frames} frames")]
+pub struct NoHostMemory {
+    /// Frames asked for.
+    pub frames: u64,
+}
+
+impl fmt::Debug for HostMem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostMem").field("base", &self.base).field("frames", &self.frames.len()).finish()
+    }
+}
+
+impl PhysMem for HostMem {
+    fn base(&self) -> Pfn {
+        self.base
+    }
+    fn frames(&self) -> u64 {
+        self.frames.len() as u64
+    }
+    #[inline]
+    fn zero(&self, pfn: Pfn) {
+        bulk::zero(&self.frame(pfn).0);
+    }
+    #[inline]
+    fn copy(&self, from: Pfn, to: Pfn) {
+        bulk::copy(&self.frame(from).0, &self.frame(to).0);
+    }
+    fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]) {
+        let p = self.bytes(pfn, offset, buf.len());
+        bulk::load(p, buf);
+    }
+    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
+        let p = self.bytes(pfn, offset, bytes.len());
+        bulk::store(p, bytes);
+    }
+    #[inline]
+    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
+        &self.frame(pfn).0[index]
+    }
+}
+
+/// Bulk moves. On x86-64 they are string instructions, opaque to the compiler, so a store by a simulated user meanwhile is a race in
+/// the machine's terms (some bytes old, some new), not in Rust's. Elsewhere, and under Miri, they are loops of atomics.
+#[cfg(all(target_arch = "x86_64", not(miri), not(shuttle)))]
+mod bulk {
+    use super::{AtomicU64, PAGE};
+    use core::arch::asm;
+
+    const WORDS: usize = PAGE / 8;
+
+    pub(super) fn zero(to: &[AtomicU64; WORDS]) {
+        // SAFETY: writes PAGE bytes at `to`, which is PAGE bytes of atomics (interior mutability) and 8-aligned; direction flag is clear by ABI.
+        unsafe {
+            asm!("rep stosq", inout("rcx") WORDS => _, inout("rdi") to.as_ptr() => _, in("rax") 0u64,
+                 options(nostack, preserves_flags));
+        }
+    }
+    pub(super) fn copy(from: &[AtomicU64; WORDS], to: &[AtomicU64; WORDS]) {
+        // SAFETY: reads and writes PAGE bytes of atomics; the frames are distinct or identical, both fine for a forward copy.
+        unsafe {
+            asm!("rep movsq", inout("rcx") WORDS => _, inout("rdi") to.as_ptr() => _, inout("rsi") from.as_ptr() => _,
+                 options(nostack, preserves_flags));
+        }
+    }
+    pub(super) fn load(from: *const u8, buf: &mut [u8]) {
+        // SAFETY: `from` has buf.len() bytes inside one frame (M1); `buf` is exclusive.
+        unsafe {
+            asm!("rep movsb", inout("rcx") buf.len() => _, inout("rdi") buf.as_mut_ptr() => _, inout("rsi") from => _,
+                 options(nostack, preserves_flags));
+        }
+    }
+    pub(super) fn store(to: *mut u8, bytes: &[u8]) {
+        // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1); `bytes` is readable.
+        unsafe {
+            asm!("rep movsb", inout("rcx") bytes.len() => _, inout("rdi") to => _, inout("rsi") bytes.as_ptr() => _,
+                 options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri), not(shuttle))))]
+mod bulk {
+    use super::{AtomicU64, PAGE};
+    use crate::sync::atomic::Ordering::Relaxed;
+    use core::sync::atomic::AtomicU8;
+
+    const WORDS: usize = PAGE / 8;
+
+    pub(super) fn zero(to: &[AtomicU64; WORDS]) {
+        to.iter().for_each(|w| w.store(0, Relaxed));
+    }
+    pub(super) fn copy(from: &[AtomicU64; WORDS], to: &[AtomicU64; WORDS]) {
+        to.iter().zip(from).for_each(|(t, f)| t.store(f.load(Relaxed), Relaxed));
+    }
+    pub(super) fn load(from: *const u8, buf: &mut [u8]) {
+        for (i, b) in buf.iter_mut().enumerate() {
+            // SAFETY: `from` has buf.len() bytes inside one frame of atomics (M1).
+            *b = unsafe { AtomicU8::from_ptr(from.add(i).cast_mut()) }.load(core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    pub(super) fn store(to: *mut u8, bytes: &[u8]) {
+        for (i, b) in bytes.iter().enumerate() {
+            // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1).
+            unsafe { AtomicU8::from_ptr(to.add(i)) }.store(*b, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_in_and_come_out() {
+        let m = HostMem::new(Pfn(16), 3).expect("heap");
+        m.write(Pfn(17), 4090, b"abcdef");
+        m.copy(Pfn(17), Pfn(18));
+        let mut b = [0; 6];
+        m.read(Pfn(18), 4090, &mut b);
+        assert_eq!(&b, b"abcdef");
+        m.zero(Pfn(18));
+        m.read(Pfn(18), 4090, &mut b);
+        assert_eq!(b, [0; 6]);
+        m.u64_at(Pfn(16), 511).store(7, core::sync::atomic::Ordering::Relaxed);
+        m.read(Pfn(16), 4088, &mut b);
+        assert_eq!(b[0], 7);
+    }
+
+    #[test]
+    fn no_frames_is_an_error() {
+        assert!(HostMem::new(Pfn(0), 0).is_err());
+        assert!(HostMem::new(Pfn(0), u64::MAX / 2).is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! The page lock: shared, exclusive, exclusive-wanted, and the i/o lock inside it.
+//!
+//! ```text
+//!   p_selock   bit 31 EXCL   bit 30 EWANTED   bit 29 WAITERS   bits 0..29 shared holders
+//! ```
+//!
+//! | state | wants shared | wants exclusive |
+//! |---|---|---|
+//! | free | granted | granted |
+//! | free, EWANTED | waits (tries fail) | granted to an announced waiter, which clears the bit |
+//! | n readers | granted unless EWANTED | announces itself with EWANTED and waits |
+//! | exclusive | waits | waits |
+//!
+//! - K1: an exclusive holder is alone.
+//! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
+//! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent.
+//!
+//! A locked page is a guard. [`SharedPage::leak`] and [`PageDb::adopt_shared`] carry a lock across a return (soft locks).
+//! Sources: illumos `vm/page_lock.c` (behaviour); illumos.md 7.3.
+
+use crate::counters::Counter;
+use crate::cx::Cx;
+use crate::db::PageDb;
+use crate::lock::Rank;
+use crate::page::{Page, PageId};
+use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use crate::units::Pfn;
+use crate::vnode::Identity;
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+const EXCL: u32 = 1 << 31;
+const EWANTED: u32 = 1 << 30;
+const WAITERS: u32 = 1 << 29;
+const COUNT: u32 = WAITERS - 1;
+
+/// Who holds a page's lock, for views and checks.
+#[doc(alias("SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct SeState {
+    /// Shared holders.
+    pub shared: u32,
+    /// Exclusively held.
+    pub excl: bool,
+    /// An exclusive waiter keeps new readers out.
+    pub wanted: bool,
+}
+
+pub(crate) fn state(word: &AtomicU32) -> SeState {
+    let w = word.load(SeqCst);
+    SeState { shared: w & COUNT, excl: w & EXCL != 0, wanted: w & EWANTED != 0 }
+}
+
+fn try_shared(word: &AtomicU32) -> bool {
+    word.fetch_update(SeqCst, SeqCst, |w| (w & (EXCL | EWANTED) == 0).then_some(w + 1)).is_ok()
+}
+/// `announced` callers own the EWANTED bit and clear it.
+fn try_excl(word: &AtomicU32, announced: bool) -> bool {
+    let grant = |w: u32| {
+        let free = w & (EXCL | COUNT) == 0;
+        (free && (announced || w & EWANTED == 0)).then_some((w & WAITERS) | EXCL)
+    };
+    word.fetch_update(SeqCst, SeqCst, grant).is_ok()
+}
+/// Whether a waiter must go on sleeping; sets the bits that make the unlocker call (K2).
+fn must_wait(word: &AtomicU32, blocked_by: u32, bits: u32) -> bool {
+    loop {
+        let w = word.load(SeqCst);
+        if w & blocked_by == 0 {
+            return false;
+        }
+        if w & bits == bits || word.compare_exchange(w, w | bits, SeqCst, SeqCst).is_ok() {
+            return true;
+        }
+    }
+}
+
+impl PageDb {
+    fn selock(&self, id: PageId) -> &AtomicU32 {
+        &self.pages().get(id).selock
+    }
+    /// Takes the page's lock shared, waiting for it. The identity must be compared afterwards (K3).
+    pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
+        cx.rank_wait(Rank::Page, false);
+        let word = self.selock(id);
+        while !try_shared(word) {
+            cx.count(Counter::PageLockWaits);
+            self.waits().wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | EWANTED, WAITERS));
+        }
+        SharedPage { db: self, cx, id }
+    }
+    /// Takes the page's lock exclusively, waiting for it and keeping new readers out meanwhile. Compare the identity afterwards (K3).
+    pub fn lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        cx.rank_wait(Rank::Page, false);
+        self.wait_excl(cx, id);
+        ExclPage { db: self, cx, id }
+    }
+    /// As [`PageDb::lock_excl`] for a page without a name, which is held by others only for moments (the scanner's look).
+    pub(crate) fn lock_unnamed<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        cx.rank_tried(Rank::Page);
+        self.wait_excl(cx, id);
+        ExclPage { db: self, cx, id }
+    }
+    fn wait_excl(&self, cx: &Cx, id: PageId) {
+        let word = self.selock(id);
+        let mut announced = false;
+        while !try_excl(word, announced) {
+            cx.count(Counter::PageLockWaits);
+            announced = true;
+            self.waits().wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | COUNT, WAITERS | EWANTED));
+        }
+    }
+    /// Takes the page's lock shared if that needs no waiting; refused while an exclusive waiter is announced.
+    #[doc(alias = "page_trylock")]
+    pub fn try_lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
+        try_shared(self.selock(id)).then(|| {
+            cx.rank_tried(Rank::Page);
+            SharedPage { db: self, cx, id }
+        })
+    }
+    /// Takes the page's lock exclusively if that needs no waiting; refused while an exclusive waiter is announced.
+    #[doc(alias = "page_trylock")]
+    pub fn try_lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
+        try_excl(self.selock(id), false).then(|| {
+            cx.rank_tried(Rank::Page);
+            ExclPage { db: self, cx, id }
+        })
+    }
+    /// Makes a guard of a shared lock that [`SharedPage::leak`] left behind. The caller owns exactly one such lock on the page.
+    pub fn adopt_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
+        cx.rank_tried(Rank::Page);
+        SharedPage { db: self, cx, id }
+    }
+    /// Who holds the page's lock now.
+    pub fn lock_state(&self, id: PageId) -> SeState {
+        state(self.selock(id))
+    }
+    fn unlock_shared(&self, id: PageId) {
+        let word = self.selock(id);
+        let old = word.fetch_sub(1, SeqCst);
+        debug_assert!(old & COUNT != 0, "K1: unlock of a page nobody holds");
+        if old & WAITERS != 0 && old & COUNT == 1 {
+            word.fetch_and(!WAITERS, SeqCst);
+            self.waits().wake_all(u64::from(id.link()));
+        }
+    }
+    fn unlock_excl(&self, id: PageId) {
+        let old = self.selock(id).fetch_and(!(EXCL | WAITERS), SeqCst);
+        debug_assert!(old & EXCL != 0, "K1: exclusive unlock of a page nobody holds");
+        if old & WAITERS != 0 {
+            self.waits().wake_all(u64::from(id.link()));
+        }
+    }
+}
+
+/// What both guards offer. Only guards implement it, so holding one proves that the page is locked.
+pub trait LockedPage {
+    /// The page's id.
+    fn id(&self) -> PageId;
+    /// The page structure.
+    fn page(&self) -> &Page;
+    /// The frame.
+    fn pfn(&self) -> Pfn;
+    /// The name, stable while locked.
+    fn identity(&self) -> Option<Identity> {
+        self.page().identity()
+    }
+}
+
+macro_rules! guard {
+    ($t:ident) => {
+        impl LockedPage for $t<'_> {
+            #[inline]
+            fn id(&self) -> PageId {
+                self.id
+            }
+            #[inline]
+            fn page(&self) -> &Page {
+                self.db.pages().get(self.id)
+            }
+            #[inline]
+            fn pfn(&self) -> Pfn {
+                self.db.pages().pfn(self.id)
+            }
+        }
+        impl fmt::Debug for $t<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($t), "({}, {:?})"), self.id, self.identity())
+            }
+        }
+    };
+}
+
+/// A page locked shared: its identity and contents' validity are stable.
+#[must_use = "dropping the guard unlocks the page"]
+pub struct SharedPage<'a> {
+    db: &'a PageDb,
+    cx: &'a Cx,
+    id: PageId,
+}
+guard!(SharedPage);
+
+impl<'a> SharedPage<'a> {
+    /// Becomes exclusive if this is the only holder and no exclusive waiter is announced.
+    ///
+    /// # Errors
+    /// The guard itself, unchanged.
+    #[doc(alias = "page_tryupgrade")]
+    pub fn try_upgrade(self) -> Result<ExclPage<'a>, Self> {
+        let word = self.db.selock(self.id);
+        let alone = |w: u32| (w & (COUNT | EWANTED) == 1).then_some((w & WAITERS) | EXCL);
+        if word.fetch_update(SeqCst, SeqCst, alone).is_err() {
+            return Err(self);
+        }
+        let this = ManuallyDrop::new(self);
+        Ok(ExclPage { db: this.db, cx: this.cx, id: this.id })
+    }
+    /// Keeps the lock past the guard's life (a soft lock); [`PageDb::adopt_shared`] takes it up again.
+    pub fn leak(self) -> PageId {
+        let this = ManuallyDrop::new(self);
+        this.cx.rank_release(Rank::Page);
+        this.id
+    }
+}
+
+impl Drop for SharedPage<'_> {
+    fn drop(&mut self) {
+        self.cx.rank_release(Rank::Page);
+        self.db.unlock_shared(self.id);
+    }
+}
+
+/// A page locked exclusively: identity and state may be changed.
+#[must_use = "dropping the guard unlocks the page"]
+pub struct ExclPage<'a> {
+    db: &'a PageDb,
+    cx: &'a Cx,
+    id: PageId,
+}
+guard!(ExclPage);
+
+impl<'a> ExclPage<'a> {
+    /// Becomes shared and lets waiting readers look again.
+    #[doc(alias = "page_downgrade")]
+    pub fn downgrade(self) -> SharedPage<'a> {
+        let this = ManuallyDrop::new(self);
+        let word = this.db.selock(this.id);
+        let old = word
+            .fetch_update(SeqCst, SeqCst, |w| Some((w & EWANTED) | 1))
+            .expect("the closure always answers");
+        if old & WAITERS != 0 {
+            this.db.waits().wake_all(u64::from(this.id.link()));
+        }
+        SharedPage { db: this.db, cx: this.cx, id: this.id }
+    }
+    /// Marks the contents as in transit (`page_io_lock` on a page nobody else can be moving).
+    pub(crate) fn start_io(&self) {
+        self.page().iolock.store(IO_INUSE, SeqCst);
+    }
+    /// Ends the transit and wakes whoever waits for it.
+    #[doc(alias = "page_io_unlock")]
+    pub fn end_io(&self) {
+        self.db.io_unlock(self.id);
+    }
+    /// Keeps the lock past the guard's life; [`PageDb::adopt_excl`] takes it up again.
+    pub fn leak(self) -> PageId {
+        let this = ManuallyDrop::new(self);
+        this.cx.rank_release(Rank::Page);
+        this.id
+    }
+}
+
+impl Drop for ExclPage<'_> {
+    fn drop(&mut self) {
+        self.cx.rank_release(Rank::Page);
+        self.db.unlock_excl(self.id);
+    }
+}
+
+const IO_INUSE: u8 = 1;
+const IO_WANTED: u8 = 2;
+
+impl PageDb {
+    /// Makes a guard of an exclusive lock that [`ExclPage::leak`] left behind.
+    pub fn adopt_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        cx.rank_tried(Rank::Page);
+        ExclPage { db: self, cx, id }
+    }
+    /// Takes the i/o lock of a page whose page lock the caller holds, waiting for it.
+    #[doc(alias = "page_io_lock")]
+    pub fn io_lock(&self, cx: &Cx, page: &dyn LockedPage) {
+        let word = &page.page().iolock;
+        while !self.io_trylock(page) {
+            self.waits().wait_while(cx, io_key(page.id()), || {
+                let mut w = word.load(SeqCst);
+                while w & IO_INUSE != 0 {
+                    match word.compare_exchange(w, w | IO_WANTED, SeqCst, SeqCst) {
+                        Ok(_) => return true,
+                        Err(now) => w = now,
+                    }
+                }
+                false
+            });
+        }
+    }
+    /// Takes the i/o lock if that needs no waiting.
+    #[doc(alias = "page_io_trylock")]
+    pub fn io_trylock(&self, page: &dyn LockedPage) -> bool {
+        page.page().iolock.fetch_or(IO_INUSE, SeqCst) & IO_INUSE == 0
+    }
+    /// Releases the i/o lock; any thread may (an i/o completion).
+    pub fn io_unlock(&self, id: PageId) {
+        let old = self.pages().get(id).iolock.swap(0, SeqCst);
+        debug_assert!(old & IO_INUSE != 0, "i/o unlock of a page not in transit");
+        if old & IO_WANTED != 0 {
+            self.waits().wake_all(io_key(id));
+        }
+    }
+    /// Whether the page's contents are in transit.
+    pub fn is_io_locked(&self, id: PageId) -> bool {
+        self.pages().get(id).iolock.load(SeqCst) & IO_INUSE != 0
+    }
+}
+
+fn io_key(id: PageId) -> u64 {
+    u64::from(id.link()) | 1 << 40
+}

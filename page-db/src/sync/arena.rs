@@ -1,0 +1,209 @@
+//! A growing, type-stable store of small records named by `u32` ids.
+//!
+//! Anons, chunks of anon maps, page tables, mappings and vnodes are all records that many threads reach by id, and that
+//! are freed and used again while somebody may still hold a stale id. So a record never moves and never becomes
+//! another type: an old id reads a live record of the same kind, and the record's own fields say whether it is still the one meant.
+//!
+//! ```text
+//!   id 1..64 ─▶ bucket 0    64..192 ─▶ bucket 1 (128)    192.. ─▶ bucket 2 (256) ...      each allocated once, never moved
+//! ```
+//!
+//! - R1: id 0 is never handed out; it means "none" in links.
+//! - R2: ids come back last-freed-first from the CPU's own magazine, then from the depot; single-threaded use is deterministic.
+//! - R3: `live` counts ids handed out; it is exact when quiet.
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::{Mutex, Once, PerCpu};
+use crate::cx::Cx;
+use crate::lock::Rank;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Ids held by a magazine at most.
+const MAGAZINE: usize = 32;
+/// log2 of the first bucket's size.
+const FIRST: u32 = 6;
+/// Buckets that cover every `u32`: sizes 2^6, 2^7, ... 2^31.
+const BUCKETS: usize = 26;
+
+/// No more ids or no heap for another bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("arena of {what} is full ({live} live)")]
+pub struct ArenaFull {
+    /// What the arena holds.
+    pub what: &'static str,
+    /// Ids handed out at that moment.
+    pub live: u64,
+}
+
+struct Depot {
+    free: Vec<u32>,
+    next: u32,
+}
+
+/// The store.
+pub struct Arena<T> {
+    what: &'static str,
+    limit: u32,
+    buckets: [Once<Box<[T]>>; BUCKETS],
+    magazines: PerCpu<Mutex<Vec<u32>>>,
+    /// Ids handed out less ids given back, per CPU, wrapping.
+    live: PerCpu<AtomicU64>,
+    depot: Mutex<Depot>,
+    high: AtomicU32,
+}
+
+impl<T: Default> Arena<T> {
+    /// An empty store of at most `limit` records; `what` names them in errors.
+    pub fn new(what: &'static str, cpus: u16, limit: u32) -> Self {
+        Self {
+            what,
+            limit: limit.min(u32::MAX - (1 << FIRST)),
+            buckets: core::array::from_fn(|_| Once::new()),
+            magazines: PerCpu::new(cpus, |_| Mutex::new(Rank::Arena, Vec::new())),
+            live: PerCpu::new(cpus, |_| AtomicU64::new(0)),
+            depot: Mutex::new(Rank::Arena, Depot { free: Vec::new(), next: 1 }),
+            high: AtomicU32::new(0),
+        }
+    }
+    #[inline]
+    fn locate(id: u32) -> (usize, usize) {
+        let x = u64::from(id) + (1 << FIRST);
+        let top = 63 - x.leading_zeros();
+        ((top - FIRST) as usize, (x - (1 << top)) as usize)
+    }
+    /// The record named `id`, which has been handed out at least once.
+    ///
+    /// # Panics
+    /// When `id` was never handed out: ids come from this arena only (R1).
+    #[inline]
+    pub fn get(&self, id: u32) -> &T {
+        let (b, i) = Self::locate(id);
+        &self.buckets[b].get().expect("R1: ids come from this arena")[i]
+    }
+    /// The record named `id`, or `None` for 0 and ids never handed out.
+    pub fn try_get(&self, id: u32) -> Option<&T> {
+        if id == 0 || id > self.high.load(Ordering::Acquire) {
+            return None;
+        }
+        let (b, i) = Self::locate(id);
+        self.buckets[b].get().map(|bucket| &bucket[i])
+    }
+    /// Hands out an id. The record is as its last user left it, or `T::default()`.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] at the limit or when the heap refuses; nothing is changed.
+    pub fn alloc(&self, cx: &Cx) -> Result<u32, ArenaFull> {
+        let mut mag = self.magazines.mine(cx).lock(cx);
+        let id = match mag.pop() {
+            Some(id) => id,
+            None => self.refill(cx, &mut mag)?,
+        };
+        self.live.mine(cx).fetch_add(1, Ordering::Relaxed);
+        Ok(id)
+    }
+    #[cold]
+    fn refill(&self, cx: &Cx, mag: &mut Vec<u32>) -> Result<u32, ArenaFull> {
+        let full = ArenaFull { what: self.what, live: self.live() };
+        mag.try_reserve(MAGAZINE).map_err(|_| full)?;
+        let mut depot = self.depot.lock_nested(cx);
+        let keep = depot.free.len().saturating_sub(MAGAZINE / 2);
+        if keep < depot.free.len() {
+            mag.extend(depot.free.drain(keep..));
+            return Ok(mag.pop().expect("some ids were moved"));
+        }
+        let fresh = (MAGAZINE as u32 / 2).min(self.limit.saturating_sub(depot.next - 1));
+        if fresh == 0 {
+            return Err(full);
+        }
+        for id in [depot.next, depot.next + fresh - 1] {
+            self.ensure(id).ok_or(full)?;
+        }
+        mag.extend((depot.next..depot.next + fresh).rev());
+        depot.next += fresh;
+        self.high.store(depot.next - 1, Ordering::Release);
+        Ok(mag.pop().expect("some ids were made"))
+    }
+    fn ensure(&self, id: u32) -> Option<()> {
+        let (b, _) = Self::locate(id);
+        if self.buckets[b].get().is_some() {
+            return Some(());
+        }
+        let size = 1usize << (b as u32 + FIRST);
+        let mut v = Vec::new();
+        v.try_reserve_exact(size).ok()?;
+        v.resize_with(size, T::default);
+        let _ = self.buckets[b].set(v.into_boxed_slice()); // the depot lock makes us the only one
+        Some(())
+    }
+    /// Gives an id back. The caller has made the record say that it is nobody's.
+    pub fn free(&self, cx: &Cx, id: u32) {
+        debug_assert!(id != 0, "R1: 0 is never handed out");
+        self.live.mine(cx).fetch_sub(1, Ordering::Relaxed);
+        let mut mag = self.magazines.mine(cx).lock(cx);
+        if mag.len() >= MAGAZINE {
+            let mut depot = self.depot.lock_nested(cx);
+            depot.free.extend(mag.drain(..MAGAZINE / 2));
+        }
+        mag.push(id);
+    }
+    /// Ids handed out and not given back (R3).
+    pub fn live(&self) -> u64 {
+        self.live.iter().fold(0, |n, c| n.wrapping_add(c.load(Ordering::Relaxed)))
+    }
+    /// The largest id ever handed out; walks visit `1..=high`.
+    pub fn high(&self) -> u32 {
+        self.high.load(Ordering::Acquire)
+    }
+}
+
+impl<T> fmt::Debug for Arena<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("what", &self.what).field("high", &self.high.load(Ordering::Relaxed)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::cx;
+
+    #[test]
+    fn ids_locate_without_overlap() {
+        let mut last = (0, 63);
+        for id in 0..5000u32 {
+            let (b, i) = Arena::<u8>::locate(id);
+            if id > 0 {
+                assert!((b == last.0 && i == last.1 + 1) || (b == last.0 + 1 && i == 0) || id == 1, "id {id}");
+            }
+            assert!(i < 1 << (b as u32 + FIRST));
+            last = (b, i);
+        }
+    }
+
+    #[test]
+    fn freed_ids_come_back_last_first() {
+        let cx = cx();
+        let a = Arena::<AtomicU32>::new("test", 1, 1000);
+        let ids: Vec<u32> = (0..200).map(|_| a.alloc(&cx).expect("room")).collect();
+        assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+        a.free(&cx, 7);
+        a.free(&cx, 9);
+        assert_eq!(a.alloc(&cx), Ok(9));
+        assert_eq!(a.alloc(&cx), Ok(7));
+        assert_eq!(a.live(), 200);
+    }
+
+    #[test]
+    fn the_limit_is_an_error() {
+        let cx = cx();
+        let a = Arena::<AtomicU32>::new("test", 1, 3);
+        for _ in 0..3 {
+            a.alloc(&cx).expect("room");
+        }
+        assert_eq!(a.alloc(&cx), Err(ArenaFull { what: "test", live: 3 }));
+        a.free(&cx, 2);
+        assert_eq!(a.alloc(&cx), Ok(2));
+    }
+}

@@ -1,0 +1,223 @@
+//! The three sets of primitives behind [`super`]; one is compiled.
+
+#[cfg(all(feature = "std", not(shuttle)))]
+mod chosen {
+    use crate::cx::Cx;
+    use alloc::sync::Arc;
+    pub(crate) use parking_lot::{
+        Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
+    };
+    pub use std::sync::OnceLock as Once;
+
+    #[inline]
+    pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, _cx: &Cx) -> MutexGuard<'a, T> {
+        m.lock()
+    }
+    #[inline]
+    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+        m.lock()
+    }
+    #[inline]
+    pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        m.try_lock()
+    }
+    pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
+        m.get_mut()
+    }
+    pub(crate) fn read<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwReadGuard<'a, T> {
+        l.read()
+    }
+    pub(crate) fn write<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwWriteGuard<'a, T> {
+        l.write()
+    }
+
+    /// A place where threads sleep: a lock and a condition.
+    #[derive(Default)]
+    pub(crate) struct WaitPoint {
+        lock: Mutex<()>,
+        cond: parking_lot::Condvar,
+    }
+    impl WaitPoint {
+        /// Sleeps while `must_wait` says so. The caller has announced itself, so that a waker takes the lock and notifies.
+        pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
+            let mut g = self.lock.lock();
+            while must_wait() {
+                self.cond.wait(&mut g);
+            }
+        }
+        pub(crate) fn wake_all(&self) {
+            drop(self.lock.lock());
+            self.cond.notify_all();
+        }
+    }
+
+    pub(crate) type Published<T> = arc_swap::ArcSwap<T>;
+    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
+        arc_swap::ArcSwap::new(v)
+    }
+    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
+        p.load_full()
+    }
+    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
+        p.store(v);
+    }
+}
+
+#[cfg(all(feature = "std", shuttle))]
+mod chosen {
+    use crate::cx::Cx;
+    use alloc::sync::Arc;
+    pub(crate) use shuttle::sync::{
+        Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
+    };
+    pub use std::sync::OnceLock as Once;
+
+    const POISON: &str = "a scenario that panics is a failed scenario";
+
+    pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, _cx: &Cx) -> MutexGuard<'a, T> {
+        m.lock().expect(POISON)
+    }
+    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+        m.lock().expect(POISON)
+    }
+    pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        m.try_lock().ok()
+    }
+    pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
+        m.get_mut().expect(POISON)
+    }
+    pub(crate) fn read<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwReadGuard<'a, T> {
+        l.read().expect(POISON)
+    }
+    pub(crate) fn write<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwWriteGuard<'a, T> {
+        l.write().expect(POISON)
+    }
+
+    #[derive(Default)]
+    pub(crate) struct WaitPoint {
+        lock: Mutex<()>,
+        cond: shuttle::sync::Condvar,
+    }
+    impl WaitPoint {
+        pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
+            let mut g = self.lock.lock().expect(POISON);
+            while must_wait() {
+                g = self.cond.wait(g).expect(POISON);
+            }
+        }
+        pub(crate) fn wake_all(&self) {
+            drop(self.lock.lock().expect(POISON));
+            self.cond.notify_all();
+        }
+    }
+
+    pub(crate) type Published<T> = Mutex<Arc<T>>;
+    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
+        Mutex::new(v)
+    }
+    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
+        Arc::clone(&p.lock().expect(POISON))
+    }
+    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
+        *p.lock().expect(POISON) = v;
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod chosen {
+    use crate::cx::Cx;
+    use alloc::sync::Arc;
+    pub use spin::Once as SpinOnce;
+    pub(crate) use spin::{
+        Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
+    };
+
+    /// A value set once; the face of `std::sync::OnceLock` over `spin`.
+    #[derive(Debug)]
+    pub struct Once<T>(SpinOnce<T>);
+    impl<T> Once<T> {
+        /// Not set yet.
+        pub const fn new() -> Self {
+            Self(SpinOnce::new())
+        }
+        /// The value, if it has been set.
+        pub fn get(&self) -> Option<&T> {
+            self.0.get()
+        }
+        /// The value, made by `f` if it has not been set.
+        pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+            self.0.call_once(f)
+        }
+        /// Sets the value.
+        ///
+        /// # Errors
+        /// Gives the value back when another was set before.
+        pub fn set(&self, value: T) -> Result<(), T> {
+            let mut value = Some(value);
+            self.0.call_once(|| value.take().expect("call_once runs its closure once"));
+            value.map_or(Ok(()), Err)
+        }
+    }
+    impl<T> Default for Once<T> {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+
+    fn turn<R>(cx: &Cx, mut attempt: impl FnMut() -> Option<R>) -> R {
+        let mut spins = 0;
+        loop {
+            if let Some(r) = attempt() {
+                return r;
+            }
+            cx.pause(spins);
+            spins = spins.saturating_add(1);
+        }
+    }
+    pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, cx: &Cx) -> MutexGuard<'a, T> {
+        turn(cx, || m.try_lock())
+    }
+    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+        m.lock()
+    }
+    pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        m.try_lock()
+    }
+    pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
+        m.get_mut()
+    }
+    pub(crate) fn read<'a, T>(l: &'a RwLock<T>, cx: &Cx) -> RwReadGuard<'a, T> {
+        turn(cx, || l.try_read())
+    }
+    pub(crate) fn write<'a, T>(l: &'a RwLock<T>, cx: &Cx) -> RwWriteGuard<'a, T> {
+        turn(cx, || l.try_write())
+    }
+
+    /// Without a scheduler of ours a wait is a loop around the embedder's pause.
+    #[derive(Default)]
+    pub(crate) struct WaitPoint {}
+    impl WaitPoint {
+        pub(crate) fn wait_while(&self, cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
+            let mut spins = 0;
+            while must_wait() {
+                cx.pause(spins);
+                spins = spins.saturating_add(1);
+            }
+        }
+        pub(crate) fn wake_all(&self) {}
+    }
+
+    pub(crate) type Published<T> = Mutex<Arc<T>>;
+    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
+        Mutex::new(v)
+    }
+    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
+        Arc::clone(&p.lock())
+    }
+    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
+        *p.lock() = v;
+    }
+}
+
+pub use chosen::Once;
+pub(crate) use chosen::*;

@@ -1,0 +1,218 @@
+//! The one place where locks, waiting and published pointers come from.
+//!
+//! | build | mutex | waiting | atomics |
+//! |---|---|---|---|
+//! | `std` (default) | `parking_lot` | parked threads | core's |
+//! | no `std` | `spin`, turned by [`crate::WaitHooks::pause`] | the same hook | core's |
+//! | `cfg(shuttle)` | shuttle's | shuttle's | core's layout, a yield point before each |
+//!
+//! Nothing else in the workspace names a lock crate. Every lock carries a [`Rank`] and is taken with a [`Cx`], which
+//! checks the order in debug builds; a guard borrows both. What a thread may sleep on for long (page locks, memory, slots,
+//! devices) goes through [`WaitTable`] and [`Cx::blocking`].
+
+pub mod arena;
+pub mod atomic;
+mod imp;
+pub mod per_cpu;
+pub mod slot_lock;
+pub mod wait;
+
+pub use arena::{Arena, ArenaFull};
+pub use imp::Once;
+pub use per_cpu::PerCpu;
+pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};
+pub use wait::WaitTable;
+
+use crate::cx::Cx;
+use crate::lock::Rank;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+/// A mutual-exclusion lock with a rank.
+pub struct Mutex<T> {
+    rank: Rank,
+    inner: imp::Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// A lock of `rank` around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::Mutex::new(value) }
+    }
+    /// Takes the lock, waiting for it.
+    #[inline]
+    pub fn lock<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, T> {
+        cx.rank_wait(self.rank, false);
+        MutexGuard { guard: imp::lock(&self.inner, cx), cx, rank: self.rank }
+    }
+    /// Takes the lock while another of the same rank is held; the caller knows the order between them.
+    pub fn lock_nested<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, T> {
+        cx.rank_wait(self.rank, true);
+        MutexGuard { guard: imp::lock(&self.inner, cx), cx, rank: self.rank }
+    }
+    /// Takes the lock if that needs no waiting.
+    pub fn try_lock<'a>(&'a self, cx: &'a Cx) -> Option<MutexGuard<'a, T>> {
+        let guard = imp::try_lock(&self.inner)?;
+        cx.rank_tried(self.rank);
+        Some(MutexGuard { guard, cx, rank: self.rank })
+    }
+    /// Takes a lock under which no other is ever taken and nothing waits; for registries that are made before any [`Cx`] is.
+    pub fn lock_leaf(&self) -> impl DerefMut<Target = T> + '_ {
+        imp::lock_plain(&self.inner)
+    }
+    /// The value, when nobody else can reach it.
+    pub fn get_mut(&mut self) -> &mut T {
+        imp::get_mut(&mut self.inner)
+    }
+}
+
+impl<T> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("rank", &self.rank).finish_non_exhaustive()
+    }
+}
+
+/// Access to what a [`Mutex`] guards.
+pub struct MutexGuard<'a, T> {
+    guard: imp::MutexGuard<'a, T>,
+    cx: &'a Cx,
+    rank: Rank,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+impl<T> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cx.rank_release(self.rank);
+    }
+}
+impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A reader/writer lock with a rank, for what is read often and by few; its readers share one line. Address spaces use [`SlotRwLock`].
+pub struct RwLock<T> {
+    rank: Rank,
+    inner: imp::RwLock<T>,
+}
+
+impl<T> RwLock<T> {
+    /// A lock of `rank` around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::RwLock::new(value) }
+    }
+    /// Takes the lock as reader.
+    pub fn read<'a>(&'a self, cx: &'a Cx) -> RwReadGuard<'a, T> {
+        cx.rank_wait(self.rank, false);
+        RwReadGuard { guard: imp::read(&self.inner, cx), cx, rank: self.rank }
+    }
+    /// Takes the lock as writer.
+    pub fn write<'a>(&'a self, cx: &'a Cx) -> RwWriteGuard<'a, T> {
+        cx.rank_wait(self.rank, false);
+        RwWriteGuard { guard: imp::write(&self.inner, cx), cx, rank: self.rank }
+    }
+    /// Takes the lock as writer while another of the same rank is held; the caller knows the order between them.
+    pub fn write_nested<'a>(&'a self, cx: &'a Cx) -> RwWriteGuard<'a, T> {
+        cx.rank_wait(self.rank, true);
+        RwWriteGuard { guard: imp::write(&self.inner, cx), cx, rank: self.rank }
+    }
+}
+
+impl<T> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLock").field("rank", &self.rank).finish_non_exhaustive()
+    }
+}
+
+/// Shared access to what a [`RwLock`] guards.
+pub struct RwReadGuard<'a, T> {
+    guard: imp::RwReadGuard<'a, T>,
+    cx: &'a Cx,
+    rank: Rank,
+}
+impl<T> Deref for RwReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+impl<T> Drop for RwReadGuard<'_, T> {
+    fn drop(&mut self) {
+        self.cx.rank_release(self.rank);
+    }
+}
+impl<T: fmt::Debug> fmt::Debug for RwReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Exclusive access to what a [`RwLock`] guards.
+pub struct RwWriteGuard<'a, T> {
+    guard: imp::RwWriteGuard<'a, T>,
+    cx: &'a Cx,
+    rank: Rank,
+}
+impl<T> Deref for RwWriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+impl<T> DerefMut for RwWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+impl<T> Drop for RwWriteGuard<'_, T> {
+    fn drop(&mut self) {
+        self.cx.rank_release(self.rank);
+    }
+}
+impl<T: fmt::Debug> fmt::Debug for RwWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A pointer to an immutable value that is read often and replaced whole.
+///
+/// Readers get a shared handle to one version; a writer publishes the next. On `std` it is arc-swap; without, a short
+/// lock around an `Arc` (arc-swap links only with thread-locals).
+pub struct Published<T> {
+    inner: imp::Published<T>,
+}
+
+impl<T> Published<T> {
+    /// Publishes a first version.
+    pub fn new(value: T) -> Self {
+        Self { inner: imp::published_new(alloc::sync::Arc::new(value)) }
+    }
+    /// The current version.
+    pub fn load(&self) -> alloc::sync::Arc<T> {
+        imp::published_load(&self.inner)
+    }
+    /// Replaces the current version.
+    pub fn store(&self, value: T) {
+        imp::published_store(&self.inner, alloc::sync::Arc::new(value));
+    }
+}
+impl<T: fmt::Debug> fmt::Debug for Published<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.load().fmt(f)
+    }
+}

@@ -1,0 +1,8 @@
+//! Small things this crate's own tests share.
+
+use crate::{Counters, Cx, CpuId, ThreadId, cx::SpinHooks};
+use alloc::sync::Arc;
+
+pub(crate) fn cx() -> Cx {
+    Cx::new(&Counters::new(1), CpuId(0), ThreadId(0), Arc::new(SpinHooks))
+}

@@ -1,0 +1,275 @@
+//! Vnodes: who a page belongs to, and who moves it in and out.
+//!
+//! A page's name is an [`Identity`], the pair (vnode, offset). The page layer knows vnodes by number only: the table in
+//! here keeps, for each number, the head of the vnode's page list and a way back to the object for page-out. File
+//! systems, swapfs and the kernel implement [`Vnode`].
+//!
+//! - N1: a number is in use from [`VnodeTable::register`] to [`VnodeTable::retire`], and is retired only with an empty page list.
+//! - N2: the object is held weakly: the table never keeps a file alive.
+
+use crate::access::{Access, Prot};
+use crate::cx::Cx;
+use crate::db::PageDb;
+use crate::error::VnodeError;
+use crate::lock::Rank;
+use crate::selock::{ExclPage, SharedPage};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Arena, ArenaFull, Mutex};
+use crate::units::FileOffset;
+use crate::vnode_pages::VnodePages;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use core::fmt;
+
+/// A vnode's number: small, in order of creation, reused only after [`VnodeTable::retire`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct VnodeId(pub u32);
+
+impl fmt::Display for VnodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The name of a page: which vnode, and where in it. The offset is a multiple of the page size.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct Identity {
+    /// Whose page.
+    pub vnode: VnodeId,
+    /// Byte offset of the page's first byte.
+    pub offset: FileOffset,
+}
+
+impl Identity {
+    /// The page of `vnode` that holds byte `offset` (rounds down).
+    pub const fn new(vnode: VnodeId, offset: FileOffset) -> Self {
+        Self { vnode, offset: offset.page_floor() }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}, {}>", self.vnode, self.offset)
+    }
+}
+
+/// What kind of thing a vnode stands for; decides a page's row in `::memstat`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, serde::Serialize)]
+#[repr(u32)]
+pub enum VnodeKind {
+    /// A file.
+    #[default]
+    File = 0,
+    /// A file being run (`VVMEXEC`).
+    Exec = 1,
+    /// One of swapfs's pseudo vnodes (`IS_SWAPFSVP`).
+    Swap = 2,
+    /// The kernel's pages (`kvp`).
+    Kernel = 3,
+    /// A device.
+    Device = 4,
+}
+
+impl VnodeKind {
+    fn from_word(w: u32) -> Self {
+        match w {
+            1 => Self::Exec,
+            2 => Self::Swap,
+            3 => Self::Kernel,
+            4 => Self::Device,
+            _ => Self::File,
+        }
+    }
+}
+
+bitflags::bitflags! {
+    /// How pages are to be put (`B_*`).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct PutFlags: u8 {
+        /// Start the writes and do not wait; pages that would have to be waited for are skipped.
+        const ASYNC = 1;
+        /// Free the pages afterwards: clean ones go to the cache list.
+        const FREE = 2;
+        /// Destroy the pages afterwards: they lose their identity.
+        const INVAL = 4;
+        /// With `FREE`: the pages will not be wanted soon; head of the cache list.
+        const DONTNEED = 8;
+        /// Drop contents without writing them (truncation).
+        const TRUNC = 16;
+        /// Act even on pages locked in memory (truncation, swap removal).
+        const FORCE = 32;
+    }
+}
+
+/// A page handed out by [`Vnode::get_page`].
+#[derive(Debug)]
+pub struct GotPage<'a> {
+    /// The page, shared-locked.
+    pub page: SharedPage<'a>,
+    /// Rights the vnode allows on a mapping of it.
+    pub prot: Prot,
+    /// Whether a device or file was read (a major fault).
+    pub read: bool,
+}
+
+/// What a vnode does about its pages.
+///
+/// Implementations take their own lock (rank `Vnode`) before page locks, never keep a page lock on return except the one they hand
+/// out, and wrap device waits in [`Cx::blocking`].
+pub trait Vnode: fmt::Debug + Send + Sync {
+    /// The number under which pages name this vnode.
+    fn id(&self) -> VnodeId;
+    /// A name for people: a path, or `swap[3]`.
+    fn name(&self) -> String;
+    /// Size in bytes; pages at or past it cannot be got.
+    fn size(&self) -> u64;
+
+    /// Finds or reads the page at `offset` (page-aligned) and returns it shared-locked.
+    ///
+    /// `access` is [`Access::Write`] when the page will be stored to through a shared mapping.
+    ///
+    /// # Errors
+    /// [`VnodeError::BeyondEof`], [`VnodeError::Io`], [`VnodeError::NoMemory`]; no page stays locked, none half-filled stays named.
+    #[doc(alias = "VOP_GETPAGE")]
+    fn get_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+        access: Access,
+    ) -> Result<GotPage<'a>, VnodeError>;
+
+    /// Makes the page at `offset` without reading it; it must not exist. Returned exclusive and io-locked, contents undefined.
+    ///
+    /// # Errors
+    /// [`VnodeError::NoMemory`], [`VnodeError::NotSupported`].
+    #[doc(alias = "S_CREATE")]
+    fn create_page<'a>(&self, cx: &'a Cx, db: &'a PageDb, offset: FileOffset) -> Result<ExclPage<'a>, VnodeError> {
+        let _ = (cx, db, offset);
+        Err(VnodeError::NotSupported { vnode: self.id(), op: "create" })
+    }
+
+    /// Starts reading the page at `offset` if it is absent (read-ahead); a hint that may do nothing.
+    ///
+    /// # Errors
+    /// As [`Vnode::get_page`].
+    fn read_ahead(&self, cx: &Cx, db: &PageDb, offset: FileOffset) -> Result<(), VnodeError> {
+        self.get_page(cx, db, offset, Access::Other).map(drop)
+    }
+
+    /// Writes the dirty pages of `[offset, offset + len)` (whole vnode when `len` is 0) and disposes of them as `flags` say.
+    ///
+    /// # Errors
+    /// The first failure; the walk goes on. A page whose write failed stays dirty and resident.
+    #[doc(alias = "VOP_PUTPAGE")]
+    fn put_page(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        offset: FileOffset,
+        len: u64,
+        flags: PutFlags,
+    ) -> Result<(), VnodeError>;
+
+    /// A mapping of `pages` pages at `offset` begins.
+    ///
+    /// # Errors
+    /// The vnode refuses to be mapped; the mapping is not made.
+    #[doc(alias = "VOP_ADDMAP")]
+    fn add_map(&self, cx: &Cx, offset: FileOffset, pages: u64) -> Result<(), VnodeError> {
+        let _ = (cx, offset, pages);
+        Ok(())
+    }
+    /// A mapping of `pages` pages at `offset` ends.
+    #[doc(alias = "VOP_DELMAP")]
+    fn del_map(&self, cx: &Cx, offset: FileOffset, pages: u64) {
+        let _ = (cx, offset, pages);
+    }
+}
+
+const _: Option<&dyn Vnode> = None; // used as an object everywhere; stays one
+
+/// What the page layer keeps for each vnode number.
+pub(crate) struct VnodeSlot {
+    pub(crate) pages: Mutex<VnodePages>,
+    object: Mutex<Option<Weak<dyn Vnode>>>,
+    kind: AtomicU32,
+    used: AtomicU32,
+}
+
+impl Default for VnodeSlot {
+    fn default() -> Self {
+        Self {
+            pages: Mutex::new(Rank::VnodeList, VnodePages::default()),
+            object: Mutex::new(Rank::Registry, None),
+            kind: AtomicU32::new(0),
+            used: AtomicU32::new(0),
+        }
+    }
+}
+
+/// The vnodes of a machine, by number.
+#[derive(Debug)]
+pub struct VnodeTable {
+    slots: Arena<VnodeSlot>,
+}
+
+impl VnodeTable {
+    pub(crate) fn new() -> Self {
+        Self { slots: Arena::new("vnodes", 1, u32::MAX) }
+    }
+    /// Hands out a number. Attach the object with [`VnodeTable::attach`] before its first page is dirtied.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when no number or no heap is left.
+    pub fn register(&self, cx: &Cx, kind: VnodeKind) -> Result<VnodeId, ArenaFull> {
+        let id = self.slots.alloc(cx)?;
+        let s = self.slots.get(id);
+        s.kind.store(kind as u32, Ordering::Relaxed);
+        s.used.store(1, Ordering::Release);
+        Ok(VnodeId(id))
+    }
+    /// Tells page-out where to find the vnode's object (N2).
+    pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) {
+        *self.slots.get(id.0).object.lock_leaf() = Some(object);
+    }
+    /// Changes what the vnode's pages count as (a file that begins to be run).
+    pub fn set_kind(&self, id: VnodeId, kind: VnodeKind) {
+        self.slots.get(id.0).kind.store(kind as u32, Ordering::Relaxed);
+    }
+    /// What the vnode stands for.
+    pub fn kind(&self, id: VnodeId) -> VnodeKind {
+        self.slots.try_get(id.0).map_or(VnodeKind::File, |s| VnodeKind::from_word(s.kind.load(Ordering::Relaxed)))
+    }
+    /// The object, if it lives.
+    pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {
+        self.slots.try_get(id.0)?.object.lock_leaf().as_ref()?.upgrade()
+    }
+    /// Gives the number back; its page list must be empty (N1), else nothing happens and `false` is returned.
+    pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
+        let s = self.slots.get(id.0);
+        if s.pages.lock(cx).count() != 0 {
+            return false;
+        }
+        *s.object.lock_leaf() = None;
+        s.used.store(0, Ordering::Release);
+        self.slots.free(cx, id.0);
+        true
+    }
+    pub(crate) fn slot(&self, id: VnodeId) -> &VnodeSlot {
+        self.slots.get(id.0)
+    }
+    pub(crate) fn try_slot(&self, id: VnodeId) -> Option<&VnodeSlot> {
+        self.slots.try_get(id.0)
+    }
+    /// The numbers in use, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = VnodeId> + '_ {
+        (1..=self.slots.high()).filter(|i| self.slots.get(*i).used.load(Ordering::Acquire) == 1).map(VnodeId)
+    }
+}
+
+impl fmt::Debug for VnodeSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VnodeSlot").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
