@@ -1,0 +1,194 @@
+//! Row 13: finding a page by name among a million, against `dashmap` with its default number of shards.
+//!
+//! The names are 1 024 vnodes of 1 024 pages. Frames are handed out in the order of the names for the row itself, as in
+//! a freshly read file, and in random order for the figures beside it, since the chain through the page array gains
+//! from the first.
+
+use std::hint::black_box;
+
+use crate::harness::{
+    Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, per_operation, timed, windows,
+};
+use crate::ours::Pages;
+use crate::peers::DashPages;
+
+const fn goal(
+    row: &'static str,
+    name: &'static str,
+    ours: &'static str,
+    reference: &'static str,
+    threads: u8,
+    must: f64,
+    stretch: f64,
+) -> Goal {
+    Goal {
+        row,
+        name,
+        ours,
+        reference,
+        against: "dashmap 6 get, default shards",
+        form: Form::AtMost,
+        threads,
+        must,
+        stretch,
+    }
+}
+
+pub(crate) const SPEC: GroupSpec = GroupSpec {
+    goals: &[
+        goal("13a", "page hash hit at 1M, independent, ns", "13.ours", "13.dash", 1, 1.0, 0.8),
+        goal(
+            "13b",
+            "page hash hit at 1M, dependent, ns",
+            "13.ours.dependent",
+            "13.dash.dependent",
+            1,
+            0.6,
+            0.4,
+        ),
+        goal(
+            "13c",
+            "page hash hit at 1M, two threads, ns per lookup per thread",
+            "13.ours.2",
+            "13.dash.2",
+            2,
+            0.6,
+            0.4,
+        ),
+        goal(
+            "13d",
+            "page_lookup at 1M: hit, shared lock, verify, unlock, ns",
+            "13.ours.locked",
+            "13.dash",
+            1,
+            1.4,
+            1.1,
+        ),
+    ],
+    also: &[
+        Also { row: "13", name: "hit, independent, frames in random order, ns", key: "13.random" },
+        Also {
+            row: "13",
+            name: "hit, dependent, frames in random order, ns",
+            key: "13.random.dependent",
+        },
+        Also {
+            row: "13",
+            name: "page_lookup, frames in random order, ns",
+            key: "13.random.locked",
+        },
+        Also { row: "13", name: "speed-up of two threads, ours", key: "13.speedup.ours" },
+        Also { row: "13", name: "speed-up of two threads, dashmap", key: "13.speedup.dash" },
+    ],
+    build: |config| Ok(Box::new(Hashes::new(config)?)),
+};
+
+/// Names: `VNODES` x `OFFSETS`.
+const OFFSETS: u32 = 1024;
+const VNODES: u32 = 1024;
+const LOOKUPS: usize = 200_000;
+/// Lookups of one window.
+const WINDOW: usize = 4096;
+
+/// Name number `i`: the vnode, and the byte offset in it.
+fn name(i: u32) -> (u64, u64) {
+    (u64::from(i / OFFSETS) + 1, u64::from(i % OFFSETS) << 12)
+}
+
+struct Hashes {
+    in_order: Pages,
+    shuffled: Pages,
+    dash: DashPages,
+    queries: Vec<u32>,
+}
+
+impl Hashes {
+    fn new(config: &Config) -> Result<Self, String> {
+        let vnodes = config.pick(VNODES, VNODES / 8);
+        let count = vnodes * OFFSETS;
+        let names: Vec<(u64, u64)> = (0..count).map(name).collect();
+        let mut rng = Rng::new(13);
+        let shuffled: Vec<(u64, u64)> =
+            rng.permutation(names.len()).into_iter().map(|i| names[i as usize]).collect();
+        let dash = DashPages::default();
+        names.iter().zip(0..).for_each(|(&name, page)| _ = dash.insert(name, page));
+        let queries = (0..2 * LOOKUPS).map(|_| rng.below(u64::from(count)) as u32).collect();
+        Ok(Self { in_order: Pages::new(&names)?, shuffled: Pages::new(&shuffled)?, dash, queries })
+    }
+}
+
+/// Lookups the processor may overlap.
+fn independent(queries: &[u32], lookup: impl Fn((u64, u64)) -> u32) -> f64 {
+    timed(queries.len(), || {
+        let sum = queries.iter().fold(0u32, |sum, &query| sum.wrapping_add(lookup(name(query))));
+        black_box(sum);
+    })
+}
+
+/// Lookups of which each waits for the one before it.
+fn dependent(queries: &[u32], lookup: impl Fn((u64, u64)) -> u32) -> f64 {
+    let zero = black_box(0);
+    timed(queries.len(), || {
+        let last = queries.iter().fold(0u32, |last, &query| lookup(name(query | (last & zero))));
+        black_box(last);
+    })
+}
+
+/// Windows of `threads`, each with queries of its own.
+fn threaded(
+    config: &Config,
+    queries: &[u32],
+    threads: usize,
+    lookup: impl Fn(usize, (u64, u64)) -> u32 + Sync,
+) -> f64 {
+    let mut states: Vec<_> = queries
+        .chunks(LOOKUPS)
+        .take(threads)
+        .map(|own| own.iter().copied().cycle())
+        .enumerate()
+        .collect();
+    let lengths = windows(
+        config,
+        &mut states,
+        config.pick(101, 31),
+        |_| (),
+        || (),
+        |(cpu, own)| {
+            let sum = own
+                .by_ref()
+                .take(WINDOW)
+                .fold(0u32, |sum, query| sum.wrapping_add(lookup(*cpu, name(query))));
+            black_box(sum);
+        },
+    );
+    per_operation(&lengths, WINDOW)
+}
+
+impl Group for Hashes {
+    fn measure(&mut self, config: &Config, samples: &mut Samples) {
+        let Self { in_order, shuffled, dash, queries } = self;
+        let get = |name| dash.get(&name).map_or(u32::MAX, |page| *page);
+        let one = &queries[..LOOKUPS];
+        samples.put("13.ours", independent(one, |name| in_order.find(0, name)));
+        samples.put("13.dash", independent(one, get));
+        samples.put("13.ours.dependent", dependent(one, |name| in_order.find(0, name)));
+        samples.put("13.dash.dependent", dependent(one, get));
+        samples.put("13.ours.locked", independent(one, |name| in_order.lookup(0, name)));
+        samples.put("13.random", independent(one, |name| shuffled.find(0, name)));
+        samples.put("13.random.dependent", dependent(one, |name| shuffled.find(0, name)));
+        samples.put("13.random.locked", independent(one, |name| shuffled.lookup(0, name)));
+        if !config.two_cpus() {
+            samples.lacks("13.ours.2", "this process may use one CPU only");
+            return;
+        }
+        let ours =
+            |threads| threaded(config, queries, threads, |cpu, name| in_order.find(cpu, name));
+        let theirs = |threads| threaded(config, queries, threads, |_, name| get(name));
+        let (one, two) = (ours(1), ours(2));
+        samples.put("13.ours.2", two);
+        samples.put("13.speedup.ours", 2.0 * one / two);
+        let (one, two) = (theirs(1), theirs(2));
+        samples.put("13.dash.2", two);
+        samples.put("13.speedup.dash", 2.0 * one / two);
+    }
+}

@@ -1,0 +1,167 @@
+//! Row 3: the same fault against the bare bookkeeping other crates offer: find the area, write the entry.
+
+use crate::harness::{
+    Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, per_operation, timed, windows,
+};
+use crate::linux::{PAGE, Region};
+use crate::ours::World;
+use crate::peers::{MappingOnly, OffsetMapping, shape};
+use crate::row_faults::{WINDOW, our_windows, warm_segments};
+
+pub(crate) const SPEC: GroupSpec = GroupSpec {
+    goals: &[
+        Goal {
+            row: "3a",
+            name: "the fault with its data untouched, warm, ns",
+            ours: "3.ours.no_data",
+            reference: "3.mapping",
+            against: "memory_set find + page_table_multiarch map",
+            form: Form::AtMost,
+            threads: 1,
+            must: 7.0,
+            stretch: 5.0,
+        },
+        Goal {
+            row: "3b",
+            name: "the fault, 64 000 cold pages, ns",
+            ours: "3.ours.cold",
+            reference: "3.mapping.cold",
+            against: "the same mapping and a zeroed cold frame",
+            form: Form::AtMost,
+            threads: 1,
+            must: 2.0,
+            stretch: 1.25,
+        },
+    ],
+    also: &[
+        Also {
+            row: "3",
+            name: "BTreeMap find + x86_64 OffsetPageTable map, warm, ns",
+            key: "3.offset",
+        },
+        Also {
+            row: "3",
+            name: "mapping alone, 64 000 faults, tables allocated, ns",
+            key: "3.mapping.fresh",
+        },
+        Also { row: "3", name: "zeroing a cold frame alone, ns", key: "3.zero" },
+    ],
+    build: |config| Ok(Box::new(Mapping::new(config)?)),
+};
+
+const COLD_PAGES: usize = shape::SEGMENTS * shape::PAGES;
+
+struct Mapping {
+    blind: World,
+    cold: World,
+    mapping: MappingOnly,
+    offset: OffsetMapping,
+    frames: Region,
+    order: Vec<u32>,
+}
+
+impl Mapping {
+    fn new(_config: &Config) -> Result<Self, String> {
+        let blind = World::new(4 * WINDOW + 4096, false)?;
+        blind.fault_segments();
+        let cold = World::new(COLD_PAGES + 12_288, true)?;
+        cold.fault_segments();
+        let frames = Region::anonymous(COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
+        frames.touch_all();
+        let order = Rng::new(3).permutation(COLD_PAGES);
+        let this = Self {
+            blind,
+            cold,
+            mapping: MappingOnly::new(),
+            offset: OffsetMapping::new(),
+            frames,
+            order,
+        };
+        this.our_cold_faults(); // the first touch of the host's memory belongs to nobody
+        Ok(this)
+    }
+
+    /// Every page of every segment once; the segments are made anew before.
+    fn our_cold_faults(&self) -> f64 {
+        for segment in 0..shape::SEGMENTS {
+            let start = shape::address(shape::BASE, segment, 0);
+            self.cold.unmap(0, start, shape::PAGES * PAGE);
+            self.cold.map(0, start, shape::PAGES * PAGE);
+        }
+        timed(COLD_PAGES, || {
+            for at in 0..COLD_PAGES {
+                self.cold
+                    .fault(0, shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES));
+            }
+        })
+    }
+
+    fn their_cold_faults(&mut self, map: bool, zero: bool) -> f64 {
+        self.mapping.empty();
+        timed(COLD_PAGES, || {
+            for at in 0..COLD_PAGES {
+                let frame = self.order[at] as usize * PAGE;
+                if zero {
+                    // SAFETY: the frame lies in the region, which only this test uses.
+                    unsafe { self.frames.as_ptr().add(frame).write_bytes(0, PAGE) };
+                }
+                if map {
+                    self.mapping.fault(
+                        shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES),
+                        frame,
+                    );
+                }
+            }
+        })
+    }
+}
+
+/// Windows of 256 bare mappings; `fault` and `unload` are the peer's.
+fn peer_windows<P: Send>(
+    config: &Config,
+    peer: &mut P,
+    count: usize,
+    fault: fn(&mut P, usize, usize),
+    unload: fn(&mut P, usize),
+) -> f64 {
+    let pages: Vec<usize> = warm_segments(0)
+        .flat_map(|segment| {
+            (0..shape::PAGES).map(move |page| shape::address(shape::BASE, segment, page))
+        })
+        .collect();
+    let arm = |peer: &mut &mut P| pages.iter().for_each(|&address| unload(peer, address));
+    let work = |peer: &mut &mut P| {
+        pages.iter().enumerate().for_each(|(i, &address)| fault(peer, address, i * PAGE))
+    };
+    let lengths = windows(config, &mut [peer], count, arm, || (), work);
+    per_operation(&lengths, pages.len())
+}
+
+impl Group for Mapping {
+    fn measure(&mut self, config: &Config, samples: &mut Samples) {
+        let count = config.pick(101, 31);
+        samples.put(
+            "3.ours.no_data",
+            per_operation(&our_windows(config, &self.blind, 1, count), WINDOW),
+        );
+        self.mapping.empty();
+        samples.put(
+            "3.mapping",
+            peer_windows(config, &mut self.mapping, count, MappingOnly::fault, MappingOnly::unload),
+        );
+        samples.put(
+            "3.offset",
+            peer_windows(
+                config,
+                &mut self.offset,
+                count,
+                OffsetMapping::fault,
+                OffsetMapping::unload,
+            ),
+        );
+        samples.put("3.ours.cold", self.our_cold_faults());
+        samples.put("3.mapping.cold", self.their_cold_faults(true, true));
+        samples.put("3.zero", self.their_cold_faults(false, true));
+        samples.put("3.mapping.fresh", self.their_cold_faults(true, false));
+    }
+}
