@@ -7,8 +7,8 @@ use super::{AllocError, Avl, InsertError, ResizeError};
 const NO_GAP: usize = usize::MAX;
 
 impl Avl {
-    /// Makes room for `additional` inserts, so that none of them allocates: called before an operation
-    /// that must not fail half-way.
+    /// Makes room for `additional` inserts, so that none of them allocates: called before an
+    /// operation that must not fail half-way.
     ///
     /// # Errors
     /// [`AllocError`] when there is no memory for so many nodes, or when they would have no ids
@@ -196,8 +196,8 @@ impl Avl {
     }
 
     /// Takes `next`, the successor of `gone`, out of the right subtree of `gone` and gives it the
-    /// children and the augmentation of `gone`. `path` ends at `gone` on entry and at the old parent of
-    /// `next` on return (which is `gone` itself if `next` was its child).
+    /// children and the augmentation of `gone`. `path` ends at `gone` on entry and at the old
+    /// parent of `next` on return (which is `gone` itself if `next` was its child).
     fn take_out_next(&mut self, next: u32, gone: u32, path: &mut Path) {
         let Hot { augment, kids: [left, right], .. } = self.hot[gone as usize];
         let mut new_right = self.hot[next as usize].kids[RIGHT];

@@ -9,20 +9,21 @@
 //! # The rule
 //!
 //! At most two holes straddle an edge of the window; all others are whole or outside. So the
-//! search starts on the path to the window's near edge, looks at one hole that may be cut short, and
-//! from there takes the first subtree whose largest gap suffices: O(log n). Down to the edge, up
-//! until a subtree will do, and down in it with a look at both children: four heights at most.
+//! search starts on the path to the window's near edge, looks at one hole that may be cut short,
+//! and from there takes the first subtree whose largest gap suffices: O(log n). Down to the edge,
+//! up until a subtree will do, and down in it with a look at both children: four heights at most.
 //!
 //! With an alignment it searches twice, as `as_gap_aligned` does. First for `len + align +
-//! 2 redzone`: any such hole fits wherever it begins, so this is the search above. Only if there is none, for
-//! `len + 2 redzone`, and every hole found is tried exactly.
+//! 2 redzone`: any such hole fits wherever it begins, so this is the search above. Only if there
+//! is none, for `len + 2 redzone`, and every hole found is tried exactly.
 //!
 //! # Cost
 //!
 //! O(log n) visits without an alignment, and with one whenever a hole of the generous size
-//! exists. Otherwise O(log n + k log n), k being the holes in the window that are as large as `len +
-//! 2 redzone` and still do not fit; k can be n, in a space with no generous hole at all. With
-//! addresses that are not multiples of 64, holes that fall short by less than 64 are looked at too.
+//! exists. Otherwise O(log n + k log n), k being the holes in the window that are as large as
+//! `len + 2 redzone` and still do not fit; k can be n, in a space with no generous hole at all.
+//! With addresses that are not multiples of 64, holes that fall short by less than 64 are looked
+//! at too.
 //!
 //! Sources: [SI §9.4]; illumos `vm_as.c`, the contract of `as_gap_aligned`.
 
@@ -155,8 +156,9 @@ impl Avl {
     /// Finds a hole and returns the whole part of it that lies inside the window.
     ///
     /// The hole above the last interval, up to the high limit, counts like any other. In an empty
-    /// tree the window itself is the hole. With an alignment, a hole with room to spare is preferred
-    /// to a nearer one in which only an exact fit would do; see the head of this file, also for the cost.
+    /// tree the window itself is the hole. With an alignment, a hole with room to spare is
+    /// preferred to a nearer one in which only an exact fit would do; see the head of this file,
+    /// also for the cost.
     #[must_use]
     #[doc(alias = "as_gap")]
     #[doc(alias = "as_gap_aligned")]

@@ -5,8 +5,9 @@
 //! Every fault asks which segment holds an address, every mapping asks where a hole is, and both
 //! must stay cheap at a hundred thousand segments. A walk costs one cache miss per level; so a
 //! node is half a line, holds its own key, and nothing but the walk is on it. A list of holes
-//! kept beside the tree would have to be kept right by every edit, and would be ordered either by address
-//! or by size, while the question ("the lowest hole of this size in that window") needs both.
+//! kept beside the tree would have to be kept right by every edit, and would be ordered either by
+//! address or by size, while the question ("the lowest hole of this size in that window") needs
+//! both.
 //!
 //! # The picture
 //!
@@ -43,7 +44,8 @@
 //!
 //! # Invariants
 //!
-//! - A1: every link leads into the arena; each interval is reached once from the root, and `len` counts them.
+//! - A1: every link leads into the arena; each interval is reached once from the root, and `len`
+//!   counts them.
 //! - A2: in symmetric order the intervals ascend, none is empty, no two overlap.
 //! - A3: all lie within [low limit, high limit).
 //! - A4: a node's height is one more than its higher child's, a missing child counting 0.

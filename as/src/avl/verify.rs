@@ -1,8 +1,8 @@
 //! Checking the invariants A1 to A10, and breaking each of them on purpose.
 //!
-//! The check believes nothing it has not checked: links are followed only within the arena and each slot once,
-//! so that it ends, and names what is wrong, on any damage. The order of the invariants is the
-//! order of the checks: each relies on those before it.
+//! The check believes nothing it has not checked: links are followed only within the arena and
+//! each slot once, so that it ends, and names what is wrong, on any damage. The order of the
+//! invariants is the order of the checks: each relies on those before it.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -81,7 +81,7 @@ pub struct Damage {
     pub invariant: Invariant,
     /// At which node; `None` if it concerns the tree as a whole.
     pub at: Option<NodeId>,
-    /// What should be there: an address, a size, a height, an id or a count, as the invariant has it.
+    /// What should be there: an address, size, height, id or count, as the invariant has it.
     pub expected: u64,
     /// What is there.
     pub found: u64,
@@ -280,7 +280,8 @@ impl Avl {
     /// calls that. Returns `false`, and breaks nothing, if the tree is too small to have it broken
     /// (none needs more than three intervals).
     ///
-    /// The tree is good for [`Avl::verify`], [`Avl::shape`] and printing afterwards, for nothing else.
+    /// The tree is good for [`Avl::verify`], [`Avl::shape`] and printing afterwards, for nothing
+    /// else.
     #[doc(hidden)]
     pub fn damage_for_test(&mut self, invariant: Invariant) -> bool {
         let (root, first, last) = (self.root as usize, self.first as usize, self.last as usize);

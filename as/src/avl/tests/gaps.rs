@@ -110,7 +110,7 @@ fn sizes_beyond_the_number_line_find_nothing() {
         assert_eq!(gap(&tree, &half), Some((6 * K4, u64::MAX)));
         assert_eq!(half.lowest_in(6 * K4, u64::MAX), Some(1 << 63));
         assert_eq!(half.highest_in(6 * K4, u64::MAX), Some(1 << 63));
-        // Larger than any hole: 0 is its only multiple within reach, and the first hole starts there.
+        // Larger than any hole: 0 is its only multiple within reach; the first hole starts there.
         let huge = GapQuery { align: 1 << 62, ..GapQuery::new((0, 8 * K4), 2 * K4, order) };
         assert_eq!(gap(&tree, &huge), Some((0, 5 * K4)));
         assert_eq!(gap(&tree, &GapQuery { window: (1, 8 * K4), ..huge }), None);
@@ -216,6 +216,12 @@ fn a_hole_among_a_hundred_thousand_costs_a_few_walks() {
         let within = ((2 * wide_at) * K4, (2 * wide_at + 1) * K4);
         for window in [before, after, within] {
             assert!(cost(&GapQuery { window, ..query }, None) <= 4 * walk);
+        }
+        // The only hole in the window is cut short; thousands outside on either side would do.
+        let cut_low = ((N + 1) * K4 + 1, (N + 3) * K4);
+        let cut_high = (N * K4, (N + 2) * K4 - 1);
+        for window in [cut_low, cut_high] {
+            assert!(cost(&GapQuery { window, len: K4, ..query }, None) <= 4 * walk);
         }
     }
 }
