@@ -34,7 +34,13 @@ impl CacheList {
         self.bins.remove(cx, pages, id);
     }
     /// Takes the oldest page that `accept` (a try-lock) lets go.
-    pub(crate) fn take(&self, cx: &Cx, pages: &PageArray, colour: u64, accept: impl FnMut(PageId) -> bool) -> Option<PageId> {
+    pub(crate) fn take(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        colour: u64,
+        accept: impl FnMut(PageId) -> bool,
+    ) -> Option<PageId> {
         self.bins.take(cx, pages, colour, accept)
     }
     pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> Vec<Vec<PageId>> {

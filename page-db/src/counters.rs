@@ -166,7 +166,9 @@ impl Counters {
     /// Counters for `cpus` processors, all zero.
     pub fn new(cpus: u16) -> Arc<Self> {
         let retired = alloc::vec![[0; N]; usize::from(cpus.max(1))];
-        Arc::new(Self { registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }) })
+        Arc::new(Self {
+            registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }),
+        })
     }
     pub(crate) fn register(&self, cpu: CpuId) -> Arc<CounterBlock> {
         let block = Arc::new(CounterBlock::new(cpu));

@@ -54,7 +54,12 @@ pub struct Cx {
 
 impl Cx {
     /// A context for `thread` running on `cpu`, counting into a new block of `counters`.
-    pub fn new(counters: &Arc<Counters>, cpu: CpuId, thread: ThreadId, hooks: Arc<dyn WaitHooks>) -> Self {
+    pub fn new(
+        counters: &Arc<Counters>,
+        cpu: CpuId,
+        thread: ThreadId,
+        hooks: Arc<dyn WaitHooks>,
+    ) -> Self {
         Self {
             cpu: Cell::new(cpu),
             thread,
@@ -114,7 +119,10 @@ impl Cx {
     }
     pub(crate) fn pop_read(&self, mark: &SleepMark) {
         let mut reads = self.reads.borrow_mut();
-        let at = reads.iter().rposition(|m| m == mark).expect("X1: a read guard's mark is on its own Cx");
+        let at = reads
+            .iter()
+            .rposition(|m| m == mark)
+            .expect("X1: a read guard's mark is on its own Cx");
         reads.remove(at);
     }
 
@@ -126,7 +134,10 @@ impl Cx {
             let mut held = self.held.borrow_mut();
             let worst = held.iter().copied().max();
             let bad = worst.is_some_and(|w| w > rank || (w == rank && !nested));
-            assert!(!bad, "lock order: waits for {rank:?} while holding {held:?} (rank table: page-db/src/lock.rs)");
+            assert!(
+                !bad,
+                "lock order: waits for {rank:?} while holding {held:?} (rank table: page-db/src/lock.rs)"
+            );
             held.push(rank);
         }
         let _ = (rank, nested);
@@ -144,7 +155,8 @@ impl Cx {
         #[cfg(debug_assertions)]
         {
             let mut held = self.held.borrow_mut();
-            let at = held.iter().rposition(|r| *r == rank).expect("X1: a guard's rank is on its own Cx");
+            let at =
+                held.iter().rposition(|r| *r == rank).expect("X1: a guard's rank is on its own Cx");
             held.remove(at);
         }
         let _ = rank;
@@ -166,6 +178,9 @@ impl Drop for Cx {
 
 impl fmt::Debug for Cx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cx").field("cpu", &self.cpu.get().0).field("thread", &self.thread.0).finish_non_exhaustive()
+        f.debug_struct("Cx")
+            .field("cpu", &self.cpu.get().0)
+            .field("thread", &self.thread.0)
+            .finish_non_exhaustive()
     }
 }

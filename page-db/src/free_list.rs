@@ -48,7 +48,10 @@ impl FreeList {
         let magazine_size = if frames < 256 { 0 } else { share.min(64) as usize };
         Self {
             sizes: (0..SIZES).map(|_| Bins::new(colours)).collect(),
-            magazines: PerCpu::new(cpus, |_| Magazine { frames: Mutex::new(Rank::FreeList, Vec::new()), count: AtomicU32::new(0) }),
+            magazines: PerCpu::new(cpus, |_| Magazine {
+                frames: Mutex::new(Rank::FreeList, Vec::new()),
+                count: AtomicU32::new(0),
+            }),
             magazine_size,
         }
     }
@@ -77,7 +80,13 @@ impl FreeList {
         id
     }
     /// A frame from the lists, of the wanted colour if possible; with `stock` the magazine is filled along the way.
-    pub(crate) fn take(&self, cx: &Cx, pages: &PageArray, colour: u64, stock: bool) -> Option<PageId> {
+    pub(crate) fn take(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        colour: u64,
+        stock: bool,
+    ) -> Option<PageId> {
         let id = self.sizes[0].pop(cx, pages, colour)?;
         if stock && self.magazine_size > 0 {
             let want = BATCH.min(self.magazine_size);

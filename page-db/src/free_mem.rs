@@ -89,7 +89,9 @@ impl FreeMem {
     /// Charges `pages` if that leaves at least `floor`; says whether it did.
     pub fn charge(&self, pages: u64, floor: u64) -> bool {
         self.availrmem
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |a| a.checked_sub(pages).filter(|left| *left >= floor))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |a| {
+                a.checked_sub(pages).filter(|left| *left >= floor)
+            })
             .is_ok()
     }
     /// Gives back what was charged.

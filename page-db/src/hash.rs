@@ -36,7 +36,13 @@ pub trait PageHash: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The page that has the identity.
-    fn insert_unless_present(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId>;
+    fn insert_unless_present(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        id: Identity,
+        page: PageId,
+    ) -> Result<(), PageId>;
     /// Removes `page`, which carries `id`, and takes the identity from it.
     fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId);
     /// How many chains (or shards' tables) have 0, 1, 2, ... entries; the last bucket counts everything longer.
@@ -136,7 +142,13 @@ impl PageHash for ChainHash {
         let _held = self.lock_of(bucket).lock(cx);
         self.walk_locked(pages, bucket, id)
     }
-    fn insert_unless_present(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId> {
+    fn insert_unless_present(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        id: Identity,
+        page: PageId,
+    ) -> Result<(), PageId> {
         let bucket = self.bucket(id);
         let _held = self.lock_of(bucket).lock(cx);
         if let Some(other) = self.walk_locked(pages, bucket, id) {
@@ -232,7 +244,13 @@ impl PageHash for DashHash {
     fn search_locked(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId> {
         self.search_hint(cx, pages, id)
     }
-    fn insert_unless_present(&self, _cx: &Cx, pages: &PageArray, id: Identity, page: PageId) -> Result<(), PageId> {
+    fn insert_unless_present(
+        &self,
+        _cx: &Cx,
+        pages: &PageArray,
+        id: Identity,
+        page: PageId,
+    ) -> Result<(), PageId> {
         match self.map.entry(id) {
             dashmap::Entry::Occupied(e) => Err(*e.get()),
             dashmap::Entry::Vacant(e) => {

@@ -66,5 +66,8 @@ pub use mappings::{PageMappings, RefMod, SyncMode};
 pub use page::{Page, PageId, PageState};
 pub use phys_mem::{HostMem, PhysMem};
 pub use selock::{ExclPage, LockedPage, SharedPage};
-pub use units::{CpuId, FileOffset, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PageCount, Pfn, PhysAddr, UnitError, VirtAddr, VirtRange};
+pub use units::{
+    CpuId, FileOffset, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PageCount, Pfn, PhysAddr, UnitError,
+    VirtAddr, VirtRange,
+};
 pub use vnode::{GotPage, Identity, PutFlags, Vnode, VnodeId, VnodeKind, VnodeTable};

@@ -78,7 +78,10 @@ pub(crate) struct Bins {
 impl Bins {
     pub(crate) fn new(colours: u32) -> Self {
         let n = colours.max(1).next_power_of_two();
-        Self { bins: (0..n).map(|_| Mutex::new(Rank::FreeList, List::default())).collect(), total: AtomicU64::new(0) }
+        Self {
+            bins: (0..n).map(|_| Mutex::new(Rank::FreeList, List::default())).collect(),
+            total: AtomicU64::new(0),
+        }
     }
     pub(crate) fn colours(&self) -> u64 {
         self.bins.len() as u64
@@ -144,13 +147,20 @@ impl Bins {
         None
     }
     /// The ids on each list, for checks and views.
-    pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> alloc::vec::Vec<alloc::vec::Vec<PageId>> {
+    pub(crate) fn snapshot(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+    ) -> alloc::vec::Vec<alloc::vec::Vec<PageId>> {
         self.bins.iter().map(|b| b.lock(cx).iter(pages).collect()).collect()
     }
 }
 
 impl fmt::Debug for Bins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bins").field("colours", &self.bins.len()).field("total", &self.total()).finish_non_exhaustive()
+        f.debug_struct("Bins")
+            .field("colours", &self.bins.len())
+            .field("total", &self.total())
+            .finish_non_exhaustive()
     }
 }

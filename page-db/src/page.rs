@@ -131,7 +131,8 @@ impl Page {
     /// Whether the page carries `id` now, a hint unless the page is locked.
     #[inline]
     pub(crate) fn is(&self, id: Identity) -> bool {
-        self.vnode.load(Ordering::Acquire) == id.vnode.0 && self.offset.load(Ordering::Relaxed) == id.offset.page_index()
+        self.vnode.load(Ordering::Acquire) == id.vnode.0
+            && self.offset.load(Ordering::Relaxed) == id.offset.page_index()
     }
     pub(crate) fn set_identity(&self, id: Option<Identity>) {
         match id {
@@ -196,7 +197,10 @@ impl Page {
 
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("identity", &self.identity()).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Page")
+            .field("identity", &self.identity())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 

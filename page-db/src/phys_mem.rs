@@ -86,7 +86,10 @@ pub struct NoHostMemory {
 
 impl fmt::Debug for HostMem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostMem").field("base", &self.base).field("frames", &self.frames.len()).finish()
+        f.debug_struct("HostMem")
+            .field("base", &self.base)
+            .field("frames", &self.frames.len())
+            .finish()
     }
 }
 
@@ -175,13 +178,15 @@ mod bulk {
     pub(super) fn load(from: *const u8, buf: &mut [u8]) {
         for (i, b) in buf.iter_mut().enumerate() {
             // SAFETY: `from` has buf.len() bytes inside one frame of atomics (M1).
-            *b = unsafe { AtomicU8::from_ptr(from.add(i).cast_mut()) }.load(core::sync::atomic::Ordering::Relaxed);
+            *b = unsafe { AtomicU8::from_ptr(from.add(i).cast_mut()) }
+                .load(core::sync::atomic::Ordering::Relaxed);
         }
     }
     pub(super) fn store(to: *mut u8, bytes: &[u8]) {
         for (i, b) in bytes.iter().enumerate() {
             // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1).
-            unsafe { AtomicU8::from_ptr(to.add(i)) }.store(*b, core::sync::atomic::Ordering::Relaxed);
+            unsafe { AtomicU8::from_ptr(to.add(i)) }
+                .store(*b, core::sync::atomic::Ordering::Relaxed);
         }
     }
 }

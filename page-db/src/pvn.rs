@@ -81,7 +81,12 @@ pub struct DirtyPage<'a> {
 /// Takes an exclusive page that may be dirty. `Some`: write it, then call [`write_done`]. `None`: nothing to write, and the page has been
 /// disposed of or unlocked.
 #[doc(alias = "pvn_getdirty")]
-pub fn get_dirty<'a>(cx: &'a Cx, db: &'a PageDb, page: ExclPage<'a>, flags: PutFlags) -> Option<DirtyPage<'a>> {
+pub fn get_dirty<'a>(
+    cx: &'a Cx,
+    db: &'a PageDb,
+    page: ExclPage<'a>,
+    flags: PutFlags,
+) -> Option<DirtyPage<'a>> {
     let identity = page.identity()?;
     let leaves = flags.intersects(PutFlags::FREE | PutFlags::INVAL);
     if leaves && page.page().is_claimed() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE) {
@@ -113,7 +118,10 @@ pub fn get_dirty<'a>(cx: &'a Cx, db: &'a PageDb, page: ExclPage<'a>, flags: PutF
 pub fn dispose(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) {
     if flags.contains(PutFlags::INVAL) {
         db.destroy(cx, page);
-    } else if flags.contains(PutFlags::FREE) && !page.page().is_mapped() && !page.page().is_claimed() {
+    } else if flags.contains(PutFlags::FREE)
+        && !page.page().is_mapped()
+        && !page.page().is_claimed()
+    {
         count_freed(cx, page.page().state());
         db.free(cx, page, flags.contains(PutFlags::DONTNEED));
     }
@@ -148,14 +156,23 @@ pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: P
     if page.page().is_mapped() && !flags.contains(PutFlags::INVAL) {
         return;
     }
-    if used.contains(RefMod::MOD) && flags.contains(PutFlags::INVAL) && !flags.contains(PutFlags::TRUNC) {
+    if used.contains(RefMod::MOD)
+        && flags.contains(PutFlags::INVAL)
+        && !flags.contains(PutFlags::TRUNC)
+    {
         return; // stored to during the write: losing it would lose bytes
     }
     dispose(cx, db, page, flags);
 }
 
 /// The pages of `vnode` with offsets in `[offset, offset + len)` (all from `offset` on when `len` is 0), in ascending order. Hints.
-pub fn pages_in(cx: &Cx, db: &PageDb, vnode: VnodeId, offset: FileOffset, len: u64) -> Vec<(Identity, PageId)> {
+pub fn pages_in(
+    cx: &Cx,
+    db: &PageDb,
+    vnode: VnodeId,
+    offset: FileOffset,
+    len: u64,
+) -> Vec<(Identity, PageId)> {
     let end = if len == 0 { u64::MAX } else { offset.0.saturating_add(len) };
     let first = offset.page_floor().0;
     let pages = end.saturating_sub(first).div_ceil(PAGE_SIZE);
@@ -195,8 +212,14 @@ pub fn put_range(
             continue;
         }
         let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
-        let Some(page) = (if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) }) else { continue };
-        if flags.contains(PutFlags::INVAL) && page.page().is_claimed() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE) {
+        let Some(page) = (if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) })
+        else {
+            continue;
+        };
+        if flags.contains(PutFlags::INVAL)
+            && page.page().is_claimed()
+            && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
+        {
             result = result.and(Err(VnodeError::Locked { vnode, offset: id.offset }));
             continue;
         }

@@ -85,7 +85,8 @@ impl PageDb {
         let word = self.selock(id);
         while !try_shared(word) {
             cx.count(Counter::PageLockWaits);
-            self.waits().wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | EWANTED, WAITERS));
+            self.waits()
+                .wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | EWANTED, WAITERS));
         }
         SharedPage { db: self, cx, id }
     }
@@ -107,7 +108,9 @@ impl PageDb {
         while !try_excl(word, announced) {
             cx.count(Counter::PageLockWaits);
             announced = true;
-            self.waits().wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | COUNT, WAITERS | EWANTED));
+            self.waits().wait_while(cx, u64::from(id.link()), || {
+                must_wait(word, EXCL | COUNT, WAITERS | EWANTED)
+            });
         }
     }
     /// Takes the page's lock shared if that needs no waiting; refused while an exclusive waiter is announced.

@@ -1,6 +1,6 @@
 //! Small things this crate's own tests share.
 
-use crate::{Counters, Cx, CpuId, ThreadId, cx::SpinHooks};
+use crate::{Counters, CpuId, Cx, ThreadId, cx::SpinHooks};
 use alloc::sync::Arc;
 
 pub(crate) fn cx() -> Cx {

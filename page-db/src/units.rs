@@ -196,8 +196,10 @@ impl VirtRange {
     }
     /// The part from `addr` (page-aligned, inside or at the end) on; `None` when nothing is left.
     pub fn from(self, addr: u64) -> Option<Self> {
-        (addr < self.end() && addr >= self.start.0)
-            .then(|| Self { start: VirtAddr(addr & !PAGE_MASK), len: self.end() - (addr & !PAGE_MASK) })
+        (addr < self.end() && addr >= self.start.0).then(|| Self {
+            start: VirtAddr(addr & !PAGE_MASK),
+            len: self.end() - (addr & !PAGE_MASK),
+        })
     }
     /// The part below `addr` (page-aligned, inside or at the end); `None` when nothing is left.
     pub fn until(self, addr: u64) -> Option<Self> {
@@ -364,11 +366,9 @@ mod tests {
         assert!(matches!(VirtRange::exact(0x1001, 4096), Err(UnitError::Misaligned(_))));
         assert!(matches!(VirtRange::exact(0x1000, 4095), Err(UnitError::PartialPage(_))));
         assert!(matches!(VirtRange::covering(0x1000, u64::MAX), Err(UnitError::Wraps { .. })));
-        assert!(matches!(
-            VirtRange::exact(0x7fff_ffff_f000, 0x2000),
-            Err(UnitError::Wraps { .. })
-        ));
-        let last = VirtRange::exact(0x7fff_ffff_f000, 0x1000).expect("the last user page is a range");
+        assert!(matches!(VirtRange::exact(0x7fff_ffff_f000, 0x2000), Err(UnitError::Wraps { .. })));
+        let last =
+            VirtRange::exact(0x7fff_ffff_f000, 0x1000).expect("the last user page is a range");
         assert_eq!(last.end(), VirtAddr::LOWER_END);
         // The very last page of the address space would end at 2^64.
         assert!(matches!(VirtRange::covering(u64::MAX, 1), Err(UnitError::Wraps { .. })));
@@ -389,6 +389,9 @@ mod tests {
         assert_eq!(r.until(0x2000).map(|r| r.len()), Some(0x1000));
         assert_eq!(r.from(0x4000), None);
         assert_eq!(r.until(0x1000), None);
-        assert_eq!(r.intersect(VirtRange::exact(0x3000, 0x9000).expect("ok")).map(|r| r.len()), Some(0x1000));
+        assert_eq!(
+            r.intersect(VirtRange::exact(0x3000, 0x9000).expect("ok")).map(|r| r.len()),
+            Some(0x1000)
+        );
     }
 }

@@ -144,7 +144,12 @@ pub trait Vnode: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`VnodeError::NoMemory`], [`VnodeError::NotSupported`].
     #[doc(alias = "S_CREATE")]
-    fn create_page<'a>(&self, cx: &'a Cx, db: &'a PageDb, offset: FileOffset) -> Result<ExclPage<'a>, VnodeError> {
+    fn create_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+    ) -> Result<ExclPage<'a>, VnodeError> {
         let _ = (cx, db, offset);
         Err(VnodeError::NotSupported { vnode: self.id(), op: "create" })
     }
@@ -239,7 +244,9 @@ impl VnodeTable {
     }
     /// What the vnode stands for.
     pub fn kind(&self, id: VnodeId) -> VnodeKind {
-        self.slots.try_get(id.0).map_or(VnodeKind::File, |s| VnodeKind::from_word(s.kind.load(Ordering::Relaxed)))
+        self.slots
+            .try_get(id.0)
+            .map_or(VnodeKind::File, |s| VnodeKind::from_word(s.kind.load(Ordering::Relaxed)))
     }
     /// The object, if it lives.
     pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {
@@ -264,7 +271,9 @@ impl VnodeTable {
     }
     /// The numbers in use, ascending.
     pub fn ids(&self) -> impl Iterator<Item = VnodeId> + '_ {
-        (1..=self.slots.high()).filter(|i| self.slots.get(*i).used.load(Ordering::Acquire) == 1).map(VnodeId)
+        (1..=self.slots.high())
+            .filter(|i| self.slots.get(*i).used.load(Ordering::Acquire) == 1)
+            .map(VnodeId)
     }
 }
 

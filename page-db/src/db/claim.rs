@@ -34,8 +34,10 @@ impl PageDb {
     /// [`PageError::ClaimRefused`] when availrmem would fall to `pages_pp_maximum` or the count is full; nothing has changed.
     #[doc(alias = "page_pp_lock")]
     pub fn claim(&self, page: &dyn LockedPage, claim: Claim) -> Result<(), PageError> {
-        let refused =
-            || PageError::ClaimRefused { availrmem: self.free_mem().availrmem(), floor: self.free_mem().pages_pp_maximum() };
+        let refused = || PageError::ClaimRefused {
+            availrmem: self.free_mem().availrmem(),
+            floor: self.free_mem().pages_pp_maximum(),
+        };
         // Charged first; given back if this turns out not to be the first lck claim.
         let count = counter(page.page(), claim);
         let prepaid = claim == Claim::Cow || count.load(Ordering::Acquire) == 0;
@@ -53,7 +55,8 @@ impl PageDb {
     #[doc(alias = "page_pp_unlock")]
     pub fn unclaim(&self, page: &dyn LockedPage, claim: Claim) {
         let before =
-            counter(page.page(), claim).fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+            counter(page.page(), claim)
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         if before.is_ok_and(|n| claim == Claim::Cow || n == 1) {
             self.free_mem().uncharge(1);
         }

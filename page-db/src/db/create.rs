@@ -44,7 +44,12 @@ impl PageDb {
     /// # Errors
     /// [`PageError::NoMemory`]; nothing has changed.
     #[doc(alias = "page_get_freelist")]
-    pub fn alloc<'a>(&'a self, cx: &'a Cx, colour: u64, reserve: Reserve) -> Result<ExclPage<'a>, PageError> {
+    pub fn alloc<'a>(
+        &'a self,
+        cx: &'a Cx,
+        colour: u64,
+        reserve: Reserve,
+    ) -> Result<ExclPage<'a>, PageError> {
         let page = match self.free_list().take_magazine(cx) {
             Some(id) => self.lock_unnamed(cx, id),
             None => self.alloc_slow(cx, colour, reserve)?,
@@ -54,7 +59,12 @@ impl PageDb {
         Ok(page)
     }
     #[cold]
-    fn alloc_slow<'a>(&'a self, cx: &'a Cx, colour: u64, reserve: Reserve) -> Result<ExclPage<'a>, PageError> {
+    fn alloc_slow<'a>(
+        &'a self,
+        cx: &'a Cx,
+        colour: u64,
+        reserve: Reserve,
+    ) -> Result<ExclPage<'a>, PageError> {
         let t = self.free_mem().thresholds();
         let keep = match reserve {
             Reserve::Normal => t.pageout_reserve,
@@ -130,7 +140,9 @@ impl PageDb {
                 .checked_add(i)
                 .and_then(crate::units::FileOffset::of_page)
                 .map(|o| Identity::new(id.vnode, o));
-            let made = next.ok_or_else(|| self.no_memory(count)).and_then(|n| self.create(cx, n, colour + i, reserve));
+            let made = next
+                .ok_or_else(|| self.no_memory(count))
+                .and_then(|n| self.create(cx, n, colour + i, reserve));
             match made {
                 Ok(p) => got.push(p),
                 Err(e) => {

@@ -48,7 +48,11 @@ impl PageDb {
     #[doc(alias = "page_release")]
     pub fn release(&self, cx: &Cx, page: SharedPage<'_>, check_mod: bool) -> Released {
         let p = page.page();
-        if p.is_mapped() || p.state().contains(PageState::SWAP) || p.is_claimed() || self.is_io_locked(page.id()) {
+        if p.is_mapped()
+            || p.state().contains(PageState::SWAP)
+            || p.is_claimed()
+            || self.is_io_locked(page.id())
+        {
             return Released::NotReleased;
         }
         let Ok(page) = page.try_upgrade() else { return Released::NotReleased };

@@ -32,7 +32,9 @@ impl PageDb {
     #[doc(alias = "page_exists")]
     #[inline]
     pub fn exists(&self, cx: &Cx, id: Identity) -> Option<PageId> {
-        self.hash().search_hint(cx, self.pages(), id).or_else(|| self.hash().search_locked(cx, self.pages(), id))
+        self.hash()
+            .search_hint(cx, self.pages(), id)
+            .or_else(|| self.hash().search_locked(cx, self.pages(), id))
     }
     /// Finds the page named `id` and locks it shared, waiting for the lock and taking it off the cache list if need be.
     #[doc(alias = "page_lookup")]
@@ -53,7 +55,12 @@ impl PageDb {
     }
     /// As [`PageDb::lookup_shared`], starting with a page that carried the name the last time somebody looked.
     #[inline]
-    pub fn lookup_shared_hint<'a>(&'a self, cx: &'a Cx, id: Identity, hint: Option<PageId>) -> Option<SharedPage<'a>> {
+    pub fn lookup_shared_hint<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: Identity,
+        hint: Option<PageId>,
+    ) -> Option<SharedPage<'a>> {
         if let Some(h) = hint
             && self.page(h).is(id)
             && let Some(page) = self.try_lock_shared(cx, h)
@@ -75,7 +82,12 @@ impl PageDb {
         }
     }
     /// Locks `found` exclusively; if it still is `id`, takes it back from the cache list when it was there.
-    fn reclaim_named<'a>(&'a self, cx: &'a Cx, found: PageId, id: Identity) -> Option<ExclPage<'a>> {
+    fn reclaim_named<'a>(
+        &'a self,
+        cx: &'a Cx,
+        found: PageId,
+        id: Identity,
+    ) -> Option<ExclPage<'a>> {
         let page = self.lock_excl(cx, found);
         if !page.page().is(id) {
             return None;

@@ -36,10 +36,10 @@ pub use create::Reserve;
 pub use free::Released;
 pub use verify::{PageCensus, PageDamage};
 
+use crate::cache_list::CacheList;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::cx::Cx;
-use crate::cache_list::CacheList;
 use crate::error::PageError;
 use crate::free_list::FreeList;
 use crate::free_mem::{FreeMem, Thresholds};
@@ -137,7 +137,8 @@ impl PageDb {
         config: &PageDbConfig,
     ) -> Result<Self, PageDbError> {
         let frames = mem.frames();
-        let pages = PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
+        let pages =
+            PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
         let hash: Box<dyn PageHash> = match config.hash {
             HashKind::Chain => Box::new(ChainHash::new(frames)),
             #[cfg(feature = "dashmap")]
@@ -285,7 +286,9 @@ impl PageDb {
     }
     /// The ids on a vnode's page list, front first; hints until locked.
     pub fn vnode_pages(&self, cx: &Cx, vnode: crate::VnodeId) -> Vec<PageId> {
-        self.vnodes.try_slot(vnode).map_or_else(Vec::new, |s| s.pages.lock(cx).iter(&self.pages).collect())
+        self.vnodes
+            .try_slot(vnode)
+            .map_or_else(Vec::new, |s| s.pages.lock(cx).iter(&self.pages).collect())
     }
     /// How many pages a vnode has.
     pub fn vnode_page_count(&self, cx: &Cx, vnode: crate::VnodeId) -> u64 {

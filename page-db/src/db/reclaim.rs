@@ -13,7 +13,10 @@ impl PageDb {
     /// freemem falls by one; no threshold is asked, since no other frame is consumed.
     #[doc(alias = "page_reclaim")]
     pub fn reclaim(&self, cx: &Cx, page: &ExclPage<'_>) {
-        debug_assert!(page.page().is_free() && page.identity().is_some(), "C1: only cached pages are reclaimed");
+        debug_assert!(
+            page.page().is_free() && page.identity().is_some(),
+            "C1: only cached pages are reclaimed"
+        );
         self.cache_list().remove(cx, self.pages(), page.id());
         page.page().set_state(PageState::empty(), PageState::FREE);
         page.page().set_ref_mod(RefMod::REF);

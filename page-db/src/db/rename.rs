@@ -30,7 +30,10 @@ impl PageDb {
         if !old.page().is(to) {
             return;
         }
-        let (lck, cow) = (old.page().lckcnt.swap(0, Ordering::AcqRel), old.page().cowcnt.swap(0, Ordering::AcqRel));
+        let (lck, cow) = (
+            old.page().lckcnt.swap(0, Ordering::AcqRel),
+            old.page().cowcnt.swap(0, Ordering::AcqRel),
+        );
         page.page().lckcnt.fetch_add(lck, Ordering::AcqRel);
         page.page().cowcnt.fetch_add(cow, Ordering::AcqRel);
         self.destroy(cx, old);

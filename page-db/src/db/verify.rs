@@ -63,7 +63,13 @@ impl PageDb {
             for id in self.vnode_pages(cx, v) {
                 on_vnode[id.link() as usize] += 1;
                 if self.page(id).identity().map(|i| i.vnode) != Some(v) {
-                    return Err(broken("L1", alloc::format!("page {id} is on the list of vnode {v} but is {:?}", self.page(id).identity())));
+                    return Err(broken(
+                        "L1",
+                        alloc::format!(
+                            "page {id} is on the list of vnode {v} but is {:?}",
+                            self.page(id).identity()
+                        ),
+                    ));
                 }
             }
         }
@@ -74,7 +80,10 @@ impl PageDb {
         }
         let free = census.free + census.cached;
         if free != self.freemem() {
-            return Err(broken("L4", alloc::format!("{free} pages are free, freemem says {}", self.freemem())));
+            return Err(broken(
+                "L4",
+                alloc::format!("{free} pages are free, freemem says {}", self.freemem()),
+            ));
         }
         Ok(census)
     }
@@ -82,13 +91,25 @@ impl PageDb {
         let mut hashed = BTreeMap::new();
         for (id, page) in self.hash().all(cx, self.pages()) {
             if let Some(other) = hashed.insert(id, page) {
-                return Err(broken("I4 one page per identity", alloc::format!("{id} names pages {other} and {page}")));
+                return Err(broken(
+                    "I4 one page per identity",
+                    alloc::format!("{id} names pages {other} and {page}"),
+                ));
             }
             if self.page(page).identity() != Some(id) {
-                return Err(broken("L1", alloc::format!("page {page} is filed under {id}, carries {:?}", self.page(page).identity())));
+                return Err(broken(
+                    "L1",
+                    alloc::format!(
+                        "page {page} is filed under {id}, carries {:?}",
+                        self.page(page).identity()
+                    ),
+                ));
             }
             if self.hash().search_locked(cx, self.pages(), id) != Some(page) {
-                return Err(broken("L1", alloc::format!("page {page} is in the table but {id} does not find it")));
+                return Err(broken(
+                    "L1",
+                    alloc::format!("page {page} is in the table but {id} does not find it"),
+                ));
             }
         }
         Ok(hashed)
@@ -106,17 +127,25 @@ impl PageDb {
         let named = p.identity();
         let in_hash = named.is_some_and(|i| hashed.get(&i) == Some(&id));
         if named.is_some() != in_hash {
-            return Err(broken("L1", alloc::format!("page {id} carries {named:?} but is not in the hash")));
+            return Err(broken(
+                "L1",
+                alloc::format!("page {id} carries {named:?} but is not in the hash"),
+            ));
         }
         if named.is_some() != (listed == 1) || listed > 1 {
-            return Err(broken("P1", alloc::format!("page {id} ({named:?}) is on {listed} vnode lists")));
+            return Err(broken(
+                "P1",
+                alloc::format!("page {id} ({named:?}) is on {listed} vnode lists"),
+            ));
         }
         let is_free = p.is_free();
         let expect = (u8::from(is_free && named.is_none()), u8::from(is_free && named.is_some()));
         if (free, cached) != expect {
             return Err(broken(
                 "P1",
-                alloc::format!("page {id} ({named:?}, free {is_free}) is on {free} free and {cached} cache lists"),
+                alloc::format!(
+                    "page {id} ({named:?}, free {is_free}) is on {free} free and {cached} cache lists"
+                ),
             ));
         }
         if is_free && (p.is_mapped() || p.is_claimed()) {

@@ -160,7 +160,10 @@ impl<T: Default> Arena<T> {
 
 impl<T> fmt::Debug for Arena<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arena").field("what", &self.what).field("high", &self.high.load(Ordering::Relaxed)).finish_non_exhaustive()
+        f.debug_struct("Arena")
+            .field("what", &self.what)
+            .field("high", &self.high.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
     }
 }
 
@@ -175,7 +178,10 @@ mod tests {
         for id in 0..5000u32 {
             let (b, i) = Arena::<u8>::locate(id);
             if id > 0 {
-                assert!((b == last.0 && i == last.1 + 1) || (b == last.0 + 1 && i == 0) || id == 1, "id {id}");
+                assert!(
+                    (b == last.0 && i == last.1 + 1) || (b == last.0 + 1 && i == 0) || id == 1,
+                    "id {id}"
+                );
             }
             assert!(i < 1 << (b as u32 + FIRST));
             last = (b, i);

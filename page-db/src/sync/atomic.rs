@@ -44,11 +44,23 @@ mod yielding {
                     shuttle::thread::yield_now();
                     self.0.swap(v, o)
                 }
-                pub fn compare_exchange(&self, c: $t, n: $t, s: Ordering, f: Ordering) -> Result<$t, $t> {
+                pub fn compare_exchange(
+                    &self,
+                    c: $t,
+                    n: $t,
+                    s: Ordering,
+                    f: Ordering,
+                ) -> Result<$t, $t> {
                     shuttle::thread::yield_now();
                     self.0.compare_exchange(c, n, s, f)
                 }
-                pub fn compare_exchange_weak(&self, c: $t, n: $t, s: Ordering, f: Ordering) -> Result<$t, $t> {
+                pub fn compare_exchange_weak(
+                    &self,
+                    c: $t,
+                    n: $t,
+                    s: Ordering,
+                    f: Ordering,
+                ) -> Result<$t, $t> {
                     self.compare_exchange(c, n, s, f)
                 }
                 pub fn fetch_and(&self, v: $t, o: Ordering) -> $t {

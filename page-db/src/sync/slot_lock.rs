@@ -118,7 +118,12 @@ impl<T> SlotRwLock<T> {
             point: WaitPoint::default(),
             slots: (0..cpus.max(1)).map(|_| CachePadded::default()).collect(),
         });
-        Self { rank, slots: NonNull::from(Box::leak(slots)), writers: imp::Mutex::new(()), data: UnsafeCell::new(value) }
+        Self {
+            rank,
+            slots: NonNull::from(Box::leak(slots)),
+            writers: imp::Mutex::new(()),
+            data: UnsafeCell::new(value),
+        }
     }
     fn slots(&self) -> &Slots {
         // SAFETY: allocated in `new`, freed in `drop`.
@@ -198,7 +203,10 @@ impl<T> Drop for SlotRwLock<T> {
 
 impl<T> fmt::Debug for SlotRwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlotRwLock").field("rank", &self.rank).field("readers", &self.slots().readers()).finish_non_exhaustive()
+        f.debug_struct("SlotRwLock")
+            .field("rank", &self.rank)
+            .field("readers", &self.slots().readers())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,198 @@
+//! What an address space asks of the machine's address translation.
+//!
+//! The traits live here, with their callers; `hat-x86` supplies them. Two promises matter to every caller:
+//!
+//! - T1: when a method returns, no CPU can use a translation it removed or weakened (flushes are complete), and no HAT lock is held.
+//! - T2: a translation is a cache of what segments know. A backend may forget any of them; a fault brings it back.
+//!
+//! A fault on a private mapping takes no segment lock (DESIGN D3b), so between reading the protection and storing the entry a
+//! `set_prot` may pass by. [`Stamp`] closes that gap: the segment bumps its sequence number *before* it changes translations,
+//! and the hat compares the number under the table's lock right before the store. Either the store comes first and the change
+//! finds it, or the comparison fails and the fault starts over.
+//!
+//! Sources: [SI §12]; illumos `vm/hat.h` (interface); illumos.md 9.
+
+use alloc::sync::Arc;
+use core::fmt;
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::{Cx, LockedPage, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
+
+bitflags::bitflags! {
+    /// How a translation is loaded.
+    #[doc(alias("HAT_LOAD_LOCK", "HAT_LOAD_ADV", "HAT_LOAD_NOCONSIST", "HAT_LOAD_REMAP"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct LoadFlags: u8 {
+        /// The translation may not be stolen until [`Hat::unlock`] or an unload with [`UnloadFlags::UNLOCK`].
+        const LOCK = 1;
+        /// Advisory (fault-ahead): skipped, not failed, when it would need memory.
+        const ADV = 2;
+        /// Not on the page's mapping list (device memory).
+        const NOCONSIST = 4;
+        /// May replace a translation to another frame.
+        const REMAP = 8;
+        /// Referenced and modified are set from the start and never harvested (kernel memory).
+        const NOSYNC = 16;
+    }
+}
+
+bitflags::bitflags! {
+    /// How translations are removed.
+    #[doc(alias("HAT_UNLOAD_NOSYNC", "HAT_UNLOAD_UNLOCK", "HAT_UNLOAD_UNMAP"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct UnloadFlags: u8 {
+        /// Referenced and modified are not kept.
+        const NOSYNC = 1;
+        /// The translations were locked.
+        const UNLOCK = 2;
+        /// The range is going away for good.
+        const UNMAP = 4;
+    }
+}
+
+/// A segment's protection as it was read: the sequence number and its value then.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    seq: &'a AtomicU32,
+    value: u32,
+}
+
+impl<'a> Stamp<'a> {
+    /// Reads `seq` now; read the protection after this.
+    pub fn take(seq: &'a AtomicU32) -> Self {
+        Self { seq, value: seq.load(Ordering::SeqCst) }
+    }
+    /// Whether nothing has been published since, and nothing is being published (odd numbers).
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        self.value & 1 == 0 && self.seq.load(Ordering::SeqCst) == self.value
+    }
+}
+
+/// What became of a load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loaded {
+    /// The translation is there (or an advisory one was skipped).
+    Done,
+    /// The stamp was out of date; nothing was stored.
+    Stale,
+}
+
+/// A translation as the tables hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Translation {
+    /// The frame.
+    pub pfn: Pfn,
+    /// Effective rights: the AND over the levels.
+    pub prot: Prot,
+    /// Referenced and modified bits of the leaf entry.
+    #[serde(skip)]
+    pub ref_mod: RefMod,
+    /// Level of the leaf entry: 0 for 4 KiB.
+    pub level: u8,
+}
+
+/// Why the hat refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HatError {
+    /// No frame or no record for a page table or a mapping; back out and wait for memory.
+    #[error("no memory for a page table at {addr}")]
+    NoMemory {
+        /// The address whose translation was wanted.
+        addr: VirtAddr,
+    },
+    /// Another frame is mapped there and [`LoadFlags::REMAP`] was not given.
+    #[error("{addr} is mapped to frame {have}, not {want}")]
+    Conflict {
+        /// The address.
+        addr: VirtAddr,
+        /// The frame mapped.
+        have: Pfn,
+        /// The frame asked for.
+        want: Pfn,
+    },
+    /// The range is not this hat's to map (a user hat and the kernel's half, or the reverse).
+    #[error("{addr} does not belong to this hat")]
+    OutOfRange {
+        /// The address.
+        addr: VirtAddr,
+    },
+}
+
+/// The translations of one address space.
+#[doc(alias = "struct hat")]
+pub trait Hat: fmt::Debug + Send + Sync {
+    /// A number for views, in order of creation.
+    fn id(&self) -> u32;
+    /// Loads a translation to a locked page. An entry for the same frame is changed to `prot`; rights that shrink are flushed.
+    ///
+    /// # Errors
+    /// [`HatError`]; nothing has changed.
+    #[doc(alias = "hat_memload")]
+    fn memload(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        page: &dyn LockedPage,
+        prot: Prot,
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> Result<Loaded, HatError>;
+    /// Loads translations to frames without page structures, `pfn` for the first page and counting up.
+    ///
+    /// # Errors
+    /// [`HatError`]; the pages before the failing one are loaded.
+    #[doc(alias = "hat_devload")]
+    fn devload(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        pfn: Pfn,
+        prot: Prot,
+        flags: LoadFlags,
+    ) -> Result<(), HatError>;
+    /// Removes the translations of a range, keeping their referenced and modified bits on the pages.
+    #[doc(alias = "hat_unload")]
+    fn unload(&self, cx: &Cx, range: VirtRange, flags: UnloadFlags);
+    /// Drops one lock count from the translations of a range.
+    #[doc(alias = "hat_unlock")]
+    fn unlock(&self, cx: &Cx, range: VirtRange);
+    /// Gives the existing translations of a range exactly the rights `prot`; none means unload. Absent ones stay absent.
+    #[doc(alias("hat_chgprot", "hat_chgattr"))]
+    fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot);
+    /// Takes the right to write from the existing translations of a range (fork).
+    #[doc(alias = "hat_clrattr")]
+    fn clear_write(&self, cx: &Cx, range: VirtRange);
+    /// Gathers referenced and modified bits of a range onto the pages.
+    #[doc(alias = "hat_sync")]
+    fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode);
+    /// The translation of an address, if there is one. Reads tables without locks: a hint.
+    #[doc(alias("hat_probe", "hat_getpfnum", "hat_getattr"))]
+    fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation>;
+    /// Calls `f` for each translation of a range, in order of address, skipping absent sub-trees.
+    #[doc(alias = "htable_walk")]
+    fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation));
+    /// Pages mapped now.
+    #[doc(alias = "hat_pages_mapped")]
+    fn resident(&self) -> u64;
+    /// The address space begins to go: from here on nothing needs flushing for it, since nothing will run in it.
+    #[doc(alias = "hat_free_start")]
+    fn free_start(&self, cx: &Cx);
+    /// The address space is gone: every table goes back. No translation is left by then.
+    #[doc(alias = "hat_free_end")]
+    fn free_end(&self, cx: &Cx);
+}
+
+const _: Option<&dyn Hat> = None; // used as an object everywhere; stays one
+
+/// Makes hats.
+pub trait HatProvider: fmt::Debug + Send + Sync {
+    /// A hat for a new user address space; the kernel's half is in it from the start.
+    ///
+    /// # Errors
+    /// [`HatError::NoMemory`] when there is no frame for the top table.
+    #[doc(alias = "hat_alloc")]
+    fn alloc(&self, cx: &Cx) -> Result<Arc<dyn Hat>, HatError>;
+    /// The kernel's hat; the same one each time.
+    #[doc(alias = "kas.a_hat")]
+    fn kernel(&self) -> Arc<dyn Hat>;
+}

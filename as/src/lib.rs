@@ -1,0 +1,36 @@
+//! Address spaces: an AVL tree of segments that dispatch through [`SegOps`].
+//!
+//! ```text
+//!   AddrSpace ── a_segtree (AVL by base) ──▶ Seg ──▶ dyn SegOps      what the range means: seg_vn, seg_dev, seg_kmem ...
+//!       │
+//!       └── a_hat ──▶ dyn Hat                                        what the hardware knows of it
+//! ```
+//!
+//! An address space is a list of segments, and every operation on it is the same walk: find the first segment, call the driver for the part
+//! of the range that lies in it, go on to the next. What differs is what a hole means, what is undone after a
+//! failure, and who must wait. One verb, one file, under [`ops`].
+//!
+//! Package name: `as` is a keyword, so the folder `as/` holds the package `addr-space`.
+//!
+//! Sources: [SI §9.2-9.4]; illumos `vm/as.h`, `vm/vm_as.c` (behaviour); illumos.md 3.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod avl;
+pub mod error;
+pub mod fault;
+pub mod hat;
+pub mod seg;
+pub mod state;
+
+pub use error::{AsError, SegError};
+pub use fault::{FaultError, FaultKind, Signal};
+pub use hat::{Hat, HatError, HatProvider, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
+pub use seg::{
+    Advice, InCore, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, SegCreate, SegCx,
+    SegDetail, SegKind, SegOps, SyncFlags,
+};
+pub use state::{AsId, AsState};

@@ -1,0 +1,449 @@
+//! Segments, and the trait every segment driver implements.
+//!
+//! A segment is a range of addresses and a driver object; the textbook's `s_ops` and `s_data` are the one `dyn SegOps`. The
+//! address space finds the segment and calls the driver; the driver never sees the tree. It is told on each call, by
+//! [`SegCx`], where it lies and for whom it works, and when geometry changes it says what is left ([`Remnant`]) and the
+//! address space edits.
+//!
+//! ```text
+//!   AddrSpace::fault ──find──▶ Seg ──▶ dyn SegOps::fault(SegCx, range, kind, access)
+//!                                        seg_vn: anon map over vnode      seg_dev: device frames      seg_kmem: kernel pages
+//! ```
+//!
+//! - G1: every range handed to a driver lies wholly inside its segment and is page-aligned.
+//! - G2: base and length of a segment change only under the address-space lock as writer, and only by the address space.
+//! - G3: `dup`, `unmap` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader.
+//!
+//! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
+
+use crate::error::SegError;
+use crate::fault::{FaultError, FaultKind};
+use crate::hat::Hat;
+use crate::state::AsState;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt;
+use page_db::{Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode};
+
+/// What a driver is told on each call.
+#[derive(Clone, Copy, Debug)]
+pub struct SegCx<'a> {
+    /// Who is running.
+    pub cx: &'a Cx,
+    /// The pages.
+    pub db: &'a PageDb,
+    /// The address space's translations.
+    pub hat: &'a dyn Hat,
+    /// The address space's sizes, limits and flags.
+    pub space: &'a AsState,
+    /// The whole segment.
+    pub seg: VirtRange,
+    /// Whether the address-space lock is held as writer.
+    pub writer: bool,
+}
+
+/// What is left of a segment after [`SegOps::unmap`]. The driver has already let go of the rest and adjusted itself.
+#[derive(Debug)]
+pub enum Remnant {
+    /// Nothing: the whole segment was unmapped.
+    Nothing,
+    /// The part below the range; this driver keeps it.
+    Low,
+    /// The part above the range; this driver keeps it, and its base is now the range's end.
+    High,
+    /// Both: this driver keeps the part below, the box serves the part above.
+    Both(Box<dyn SegOps>),
+}
+
+/// Why two adjacent segments might become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Join {
+    /// The second is new: nothing has been touched in it (`segvn_extend_prev`, or `_next` with the first one new).
+    Extend,
+    /// Both have lived (`segvn_concat`).
+    Neighbours,
+}
+
+/// Advice about future use.
+#[doc(alias("MADV_NORMAL", "MADV_RANDOM", "MADV_SEQUENTIAL", "MADV_FREE", "MADV_PURGE"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub enum Advice {
+    /// No special treatment.
+    #[default]
+    Normal,
+    /// Expect random references: no neighbours.
+    Random,
+    /// Expect sequential references: read ahead, free behind.
+    Sequential,
+    /// The contents may be dropped.
+    Free,
+    /// The default NUMA policy.
+    AccessDefault,
+    /// The next thread to touch the range will use it most.
+    AccessLwp,
+    /// Many threads will use the range.
+    AccessMany,
+}
+
+bitflags::bitflags! {
+    /// How [`SegOps::sync`] writes.
+    #[doc(alias("MS_ASYNC", "MS_INVALIDATE"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct SyncFlags: u8 {
+        /// Do not wait for the writes.
+        const ASYNC = 1;
+        /// Afterwards drop the pages from memory.
+        const INVALIDATE = 2;
+    }
+}
+
+bitflags::bitflags! {
+    /// One byte a page, as mincore(2) shows it.
+    #[doc(alias("SEG_PAGE_INCORE", "SEG_PAGE_LOCKED", "SEG_PAGE_HASCOW", "SEG_PAGE_SOFTLOCK", "SEG_PAGE_VNODEBACKED",
+                "SEG_PAGE_ANON", "SEG_PAGE_VNODE"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct InCore: u8 {
+        /// Resident.
+        const INCORE = 0x01;
+        /// Locked by this mapping.
+        const LOCKED = 0x02;
+        /// The page has claims of private writable mappings.
+        const HASCOW = 0x04;
+        /// The page has other claims.
+        const SOFTLOCK = 0x08;
+        /// The segment is backed by a vnode.
+        const VNODEBACKED = 0x10;
+        /// A private copy, mapped writable.
+        const ANON = 0x20;
+        /// The backing vnode's page is resident.
+        const VNODE = 0x40;
+    }
+}
+
+bitflags::bitflags! {
+    /// What [`SegOps::kind`] answers.
+    #[doc(alias("MAP_SHARED", "MAP_PRIVATE", "MAP_NORESERVE", "MAP_TEXT", "MAP_INITDATA"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct SegKind: u8 {
+        /// Stores are seen by everybody who maps the object; otherwise they are private.
+        const SHARED = 1;
+        /// Swap is reserved page by page at the first touch.
+        const NORESERVE = 2;
+        /// Program text.
+        const TEXT = 4;
+        /// Initialised data.
+        const INITDATA = 8;
+        /// Must look unmapped (a guard).
+        const HOLE = 16;
+        /// May be thrown away by purge, and is not copied by fork.
+        const PURGE = 32;
+    }
+}
+
+/// Lock or unlock.
+#[doc(alias("MC_LOCK", "MC_UNLOCK"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockOp {
+    /// Lock in memory.
+    Lock,
+    /// Let go.
+    Unlock,
+}
+
+/// Pages that a lock call has newly locked, so that exactly those can be undone.
+#[doc(alias = "lockmap")]
+#[derive(Debug, Default)]
+pub struct NewlyLocked {
+    runs: Vec<VirtRange>,
+}
+
+impl NewlyLocked {
+    /// Notes one page; runs of neighbours take one record.
+    pub fn note(&mut self, page: VirtAddr) {
+        if let Some(last) = self.runs.last_mut()
+            && last.end() == page.get()
+            && let Ok(grown) = VirtRange::exact(last.start().get(), last.len() + page_db::PAGE_SIZE)
+        {
+            *last = grown;
+            return;
+        }
+        self.runs.push(VirtRange::page_of(page));
+    }
+    /// The runs noted, in order.
+    pub fn runs(&self) -> &[VirtRange] {
+        &self.runs
+    }
+}
+
+/// Pages pinned for i/o, one id a page (a shadow list).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PageList {
+    /// The pages, in order of address.
+    pub pages: Vec<PageId>,
+}
+
+/// Two words that are equal exactly when object and offset are the same.
+#[doc(alias = "memid_t")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct MemId(pub u64, pub u64);
+
+/// What a view shows of a segment.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct SegDetail {
+    /// Path or bracketed name, as pmap prints it: `[ anon ]`, `/bin/sh`, `[ seg_dev ]`.
+    pub name: String,
+    /// Rights of the segment (per-page rights may differ).
+    pub prot: Prot,
+    /// Ceiling.
+    pub max_prot: Prot,
+    /// Offset in the object of the segment's first byte.
+    pub offset: FileOffset,
+    /// The anon map's number, if there is one.
+    pub amp: Option<u32>,
+    /// Index in the anon map of the segment's first page.
+    pub amp_index: u64,
+    /// Bytes of swap reserved by this segment.
+    pub swresv: u64,
+    /// Whether per-page protections exist.
+    pub page_prot: bool,
+    /// Advice of the segment.
+    pub advice: Advice,
+    /// Pages pinned for i/o.
+    pub softlocks: u64,
+}
+
+/// A segment driver's object: the virtual methods of one segment.
+///
+/// Six methods are required; the others answer "nothing to do" or name what is missing. A driver changes its own state through
+/// `&self`; what faults read without a lock it publishes with a sequence number (see [`crate::hat::Stamp`]).
+#[doc(alias("struct seg_ops", "s_ops", "s_data"))]
+pub trait SegOps: Any + fmt::Debug + Send + Sync {
+    /// The driver's textbook name, as every table prints it: `seg_vn`.
+    fn driver(&self) -> &'static str;
+
+    /// The child's driver for a forked copy of the segment. `child` speaks of the child's address space. Memory locks are not inherited.
+    ///
+    /// # Errors
+    /// Any; the child keeps nothing of this segment, the parent is unchanged.
+    #[doc(alias = "segop_dup")]
+    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>;
+
+    /// Gives up `range` with its translations, locks and contents, and says what is left.
+    ///
+    /// # Errors
+    /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range.
+    #[doc(alias("segop_unmap", "segop_free"))]
+    fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError>;
+
+    /// Resolves a fault on `range`.
+    ///
+    /// # Errors
+    /// [`FaultError`]. After a failed soft lock the driver has undone its own part.
+    #[doc(alias = "segop_fault")]
+    fn fault(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError>;
+
+    /// Changes the rights of `range`.
+    ///
+    /// # Errors
+    /// [`SegError::Access`] above the ceiling, [`SegError::NoSwap`], [`SegError::Pinned`], [`SegError::Retry`].
+    #[doc(alias = "segop_setprot")]
+    fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError>;
+
+    /// Reports the rights of `range` as runs, in order and without gaps.
+    #[doc(alias = "segop_getprot")]
+    fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot));
+
+    /// Whether every page of `range` allows all of `prot`.
+    ///
+    /// # Errors
+    /// [`SegError::Access`] naming the first run that does not.
+    #[doc(alias = "segop_checkprot")]
+    fn check_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        let mut bad = None;
+        self.prots(scx, range, &mut |run, have| {
+            if bad.is_none() && !have.contains(prot) {
+                bad = Some(run);
+            }
+        });
+        bad.map_or(Ok(()), |range| Err(SegError::Access { range }))
+    }
+
+    /// Starts reading one page, loading no translation (`MADV_WILLNEED`).
+    ///
+    /// # Errors
+    /// [`FaultError`] of the read.
+    #[doc(alias = "segop_faulta")]
+    fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
+        let _ = (scx, addr);
+        Ok(())
+    }
+    /// Whether reading the page at `addr + delta` bytes along with that at `addr` is sensible.
+    #[doc(alias = "segop_kluster")]
+    fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {
+        let _ = (scx, addr, delta);
+        false
+    }
+    /// Pushes pages of the segment that nobody maps; returns bytes freed.
+    #[doc(alias = "segop_swapout")]
+    fn swapout(&self, scx: &SegCx<'_>) -> u64 {
+        let _ = scx;
+        0
+    }
+    /// Writes dirty pages of `range` to where they belong.
+    ///
+    /// # Errors
+    /// [`SegError::Locked`] when invalidating locked pages, [`SegError::Pinned`], [`SegError::Vnode`]. The first error ends the walk.
+    #[doc(alias = "segop_sync")]
+    fn sync(&self, scx: &SegCx<'_>, range: VirtRange, flags: SyncFlags) -> Result<(), SegError> {
+        let _ = (scx, range, flags);
+        Ok(())
+    }
+    /// Fills one byte a page ([`InCore`] bits); returns how many pages it answered for. A hint that never blocks.
+    #[doc(alias = "segop_incore")]
+    fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
+        let _ = scx;
+        let n = range.pages().get().min(out.len() as u64) as usize;
+        out[..n].fill(InCore::INCORE.bits());
+        n
+    }
+    /// Locks or unlocks pages in memory; newly locked ones are noted.
+    ///
+    /// # Errors
+    /// [`SegError::LockLimit`], [`SegError::Vnode`], [`SegError::NoMemory`]; what was locked before the error is in `newly`.
+    #[doc(alias = "segop_lockop")]
+    fn lock_op(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        op: LockOp,
+        newly: &mut NewlyLocked,
+    ) -> Result<(), SegError> {
+        let _ = (scx, range, op, newly);
+        Ok(())
+    }
+    /// Offset in the object of `addr`.
+    #[doc(alias = "segop_getoffset")]
+    fn offset(&self, scx: &SegCx<'_>, addr: VirtAddr) -> FileOffset {
+        let _ = (scx, addr);
+        FileOffset(0)
+    }
+    /// Shared or private, and the flags of the mapping.
+    #[doc(alias = "segop_gettype")]
+    fn kind(&self) -> SegKind {
+        SegKind::empty()
+    }
+    /// The vnode mapped at `addr`; `None` for anonymous memory.
+    #[doc(alias = "segop_getvp")]
+    fn vnode(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Arc<dyn Vnode>> {
+        let _ = (scx, addr);
+        None
+    }
+    /// Notes advice about `range`.
+    ///
+    /// # Errors
+    /// [`SegError::Pinned`], [`SegError::Retry`], [`SegError::Invalid`].
+    #[doc(alias = "segop_advise")]
+    fn advise(&self, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Result<(), SegError> {
+        let _ = (scx, range, advice);
+        Ok(())
+    }
+    /// Pins the pages of `range` for i/o. Drivers without page structures keep this default, and callers fall back on soft locks.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`] or why not.
+    #[doc(alias("segop_pagelock", "L_PAGELOCK"))]
+    fn lock_pages(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<PageList, SegError> {
+        let _ = (scx, range, access);
+        Err(SegError::NotSupported { driver: self.driver(), op: "pagelock" })
+    }
+    /// Undoes [`SegOps::lock_pages`] with the same arguments.
+    #[doc(alias = "L_PAGEUNLOCK")]
+    fn unlock_pages(&self, scx: &SegCx<'_>, range: VirtRange, access: Access, pages: PageList) {
+        let _ = (scx, range, access, pages);
+    }
+    /// Prefers a page size for `range`.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`] or [`SegError::Invalid`].
+    #[doc(alias = "segop_setpagesize")]
+    fn set_page_size(&self, scx: &SegCx<'_>, range: VirtRange, code: u8) -> Result<(), SegError> {
+        let _ = (scx, range, code);
+        Err(SegError::NotSupported { driver: self.driver(), op: "setpagesize" })
+    }
+    /// The object and offset behind `addr`.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`], or no memory to make the object.
+    #[doc(alias = "segop_getmemid")]
+    fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
+        let _ = (scx, addr);
+        Err(SegError::NotSupported { driver: self.driver(), op: "getmemid" })
+    }
+    /// Sets what `range` becomes over fork: zeros.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`], [`SegError::Invalid`].
+    #[doc(alias("segop_inherit", "MC_INHERIT_ZERO"))]
+    fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        let _ = (scx, range);
+        Err(SegError::NotSupported { driver: self.driver(), op: "inherit" })
+    }
+    /// Takes over `next`, an adjacent segment above this one, if the two can be one: on `true` this driver serves both ranges
+    /// and `next` is dropped without further calls.
+    #[doc(alias("segvn_concat", "segvn_extend_prev", "segvn_extend_next"))]
+    fn concat(
+        &self,
+        scx: &SegCx<'_>,
+        next_range: VirtRange,
+        next: &dyn SegOps,
+        join: Join,
+    ) -> bool {
+        let _ = (scx, next_range, next, join);
+        false
+    }
+    /// Bytes of swap this segment itself has reserved.
+    #[doc(alias = "swresv")]
+    fn reserved(&self) -> u64 {
+        0
+    }
+    /// What views show.
+    fn detail(&self, scx: &SegCx<'_>) -> SegDetail;
+    /// Checks the driver's own invariants when nothing runs; the text names the one that is broken.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        let _ = scx;
+        Ok(())
+    }
+}
+
+const _: Option<&dyn SegOps> = None; // used as an object everywhere; stays one
+
+/// Makes a segment's driver: the create function and its argument block in one.
+#[doc(alias("segvn_create", "segcreate_func_t"))]
+pub trait SegCreate {
+    /// Makes the driver for the new segment `scx.seg`.
+    ///
+    /// # Errors
+    /// Any; nothing is left behind.
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>;
+    /// Whether the new segment may merge with its neighbours.
+    fn may_merge(&self) -> bool {
+        true
+    }
+}
