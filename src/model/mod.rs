@@ -1,0 +1,328 @@
+//! The naive answer: what every operation does, page by page, with nothing clever about it.
+//!
+//! One record per (process, page), found in a map; a private copy is a box of bytes; a file is a
+//! map from page to bytes. No segments, no amaps, no reference counts, no page tables, no shared
+//! frames, no free lists: nothing the library does is done here, so the two can only agree by both
+//! being right. It predicts outcomes as well as contents, answering as illumos does.
+//!
+//! ```text
+//!   process 0   page 17 ──▶ Page { Zero,         copy: Some(bytes) }   private anonymous, stored to
+//!               page 18 ──▶ Page { Object(2, 5), copy: None }          private or shared, page 5 of
+//!   process 1   page 17 ──▶ Page { Zero,         copy: Some(bytes) }     object 2: a file, or shared
+//!                                                                        anonymous memory
+//! ```
+//!
+//! A load sees the copy, else the object's page, else zeros. A store makes the copy first when the
+//! page is private. Fork copies the records, boxes and all. That is the whole of it; `calls.rs`
+//! adds what the system calls refuse, `files.rs` what files do, `world.rs` the script's face.
+//!
+//! # What it does not predict
+//!
+//! Memory never runs out and swap is never full. Residency, addresses chosen by the system and
+//! counts are not known here. Mappings of more than [`Model::MAX_PAGES`] and writes of more than
+//! [`Model::MAX_WRITE`] are refused, because a naive record of each page costs memory.
+
+mod calls;
+mod files;
+mod world;
+
+use std::collections::BTreeMap;
+
+use crate::script::ast::{Layout, Limit, OpenMode};
+use crate::script::outcome::{BusCode, Outcome, PAGE_BYTES, PageBytes, SegvCode};
+
+/// The first address that user mappings may not reach.
+pub const USER_TOP: u64 = 0x7fff_ffff_f000;
+
+const ZERO: PageBytes = [0; PAGE_BYTES as usize];
+
+/// What a page shows while it has no copy of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Zeros.
+    Zero,
+    /// A page of an object.
+    Object {
+        /// Which object.
+        object: usize,
+        /// Which of its pages.
+        index: u64,
+    },
+}
+
+/// What is known of one page of a process.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// What it shows while it has no copy.
+    pub backing: Backing,
+    /// Stores go to the object.
+    pub shared: bool,
+    /// Loads are allowed.
+    pub read: bool,
+    /// Stores are allowed.
+    pub write: bool,
+    /// Fetches are allowed.
+    pub exec: bool,
+    /// Write permission may be given.
+    pub may_write: bool,
+    /// A child has no such page.
+    pub dont_fork: bool,
+    /// A child finds zeros.
+    pub wipe: bool,
+    /// The page is locked.
+    pub locked: bool,
+    /// The process's own bytes, once it has stored.
+    copy: Option<Box<PageBytes>>,
+}
+
+impl Page {
+    /// Any permission makes a page readable on this processor.
+    pub fn is_readable(&self) -> bool {
+        self.read || self.write || self.exec
+    }
+
+    /// The page has bytes of its own.
+    pub fn is_copied(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Private memory that is not a file's.
+    pub fn is_private_anon(&self) -> bool {
+        self.backing == Backing::Zero && !self.shared
+    }
+}
+
+/// A file, or shared anonymous memory.
+#[derive(Clone, Debug, Default)]
+pub struct Object {
+    /// Bytes.
+    size: u64,
+    is_file: bool,
+    pages: BTreeMap<u64, Box<PageBytes>>,
+}
+
+impl Object {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// It is a file, not shared anonymous memory.
+    pub fn is_file(&self) -> bool {
+        self.is_file
+    }
+
+    /// Pages that lie at least partly before the end.
+    pub fn page_count(&self) -> u64 {
+        self.size.div_ceil(PAGE_BYTES)
+    }
+
+    fn peek(&self, index: u64) -> &PageBytes {
+        self.pages.get(&index).map_or(&ZERO, |p| p)
+    }
+
+    fn page(&mut self, index: u64) -> &mut PageBytes {
+        self.pages.entry(index).or_insert_with(|| Box::new(ZERO))
+    }
+}
+
+/// A file as processes know it.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// Its bytes.
+    pub object: usize,
+    /// What its descriptor may do.
+    pub mode: OpenMode,
+    /// The descriptor is closed.
+    pub closed: bool,
+}
+
+/// A process.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    pages: BTreeMap<u64, Page>,
+    brk: u64,
+    /// New mappings are locked.
+    future: bool,
+    limits: BTreeMap<&'static str, u64>,
+}
+
+impl Process {
+    /// Every mapped page, by page number, upwards.
+    pub fn pages(&self) -> &BTreeMap<u64, Page> {
+        &self.pages
+    }
+
+    /// The break.
+    pub fn brk(&self) -> u64 {
+        self.brk
+    }
+
+    fn limit(&self, limit: Limit) -> u64 {
+        self.limits.get(limit.word()).copied().unwrap_or(u64::MAX)
+    }
+
+    /// The mapped pages of `[from, to)`, upwards, and `None` once for every hole between them.
+    fn span(&self, from: u64, to: u64) -> Vec<Option<u64>> {
+        let (mut next, end) = (from / PAGE_BYTES, to.div_ceil(PAGE_BYTES));
+        let mut out = Vec::new();
+        for &page in self.pages.range(next..end).map(|(n, _)| n) {
+            if page > next {
+                out.push(None);
+            }
+            out.push(Some(page));
+            next = page + 1;
+        }
+        if next < end {
+            out.push(None);
+        }
+        out
+    }
+
+    fn has_any(&self, pages: std::ops::Range<u64>) -> bool {
+        self.pages.range(pages).next().is_some()
+    }
+}
+
+/// What user code attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// A load.
+    Load,
+    /// A store.
+    Store,
+    /// An instruction fetch.
+    Fetch,
+}
+
+/// The naive model of a machine.
+#[derive(Clone, Debug)]
+pub struct Model {
+    layout: Layout,
+    procs: BTreeMap<u32, Process>,
+    files: BTreeMap<u32, File>,
+    objects: Vec<Object>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Model {
+    /// Most pages one mapping may have.
+    pub const MAX_PAGES: u64 = 1 << 22;
+
+    /// Most bytes one write to a file may have.
+    pub const MAX_WRITE: u64 = 1 << 30;
+
+    /// Where arena and break lie unless something else is asked for.
+    pub const LAYOUT: Layout = Layout { arena: 0x1000_0000_0000, brk: 0x6000_0000_0000 };
+
+    /// A model with process 0 alone, its address space empty.
+    pub fn new() -> Self {
+        Self::with_layout(Self::LAYOUT)
+    }
+
+    /// The same with arena and break elsewhere, for scripts with absolute addresses.
+    pub fn with_layout(layout: Layout) -> Self {
+        let first = Process { brk: layout.brk, ..Process::default() };
+        Model {
+            layout,
+            procs: BTreeMap::from([(0, first)]),
+            files: BTreeMap::new(),
+            objects: Vec::new(),
+        }
+    }
+
+    /// The processes that live, by slot.
+    pub fn processes(&self) -> &BTreeMap<u32, Process> {
+        &self.procs
+    }
+
+    /// The files that were made, by slot.
+    pub fn files(&self) -> &BTreeMap<u32, File> {
+        &self.files
+    }
+
+    /// The objects, in order of creation.
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// Says whether process `proc` may do `attempt` at `addr`: `Err` holds the signal, at byte
+    /// `at` of the access. A process that does not live can reach nothing.
+    ///
+    /// # Errors
+    /// The signal the access would raise.
+    pub fn reach(&self, proc: u32, addr: u64, attempt: Attempt, at: u64) -> Result<&Page, Outcome> {
+        let unmapped = Outcome::Segv { at, code: SegvCode::Maperr };
+        if addr >= USER_TOP {
+            return Err(unmapped);
+        }
+        let page = self
+            .procs
+            .get(&proc)
+            .and_then(|p| p.pages.get(&(addr / PAGE_BYTES)))
+            .ok_or(unmapped)?;
+        let allowed = match attempt {
+            Attempt::Load => page.is_readable(),
+            Attempt::Store => page.write,
+            Attempt::Fetch => page.exec,
+        };
+        if !allowed {
+            return Err(Outcome::Segv { at, code: SegvCode::Accerr });
+        }
+        match page.backing {
+            // A private copy stays readable when the file is cut off below it.
+            Backing::Object { object, index }
+                if page.copy.is_none() && index >= self.objects[object].page_count() =>
+            {
+                Err(Outcome::Bus { at, code: BusCode::Objerr })
+            }
+            _ => Ok(page),
+        }
+    }
+
+    /// The bytes a load finds.
+    fn bytes<'a>(&'a self, page: &'a Page) -> &'a PageBytes {
+        match (&page.copy, page.backing) {
+            (Some(copy), _) => copy,
+            (None, Backing::Zero) => &ZERO,
+            (None, Backing::Object { object, index }) => self.objects[object].peek(index),
+        }
+    }
+
+    /// The bytes a store goes to. The page must be mapped.
+    fn own(&mut self, proc: u32, addr: u64) -> &mut PageBytes {
+        let Model { procs, objects, .. } = self;
+        let page = procs
+            .get_mut(&proc)
+            .and_then(|p| p.pages.get_mut(&(addr / PAGE_BYTES)))
+            .expect("a store follows a reach");
+        match page.backing {
+            Backing::Object { object, index } if page.shared => objects[object].page(index),
+            Backing::Object { object, index } => {
+                page.copy.get_or_insert_with(|| Box::new(*objects[object].peek(index)))
+            }
+            Backing::Zero => page.copy.get_or_insert_with(|| Box::new(ZERO)),
+        }
+    }
+}
+
+/// The pieces of `[addr, addr + len)` that lie in one page each: bytes before it, its address, its
+/// length. Ends where addresses wrap.
+fn pieces(addr: u64, len: u64) -> impl Iterator<Item = (u64, u64, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done >= len {
+            return None;
+        }
+        let at = addr.wrapping_add(done);
+        let n = (len - done).min(PAGE_BYTES - at % PAGE_BYTES);
+        let piece = (done, at, n as usize);
+        done += n;
+        Some(piece)
+    })
+}

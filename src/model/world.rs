@@ -1,0 +1,152 @@
+//! The model as a world that scripts drive.
+
+use crate::script::ast::{Advice, Layout, Limit, LockAll, OpenMode, Prot, RemapFlags, SyncFlags};
+use crate::script::outcome::{Errno, Outcome, PageBytes, PageState};
+use crate::script::world::{
+    Access, FileContents, FileSlot, MapCall, ProcSlot, Region, TransferCall, World,
+};
+
+use super::{Attempt, Model};
+
+impl World for Model {
+    fn name(&self) -> &'static str {
+        "naive"
+    }
+
+    fn begin(&mut self, _arena_pages: u32) {}
+
+    fn layout(&self, _proc: ProcSlot) -> Layout {
+        self.layout
+    }
+
+    fn file(&mut self, file: FileSlot, size: u64, mode: OpenMode) -> Outcome {
+        self.make_file(file.0, size, mode)
+    }
+
+    fn truncate(&mut self, file: FileSlot, size: u64) -> Outcome {
+        self.resize_file(file.0, size)
+    }
+
+    fn pwrite(&mut self, file: FileSlot, offset: u64, len: u64, byte: u8) -> Outcome {
+        self.write_file(file.0, offset, len, byte)
+    }
+
+    fn pread(&mut self, file: FileSlot, offset: u64, len: u64) -> Outcome {
+        self.read_file(file.0, offset, len)
+    }
+
+    fn fclose(&mut self, file: FileSlot) -> Outcome {
+        self.close_file(file.0)
+    }
+
+    fn map(&mut self, call: &MapCall) -> Outcome {
+        self.map_range(call).into()
+    }
+
+    fn unmap(&mut self, region: Region) -> Outcome {
+        self.on(region.proc.0, |p| p.unmap(region))
+    }
+
+    fn protect(&mut self, region: Region, prot: Prot) -> Outcome {
+        self.on(region.proc.0, |p| p.protect(region, prot))
+    }
+
+    fn advise(&mut self, region: Region, advice: Advice) -> Outcome {
+        self.on(region.proc.0, |p| p.advise(region, advice))
+    }
+
+    fn sync(&mut self, region: Region, flags: SyncFlags) -> Outcome {
+        self.on(region.proc.0, |p| p.sync(region, flags))
+    }
+
+    fn lock(&mut self, region: Region) -> Outcome {
+        self.on(region.proc.0, |p| p.lock(region))
+    }
+
+    fn unlock(&mut self, region: Region) -> Outcome {
+        self.on(region.proc.0, |p| p.unlock(region))
+    }
+
+    fn lock_all(&mut self, proc: ProcSlot, what: LockAll) -> Outcome {
+        self.on(proc.0, |p| p.lock_all(what))
+    }
+
+    fn unlock_all(&mut self, proc: ProcSlot) -> Outcome {
+        self.on(proc.0, |p| p.unlock_all())
+    }
+
+    fn incore(&mut self, region: Region) -> Outcome {
+        self.on(region.proc.0, |p| p.incore(region))
+    }
+
+    fn brk(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
+        let initial = self.layout.brk;
+        self.on(proc.0, |p| p.set_brk(initial, addr))
+    }
+
+    fn remap(&mut self, _: Region, _: u64, _: RemapFlags, _: Option<u64>) -> Outcome {
+        Errno::ENOTSUP.into()
+    }
+
+    fn read(&mut self, access: Access) -> Outcome {
+        self.load(access.region)
+    }
+
+    fn write(&mut self, access: Access, byte: u8) -> Outcome {
+        self.store(access.region, byte)
+    }
+
+    fn fread(&mut self, call: TransferCall) -> Outcome {
+        self.file_to_memory(&call).into()
+    }
+
+    fn fwrite(&mut self, call: TransferCall) -> Outcome {
+        self.memory_to_file(&call).into()
+    }
+
+    fn fork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
+        self.fork_process(parent.0, child.0)
+    }
+
+    fn exit(&mut self, proc: ProcSlot) -> Outcome {
+        self.procs.remove(&proc.0).map_or(Outcome::Skip, |_| Outcome::OK)
+    }
+
+    fn pageout(&mut self, _proc: Option<ProcSlot>) -> Outcome {
+        Outcome::OK
+    }
+
+    fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState {
+        match self.reach(proc.0, addr, Attempt::Load, 0) {
+            Ok(page) => {
+                *bytes = *self.bytes(page);
+                if store && page.write { PageState::Writable } else { PageState::Readable }
+            }
+            Err(Outcome::Bus { .. }) => PageState::Bus,
+            Err(Outcome::Segv { code: crate::script::outcome::SegvCode::Accerr, .. }) => {
+                PageState::NoAccess
+            }
+            Err(_) => PageState::Unmapped,
+        }
+    }
+
+    fn file_contents(&mut self, file: FileSlot) -> Option<FileContents> {
+        self.contents_of(file.0)
+    }
+
+    fn verify(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn host_file(&mut self, file: FileSlot, path: &str, mode: OpenMode) -> Outcome {
+        self.open_host_file(file.0, path, mode)
+    }
+
+    fn fetch(&mut self, proc: ProcSlot, addr: u64, _cpu: Option<u32>) -> Outcome {
+        self.fetch_at(proc.0, addr)
+    }
+
+    fn set_rlimit(&mut self, proc: ProcSlot, limit: Limit, bytes: Option<u64>) -> Outcome {
+        self.on(proc.0, |p| p.set_limit(limit, bytes))
+    }
+}

@@ -1,0 +1,43 @@
+//! The script language: one language for the command line, the shell, the tests and the benchmark.
+//!
+//! It is a superset of a neutral trace language in which two systems can be compared: one operation
+//! per line, one result line per operation, and a digest of all contents at the end. What people
+//! need on top (names, host files, views, expectations) cannot be mistaken for its words. The
+//! whole language is described in `docs/script.md`.
+//!
+//! ```text
+//!   text ──▶ token ──▶ parse ──▶ Script ──▶ Runner ──▶ World        what is driven: a machine,
+//!              │         │         │          │                     or the naive model
+//!              └ places  │         └ print    └──▶ Sink             what is shown
+//!                        └ complete
+//! ```
+//!
+//! - `token`, `words`, `parse`, `views`: text to values, every word with its place;
+//! - `ast`, `print`: the values, and their canonical text;
+//! - `outcome`: what an operation answers;
+//! - `world`, `run`: the trait an executor implements, and what drives it;
+//! - `generate`, `minimise`: random scripts from a seed, and how a failing one is made short.
+
+pub mod ast;
+mod complete;
+mod error;
+pub mod outcome;
+mod parse;
+mod print;
+mod run;
+mod token;
+mod views;
+mod words;
+pub mod world;
+
+pub use ast::{Operation, Script, Statement};
+pub use complete::{Candidate, Completion, complete};
+pub use error::{NameKind, ParseError, Problem};
+pub use outcome::{Errno, Facts, Outcome, PageState};
+pub use parse::{Parser, STATEMENTS, parse};
+pub use run::{
+    BREAK_PAGES, DEFAULT_ARENA, Event, PlainText, Report, ResultText, RunError, RunOptions,
+    RunProblem, Runner, Silent, Sink,
+};
+pub use token::{Span, Token};
+pub use world::{FileSlot, ProcSlot, View, ViewCall, ViewError, World};
