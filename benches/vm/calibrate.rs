@@ -106,14 +106,10 @@ impl Group for Calibration {
         samples.put("calibration.alu", timed(STEPS, || _ = alu_chain(STEPS)));
         if config.two_cpus() {
             let count = config.pick(101, 31);
-            let one = per_operation(
-                &windows(config, &mut [()], count, |_| (), || (), |_| _ = alu_chain(STEPS)),
-                STEPS,
-            );
-            let two = per_operation(
-                &windows(config, &mut [(), ()], count, |_| (), || (), |_| _ = alu_chain(STEPS)),
-                STEPS,
-            );
+            let lengths = |threads| {
+                windows(config, threads, count, |_| (), |()| (), |()| (), |()| _ = alu_chain(STEPS))
+            };
+            let (one, two) = (per_operation(&lengths(1), STEPS), per_operation(&lengths(2), STEPS));
             samples.put(TWO_THREAD_ALU, 2.0 * one / two);
         } else {
             samples.lacks(TWO_THREAD_ALU, "this process may use one CPU only");

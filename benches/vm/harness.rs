@@ -232,61 +232,58 @@ impl Drop for BreakOnPanic<'_> {
     }
 }
 
-/// Runs `count` windows with one thread per state and returns their lengths in ns.
+/// Runs `count` windows on `threads` threads and returns their lengths in ns.
 ///
-/// `arm` prepares a window on the thread that will run it; when all have, `settle` runs once; `work` is the timed part.
-pub(crate) fn windows<S: Send>(
+/// `make` gives each thread its state; `arm` prepares a window on the thread that will run it; when all have, `settle`
+/// runs on the first one; `work` is the timed part.
+pub(crate) fn windows<S>(
     config: &Config,
-    states: &mut [S],
+    threads: usize,
     count: usize,
+    make: impl Fn(usize) -> S + Sync,
     arm: impl Fn(&mut S) + Sync,
-    settle: impl Fn() + Sync,
+    settle: impl Fn(&mut S) + Sync,
     work: impl Fn(&mut S) + Sync,
 ) -> Vec<f64> {
-    let barrier = SpinBarrier::new(states.len());
+    let barrier = SpinBarrier::new(threads);
     let base = Instant::now();
-    let one_thread = |state: &mut S, leads: bool| -> Vec<(u64, u64)> {
+    let run = |thread: usize| -> Vec<(u64, u64)> {
         let _guard = BreakOnPanic(&barrier);
-        (0..count)
-            .map(|_| {
-                arm(state);
-                barrier.wait();
-                if leads {
-                    settle();
-                }
-                barrier.wait();
-                let start = base.elapsed().as_nanos() as u64;
-                work(state);
-                let end = base.elapsed().as_nanos() as u64;
-                barrier.wait(); // nobody re-arms while another still works
-                (start, end)
-            })
-            .collect()
+        let mut state = make(thread);
+        let window = |_| {
+            arm(&mut state);
+            barrier.wait();
+            if thread == 0 {
+                settle(&mut state);
+            }
+            barrier.wait();
+            let start = base.elapsed().as_nanos() as u64;
+            work(&mut state);
+            let end = base.elapsed().as_nanos() as u64;
+            barrier.wait(); // nobody re-arms while another still works
+            (start, end)
+        };
+        (0..count).map(window).collect()
     };
-    let Some((first, others)) = states.split_first_mut() else { return Vec::new() };
     let spans = std::thread::scope(|scope| {
-        let handles: Vec<_> = others
-            .iter_mut()
-            .enumerate()
-            .map(|(i, state)| {
-                let (one_thread, cpu) = (&one_thread, config.cpus[(i + 1) % config.cpus.len()]);
-                scope.spawn(move || {
-                    crate::linux::pin_thread(cpu);
-                    one_thread(state, false)
-                })
+        let start = |thread: usize| {
+            let (run, cpu) = (&run, config.cpus[thread % config.cpus.len()]);
+            scope.spawn(move || {
+                crate::linux::pin_thread(cpu);
+                run(thread)
             })
-            .collect();
-        let mut spans = vec![one_thread(first, true)];
-        spans.extend(handles.into_iter().map(|h| h.join().expect("a window thread panicked")));
+        };
+        let others: Vec<_> = (1..threads).map(start).collect();
+        let mut spans = vec![run(0)];
+        spans.extend(others.into_iter().map(|h| h.join().expect("a window thread panicked")));
         spans
     });
-    (0..count)
-        .map(|w| {
-            let start = spans.iter().map(|s| s[w].0).min().unwrap_or(0);
-            let end = spans.iter().map(|s| s[w].1).max().unwrap_or(0);
-            (end - start) as f64
-        })
-        .collect()
+    let length = |w: usize| {
+        let start = spans.iter().map(|s| s[w].0).min().unwrap_or(0);
+        let end = spans.iter().map(|s| s[w].1).max().unwrap_or(0);
+        (end - start) as f64
+    };
+    (0..count).map(length).collect()
 }
 
 /// The lower quartile of windows of `operations` each, in ns per operation (per thread).

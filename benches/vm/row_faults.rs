@@ -2,7 +2,7 @@
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Samples, per_operation, windows};
 use crate::linux::{PAGE, Region};
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::shape;
 
 pub(crate) const SPEC: GroupSpec = GroupSpec {
@@ -73,20 +73,20 @@ pub(crate) fn our_windows(
     threads: usize,
     count: usize,
 ) -> Vec<f64> {
-    let mut states: Vec<_> = (0..threads).map(|cpu| (cpu, warm_pages(shape::BASE, cpu))).collect();
     windows(
         config,
-        &mut states,
+        threads,
         count,
-        |(cpu, _)| {
+        |cpu| (world.on(cpu), cpu, warm_pages(shape::BASE, cpu)),
+        |(hand, cpu, _)| {
             for segment in warm_segments(*cpu) {
                 let start = shape::address(shape::BASE, segment, 0);
-                world.unmap(*cpu, start, shape::PAGES * PAGE);
-                world.map(*cpu, start, shape::PAGES * PAGE);
+                hand.unmap(start, shape::PAGES * PAGE);
+                hand.map(start, shape::PAGES * PAGE);
             }
         },
-        || (),
-        |(cpu, pages)| pages.iter().for_each(|&address| world.fault(*cpu, address)),
+        |_| (),
+        |(hand, _, pages)| pages.iter().for_each(|&address| hand.fault(address)),
     )
 }
 
@@ -98,11 +98,11 @@ pub(crate) fn linux_windows(
     count: usize,
     work: impl Fn(usize, &[usize]) + Sync,
 ) -> Vec<f64> {
-    let mut states: Vec<_> = (0..threads).map(|thread| (thread, warm_pages(0, thread))).collect();
     windows(
         config,
-        &mut states,
+        threads,
         count,
+        |thread| (thread, warm_pages(0, thread)),
         |(thread, _)| {
             for segment in warm_segments(*thread) {
                 region
@@ -110,7 +110,7 @@ pub(crate) fn linux_windows(
                     .expect("releasing our own pages");
             }
         },
-        || (),
+        |_| (),
         |(thread, pages)| work(*thread, pages),
     )
 }
@@ -124,8 +124,8 @@ impl Faults {
     fn new(_config: &Config) -> Result<Self, String> {
         let frames = 4 * WINDOW + 4096;
         let (world, blind) = (World::new(frames, true)?, World::new(frames, false)?);
-        world.fault_segments();
-        blind.fault_segments();
+        world.on(0).map_fault_segments();
+        blind.on(0).map_fault_segments();
         Ok(Self { world, blind })
     }
 }

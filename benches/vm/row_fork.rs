@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Samples};
 use crate::linux::{NotInherited, PAGE, Region, fork_once};
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::shape;
 
 pub(crate) const SPEC: GroupSpec = GroupSpec {
@@ -69,13 +69,15 @@ struct Fork {
 /// One-page segments with one-page gaps.
 fn one_page_segments(touch: bool) -> Result<World, String> {
     let world = World::new(if touch { SEGMENTS + 8192 } else { 4096 }, true)?;
+    let hand = world.on(0);
     for segment in 0..SEGMENTS {
         let start = shape::BASE + segment * HOST_STRIDE;
-        world.map(0, start, PAGE);
+        hand.map(start, PAGE);
         if touch {
-            world.fault(0, start);
+            hand.fault(start);
         }
     }
+    drop(hand);
     Ok(world)
 }
 
@@ -102,7 +104,7 @@ fn linux_fork(keep: &Region) -> std::io::Result<f64> {
 impl Fork {
     fn new(_config: &Config) -> Result<Self, String> {
         let resident = World::new(PAGES + 12_288, true)?;
-        resident.map(0, shape::BASE, PAGES * PAGE);
+        resident.on(0).map(shape::BASE, PAGES * PAGE);
         Ok(Self {
             resident,
             segments: one_page_segments(false)?,
@@ -112,9 +114,9 @@ impl Fork {
 
     /// Makes every entry of ours writable again.
     fn write_everything(&self) {
-        (0..PAGES).for_each(|page| self.resident.fault(0, shape::BASE + page * PAGE));
-        (0..SEGMENTS)
-            .for_each(|segment| self.touched.fault(0, shape::BASE + segment * HOST_STRIDE));
+        let (resident, touched) = (self.resident.on(0), self.touched.on(0));
+        (0..PAGES).for_each(|page| resident.fault(shape::BASE + page * PAGE));
+        (0..SEGMENTS).for_each(|segment| touched.fault(shape::BASE + segment * HOST_STRIDE));
     }
 }
 
@@ -139,8 +141,8 @@ impl Group for Fork {
         put_linux(samples, "7.linux.segment", one_page_mappings(false), SEGMENTS as f64);
         put_linux(samples, "7.linux.touched", one_page_mappings(true), SEGMENTS as f64);
         put_linux(samples, "7.linux.empty", resident_pages(1), 1000.0);
-        samples.put("7.ours.page", self.resident.fork_time(0) / PAGES as f64);
-        samples.put("7.ours.segment", self.segments.fork_time(0) / SEGMENTS as f64);
-        samples.put("7.ours.touched", self.touched.fork_time(0) / SEGMENTS as f64);
+        samples.put("7.ours.page", self.resident.on(0).fork_time() / PAGES as f64);
+        samples.put("7.ours.segment", self.segments.on(0).fork_time() / SEGMENTS as f64);
+        samples.put("7.ours.touched", self.touched.on(0).fork_time() / SEGMENTS as f64);
     }
 }

@@ -1,10 +1,12 @@
 //! Row 3: the same fault against the bare bookkeeping other crates offer: find the area, write the entry.
 
+use std::sync::{Mutex, MutexGuard};
+
 use crate::harness::{
     Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, per_operation, timed, windows,
 };
 use crate::linux::{PAGE, Region};
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::{MappingOnly, OffsetMapping, shape};
 use crate::row_faults::{WINDOW, our_windows, warm_segments};
 
@@ -63,9 +65,9 @@ struct Mapping {
 impl Mapping {
     fn new(_config: &Config) -> Result<Self, String> {
         let blind = World::new(4 * WINDOW + 4096, false)?;
-        blind.fault_segments();
+        blind.on(0).map_fault_segments();
         let cold = World::new(COLD_PAGES + 12_288, true)?;
-        cold.fault_segments();
+        cold.on(0).map_fault_segments();
         let frames = Region::anonymous(COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
         frames.touch_all();
         let order = Rng::new(3).permutation(COLD_PAGES);
@@ -83,15 +85,15 @@ impl Mapping {
 
     /// Every page of every segment once; the segments are made anew before.
     fn our_cold_faults(&self) -> f64 {
+        let hand = self.cold.on(0);
         for segment in 0..shape::SEGMENTS {
             let start = shape::address(shape::BASE, segment, 0);
-            self.cold.unmap(0, start, shape::PAGES * PAGE);
-            self.cold.map(0, start, shape::PAGES * PAGE);
+            hand.unmap(start, shape::PAGES * PAGE);
+            hand.map(start, shape::PAGES * PAGE);
         }
         timed(COLD_PAGES, || {
             for at in 0..COLD_PAGES {
-                self.cold
-                    .fault(0, shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES));
+                hand.fault(shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES));
             }
         })
     }
@@ -129,11 +131,14 @@ fn peer_windows<P: Send>(
             (0..shape::PAGES).map(move |page| shape::address(shape::BASE, segment, page))
         })
         .collect();
-    let arm = |peer: &mut &mut P| pages.iter().for_each(|&address| unload(peer, address));
-    let work = |peer: &mut &mut P| {
+    let arm =
+        |peer: &mut MutexGuard<'_, &mut P>| pages.iter().for_each(|&address| unload(peer, address));
+    let work = |peer: &mut MutexGuard<'_, &mut P>| {
         pages.iter().enumerate().for_each(|(i, &address)| fault(peer, address, i * PAGE))
     };
-    let lengths = windows(config, &mut [peer], count, arm, || (), work);
+    let peer = Mutex::new(peer);
+    let make = |_| peer.lock().expect("one thread");
+    let lengths = windows(config, 1, count, make, arm, |_| (), work);
     per_operation(&lengths, pages.len())
 }
 

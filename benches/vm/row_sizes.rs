@@ -11,7 +11,7 @@
 use crate::alloc::bytes_kept;
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Samples};
 use crate::linux::PAGE;
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::shape;
 
 const fn goal(
@@ -78,10 +78,11 @@ impl Sizes {
         let frame = (more - less) as f64 / FRAMES as f64;
 
         let pages = FRAMES / 2;
-        small.map(0, shape::BASE, pages * PAGE);
+        let hand = small.on(0);
+        hand.map(shape::BASE, pages * PAGE);
         let tables = small.table_frames();
         let ((), heap) =
-            bytes_kept(|| (0..pages).for_each(|page| small.fault(0, shape::BASE + page * PAGE)));
+            bytes_kept(|| (0..pages).for_each(|page| hand.fault(shape::BASE + page * PAGE)));
         let tables = (small.table_frames() - tables) * PAGE;
         let (untouched, segment) = segments(&large);
         Ok(Self {
@@ -99,17 +100,18 @@ fn segments(world: &World) -> (f64, f64) {
     const SEGMENTS: usize = 4096;
     const SLOTS: [usize; 2] = [0, 32]; // one page in every block of slots
     let start = |segment: usize| shape::address(shape::BASE, segment, 0);
-    let touch = |segment: usize, page: usize| world.fault(0, start(segment) + page * PAGE);
+    let hand = world.on(0);
+    let touch = |segment: usize, page: usize| hand.fault(start(segment) + page * PAGE);
     // Four segments share a leaf table: the first of each four brings it in and is not counted.
     let (first, counted): (Vec<usize>, Vec<usize>) =
         (0..SEGMENTS).partition(|segment| segment % 4 == 0);
     for &segment in &first {
-        world.map(0, start(segment), shape::PAGES * PAGE);
+        hand.map(start(segment), shape::PAGES * PAGE);
         SLOTS.iter().for_each(|&page| touch(segment, page));
     }
     let per_segment = |bytes: isize| bytes as f64 / counted.len() as f64;
     let ((), mapped) = bytes_kept(|| {
-        counted.iter().for_each(|&segment| world.map(0, start(segment), shape::PAGES * PAGE))
+        counted.iter().for_each(|&segment| hand.map(start(segment), shape::PAGES * PAGE))
     });
     let ((), touched) = bytes_kept(|| {
         counted.iter().for_each(|&segment| SLOTS.iter().for_each(|&page| touch(segment, page)))

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, timed};
 use crate::linux::{PAGE, map_and_unmap_one_page};
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::{Areas, shape};
 use crate::row_faults::linux_segments;
 
@@ -48,7 +48,7 @@ struct Pair {
 impl Pair {
     fn new() -> Result<Self, String> {
         let world = World::new(4096, true)?;
-        world.fault_segments();
+        world.on(0).map_fault_segments();
         let mut areas = Areas::new();
         (0..shape::SEGMENTS).for_each(|segment| {
             areas.map(shape::address(0, segment + 1, 0), shape::PAGES * PAGE, true)
@@ -59,9 +59,10 @@ impl Pair {
 
 impl Group for Pair {
     fn measure(&mut self, _config: &Config, samples: &mut Samples) {
+        let hand = self.world.on(0);
         let pair = || {
-            let at = self.world.map_anywhere(0, PAGE);
-            self.world.unmap(0, at, PAGE);
+            let at = hand.map_anywhere(PAGE);
+            hand.unmap(at, PAGE);
         };
         (0..100).for_each(|_| pair());
         samples.put("9.ours", timed(PAIRS, || (0..PAIRS).for_each(|_| pair())));
@@ -178,51 +179,52 @@ impl Crowd {
             .into_iter()
             .filter(|&i| !(hole..hole + HOLE).contains(&(i as usize)))
             .collect();
-        let built = timed(order.len(), || order.iter().for_each(|&i| world.map(0, start(i), LEN)));
+        let hand = world.on(0);
+        let built = timed(order.len(), || order.iter().for_each(|&i| hand.map(start(i), LEN)));
+        drop(hand);
         Ok(Self { world, n, hole, order, built })
     }
 
     fn pair(&self, count: usize) -> f64 {
+        let hand = self.world.on(0);
         timed(count, || {
             for &i in &self.order[..count] {
-                self.world.unmap(0, start(i), LEN);
-                self.world.map(0, start(i), LEN);
+                hand.unmap(start(i), LEN);
+                hand.map(start(i), LEN);
             }
         })
     }
 
     fn protect(&self, count: usize) -> f64 {
+        let hand = self.world.on(0);
         timed(count, || {
             for &i in &self.order[..count] {
-                self.world.protect(0, start(i) + PAGE, PAGE, false);
-                self.world.protect(0, start(i) + PAGE, PAGE, true);
+                hand.protect(start(i) + PAGE, PAGE, false);
+                hand.protect(start(i) + PAGE, PAGE, true);
             }
         })
     }
 
     /// Each address depends on the last answer, as one fault's find does on nothing before it.
     fn find(&self, count: usize) -> f64 {
+        let hand = self.world.on(0);
         let zero = black_box(0);
         let mut last = 0;
         timed(count, || {
             for &i in self.order.iter().cycle().take(count) {
-                last = self.world.find(0, start(i) + PAGE | (last & zero));
+                last = hand.find((start(i) + PAGE) | (last & zero));
             }
             black_box(last);
         })
     }
 
     fn gap(&self, count: usize) -> f64 {
+        let hand = self.world.on(0);
         let hole = start(self.hole as u32) - (STEP - LEN);
         let end = start(self.n as u32) - (STEP - LEN);
         timed(count, || {
             for _ in 0..count {
-                let at = self.world.find_gap(
-                    0,
-                    shape::BASE,
-                    end - shape::BASE,
-                    HOLE * STEP + STEP - LEN,
-                );
+                let at = hand.find_gap(shape::BASE, end - shape::BASE, HOLE * STEP + STEP - LEN);
                 assert_eq!(black_box(at), Some(hole), "the only hole that fits");
             }
         })

@@ -2,7 +2,7 @@
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Samples, per_operation, windows};
 use crate::linux::{PAGE, Region};
-use crate::ours::World;
+use crate::our_world::World;
 use crate::peers::shape;
 use crate::row_faults::{WINDOW, linux_segments, linux_windows, our_windows};
 
@@ -65,9 +65,9 @@ impl Threads {
     fn new() -> Result<Self, String> {
         let frames = 8 * WINDOW + 8192;
         let (world, blind) = (World::new(frames, true)?, World::new(frames, false)?);
-        world.fault_segments();
-        blind.fault_segments();
-        world.map(0, SHARED, 2 * WINDOW * PAGE);
+        world.on(0).map_fault_segments();
+        blind.on(0).map_fault_segments();
+        world.on(0).map(SHARED, 2 * WINDOW * PAGE);
         Ok(Self { world, blind })
     }
 
@@ -75,22 +75,19 @@ impl Threads {
     /// mapped again, once.
     fn one_segment(&self, config: &Config, threads: usize, count: usize) -> f64 {
         let half = WINDOW * PAGE;
-        let mut states: Vec<usize> = (0..threads).collect();
         let lengths = windows(
             config,
-            &mut states,
+            threads,
             count,
-            |&mut cpu| self.world.unmap(cpu, SHARED + cpu * half, half),
-            || {
+            |cpu| (self.world.on(cpu), SHARED + cpu * half),
+            |(hand, start)| hand.unmap(*start, half),
+            |(hand, _)| {
                 if threads == 1 {
-                    self.world.unmap(0, SHARED + half, half);
+                    hand.unmap(SHARED + half, half);
                 }
-                self.world.map(0, SHARED, 2 * half);
+                hand.map(SHARED, 2 * half);
             },
-            |&mut cpu| {
-                (0..WINDOW)
-                    .for_each(|page| self.world.fault(cpu, SHARED + cpu * half + page * PAGE))
-            },
+            |(hand, start)| (0..WINDOW).for_each(|page| hand.fault(*start + page * PAGE)),
         );
         per_operation(&lengths, WINDOW)
     }
@@ -99,13 +96,12 @@ impl Threads {
 /// The kernel's two halves of one mapping.
 fn linux_one(config: &Config, region: &Region, threads: usize, count: usize) -> f64 {
     let half = WINDOW * PAGE;
-    let mut states: Vec<usize> = (0..threads).collect();
     let arm =
         |thread: &mut usize| region.release(*thread * half, half).expect("releasing our own pages");
     let work = |thread: &mut usize| {
         (0..WINDOW).for_each(|page| region.touch(*thread * half + page * PAGE))
     };
-    per_operation(&windows(config, &mut states, count, arm, || (), work), WINDOW)
+    per_operation(&windows(config, threads, count, |thread| thread, arm, |_| (), work), WINDOW)
 }
 
 impl Group for Threads {
