@@ -176,6 +176,16 @@ pub trait Vnode: fmt::Debug + Send + Sync {
         flags: PutFlags,
     ) -> Result<(), VnodeError>;
 
+    /// Queued writes are written now. [`Vnode::put_page`] may hold back pushes (`ASYNC | FREE`) to write several in one
+    /// transfer; page-out calls this when a scan ends. The caller holds no page lock.
+    ///
+    /// # Errors
+    /// The first failed write; its pages stay dirty and resident.
+    fn flush(&self, cx: &Cx, db: &PageDb) -> Result<(), VnodeError> {
+        let _ = (cx, db);
+        Ok(())
+    }
+
     /// A mapping of `pages` pages at `offset` begins.
     ///
     /// # Errors
