@@ -49,22 +49,33 @@ bitflags::bitflags! {
     }
 }
 
-/// A segment's protection as it was read: the sequence number and its value then.
+/// What a fault was decided on, as it was read: one or two sequence numbers and their values then.
+///
+/// The first guards the segment's protection. The second, where a private file mapping read the lower layer, guards the absence
+/// of an upper layer at that place: an anon map bumps it when a new part of it comes to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
     seq: &'a AtomicU32,
     value: u32,
+    also: Option<(&'a AtomicU32, u32)>,
 }
 
 impl<'a> Stamp<'a> {
-    /// Reads `seq` now; read the protection after this.
+    /// Reads `seq` now; read what it guards after this.
     pub fn take(seq: &'a AtomicU32) -> Self {
-        Self { seq, value: seq.load(Ordering::SeqCst) }
+        Self { seq, value: seq.load(Ordering::SeqCst), also: None }
+    }
+    /// The same stamp, guarding also what `seq` guards; read that after this.
+    #[must_use]
+    pub fn and(self, seq: &'a AtomicU32) -> Self {
+        Self { also: Some((seq, seq.load(Ordering::SeqCst))), ..self }
     }
     /// Whether nothing has been published since, and nothing is being published (odd numbers).
     #[inline]
     pub fn is_current(&self) -> bool {
-        self.value & 1 == 0 && self.seq.load(Ordering::SeqCst) == self.value
+        self.value & 1 == 0
+            && self.seq.load(Ordering::SeqCst) == self.value
+            && self.also.is_none_or(|(seq, value)| seq.load(Ordering::SeqCst) == value)
     }
 }
 

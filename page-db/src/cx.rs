@@ -128,7 +128,7 @@ impl Cx {
 
     /// Notes a lock that may be waited for; panics in a debug build when the order is broken.
     #[inline]
-    pub(crate) fn rank_wait(&self, rank: Rank, nested: bool) {
+    pub fn rank_wait(&self, rank: Rank, nested: bool) {
         #[cfg(debug_assertions)]
         {
             let mut held = self.held.borrow_mut();
@@ -144,14 +144,14 @@ impl Cx {
     }
     /// Notes a lock that was tried and got.
     #[inline]
-    pub(crate) fn rank_tried(&self, rank: Rank) {
+    pub fn rank_tried(&self, rank: Rank) {
         #[cfg(debug_assertions)]
         self.held.borrow_mut().push(rank);
         let _ = rank;
     }
     /// Forgets a lock.
     #[inline]
-    pub(crate) fn rank_release(&self, rank: Rank) {
+    pub fn rank_release(&self, rank: Rank) {
         #[cfg(debug_assertions)]
         {
             let mut held = self.held.borrow_mut();
