@@ -16,23 +16,33 @@
 //! - `ast`, `print`: the values, and their canonical text;
 //! - `outcome`: what an operation answers;
 //! - `world`, `run`: the trait an executor implements, and what drives it;
-//! - `generate`, `minimise`: random scripts from a seed, and how a failing one is made short.
+//! - `generate`, `lockstep`, `minimise`: random scripts from a seed, two worlds that must agree on
+//!   them, and how a script on which they do not is made short.
 
 pub mod ast;
+mod blocks;
 mod complete;
 mod error;
+mod generate;
+mod lockstep;
+mod minimise;
 pub mod outcome;
 mod parse;
 mod print;
 mod run;
+mod terms;
 mod token;
 mod views;
 mod words;
 pub mod world;
 
 pub use ast::{Operation, Script, Statement};
+pub use blocks::script_blocks;
 pub use complete::{Candidate, Completion, complete};
 pub use error::{NameKind, ParseError, Problem};
+pub use generate::{GenerateOptions, Lot, Profile, generate};
+pub use lockstep::{Difference, Divergence, Lockstep};
+pub use minimise::minimise;
 pub use outcome::{Errno, Facts, Outcome, PageState};
 pub use parse::{Parser, STATEMENTS, parse};
 pub use run::{

@@ -222,6 +222,13 @@ pub trait World {
     /// read, `bytes` is left alone.
     fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState;
 
+    /// Like [`World::page`] without `store`, for comparing worlds while they run: where a world can
+    /// look without faulting the page in, it does, so that looking does not change what happens
+    /// next.
+    fn peek(&mut self, proc: ProcSlot, addr: u64, bytes: &mut PageBytes) -> PageState {
+        self.page(proc, addr, false, bytes)
+    }
+
     /// The contents of a file; `None` when it was not made.
     fn file_contents(&mut self, file: FileSlot) -> Option<FileContents>;
 

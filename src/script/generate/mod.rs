@@ -1,0 +1,531 @@
+//! Random scripts from a seed.
+//!
+//! The generator runs the naive model beside it, so that most operations meet something mapped and
+//! ranges collide: about nine of ten act on mapped pages, in a window of at most 56. A seed and a
+//! profile give the same script everywhere. What has no defined outcome stays out:
+//!
+//! 1. a store past the end of a file inside its last page, through a shared mapping;
+//! 2. reading what `advise free` gave away before overwriting it;
+//! 3. copying a file over itself through a mapping;
+//! 4. holes and foreign mappings in the break.
+
+mod lot;
+mod profile;
+
+use crate::model::{Attempt, Backing, Model, Page};
+
+use self::profile::{Kind, MISTAKES};
+use super::ast::*;
+use super::outcome::PAGE_BYTES;
+use super::run::{RunOptions, Runner, Silent};
+
+pub use self::lot::Lot;
+pub use self::profile::Profile;
+
+/// What to generate.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerateOptions {
+    /// What it is mostly about.
+    pub profile: Profile,
+    /// Everything is drawn from this.
+    pub seed: u64,
+    /// Operations; a last one may be added to overwrite what `advise free` gave away.
+    pub operations: usize,
+    /// Pages of the arena, 1 to 2048.
+    pub arena: u32,
+    /// CPUs on which accesses run; with 1, none is named.
+    pub cpus: u32,
+    /// Steps of the page-out clock stand between the operations.
+    pub pressure: bool,
+}
+
+impl GenerateOptions {
+    /// A small world of `profile` from `seed`: 60 operations on 24 pages.
+    pub fn small(profile: Profile, seed: u64) -> Self {
+        GenerateOptions { profile, seed, operations: 60, arena: 24, cpus: 1, pressure: false }
+    }
+}
+
+/// Generates a script. Its first statement sets the arena.
+pub fn generate(options: &GenerateOptions) -> Script {
+    let mut g = Generator::new(*options);
+    let weights = options.profile.weights();
+    g.emit(Operation::Arena(options.arena));
+    for _ in 0..g.lot.between(2, 5) {
+        let file = g.file();
+        g.emit_all(file);
+    }
+    let total = options.operations + g.out.len();
+    // A kind that finds nothing to act on gives nothing; the bound only guards against a profile
+    // that could never give anything.
+    for _ in 0..200 * (options.operations + 1) {
+        if g.out.len() >= total {
+            break;
+        }
+        let kind = g.lot.weighted(&weights);
+        let operations = g.draw(kind);
+        if operations.iter().all(|o| g.is_defined(o)) {
+            g.emit_all(operations);
+        }
+    }
+    Script { statements: g.out.into_iter().map(Statement::from).collect() }
+}
+
+struct Generator {
+    options: GenerateOptions,
+    lot: Lot,
+    runner: Runner<Model>,
+    out: Vec<Operation>,
+    /// First page of the window that most ranges lie in.
+    hot: u64,
+}
+
+impl Generator {
+    fn new(options: GenerateOptions) -> Self {
+        let mut lot = Lot::new(options.seed ^ (options.profile as u64) << 56);
+        let hot = lot.below(u64::from(options.arena).saturating_sub(64) + 1);
+        let runner = Runner::new(Model::new(), RunOptions::default());
+        Generator { options, lot, runner, out: Vec::new(), hot }
+    }
+
+    fn model(&self) -> &Model {
+        self.runner.world()
+    }
+
+    fn emit(&mut self, operation: Operation) {
+        let statement = Statement::from(operation);
+        self.runner
+            .step(&statement, &mut Silent)
+            .expect("a generated statement expects nothing that could fail");
+        self.out.push(statement.operation);
+    }
+
+    fn emit_all(&mut self, operations: Vec<Operation>) {
+        for operation in operations {
+            self.emit(operation);
+            if self.options.pressure && self.lot.chance(10) {
+                let steps = self.lot.between(1, 64);
+                self.emit(Operation::Scan(steps));
+            }
+        }
+    }
+
+    // ---- choices
+
+    fn arena(&self) -> u64 {
+        u64::from(self.options.arena)
+    }
+
+    fn proc(&mut self) -> u32 {
+        let live: Vec<u32> = self.model().processes().keys().copied().collect();
+        self.lot.pick(&live)
+    }
+
+    fn cpu(&mut self) -> Option<u32> {
+        let cpus = u64::from(self.options.cpus);
+        (cpus > 1).then(|| self.lot.below(cpus) as u32)
+    }
+
+    /// A range of the arena, mapped or not.
+    fn pages(&mut self, long: bool) -> (u64, u64) {
+        let arena = self.arena();
+        let mut n = self.lot.pick(&[1, 1, 1, 2, 2, 3, 4, 5, 8, 12]);
+        if long && self.lot.chance(10) {
+            n = self.lot.between(12, 40);
+        }
+        let start = if self.lot.chance(93) {
+            self.hot + self.lot.below((arena - self.hot).min(56))
+        } else {
+            self.lot.below(arena)
+        };
+        (start, n.min(arena - start).max(1))
+    }
+
+    /// The address of the page with this number in a process.
+    fn addr_of(&self, page: u64) -> Addr {
+        let brk = Model::LAYOUT.brk / PAGE_BYTES;
+        match page.checked_sub(brk) {
+            Some(i) => Addr { base: AddrBase::Break(i), plus: 0 },
+            None => Addr::arena(page - Model::LAYOUT.arena / PAGE_BYTES),
+        }
+    }
+
+    /// A mapped page and how many follow it without a hole (at most 12), or a guess.
+    fn mapped(&mut self, proc: u32) -> (Addr, u64) {
+        let mapped: Vec<u64> = self.process_pages(proc).map(|(n, _)| n).collect();
+        if mapped.is_empty() || self.lot.chance(10) {
+            let (start, n) = self.pages(false);
+            return (Addr::arena(start), n);
+        }
+        let at = self.lot.below(mapped.len() as u64) as usize;
+        let run = (at..mapped.len().min(at + 12))
+            .take_while(|&i| mapped[i] - mapped[at] == (i - at) as u64)
+            .count();
+        (self.addr_of(mapped[at]), run as u64)
+    }
+
+    fn process_pages(&self, proc: u32) -> impl Iterator<Item = (u64, &Page)> {
+        let process = self.model().processes().get(&proc);
+        process.into_iter().flat_map(|p| p.pages().iter().map(|(n, page)| (*n, page)))
+    }
+
+    /// A range to act on: mostly mapped, sometimes with a hole.
+    fn range(&mut self, proc: u32) -> Range {
+        let (addr, run) = self.mapped(proc);
+        let n =
+            if self.lot.chance(80) { self.lot.between(1, run + 1) } else { self.lot.between(1, 9) };
+        let limit = match addr.base {
+            AddrBase::Arena(start) => self.arena() - start,
+            _ => run,
+        };
+        Range { proc: ProcRef::Slot(proc), addr, len: Length::Pages(n.min(limit), 0) }
+    }
+
+    fn any_range(&mut self) -> Range {
+        let proc = self.proc();
+        self.range(proc)
+    }
+
+    /// A file and its size.
+    fn some_file(&mut self) -> Option<(u32, u64)> {
+        let model = self.model();
+        let size = |f: &crate::model::File| model.objects()[f.object].size();
+        let files: Vec<(u32, u64)> = model.files().iter().map(|(n, f)| (*n, size(f))).collect();
+        if files.is_empty() { None } else { Some(self.lot.pick(&files)) }
+    }
+
+    fn prot(&mut self) -> Prot {
+        let letters = |read, write, exec| Prot::Letters { read, write, exec };
+        self.lot.weighted(&[
+            (Prot::RW, 60),
+            (Prot::R, 20),
+            (Prot::NONE, 8),
+            (letters(false, true, false), 4),
+            (letters(true, false, true), 5),
+            (letters(true, true, true), 3),
+        ])
+    }
+
+    fn byte_count(&mut self) -> u64 {
+        let choices = [
+            (self.lot.between(1, 9), 40),
+            (self.lot.between(9, 300), 30),
+            (PAGE_BYTES, 15),
+            (PAGE_BYTES + self.lot.between(1, 200), 10),
+            (2 * PAGE_BYTES, 5),
+        ];
+        self.lot.weighted(&choices)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.lot.bits() as u8
+    }
+
+    /// Bytes to load or store, mostly mapped, at odd offsets too.
+    fn bytes(&mut self) -> AccessRange {
+        let proc = self.proc();
+        let (addr, run) = self.mapped(proc);
+        let offsets = [0, 0, self.lot.below(PAGE_BYTES), PAGE_BYTES - self.lot.between(1, 50)];
+        let offset = self.lot.pick(&offsets);
+        let past = self.lot.pick(&[0, 0, 0, PAGE_BYTES]);
+        let n = self.byte_count().min(run * PAGE_BYTES - offset + past).max(1);
+        let range =
+            Range { proc: ProcRef::Slot(proc), addr: addr.plus(offset), len: Length::of(n) };
+        AccessRange { range, cpu: self.cpu() }
+    }
+
+    // ---- operations
+
+    fn draw(&mut self, kind: Kind) -> Vec<Operation> {
+        use Operation as O;
+        match kind {
+            Kind::Map => self.map(),
+            Kind::Unmap => vec![O::Unmap(self.any_range())],
+            Kind::Protect => vec![O::Protect(self.any_range(), self.prot())],
+            Kind::Write => vec![O::Write(self.bytes(), self.byte())],
+            Kind::Read => vec![O::Read(self.bytes())],
+            Kind::Fork => self.fork(),
+            Kind::Exit if self.model().processes().len() < 2 => Vec::new(),
+            Kind::Exit => vec![O::Exit(ProcRef::Slot(self.proc()))],
+            Kind::File => self.file(),
+            Kind::Truncate | Kind::Pwrite | Kind::Pread | Kind::Fclose => self.on_file(kind),
+            Kind::Fread | Kind::Fwrite => self.transfer(kind),
+            Kind::Sync => self.sync(),
+            Kind::Advise => {
+                let advice = [Advice::Normal, Advice::Random, Advice::Sequential, Advice::WillNeed];
+                vec![O::Advise(self.any_range(), self.lot.pick(&advice))]
+            }
+            Kind::Inherit => {
+                let advice = [
+                    Advice::DontFork,
+                    Advice::DoFork,
+                    Advice::InheritZero,
+                    Advice::InheritZero,
+                    Advice::InheritCopy,
+                ];
+                vec![O::Advise(self.any_range(), self.lot.pick(&advice))]
+            }
+            Kind::DontNeed => vec![O::Advise(self.any_range(), Advice::DontNeed)],
+            Kind::Free => self.free(),
+            Kind::Lock => vec![O::Lock(self.any_range())],
+            Kind::Unlock => vec![O::Unlock(self.any_range())],
+            Kind::LockAll => self.lock_all(),
+            Kind::Incore => vec![O::Incore(self.any_range())],
+            Kind::Brk => {
+                let to = self.lot.below(self.arena().min(24) * PAGE_BYTES);
+                let whole = self.lot.chance(50);
+                let to = if whole { to - to % PAGE_BYTES } else { to };
+                vec![O::Brk { proc: ProcRef::Slot(self.proc()), to: Length::of(to) }]
+            }
+            Kind::Pageout => {
+                let one = ProcRef::Slot(self.proc());
+                vec![O::Pageout(if self.lot.chance(50) { None } else { Some(one) })]
+            }
+            Kind::Digest => vec![O::Digest(ProcRef::Slot(self.proc()))],
+            Kind::Err => self.mistake(),
+        }
+    }
+
+    fn map(&mut self) -> Vec<Operation> {
+        let proc = self.proc();
+        let (start, n) = self.pages(true);
+        let placement = self.lot.weighted(&[
+            (Placement::Fixed, 84),
+            (Placement::Hint, 14),
+            (Placement::NoReplace, 2),
+        ]);
+        let share = self.lot.pick(&[Share::Private, Share::Private, Share::Shared]);
+        let percent = match self.options.profile {
+            Profile::File => 80,
+            Profile::Sync => 60,
+            Profile::Map => 35,
+            Profile::Cow => 30,
+            _ => 40,
+        };
+        let source = match self.some_file() {
+            Some((file, size)) if self.lot.chance(percent) => {
+                let page = self.lot.below(size.div_ceil(PAGE_BYTES) + 2);
+                Source::File(FileRef::Slot(file), Length::Pages(page, 0))
+            }
+            _ => Source::Anon,
+        };
+        let mut flags = MapFlags::default();
+        if self.lot.chance(4) {
+            let which = self.lot.below(3);
+            flags.noreserve = which == 0;
+            flags.populate = which == 1;
+            flags.locked = which == 2;
+        }
+        vec![Operation::Map(Map {
+            proc: ProcRef::Slot(proc),
+            addr: Addr::arena(start),
+            len: Length::Pages(n, 0),
+            prot: self.prot(),
+            share,
+            placement,
+            source,
+            flags,
+        })]
+    }
+
+    fn fork(&mut self) -> Vec<Operation> {
+        let free: Vec<u32> = (0..8).filter(|n| !self.model().processes().contains_key(n)).collect();
+        if free.is_empty() {
+            return vec![Operation::Exit(ProcRef::Slot(self.proc()))];
+        }
+        let (parent, child) = (self.proc(), self.lot.pick(&free));
+        vec![Operation::Fork { parent: ProcRef::Slot(parent), child: ProcRef::Slot(child) }]
+    }
+
+    fn file(&mut self) -> Vec<Operation> {
+        let slot = self.model().files().len() as u32;
+        if slot >= 16 {
+            return Vec::new();
+        }
+        let sizes = [
+            0,
+            self.lot.between(1, PAGE_BYTES),
+            PAGE_BYTES,
+            3 * PAGE_BYTES,
+            self.lot.below(12 * PAGE_BYTES),
+            8 * PAGE_BYTES,
+        ];
+        let size = self.lot.pick(&sizes);
+        let mode = self.lot.weighted(&[
+            (OpenMode::ReadWrite, 85),
+            (OpenMode::ReadOnly, 12),
+            (OpenMode::WriteOnly, 3),
+        ]);
+        vec![Operation::File { file: FileRef::Slot(slot), size, mode }]
+    }
+
+    fn on_file(&mut self, kind: Kind) -> Vec<Operation> {
+        let Some((slot, size)) = self.some_file() else { return Vec::new() };
+        let file = FileRef::Slot(slot);
+        vec![match kind {
+            Kind::Truncate => {
+                let sizes = [
+                    0,
+                    size,
+                    size + PAGE_BYTES,
+                    self.lot.below(10) * PAGE_BYTES,
+                    self.lot.below(12 * PAGE_BYTES),
+                    size.saturating_sub(1),
+                    size / 2,
+                ];
+                Operation::Truncate { file, size: self.lot.pick(&sizes) }
+            }
+            Kind::Pwrite => {
+                let offsets = [0, self.lot.below(size + 1), self.lot.below(10) * PAGE_BYTES, size];
+                let lengths = [1, self.lot.between(1, 400), PAGE_BYTES, 2 * PAGE_BYTES + 5];
+                let (offset, len) = (self.lot.pick(&offsets), self.lot.pick(&lengths));
+                Operation::Pwrite { file, offset, len, byte: self.byte() }
+            }
+            Kind::Pread => {
+                let offset = self.lot.below(4 * PAGE_BYTES);
+                Operation::Pread { file, offset, len: self.lot.between(1, 3000) }
+            }
+            _ if self.lot.chance(50) => Operation::Fclose(file),
+            _ => return Vec::new(),
+        }]
+    }
+
+    fn transfer(&mut self, kind: Kind) -> Vec<Operation> {
+        let Some((slot, size)) = self.some_file() else { return Vec::new() };
+        let offsets = [0, self.lot.below(size + 1), self.lot.below(8) * PAGE_BYTES];
+        let offset = self.lot.pick(&offsets);
+        let transfer = Transfer { file: FileRef::Slot(slot), offset, memory: self.bytes() };
+        vec![match kind {
+            Kind::Fread => Operation::Fread(transfer),
+            _ => Operation::Fwrite(transfer),
+        }]
+    }
+
+    fn sync(&mut self) -> Vec<Operation> {
+        let flags = |sync, asynchronous, invalidate| SyncFlags {
+            sync,
+            asynchronous,
+            invalidate,
+            bad: false,
+        };
+        let choices = [
+            flags(true, false, false),
+            flags(true, false, false),
+            flags(false, true, false),
+            flags(true, false, true),
+            flags(false, true, true),
+            flags(false, false, false),
+        ];
+        vec![Operation::Sync(self.any_range(), self.lot.pick(&choices))]
+    }
+
+    /// `advise free`, and at once a store over all of it.
+    fn free(&mut self) -> Vec<Operation> {
+        let proc = self.proc();
+        let good = |page: &Page| page.is_private_anon() && !page.locked && page.write;
+        let pages: Vec<u64> =
+            self.process_pages(proc).filter(|(_, p)| good(p)).map(|(n, _)| n).collect();
+        if pages.is_empty() {
+            return Vec::new();
+        }
+        let first = self.lot.pick(&pages);
+        let n = (1..6).take_while(|i| pages.contains(&(first + i))).count() as u64 + 1;
+        let range = Range {
+            proc: ProcRef::Slot(proc),
+            addr: self.addr_of(first),
+            len: Length::Pages(n, 0),
+        };
+        let over = AccessRange { range: range.clone(), cpu: self.cpu() };
+        vec![Operation::Advise(range, Advice::Free), Operation::Write(over, self.byte())]
+    }
+
+    fn lock_all(&mut self) -> Vec<Operation> {
+        let proc = ProcRef::Slot(self.proc());
+        let unlock = Operation::UnlockAll(proc.clone());
+        if self.lot.chance(40) {
+            return vec![unlock];
+        }
+        let what = self.lot.pick(&[LockAll::Current, LockAll::Both]);
+        vec![Operation::LockAll(proc, what), unlock]
+    }
+
+    /// One wrong argument at a time.
+    fn mistake(&mut self) -> Vec<Operation> {
+        let range = self.any_range();
+        let Range { proc, addr, .. } = range.clone();
+        let pages = self.lot.between(1, 5);
+        let a = addr.to_string();
+        let k = pages.to_string();
+        let f = self.some_file().map_or_else(|| "15".into(), |(f, _)| f.to_string());
+        let line = self.lot.pick(MISTAKES);
+        let line = line
+            .replace("{p}", &proc.to_string())
+            .replace("{a}", &a)
+            .replace("{k}", &k)
+            .replace("{f}", &f);
+        let script = super::parse::parse(&line).expect("every line of the table parses");
+        script.statements.into_iter().map(|s| s.operation).collect()
+    }
+
+    // ---- what is defined
+
+    fn is_defined(&self, operation: &Operation) -> bool {
+        use Operation as O;
+        let in_break = |r: &Range| matches!(r.addr.base, AddrBase::Break(_));
+        match operation {
+            O::Map(m) => !matches!(m.addr.base, AddrBase::Break(_)) && !maps_zero(m),
+            O::Unmap(r) | O::Advise(r, Advice::DontFork) => !in_break(r),
+            O::Pwrite { offset, len, .. } => offset.saturating_add(*len) <= 64 * PAGE_BYTES,
+            O::Truncate { size, .. } => *size <= 64 * PAGE_BYTES,
+            O::Write(a, _) => !self.stores_past_end(&a.range),
+            O::Fread(t) => !self.stores_past_end(&t.memory.range) && !self.is_file_onto_itself(t),
+            O::Fwrite(t) => !self.is_file_onto_itself(t) && !self.makes_huge_file(t),
+            _ => true,
+        }
+    }
+
+    fn resolved(&self, range: &Range) -> (u32, u64, u64) {
+        let ProcRef::Slot(proc) = range.proc else { return (u32::MAX, 0, 0) };
+        let addr = range.addr.resolve(Model::LAYOUT);
+        (proc, addr, range.len.resolve(addr))
+    }
+
+    /// Would a store to this range fall past the end of a file, in its last page?
+    fn stores_past_end(&self, range: &Range) -> bool {
+        let (proc, addr, len) = self.resolved(range);
+        let mut at = addr;
+        while at < addr.saturating_add(len) {
+            let next = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+            let end = next.min(addr.saturating_add(len));
+            let Ok(page) = self.model().reach(proc, at, Attempt::Store, 0) else { return false };
+            if let Backing::Object { object, index } = page.backing {
+                let object = &self.model().objects()[object];
+                let last = index * PAGE_BYTES + (end - 1) % PAGE_BYTES + 1;
+                if page.shared && object.is_file() && last > object.size() {
+                    return true;
+                }
+            }
+            at = next;
+        }
+        false
+    }
+
+    fn is_file_onto_itself(&self, transfer: &Transfer) -> bool {
+        let FileRef::Slot(slot) = transfer.file else { return true };
+        let Some(file) = self.model().files().get(&slot) else { return false };
+        let (proc, addr, len) = self.resolved(&transfer.memory.range);
+        let last = addr.saturating_add(len.min(1 << 30)).div_ceil(PAGE_BYTES);
+        let shows = |page: &Page| matches!(page.backing, Backing::Object { object, .. } if object == file.object);
+        self.process_pages(proc).any(|(n, page)| n >= addr / PAGE_BYTES && n < last && shows(page))
+    }
+
+    fn makes_huge_file(&self, transfer: &Transfer) -> bool {
+        let (_, _, len) = self.resolved(&transfer.memory.range);
+        len < 1 << 30 && transfer.offset.saturating_add(len) > 64 * PAGE_BYTES
+    }
+}
+
+/// A mapping at address 0 is not defined.
+fn maps_zero(map: &Map) -> bool {
+    map.placement != Placement::Hint && map.addr.base == AddrBase::Null
+}
