@@ -326,3 +326,6 @@ fn pieces(addr: u64, len: u64) -> impl Iterator<Item = (u64, u64, usize)> {
         Some(piece)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,7 @@ pub enum Difference {
         /// `left` or `right`.
         side: &'static str,
         /// What happened.
-        error: RunError,
+        error: Box<RunError>,
     },
 }
 
@@ -162,14 +162,14 @@ impl<L: World, R: World> Lockstep<L, R> {
         let left = self
             .left
             .step(statement, &mut Silent)
-            .map_err(|error| Difference::Run { side: "left", error })?;
+            .map_err(|e| Difference::Run { side: "left", error: Box::new(e) })?;
         if matches!(statement.operation, Operation::Expect(_) | Operation::View(_)) {
             return Ok(left);
         }
         let right = self
             .right
             .step(statement, &mut Silent)
-            .map_err(|error| Difference::Run { side: "right", error })?;
+            .map_err(|e| Difference::Run { side: "right", error: Box::new(e) })?;
         if let (Some(left), Some(right)) = (left, right) {
             if right != Outcome::Errno(Errno::ENOSYS) && !left.agrees_with(&right) {
                 return Err(Difference::Outcome { left, right });

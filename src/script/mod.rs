@@ -51,3 +51,6 @@ pub use run::{
 };
 pub use token::{Span, Token};
 pub use world::{FileSlot, ProcSlot, View, ViewCall, ViewError, World};
+
+#[cfg(test)]
+mod tests;

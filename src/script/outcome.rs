@@ -225,7 +225,9 @@ impl FromStr for FirstBytes {
     type Err = ();
 
     fn from_str(s: &str) -> Result<Self, ()> {
-        if s.len() % 2 != 0 || s.len() > 2 * Self::MAX || !s.bytes().all(|b| b.is_ascii_hexdigit())
+        if !s.len().is_multiple_of(2)
+            || s.len() > 2 * Self::MAX
+            || !s.bytes().all(|b| b.is_ascii_hexdigit())
         {
             return Err(());
         }
@@ -442,8 +444,8 @@ pub fn comparable_line(line: &str) -> Option<String> {
     if line.is_empty() || line.starts_with('#') || line.starts_with("end ") {
         return None;
     }
-    let kept =
-        |w: &&str| !w.starts_with("b=") && !(line.contains(" BUS ") && w.starts_with("code="));
+    let bus = line.contains(" BUS ");
+    let kept = |w: &&str| !(w.starts_with("b=") || bus && w.starts_with("code="));
     Some(line.split(' ').filter(kept).collect::<Vec<_>>().join(" "))
 }
 

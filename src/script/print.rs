@@ -65,7 +65,7 @@ struct Bytes(u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, 't'), (30, 'g'), (20, 'm'), (10, 'k')];
-        match units.iter().find(|(shift, _)| self.0 != 0 && self.0 % (1 << shift) == 0) {
+        match units.iter().find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift)) {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{:#x}", self.0),
         }

@@ -1,0 +1,111 @@
+//! The model against results that an independent model, and where portable a real system, gave.
+
+use super::Model;
+use crate::script::outcome::compare_results;
+use crate::script::{ResultText, RunOptions, Runner, parse};
+
+macro_rules! traces {
+    ($($name:literal),* $(,)?) => {
+        &[$((
+            $name,
+            include_str!(concat!("../../tests/traces/", $name, ".vmt")),
+            include_str!(concat!("../../tests/traces/", $name, ".res")),
+        )),*]
+    };
+}
+
+const TRACES: &[(&str, &str, &str)] = traces![
+    "map",
+    "cow",
+    "file",
+    "prot",
+    "sync",
+    "err",
+    "mix",
+    "mix-illumos",
+    "sync-illumos",
+    "cow-illumos",
+    "file-illumos",
+];
+
+fn result_of(text: &str) -> String {
+    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let mut out = ResultText(String::new());
+    Runner::new(Model::new(), RunOptions::default()).run(&script, &mut out).expect("runs");
+    out.0
+}
+
+#[test]
+fn every_trace_has_the_result_that_others_gave() {
+    for (name, trace, result) in TRACES {
+        assert_eq!(compare_results(&result_of(trace), result), [], "{name}");
+    }
+}
+
+/// Situations in which illumos's documentation decides, line by line.
+#[test]
+fn refusals_are_those_of_illumos() {
+    let text = "file 0 8192 ro\nmap 0 0 2 rw priv fixed anon\n\
+                map 0 4 2 r priv fixed file 0 0\nlock 0 0 4\nsync 0 0 2 inval\nlock 0 1 1\n\
+                sync 0 0 2 sync+inval\nadvise 0 0 2 dontneed\nlock 0 0 @wrap\nunlock 0 0+1 1\n\
+                advise 0 0 @max normal\nsync 0 0 @max sync\nincore 0 0 @max\nprotect 0 0 1 bad\n\
+                map 0 8 1 bad priv fixed anon\nmap 0 8 1 bad priv hint file 0 0\n\
+                map 0 8 1 r priv fixed file 0 0x8000000000000000\n\
+                map 0 8 1 r priv fixed file 0 0x7ffffffffffff000\n\
+                map 0 8 1 rw shared fixed file 0 0\nremap 0 0 1 2 may\nprotect 0 1 2 r\n\
+                write 0 1 1 1\nlockall 0 nothing\nsetrlimit 0 vmem 16k\nmap 0 9 1 r priv hint anon\n\
+                setrlimit 0 memlock 4k\nlock 0 0 2\nfetch 0 0\n";
+    let answers: Vec<String> = result_of(text)
+        .lines()
+        .take_while(|l| !l.starts_with("P "))
+        .filter_map(|l| l.split_once(' '))
+        .map(|(n, rest)| match n {
+            "#" => rest.rsplit(": ").next().unwrap_or_default().to_owned(),
+            _ => rest.to_owned(),
+        })
+        .collect();
+    let expected = [
+        "ok",
+        "ok",
+        "ok",
+        "ENOMEM",
+        "ok",
+        "ok",
+        "EBUSY",
+        "EBUSY",
+        "ENOMEM",
+        "EINVAL",
+        "ENOMEM",
+        "ENOMEM",
+        "EINVAL",
+        "ENOTSUP",
+        "ENOTSUP",
+        "EACCES",
+        "ENXIO",
+        "EOVERFLOW",
+        "EACCES",
+        "ENOTSUP",
+        "ENOMEM",
+        "SEGV at=0 code=accerr",
+        "EINVAL",
+        "ok",
+        "ENOMEM",
+        "ok",
+        "EAGAIN",
+        "SEGV at=0 code=accerr",
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[test]
+fn huge_ranges_cost_nothing_and_nothing_panics() {
+    let text = "read 0 0 @max\nwrite 0 @null 16t 1\nfread 0 0 0 0 @max\nunmap 0 0 1t\n\
+                map 0 0 16t rw priv fixed anon\nmap 0 @kern+4096 1 rw priv hint anon\n\
+                map 0 0xfffffffffffff000 1 rw priv hint anon\nread 0 0xffffffffffffffff 0+5\n\
+                file 1 0xffffffffffffffff\nfile 2 1t\npwrite 2 0xfffffffffffffff 10 1\n\
+                pwrite 2 0 2g 1\ntruncate 2 16t\nfwrite 0 2 0xffffffffffffffff 0 1\n\
+                brk 0 0xffffffffffffffff\nbrk 0 16t\nprotect 0 0 16t r\ndigest 0\n\
+                lock 0 @kern @max\nincore 0 @top 3";
+    let result = result_of(text);
+    assert!(result.contains("F 2 size=17592186044416"), "{result}");
+}
