@@ -2,6 +2,7 @@
 
 use crate::fault::FaultError;
 use crate::hat::HatError;
+use crate::state::AsId;
 use page_db::{PageError, UnitError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// A segment driver's answer when it cannot do what it is asked.
@@ -149,6 +150,12 @@ pub enum AsError {
         /// The limit.
         limit: u64,
     },
+    /// The address space has been freed; nothing can be mapped in it any more.
+    #[error("address space {} is gone", id.0)]
+    Freed {
+        /// Which one.
+        id: AsId,
+    },
     /// No memory could be had, and nothing can be reclaimed.
     #[error("out of memory: {0}")]
     NoMemory(PageError),
@@ -182,6 +189,7 @@ impl AsError {
             | Self::NoMemory(_)
             | Self::NoHeap { .. }
             | Self::Hat(_) => errno::ENOMEM,
+            Self::Freed { .. } => errno::ESRCH,
             Self::Seg(e) => e.errno(),
             Self::Fault(e) => e.errno(),
         }

@@ -19,18 +19,26 @@
 
 extern crate alloc;
 
+pub mod addr_space;
 pub mod avl;
+pub mod callback;
 pub mod error;
 pub mod fault;
 pub mod hat;
+pub mod ops;
 pub mod seg;
+pub mod segs;
 pub mod state;
 
+pub use addr_space::{AddrSpace, USER_RANGE};
+pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use error::{AsError, SegError};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{Hat, HatError, HatProvider, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
+pub use ops::{AddrRequest, FoundGap, GapOrder, GapRequest, LockAll, PinnedPages, RangeClaim};
 pub use seg::{
-    Advice, InCore, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, SegCreate, SegCx,
-    SegDetail, SegKind, SegOps, SyncFlags,
+    Advice, InCore, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate,
+    SegCx, SegDetail, SegKind, SegOps, SyncFlags,
 };
+pub use segs::{Hole, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};

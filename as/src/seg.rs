@@ -26,7 +26,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
-use page_db::{Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode};
+use page_db::{
+    Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode, VnodeKind,
+};
 
 /// What a driver is told on each call.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +192,17 @@ pub struct PageList {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct MemId(pub u64, pub u64);
 
+/// What is in memory of a segment, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct Residency {
+    /// Resident pages that belong to the mapping.
+    pub rss: u64,
+    /// Those of them that are private copies.
+    pub anon: u64,
+    /// Pages locked by this mapping.
+    pub locked: u64,
+}
+
 /// What a view shows of a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct SegDetail {
@@ -285,6 +298,13 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
         let _ = (scx, addr);
         Ok(())
+    }
+    /// Starts reading the pages of `range`, which a driver that knows where its pages are need not visit one by one.
+    ///
+    /// # Errors
+    /// As [`SegOps::faulta`]; what lies below the failing page has been started.
+    fn read_ahead(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
+        range.iter_pages().try_for_each(|addr| self.faulta(scx, addr))
     }
     /// Whether reading the page at `addr + delta` bytes along with that at `addr` is sensible.
     #[doc(alias = "segop_kluster")]
@@ -419,6 +439,33 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     #[doc(alias = "swresv")]
     fn reserved(&self) -> u64 {
         0
+    }
+    /// Whether the driver itself keeps this segment's part of `a_resvsize`, page by page, as large as [`SegOps::reserved`]: private
+    /// memory that reserves at the first touch, unless a file is behind it. For all others the address space counts the size. Such a driver takes
+    /// the size off again in `create` ([`AsState::sub_resv`]), counts touches and unmapped pages itself, and leaves the child's
+    /// count in `dup` to the address space.
+    #[doc(alias = "SEG_IS_PARTIAL_RESV")]
+    fn counts_own_resv(&self, scx: &SegCx<'_>) -> bool {
+        let kind = self.kind();
+        if !kind.contains(SegKind::NORESERVE) || kind.contains(SegKind::SHARED) {
+            return false;
+        }
+        let regular = |v: Arc<dyn Vnode>| {
+            matches!(scx.db.vnodes().kind(v.id()), VnodeKind::File | VnodeKind::Exec)
+        };
+        !self.vnode(scx, scx.seg.start()).is_some_and(regular)
+    }
+    /// The part of the segment that holds memory worth listing (`as_memory`); nothing for holes.
+    #[doc(alias = "as_memory")]
+    fn memory(&self, scx: &SegCx<'_>) -> Option<VirtRange> {
+        (!self.kind().contains(SegKind::HOLE)).then_some(scx.seg)
+    }
+    /// How many pages of the segment are resident, private copies, and locked, found without visiting absent ones. The default counts
+    /// translations; a driver with an anon map knows more.
+    fn residency(&self, scx: &SegCx<'_>) -> Residency {
+        let mut rss = 0;
+        scx.hat.walk(scx.cx, scx.seg, &mut |_, _| rss += 1);
+        Residency { rss, ..Residency::default() }
     }
     /// What views show.
     fn detail(&self, scx: &SegCx<'_>) -> SegDetail;

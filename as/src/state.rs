@@ -1,7 +1,8 @@
 //! What drivers may know of, and tell, the address space they are called for.
 
+use page_db::sync::WaitTable;
 use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use page_db::{Cx, VirtRange, WaitTable};
+use page_db::{Cx, VirtRange};
 
 /// An address space's number, in order of creation; the kernel's is 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]

@@ -1,0 +1,135 @@
+//! The address space: its fields, its locks, its making. What can be done to it is in [`crate::ops`], a verb a file.
+//!
+//! ```text
+//!   range claim    held from "choose an address" to "map it"; taken without the lock below       AsRange
+//!   lock           reader: faults, and whatever keeps the segment list as it is                  AsLock
+//!                  writer: map, unmap, fork, and what a driver asks to be redone as writer
+//!   callbacks      who wants to be told before a pinned range goes                               AsContents
+//!   state          sizes, limits, flags: atomics, no lock
+//! ```
+//!
+//! - I13: the sizes of the segments add up to `size`, and what they count as reserved to `resv_size`.
+//! - V05: every translation lies in a segment, with no right that the page does not have.
+//!
+//! Nothing is held on return, and nothing waits for memory with a lock held: an operation that meets
+//! `NoMemory` backs out, waits, and starts over (DESIGN D15).
+//!
+//! Sources: [SI §9.2]; illumos.md 3.1, 3.2.
+
+use crate::hat::Hat;
+use crate::seg::{SegCx, SegOps};
+use crate::segs::{Seg, Segs};
+use crate::state::{AsId, AsState};
+use crate::{AsError, callback::Callbacks};
+use alloc::sync::Arc;
+use core::fmt;
+use page_db::sync::atomic::AtomicBool;
+use page_db::sync::{Mutex, SlotReadGuard, SlotRwLock};
+use page_db::{Cx, PageDb, Rank, VirtRange};
+
+/// What a user may map by default: not the first page, and not the last two below the hole of the canonical addresses.
+#[doc(alias = "USERLIMIT")]
+pub const USER_RANGE: VirtRange = match VirtRange::exact(0x1000, 0x7fff_ffff_e000 - 0x1000) {
+    Ok(range) => range,
+    Err(_) => panic!("U2: the default user range is a range"),
+};
+
+/// An address space.
+#[doc(alias("struct as", "kas"))]
+pub struct AddrSpace {
+    pub(crate) state: AsState,
+    pub(crate) lock: SlotRwLock<Segs>,
+    pub(crate) range_claim: Mutex<()>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) hat: Arc<dyn Hat>,
+    pub(crate) db: Arc<PageDb>,
+    /// Set by the first `free`; the second does nothing.
+    pub(crate) freed: AtomicBool,
+}
+
+impl AddrSpace {
+    /// Makes an empty address space for the addresses `limits`, translated by `hat`.
+    #[doc(alias = "as_alloc")]
+    pub fn new(cx: &Cx, id: AsId, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
+        debug_assert!(cx.held().is_empty(), "X2: an address space is made with no lock held");
+        let cpus = db.cpus();
+        Self {
+            state: AsState::new(id, limits),
+            lock: SlotRwLock::new(Rank::AsLock, cpus, Segs::new(limits, cpus)),
+            range_claim: Mutex::new(Rank::AsRange, ()),
+            callbacks: Callbacks::new(),
+            hat,
+            db,
+            freed: AtomicBool::new(false),
+        }
+    }
+    /// Makes the kernel's address space: number 0, with the kernel's hat.
+    #[doc(alias = "kas")]
+    pub fn kernel(cx: &Cx, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
+        Self::new(cx, AsId(0), limits, hat, db)
+    }
+    /// The number.
+    pub fn id(&self) -> AsId {
+        self.state.id()
+    }
+    /// Sizes, limits and flags.
+    pub fn state(&self) -> &AsState {
+        &self.state
+    }
+    /// The translations.
+    #[doc(alias = "a_hat")]
+    pub fn hat(&self) -> &Arc<dyn Hat> {
+        &self.hat
+    }
+    /// The pages.
+    pub fn db(&self) -> &Arc<PageDb> {
+        &self.db
+    }
+    /// The range that may be mapped.
+    pub fn limits(&self) -> VirtRange {
+        self.state.limits()
+    }
+    /// The segments, held as reader until the guard is dropped.
+    #[doc(alias("AS_LOCK_ENTER", "a_lock"))]
+    pub fn segs<'a>(&'a self, cx: &'a Cx) -> SlotReadGuard<'a, Segs> {
+        self.lock.read(cx)
+    }
+    /// The segments without the lock, for tests that break them.
+    #[doc(hidden)]
+    pub fn segs_for_test(&mut self) -> &mut Segs {
+        self.lock.get_mut()
+    }
+    /// Whether [`AddrSpace::free`] has begun.
+    pub fn is_freed(&self) -> bool {
+        self.freed.load(page_db::sync::atomic::Ordering::Acquire)
+    }
+    /// What a driver is told when it is called for the segment `seg`.
+    pub fn scx<'a>(&'a self, cx: &'a Cx, seg: VirtRange, writer: bool) -> SegCx<'a> {
+        SegCx { cx, db: &self.db, hat: &*self.hat, space: &self.state, seg, writer }
+    }
+    pub(crate) fn check_limits(&self, range: VirtRange) -> Result<(), AsError> {
+        let limits = self.state.limits();
+        if limits.covers(range) { Ok(()) } else { Err(AsError::OutsideSpace { range, limits }) }
+    }
+    /// Bytes that a segment counts for in `resv_size`.
+    pub(crate) fn resv_of(&self, cx: &Cx, seg: &Seg) -> u64 {
+        let scx = self.scx(cx, seg.range(), false);
+        if seg.ops().counts_own_resv(&scx) { seg.ops().reserved() } else { seg.size() }
+    }
+}
+
+impl fmt::Debug for AddrSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddrSpace")
+            .field("id", &self.id().0)
+            .field("limits", &self.limits())
+            .field("size", &self.state.size())
+            .field("hat", &self.hat.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the driver or the address space counts a piece given up in `resv_size`.
+pub(crate) fn resv_of_piece(ops: &dyn SegOps, scx: &SegCx<'_>, piece: VirtRange) -> u64 {
+    if ops.counts_own_resv(scx) { 0 } else { piece.len() }
+}

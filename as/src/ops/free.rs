@@ -1,0 +1,80 @@
+//! The end of an address space, and the part of it that may be thrown away before.
+//!
+//! Sources: illumos.md 3.2.
+
+use super::Stop;
+use crate::addr_space::AddrSpace;
+use crate::callback::Events;
+use crate::error::{AsError, SegError};
+use crate::hat::UnloadFlags;
+use crate::seg::SegKind;
+use crate::segs::{Seg, Segs};
+use alloc::vec::Vec;
+use page_db::sync::atomic::Ordering;
+use page_db::{Cx, VirtRange};
+
+impl AddrSpace {
+    /// Unmaps everything and gives the translations back. Runs every callback for the end first, and waits for pinned pages.
+    ///
+    /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
+    /// nothing. No thread runs in the space any more when this is called.
+    #[doc(alias = "as_free")]
+    pub fn free(&self, cx: &Cx) {
+        if self.freed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        while self.run_callback(cx, Events::FREE, None) {}
+        self.hat.free_start(cx);
+        loop {
+            let epoch = self.state.pin_epoch();
+            let mut gone = Vec::new();
+            let pinned = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
+            // held: nothing
+            drop(gone);
+            let Some(seg) = pinned else { break };
+            self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
+        }
+        self.hat.free_end(cx);
+    }
+    /// Unmaps segment after segment; returns the one that is pinned, or closes the space.
+    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Vec<Seg>) -> Option<VirtRange> {
+        loop {
+            match self.unmap_pass(cx, segs, self.limits(), gone) {
+                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => return Some(seg),
+                Err(Stop::Seg { error: SegError::Retry { .. }, .. }) => {}
+                Err(Stop::Seg { error, seg }) => self.abandon(cx, segs, seg, error, gone),
+                Ok(()) | Err(Stop::Hole(_) | Stop::Space(_)) => break,
+            }
+        }
+        segs.close();
+        None
+    }
+    /// Removes a segment whose driver refuses to go, which no driver may; its translations go all the same.
+    #[cold]
+    fn abandon(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        seg: VirtRange,
+        error: SegError,
+        gone: &mut Vec<Seg>,
+    ) {
+        debug_assert!(false, "a whole segment can be unmapped: {error} at {seg}");
+        self.hat.unload(cx, seg, UnloadFlags::UNMAP | UnloadFlags::UNLOCK);
+        if let Some(id) = segs.find(cx, seg.start().get()) {
+            self.state.sub_resv(self.resv_of(cx, segs.get(id)));
+            self.state.sub_size(seg.len());
+            gone.push(segs.remove(id));
+        }
+    }
+    /// Unmaps every segment that may be thrown away.
+    ///
+    /// # Errors
+    /// A driver's; the segments below are gone.
+    #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
+    pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
+        let disposable = |seg: &&Seg| seg.ops().kind().contains(SegKind::PURGE);
+        let ranges: Vec<_> = self.lock.read(cx).iter().filter(disposable).map(Seg::range).collect();
+        ranges.into_iter().try_for_each(|range| self.unmap(cx, range))
+    }
+}

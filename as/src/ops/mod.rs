@@ -1,0 +1,193 @@
+//! What can be done to an address space, a verb a file, and the walk that all of them share.
+//!
+//! # The difficulty
+//!
+//! Drivers may fail in ways that are nobody's error: a frame is missing, pages are pinned, the segment list must be held as
+//! writer, a file system saw a lock inversion. None of that may be waited for with the lock held, and all of it must lead to the
+//! same operation being done, whole, once.
+//!
+//! # The rule
+//!
+//! ```text
+//!   pass: lock ─▶ piece, piece, piece ... ─▶ unlock        one walk; a driver's error ends it
+//!     │
+//!     ├─ done, or an error that is the caller's ─▶ returned
+//!     ├─ Retry      ─▶ again, as writer
+//!     ├─ NoMemory   ─▶ wait for memory (no lock held), again; given up when nothing can be reclaimed
+//!     ├─ EDEADLK    ─▶ one tick, again
+//!     └─ Pinned     ─▶ as writer; then callbacks or a wait for the pins, again; or the caller's error, by operation
+//! ```
+//!
+//! A pass starts from the first address every time: what an earlier one did is a hole by then (unmap), or done twice to the same effect
+//! (protect, advise), or was undone (lock, soft lock).
+//!
+//! Sources: illumos.md 3.5-3.9.
+
+mod advise;
+mod dup;
+mod fault;
+mod free;
+mod gap;
+mod incore;
+mod lock;
+mod map;
+mod page_lock;
+mod protect;
+mod query;
+mod sync;
+mod unmap;
+
+pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
+pub use lock::LockAll;
+pub use page_lock::PinnedPages;
+
+use crate::addr_space::AddrSpace;
+use crate::callback::Events;
+use crate::error::{AsError, SegError};
+use crate::fault::FaultError;
+use crate::seg::SegCx;
+use crate::segs::{Hole, Seg, Segs};
+use page_db::{Cx, PageError, VirtAddr, VirtRange, VnodeError, errno};
+
+/// How often in a row an operation may be told that memory is free and still find none, before it gives up.
+/// Others may take the memory between the two, so once proves nothing; for ever would be a hang where a driver errs.
+const MEMORY_TRIES: u32 = 64;
+
+/// Frames an operation may want besides its pages: one table for each level, twice for a range over a border.
+const TABLES: u64 = 8;
+
+/// Why a pass ended early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// No segment at this address.
+    Hole(VirtAddr),
+    /// The driver of the segment `seg` failed.
+    Seg { error: SegError, seg: VirtRange },
+    /// The address space itself refused.
+    Space(AsError),
+}
+
+impl From<Hole> for Stop {
+    fn from(hole: Hole) -> Self {
+        Self::Hole(hole.addr)
+    }
+}
+
+/// What to do when a driver says that pages are pinned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OnPinned {
+    /// It is the caller's error.
+    Return,
+    /// As writer first; then it is the caller's error.
+    ReturnAsWriter,
+    /// As writer first; then run a callback for this event, or wait until pins are released.
+    Wait(Events),
+}
+
+/// The waits between two passes of one operation.
+#[derive(Debug)]
+pub(crate) struct Redo<'a> {
+    space: &'a AddrSpace,
+    cx: &'a Cx,
+    /// Frames to ask for next, doubled each time up to `most`: a long range needs many at once, but seldom all.
+    ask: u64,
+    most: u64,
+    tries: u32,
+    /// Whether the next pass holds the lock as writer.
+    pub(crate) writer: bool,
+}
+
+impl<'a> Redo<'a> {
+    /// For an operation that needs at most `pages` frames at once, tables aside.
+    pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
+        let most = pages.saturating_add(TABLES);
+        Self { space, cx, ask: 2, most, tries: 0, writer: false }
+    }
+    /// Waits until there is memory. The caller holds no lock of this address space.
+    pub(crate) fn wait_for_memory(&mut self) -> Result<(), PageError> {
+        self.tries += 1;
+        if self.tries > MEMORY_TRIES {
+            let freemem = self.space.db.freemem();
+            return Err(PageError::NoMemory { wanted: self.ask, freemem });
+        }
+        self.space.db.wait_for_memory(self.cx, self.ask)?;
+        self.ask = self.ask.saturating_mul(2).min(self.most);
+        Ok(())
+    }
+    /// Lets a tick pass, after a lock inversion.
+    pub(crate) fn tick(&self) {
+        self.cx.blocking(|| self.space.db.clock().tick());
+    }
+    /// Decides about a driver's error: `Ok` says start over.
+    pub(crate) fn after(&mut self, error: SegError) -> Result<(), AsError> {
+        match error {
+            SegError::Retry { .. } => self.writer = true,
+            SegError::Fault(FaultError::Retry { .. }) => {}
+            SegError::NoMemory { .. }
+            | SegError::Vnode(VnodeError::NoMemory { .. })
+            | SegError::Fault(FaultError::NoMemory { .. }) => {
+                self.wait_for_memory().map_err(AsError::NoMemory)?;
+            }
+            SegError::Vnode(VnodeError::Deadlock { .. })
+            | SegError::Fault(FaultError::Object { errno: errno::EDEADLK, .. }) => self.tick(),
+            error => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+impl AddrSpace {
+    /// Runs `pass` under the lock until it is done or has failed for good; see the module's theory.
+    pub(crate) fn redo(
+        &self,
+        cx: &Cx,
+        pages: u64,
+        pinned: OnPinned,
+        mut pass: impl FnMut(&Segs, bool) -> Result<(), Stop>,
+    ) -> Result<(), AsError> {
+        let mut redo = Redo::new(self, cx, pages);
+        loop {
+            let epoch = self.state.pin_epoch();
+            let writer = redo.writer;
+            let done = if writer {
+                pass(&self.lock.write(cx), true)
+            } else {
+                pass(&self.lock.read(cx), false)
+            };
+            // held: nothing
+            let (error, seg) = match done {
+                Ok(()) => return Ok(()),
+                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
+                Err(Stop::Space(error)) => return Err(error),
+                Err(Stop::Seg { error, seg }) => (error, seg),
+            };
+            match (error, pinned) {
+                (SegError::Pinned { .. }, OnPinned::ReturnAsWriter | OnPinned::Wait(_))
+                    if !writer =>
+                {
+                    redo.writer = true;
+                }
+                (SegError::Pinned { .. }, OnPinned::Wait(event)) => {
+                    self.wait_for_pins(cx, event, seg, epoch);
+                }
+                _ => redo.after(error)?,
+            }
+        }
+    }
+    /// Calls `f` for each piece of `range`.
+    pub(crate) fn walk(
+        &self,
+        cx: &Cx,
+        segs: &Segs,
+        range: VirtRange,
+        writer: bool,
+        mut f: impl FnMut(&SegCx<'_>, &Seg, VirtRange) -> Result<(), SegError>,
+    ) -> Result<(), Stop> {
+        for piece in segs.pieces(cx, range) {
+            let (seg, piece) = piece?;
+            f(&self.scx(cx, seg.range(), writer), seg, piece)
+                .map_err(|error| Stop::Seg { error, seg: seg.range() })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Pinning pages for i/o.
+//!
+//! The fast way asks each driver for its pages. If one has none to offer, what was pinned is given up again and the whole range is locked by
+//! a soft-lock fault, which every driver can do; then nobody knows the pages, only that they stay.
+//!
+//! Sources: illumos.md 3.10.
+
+use crate::addr_space::AddrSpace;
+use crate::error::AsError;
+use crate::fault::{FaultError, FaultKind};
+use crate::seg::PageList;
+use crate::segs::Segs;
+use alloc::vec::Vec;
+use page_db::{Access, Cx, PageId, VirtRange, errno};
+
+/// Pages pinned by [`AddrSpace::lock_pages`]; given back to [`AddrSpace::unlock_pages`] of the same address space.
+#[must_use = "pinned pages stay pinned until they are given back"]
+#[derive(Debug)]
+pub struct PinnedPages {
+    range: VirtRange,
+    access: Access,
+    /// Each segment's own list, in order of address; `None` when the range is soft-locked.
+    lists: Option<Vec<(VirtRange, PageList)>>,
+}
+
+impl PinnedPages {
+    /// The range.
+    pub fn range(&self) -> VirtRange {
+        self.range
+    }
+    /// What the pages were pinned for.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+    /// The pages in order of address (the shadow list); `None` when they are known only to the translations.
+    #[doc(alias = "shadow list")]
+    pub fn pages(&self) -> Option<impl Iterator<Item = PageId> + '_> {
+        let lists = self.lists.as_ref()?;
+        Some(lists.iter().flat_map(|(_, list)| list.pages.iter().copied()))
+    }
+}
+
+impl AddrSpace {
+    /// Pins the pages of `range` for i/o that reads or writes memory, as `access` says.
+    ///
+    /// # Errors
+    /// [`FaultError::NoMap`] at a hole (`EFAULT`), a driver's error, or that of the soft lock; nothing is pinned.
+    #[doc(alias = "as_pagelock")]
+    pub fn lock_pages(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<PinnedPages, AsError> {
+        self.check_limits(range)?;
+        match self.pin_pass(cx, range, access) {
+            Ok(lists) => Ok(PinnedPages { range, access, lists: Some(lists) }),
+            Err(AsError::Seg(error))
+                if [errno::ENOTSUP, errno::EFAULT].contains(&error.errno()) =>
+            {
+                self.fault(cx, range, FaultKind::SoftLock, access)?;
+                Ok(PinnedPages { range, access, lists: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+    fn pin_pass(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<Vec<(VirtRange, PageList)>, AsError> {
+        let segs = self.lock.read(cx);
+        let mut lists = Vec::new();
+        for piece in segs.pieces(cx, range) {
+            let pinned = match piece {
+                Ok((seg, piece)) => {
+                    let scx = self.scx(cx, seg.range(), false);
+                    let list = seg.ops().lock_pages(&scx, piece, access);
+                    list.map(|list| (piece, list)).map_err(AsError::Seg)
+                }
+                Err(hole) => Err(AsError::Fault(FaultError::NoMap { addr: hole.addr })),
+            };
+            match pinned {
+                Ok(list) => lists.push(list),
+                Err(error) => {
+                    self.unpin(cx, &segs, access, lists);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(lists)
+    }
+    /// Gives back what [`AddrSpace::lock_pages`] pinned.
+    #[doc(alias = "as_pageunlock")]
+    pub fn unlock_pages(&self, cx: &Cx, pinned: PinnedPages) {
+        match pinned.lists {
+            Some(lists) => self.unpin(cx, &self.lock.read(cx), pinned.access, lists),
+            None => {
+                let undone = self.fault(cx, pinned.range, FaultKind::SoftUnlock, pinned.access);
+                debug_assert!(undone.is_ok(), "what was soft-locked is still there: {undone:?}");
+            }
+        }
+    }
+    fn unpin(&self, cx: &Cx, segs: &Segs, access: Access, lists: Vec<(VirtRange, PageList)>) {
+        for (piece, list) in lists {
+            let seg = segs.seg_at(cx, piece.start());
+            debug_assert!(seg.is_some(), "a segment with pinned pages cannot be unmapped");
+            if let Some(seg) = seg {
+                seg.ops().unlock_pages(&self.scx(cx, seg.range(), false), piece, access, list);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Questions about one address, and the list of what holds memory.
+//!
+//! Sources: illumos.md 2.3, 3.9.
+
+use crate::addr_space::AddrSpace;
+use crate::error::AsError;
+use crate::fault::FaultError;
+use crate::seg::{MemId, SegCx, SegDetail, SegKind};
+use crate::segs::Seg;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::{Cx, FileOffset, VirtAddr, VirtRange, Vnode};
+
+impl AddrSpace {
+    fn ask<R>(&self, cx: &Cx, addr: VirtAddr, f: impl FnOnce(&SegCx<'_>, &Seg) -> R) -> Option<R> {
+        let segs = self.lock.read(cx);
+        let seg = segs.seg_at(cx, addr)?;
+        Some(f(&self.scx(cx, seg.range(), false), seg))
+    }
+    /// The range of the segment at `addr`.
+    #[doc(alias = "as_segat")]
+    pub fn range_at(&self, cx: &Cx, addr: VirtAddr) -> Option<VirtRange> {
+        self.ask(cx, addr, |scx, _| scx.seg)
+    }
+    /// Shared or private, and the flags of the mapping at `addr`.
+    #[doc(alias = "SEGOP_GETTYPE")]
+    pub fn kind_at(&self, cx: &Cx, addr: VirtAddr) -> Option<SegKind> {
+        self.ask(cx, addr, |_, seg| seg.ops().kind())
+    }
+    /// The vnode mapped at `addr`; the inner `None` is anonymous memory.
+    #[doc(alias = "SEGOP_GETVP")]
+    pub fn vnode_at(&self, cx: &Cx, addr: VirtAddr) -> Option<Option<Arc<dyn Vnode>>> {
+        self.ask(cx, addr, |scx, seg| seg.ops().vnode(scx, addr))
+    }
+    /// Offset in the object of `addr`.
+    #[doc(alias = "SEGOP_GETOFFSET")]
+    pub fn offset_at(&self, cx: &Cx, addr: VirtAddr) -> Option<FileOffset> {
+        self.ask(cx, addr, |scx, seg| seg.ops().offset(scx, addr))
+    }
+    /// What views show of the segment at `addr`.
+    pub fn detail_at(&self, cx: &Cx, addr: VirtAddr) -> Option<SegDetail> {
+        self.ask(cx, addr, |scx, seg| seg.ops().detail(scx))
+    }
+    /// The object and offset behind `addr`, as two words.
+    ///
+    /// # Errors
+    /// [`FaultError::NoMap`] where nothing is mapped (`EFAULT`), or the driver's.
+    #[doc(alias = "as_getmemid")]
+    pub fn mem_id(&self, cx: &Cx, addr: VirtAddr) -> Result<MemId, AsError> {
+        match self.ask(cx, addr, |scx, seg| seg.ops().mem_id(scx, addr)) {
+            Some(id) => Ok(id?),
+            None => Err(FaultError::NoMap { addr }.into()),
+        }
+    }
+    /// The ranges that hold memory, in order of address, as they are now.
+    #[doc(alias = "as_memory")]
+    pub fn memory(&self, cx: &Cx) -> impl Iterator<Item = VirtRange> {
+        let segs = self.lock.read(cx);
+        let memory = |seg: &Seg| seg.ops().memory(&self.scx(cx, seg.range(), false));
+        segs.iter().filter_map(memory).collect::<Vec<_>>().into_iter()
+    }
+}

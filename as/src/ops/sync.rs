@@ -1,0 +1,29 @@
+//! Writing back, and pushing out.
+//!
+//! Sources: illumos.md 3.8, 3.2.
+
+use super::OnPinned;
+use crate::addr_space::AddrSpace;
+use crate::error::AsError;
+use crate::seg::SyncFlags;
+use page_db::{Cx, VirtRange};
+
+impl AddrSpace {
+    /// Writes the dirty pages of `range` to where they belong.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, or the first driver's error; what lies below has been written.
+    #[doc(alias("MC_SYNC", "msync"))]
+    pub fn sync(&self, cx: &Cx, range: VirtRange, flags: SyncFlags) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+            self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().sync(scx, piece, flags))
+        })
+    }
+    /// Lets every driver push pages that nobody maps; returns the bytes freed.
+    #[doc(alias = "as_swapout")]
+    pub fn swapout(&self, cx: &Cx) -> u64 {
+        let segs = self.lock.read(cx);
+        segs.iter().map(|seg| seg.ops().swapout(&self.scx(cx, seg.range(), false))).sum()
+    }
+}
