@@ -22,7 +22,7 @@ pub struct Divergence {
     /// What it says.
     pub statement: String,
     /// What differs.
-    pub what: Difference,
+    pub what: Box<Difference>,
 }
 
 /// What differs.
@@ -155,7 +155,7 @@ impl<L: World, R: World> Lockstep<L, R> {
     }
 
     fn divergence(&self, statement: String, what: Difference) -> Divergence {
-        Divergence { step: self.steps, statement, what }
+        Divergence { step: self.steps, statement, what: Box::new(what) }
     }
 
     fn try_step(&mut self, statement: &Statement) -> Result<Option<Outcome>, Difference> {

@@ -364,3 +364,38 @@ fn two_models_stay_in_step_and_a_broken_one_is_found_and_minimised() {
     let short: Vec<String> = short.iter().map(|s| s.operation.to_string()).collect();
     assert_eq!(short, ["map 0 0 8 rw priv fixed anon", "write 0 3 1 5"]);
 }
+
+#[test]
+fn no_text_makes_parser_or_completion_panic() {
+    let mut lot = Lot::new(5);
+    let bits = [
+        "0", "$p", "@max", "b:", "+", "\"", "\\", ";", "#", " ", "0x", "9", "k", "é", "=", ":",
+        "\t",
+    ];
+    for (before, line) in samples() {
+        let parser = parser(before);
+        for column in 0..line.len() + 3 {
+            parser.complete(line, column);
+        }
+        for _ in 0..200 {
+            let mut chars: Vec<char> = line.chars().collect();
+            for _ in 0..lot.between(1, 4) {
+                let at = lot.below(chars.len() as u64 + 1) as usize;
+                let end = (at + lot.below(4) as usize).min(chars.len());
+                chars.splice(at..end, lot.pick(&bits).chars());
+            }
+            let text: String = chars.into_iter().collect();
+            if let Ok(statements) = parser.clone().feed(&text, 1) {
+                for s in statements {
+                    let printed = s.operation.to_string();
+                    let again = parse_one(before, &printed);
+                    // A name may have been made by an earlier statement of the same line.
+                    if let Ok(again) = again {
+                        assert_eq!(again, s.operation, "{text}");
+                    }
+                }
+            }
+            parser.complete(&text, lot.below(text.len() as u64 + 2) as usize);
+        }
+    }
+}
