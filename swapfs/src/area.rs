@@ -1,0 +1,226 @@
+//! One swap area: a range of pages on a device, and which of them are taken.
+//!
+//! Slots are handed out next-fit: the search goes on where the last one ended and comes back to a freed slot only after a
+//! turn through the area. So the pages of one scan, and of the next, lie one behind the other, as in a log. A run as long as asked for is
+//! preferred; when none is left anywhere, the first free slots do.
+//!
+//! - G1: a bit is set from allocation until the slot is freed; a bad slot keeps its bit until the area goes.
+//! - G2: `free` counts the clear bits.
+
+use crate::device::SwapDevice;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::sync::Mutex;
+use page_db::{Cx, Rank};
+
+/// Names a swap area: in order of adding, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct AreaId(pub u32);
+
+impl AreaId {
+    /// The last one; a number's word has 24 bits for it.
+    pub const MAX: Self = Self((1 << 24) - 1);
+}
+
+impl fmt::Display for AreaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One page of a swap area.
+#[doc(alias("an_pvp", "an_poff"))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct PhysSlot {
+    /// Which area.
+    pub area: AreaId,
+    /// Which page of it, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for PhysSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.area, self.index)
+    }
+}
+
+/// Which slots are taken.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    words: Vec<u64>,
+    len: u32,
+    free: u32,
+    bad: u32,
+    /// Where the next search starts.
+    hint: u32,
+    /// Runs of this length are known not to exist since the last free.
+    no_run: u32,
+    /// Somebody empties the area; nothing is allocated from it (`ST_INDEL`, `ST_DOINGDEL`). The number tells removals apart.
+    pub(crate) removal: Option<u64>,
+}
+
+impl Slots {
+    /// `len` free slots, or `None` when the heap refuses.
+    pub(crate) fn new(len: u32) -> Option<Self> {
+        let n = len.div_ceil(64) as usize;
+        let mut words = Vec::new();
+        words.try_reserve_exact(n).ok()?;
+        words.resize(n, 0);
+        Some(Self { words, len, free: len, bad: 0, hint: 0, no_run: u32::MAX, removal: None })
+    }
+    pub(crate) fn free_count(&self) -> u32 {
+        self.free
+    }
+    pub(crate) fn bad_count(&self) -> u32 {
+        self.bad
+    }
+    /// Slots that some name owns, or is about to.
+    pub(crate) fn owned(&self) -> u32 {
+        self.len - self.free - self.bad
+    }
+    pub(crate) fn is_taken(&self, i: u32) -> bool {
+        i < self.len && self.words[(i / 64) as usize] >> (i % 64) & 1 == 1
+    }
+    /// Slots with their bit set, counted anew.
+    pub(crate) fn taken(&self) -> u32 {
+        self.words.iter().map(|w| w.count_ones()).sum()
+    }
+    /// The first slot in `[i, end)` whose bit is `taken`, else `end`.
+    fn next(&self, mut i: u32, end: u32, taken: bool) -> u32 {
+        while i < end {
+            let word = self.words[(i / 64) as usize];
+            let ones = (if taken { word } else { !word }) >> (i % 64);
+            if ones != 0 {
+                return (i + ones.trailing_zeros()).min(end);
+            }
+            i = (i / 64 + 1) * 64;
+        }
+        end
+    }
+    /// The first run of `want` free slots that starts in `[from, to)`; without `exact`, the first run of any length up to that.
+    fn scan(&self, from: u32, to: u32, want: u32, exact: bool) -> Option<(u32, u32)> {
+        let mut i = from;
+        loop {
+            i = self.next(i, to, false);
+            if i >= to {
+                return None;
+            }
+            let limit = i.saturating_add(want).min(self.len);
+            let got = self.next(i, limit, true) - i;
+            if got == want || !exact {
+                return Some((i, got));
+            }
+            i += got;
+        }
+    }
+    /// Takes a run of `want` slots (1 or more), or with `exact` unset of fewer. Says where and how many.
+    pub(crate) fn alloc(&mut self, want: u32, exact: bool) -> Option<(u32, u32)> {
+        if self.removal.is_some() || self.free == 0 || want == 0 {
+            return None;
+        }
+        if exact && (self.free < want || want >= self.no_run) {
+            return None;
+        }
+        let found = self
+            .scan(self.hint, self.len, want, exact)
+            .or_else(|| self.scan(0, self.hint, want, exact));
+        let Some((first, count)) = found else {
+            self.no_run = self.no_run.min(want);
+            return None;
+        };
+        for i in first..first + count {
+            self.words[(i / 64) as usize] |= 1 << (i % 64);
+        }
+        self.free -= count;
+        self.hint = if first + count == self.len { 0 } else { first + count };
+        Some((first, count))
+    }
+    /// Gives one slot back.
+    pub(crate) fn free(&mut self, i: u32) {
+        debug_assert!(self.is_taken(i), "W2: a slot is freed once");
+        if self.is_taken(i) {
+            self.words[(i / 64) as usize] &= !(1 << (i % 64));
+            self.free += 1;
+            self.no_run = u32::MAX;
+        }
+    }
+    /// Keeps a slot out of use for good (G1).
+    pub(crate) fn mark_bad(&mut self, i: u32) {
+        debug_assert!(self.is_taken(i), "W2: only an owned slot goes bad");
+        self.bad += 1;
+    }
+    /// Flips a bit behind everybody's back, for tests of verify.
+    pub(crate) fn plant(&mut self, i: u32) {
+        if i < self.len {
+            self.words[(i / 64) as usize] ^= 1 << (i % 64);
+        }
+    }
+}
+
+/// A swap area.
+#[doc(alias = "swapinfo")]
+#[derive(Debug)]
+pub struct SwapArea {
+    id: AreaId,
+    device: Arc<dyn SwapDevice>,
+    name: String,
+    start: u64,
+    pages: u32,
+    priority: i16,
+    pub(crate) slots: Mutex<Slots>,
+}
+
+impl SwapArea {
+    pub(crate) fn new(
+        id: AreaId,
+        device: Arc<dyn SwapDevice>,
+        start: u64,
+        priority: i16,
+        slots: Slots,
+    ) -> Self {
+        let name = device.name();
+        let pages = slots.len;
+        let slots = Mutex::new(Rank::SwapArea, slots);
+        Self { id, device, name, start, pages, priority, slots }
+    }
+    /// The area's id.
+    pub fn id(&self) -> AreaId {
+        self.id
+    }
+    /// Where its bytes go.
+    pub fn device(&self) -> &dyn SwapDevice {
+        &*self.device
+    }
+    /// The device's name.
+    #[doc(alias = "si_pname")]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Its first page on the device.
+    #[doc(alias = "si_soff")]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+    /// Its size in pages.
+    #[doc(alias = "si_npgs")]
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+    /// Areas of higher priority fill first.
+    pub fn priority(&self) -> i16 {
+        self.priority
+    }
+    /// Gives a slot back.
+    #[doc(alias = "swap_phys_free")]
+    pub(crate) fn free(&self, cx: &Cx, index: u32) {
+        self.slots.lock(cx).free(index);
+    }
+    /// Whether the area shares a page with `[start, start + pages)` of the medium `name`.
+    pub(crate) fn overlaps(&self, name: &str, start: u64, pages: u64) -> bool {
+        self.name == name
+            && start < self.start + u64::from(self.pages)
+            && self.start < start.saturating_add(pages)
+    }
+}

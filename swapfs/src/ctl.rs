@@ -1,0 +1,181 @@
+//! Areas come and go.
+//!
+//! ```text
+//!   add      publish the area ─▶ ani_max grows ─▶ promises move from memory to the new disk
+//!   remove   shut the area ─▶ ani_max shrinks, its promises move to memory ─▶ bring back every page stored there ─▶ unpublish
+//!                    └──────── anything fails, or an add of the same range calls it off: all of this undone
+//! ```
+//!
+//! Nothing is held while pages are brought back. Anons may be freed meanwhile, and pushes that took their slots before the area was
+//! shut come to an end; the walk is repeated until no slot of the area is owned. Slots gone bad stay behind.
+//!
+//! Sources: illumos.md 6.5; uvm.md 6.5.
+
+use crate::area::{AreaId, Slots, SwapArea};
+use crate::device::SwapDevice;
+use crate::dump::AreaInfo;
+use crate::error::SwapError;
+use crate::fs::SwapFs;
+use crate::name::{AnonNumber, Place};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::selock::LockedPage as _;
+use page_db::sync::atomic::Ordering;
+use page_db::{Cx, RefMod, VnodeError};
+
+impl SwapFs {
+    /// Adds pages `start_page..start_page + pages` of a device. Areas of higher priority fill first. Exactly the range of an area that is
+    /// being removed calls the removal off and answers that area's id.
+    ///
+    /// No page is skipped for a disk label: whoever has one says so by `start_page`.
+    ///
+    /// # Errors
+    /// [`SwapError::EmptyRange`], [`SwapError::OutsideDevice`], [`SwapError::Overlap`], [`SwapError::TooManyAreas`], [`SwapError::NoHeap`];
+    /// nothing has changed.
+    #[doc(alias("swapadd", "SC_ADD"))]
+    pub fn add(
+        &self,
+        cx: &Cx,
+        device: Arc<dyn SwapDevice>,
+        start_page: u64,
+        pages: u64,
+        priority: i16,
+    ) -> Result<AreaId, SwapError> {
+        let (name, size) = (device.name(), device.pages());
+        if pages == 0 {
+            return Err(SwapError::EmptyRange { device: name });
+        }
+        let fits = start_page.checked_add(pages).is_some_and(|end| end <= size);
+        let Some(len) = u32::try_from(pages).ok().filter(|_| fits) else {
+            return Err(SwapError::OutsideDevice { device: name, start: start_page, pages, size });
+        };
+        let slots = Slots::new(len).ok_or(SwapError::NoHeap { what: "a swap area" })?;
+
+        let mut control = self.space().control(cx);
+        let areas = self.space().areas();
+        if let Some(old) = areas.by_id.iter().find(|a| a.overlaps(&name, start_page, pages)) {
+            let same = old.start() == start_page && u64::from(old.pages()) == pages;
+            // The remover finds its mark gone and gives up.
+            if same && old.slots.lock_nested(cx).removal.take().is_some() {
+                self.ledger().grow(self.db().free_mem(), pages);
+                return Ok(old.id());
+            }
+            let area = old.id();
+            return Err(SwapError::Overlap { device: name, start: start_page, pages, area });
+        }
+        let id = AreaId(control.next_id);
+        if id > AreaId::MAX {
+            return Err(SwapError::TooManyAreas);
+        }
+        control.next_id += 1;
+        let area = SwapArea::new(id, device, start_page, priority, slots);
+        self.space().publish(&mut control, areas.with(Arc::new(area)));
+        self.ledger().grow(self.db().free_mem(), pages);
+        Ok(id)
+    }
+
+    /// Removes an area: every page stored in it is brought back into memory and marked modified.
+    ///
+    /// # Errors
+    /// [`SwapError::NoSuchArea`], [`SwapError::BeingRemoved`], [`SwapError::StillNeeded`]; [`SwapError::BringBack`] when a page cannot be read
+    /// or no memory is left, [`SwapError::CalledOff`] when the same range was added meanwhile. The area stays in use then; pages brought
+    /// back so far stay in memory.
+    ///
+    /// # Locks
+    /// None held: pages and memory are waited for.
+    #[doc(alias("swapdel", "SC_REMOVE"))]
+    pub fn remove(&self, cx: &Cx, area: AreaId) -> Result<(), SwapError> {
+        let (area, token) = self.shut(cx, area)?;
+        self.removing.fetch_add(1, Ordering::SeqCst); // before any word is looked at; see `free`
+        let done = self.empty(cx, &area, token);
+        self.removing.fetch_sub(1, Ordering::SeqCst);
+        done.inspect_err(|_| {
+            let _control = self.space().control(cx);
+            let mut slots = area.slots.lock_nested(cx);
+            if slots.removal == Some(token) {
+                slots.removal = None; // else whoever called it off has put the books back
+                self.ledger().grow(self.db().free_mem(), u64::from(area.pages()));
+            }
+        })
+    }
+    /// Stops allocation from the area and takes its pages off the books. The token is this removal's own.
+    fn shut(&self, cx: &Cx, id: AreaId) -> Result<(Arc<SwapArea>, u64), SwapError> {
+        let mut control = self.space().control(cx);
+        let areas = self.space().areas();
+        let area = areas.get(id).ok_or(SwapError::NoSuchArea { area: id })?;
+        let mut slots = area.slots.lock_nested(cx);
+        if slots.removal.is_some() {
+            return Err(SwapError::BeingRemoved { area: id });
+        }
+        let (mem, pages) = (self.db().free_mem(), u64::from(area.pages()));
+        if !self.ledger().shrink(mem, pages) {
+            return Err(SwapError::StillNeeded { area: id, pages, availrmem: mem.availrmem() });
+        }
+        control.removals += 1;
+        slots.removal = Some(control.removals);
+        Ok((Arc::clone(area), control.removals))
+    }
+    fn empty(&self, cx: &Cx, area: &SwapArea, token: u64) -> Result<(), SwapError> {
+        let id = area.id();
+        for spins in 0.. {
+            for (n, place) in self.names().walk(0) {
+                if place.slot().is_some_and(|s| s.area == id) {
+                    if area.slots.lock(cx).removal != Some(token) {
+                        return Err(SwapError::CalledOff { area: id });
+                    }
+                    self.bring_back(cx, n, id)?;
+                }
+            }
+            if self.unpublish(cx, area, token)? {
+                return Ok(());
+            }
+            // Some push has a slot and has not put it in its word yet; it waits for nobody.
+            cx.blocking(|| cx.pause(spins));
+        }
+        unreachable!("the range above has no end")
+    }
+    /// Takes the area off the list if nobody owns a slot of it; says whether it did.
+    fn unpublish(&self, cx: &Cx, area: &SwapArea, token: u64) -> Result<bool, SwapError> {
+        let mut control = self.space().control(cx);
+        let slots = area.slots.lock_nested(cx);
+        if slots.removal != Some(token) {
+            return Err(SwapError::CalledOff { area: area.id() });
+        }
+        if slots.owned() != 0 {
+            return Ok(false);
+        }
+        let rest = self.space().areas().without(area.id());
+        self.space().publish(&mut control, rest);
+        Ok(true)
+    }
+    /// Gets one anon's page into memory and takes its slot in the area.
+    fn bring_back(&self, cx: &Cx, n: AnonNumber, id: AreaId) -> Result<(), SwapError> {
+        let failed = |source| SwapError::BringBack { area: id, source };
+        let in_area = |place: Place| place.slot().filter(|s| s.area == id);
+        while in_area(self.names().place(n)).is_some() {
+            match self.get_page(cx, n, u64::from(n.get())) {
+                Ok(got) => drop(got), // read now: the slot is gone; or resident: taken below
+                Err(VnodeError::NoName { .. }) => return Ok(()),
+                Err(e @ VnodeError::NoMemory { .. }) => {
+                    self.db().wait_for_memory(cx, 1).map_err(|_| failed(e))?;
+                    continue;
+                }
+                Err(e) => return Err(failed(e)),
+            }
+            let Some(page) = self.db().lookup_excl(cx, self.identity(n)) else { continue };
+            let place = self.names().place(n);
+            if let Some(slot) = in_area(place)
+                && self.names().change(n, place, Place::Nowhere)
+            {
+                page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
+                self.space().free(cx, slot);
+            }
+        }
+        Ok(())
+    }
+    /// The areas, by id.
+    #[doc(alias("SC_LIST", "swap_list"))]
+    pub fn list(&self) -> Vec<AreaInfo> {
+        self.space().areas().by_id.iter().map(|a| AreaInfo::of(a)).collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! Where slots are: a trait, a device in memory, and one that fails on request.
+//!
+//! A device is an array of pages. It moves bytes between them and frames through [`PhysMem`], so a driver may use a bounce
+//! buffer or hand the frames to hardware. Every call may take long; swapfs makes it inside [`page_db::Cx::blocking`], holding page
+//! locks and nothing else.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicU64, Ordering};
+use page_db::{PAGE_SIZE, Pfn, PhysMem, Rank, errno};
+
+pub(crate) const PAGE: usize = PAGE_SIZE as usize;
+
+/// What was asked of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceOp {
+    /// Preparing it for use.
+    Open,
+    /// Reading a page.
+    Read,
+    /// Writing pages.
+    Write,
+}
+
+impl fmt::Display for DeviceOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
+/// A device's refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{op} at page {page} failed (errno {errno})")]
+pub struct DeviceError {
+    /// What was asked.
+    pub op: DeviceOp,
+    /// The first page concerned.
+    pub page: u64,
+    /// Why, as illumos numbers it.
+    pub errno: i32,
+}
+
+/// A device that slots can be put on.
+#[doc(alias("VOP_PAGEIO", "si_vp"))]
+pub trait SwapDevice: fmt::Debug + Send + Sync {
+    /// The medium's name: a path, or whatever tells it from others. Two devices of one name are taken to be one medium.
+    fn name(&self) -> String;
+    /// Its size in pages.
+    fn pages(&self) -> u64;
+    /// Fills the frame `to` with a page.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the frame's contents are undefined then.
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError>;
+    /// Writes frames to consecutive pages from `page` on, in one transfer. Frames may be stored to meanwhile; the pages then hold some
+    /// mixture, and will be written again.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the pages' contents are undefined then.
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError>;
+}
+
+const _: Option<&dyn SwapDevice> = None; // used as an object everywhere; stays one
+
+const SHARDS: usize = 16;
+type Shard = Mutex<BTreeMap<u64, Box<[u8]>>>;
+
+/// A device on the heap. Pages never written cost nothing and read as zeros.
+pub struct MemDevice {
+    name: String,
+    pages: u64,
+    shards: [Shard; SHARDS],
+    reads: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl MemDevice {
+    /// A device of `pages` pages.
+    pub fn new(name: impl Into<String>, pages: u64) -> Self {
+        let shards = core::array::from_fn(|_| Mutex::new(Rank::VnodeData, BTreeMap::new()));
+        let (reads, writes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { name: name.into(), pages, shards, reads, writes }
+    }
+    fn shard(&self, page: u64) -> &Shard {
+        &self.shards[(page / SHARDS as u64) as usize % SHARDS]
+    }
+    fn check(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
+        match page.checked_add(count) {
+            Some(end) if end <= self.pages => Ok(()),
+            _ => Err(DeviceError { op, page, errno: errno::ENXIO }),
+        }
+    }
+    /// Transfers so far: reads (of one page each) and writes (of one run each).
+    pub fn transfers(&self) -> (u64, u64) {
+        (self.reads.load(Ordering::Relaxed), self.writes.load(Ordering::Relaxed))
+    }
+    /// Pages that hold bytes.
+    pub fn stored(&self) -> u64 {
+        self.shards.iter().map(|s| s.lock_leaf().len() as u64).sum()
+    }
+}
+
+impl fmt::Debug for MemDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemDevice")
+            .field("name", &self.name)
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SwapDevice for MemDevice {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.check(DeviceOp::Read, page, 1)?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        match self.shard(page).lock_leaf().get(&page) {
+            Some(bytes) => mem.write(to, 0, bytes),
+            None => mem.zero(to),
+        }
+        Ok(())
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.check(DeviceOp::Write, page, frames.len() as u64)?;
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        for (at, pfn) in (page..).zip(frames) {
+            let mut shard = self.shard(at).lock_leaf();
+            let bytes = match shard.get_mut(&at) {
+                Some(b) => b,
+                None => {
+                    let fresh = crate::table::filled::<u8>(PAGE).ok_or(DeviceError {
+                        op: DeviceOp::Write,
+                        page: at,
+                        errno: errno::ENOSPC,
+                    })?;
+                    shard.entry(at).or_insert(fresh)
+                }
+            };
+            mem.read(*pfn, 0, bytes);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct FaultPlan {
+    /// Transfers counted per kind: reads, writes.
+    done: [u64; 2],
+    /// Which of them fail, by kind, counted from 1.
+    fail: [Vec<u64>; 2],
+    /// Pages that fail whatever is done to them.
+    pages: Vec<u64>,
+}
+
+/// Another device, with failures put in on request.
+pub struct FaultyDevice {
+    inner: Arc<dyn SwapDevice>,
+    plan: Mutex<FaultPlan>,
+}
+
+impl FaultyDevice {
+    /// `inner`, failing nothing yet.
+    pub fn new(inner: Arc<dyn SwapDevice>) -> Self {
+        Self { inner, plan: Mutex::new(Rank::VnodeData, FaultPlan::default()) }
+    }
+    /// The `nth` read from now on fails (1 is the next).
+    pub fn fail_read(&self, nth: u64) {
+        let mut p = self.plan.lock_leaf();
+        let at = p.done[0] + nth;
+        p.fail[0].push(at);
+    }
+    /// The `nth` write from now on fails (1 is the next).
+    pub fn fail_write(&self, nth: u64) {
+        let mut p = self.plan.lock_leaf();
+        let at = p.done[1] + nth;
+        p.fail[1].push(at);
+    }
+    /// Every transfer that touches `page` fails until [`FaultyDevice::heal`].
+    pub fn break_page(&self, page: u64) {
+        self.plan.lock_leaf().pages.push(page);
+    }
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        let mut p = self.plan.lock_leaf();
+        p.fail = Default::default();
+        p.pages.clear();
+    }
+    fn judge(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
+        let mut p = self.plan.lock_leaf();
+        let kind = usize::from(op == DeviceOp::Write);
+        p.done[kind] += 1;
+        let now = p.done[kind];
+        let broken = p.pages.iter().any(|b| (page..page.saturating_add(count)).contains(b));
+        if broken || p.fail[kind].contains(&now) {
+            return Err(DeviceError { op, page, errno: errno::EIO });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FaultyDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyDevice").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl SwapDevice for FaultyDevice {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    fn pages(&self) -> u64 {
+        self.inner.pages()
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.judge(DeviceOp::Read, page, 1)?;
+        self.inner.read(page, to, mem)
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.judge(DeviceOp::Write, page, frames.len() as u64)?;
+        self.inner.write(page, frames, mem)
+    }
+}

@@ -1,0 +1,98 @@
+//! A swap device on a host file or block device.
+
+use crate::device::{DeviceError, DeviceOp, PAGE, SwapDevice};
+use alloc::string::String;
+use alloc::vec;
+use page_db::{PAGE_SIZE, Pfn, PhysMem, errno};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::path::Path;
+
+/// Pages of a host file, read and written in place. A page never written reads as zeros, as holes do.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    name: String,
+    pages: u64,
+}
+
+/// The host's number where illumos has the same one, `EIO` where the tables differ.
+fn refused(op: DeviceOp, page: u64, e: &std::io::Error) -> DeviceError {
+    let errno = e.raw_os_error().filter(|n| (1..35).contains(n)).unwrap_or(errno::EIO);
+    DeviceError { op, page, errno }
+}
+
+impl FileDevice {
+    /// Uses an existing file or block device; its size is rounded down to pages.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: `EISDIR` for a directory, `ENOSYS` for what is neither file nor block device, else what the host says (`EROFS`, `EACCES`).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DeviceError> {
+        let path = path.as_ref();
+        let fail = |e: std::io::Error| refused(DeviceOp::Open, 0, &e);
+        let kind = std::fs::metadata(path).map_err(fail)?.file_type();
+        let no = |errno| Err(DeviceError { op: DeviceOp::Open, page: 0, errno });
+        if kind.is_dir() {
+            return no(errno::EISDIR);
+        }
+        if !kind.is_file() && !kind.is_block_device() {
+            return no(errno::ENOSYS);
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(fail)?;
+        let bytes = (&file).seek(SeekFrom::End(0)).map_err(fail)?;
+        Ok(Self { file, name: path.to_string_lossy().into_owned(), pages: bytes / PAGE_SIZE })
+    }
+    /// Makes a file of `pages` pages (a hole until written), or resizes an existing one, and uses it.
+    ///
+    /// # Errors
+    /// [`DeviceError`], as [`FileDevice::open`]; `EFBIG` for a size the host cannot have.
+    pub fn create(path: impl AsRef<Path>, pages: u64) -> Result<Self, DeviceError> {
+        let path = path.as_ref();
+        let fail = |e: std::io::Error| refused(DeviceOp::Open, 0, &e);
+        let too_big = DeviceError { op: DeviceOp::Open, page: 0, errno: errno::EFBIG };
+        let bytes = pages.checked_mul(PAGE_SIZE).ok_or(too_big)?;
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .and_then(|f| f.set_len(bytes))
+            .map_err(fail)?;
+        Self::open(path)
+    }
+    fn check(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
+        match page.checked_add(count) {
+            Some(end) if end <= self.pages => Ok(()),
+            _ => Err(DeviceError { op, page, errno: errno::ENXIO }),
+        }
+    }
+}
+
+impl SwapDevice for FileDevice {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.check(DeviceOp::Read, page, 1)?;
+        let mut bounce = vec![0u8; PAGE];
+        self.file
+            .read_exact_at(&mut bounce, page * PAGE_SIZE)
+            .map_err(|e| refused(DeviceOp::Read, page, &e))?;
+        mem.write(to, 0, &bounce);
+        Ok(())
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.check(DeviceOp::Write, page, frames.len() as u64)?;
+        let mut bounce = vec![0u8; PAGE * frames.len()];
+        for (bytes, pfn) in bounce.chunks_exact_mut(PAGE).zip(frames) {
+            mem.read(*pfn, 0, bytes);
+        }
+        self.file
+            .write_all_at(&bounce, page * PAGE_SIZE)
+            .map_err(|e| refused(DeviceOp::Write, page, &e))
+    }
+}

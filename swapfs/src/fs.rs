@@ -1,0 +1,206 @@
+//! The file system of pages without a file: numbers, places, areas and promises under one roof.
+
+use crate::area::PhysSlot;
+use crate::error::SwapError;
+use crate::name::{AnonNumber, Names, Place};
+use crate::reserve::{Ledger, minfree_for, reserve_for};
+use crate::space::Space;
+use crate::vnode::SwapVnode;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::{Cx, Identity, PageDb, Rank, VnodeId, VnodeKind};
+
+/// How to build a [`SwapFs`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SwapConfig {
+    /// Processors: sizes the per-CPU arrays.
+    pub cpus: u16,
+    /// `swapfs_minfree` in pages, or the rule of [`minfree_for`].
+    pub minfree: Option<u64>,
+    /// `swapfs_reserve` in pages, or the rule of [`reserve_for`].
+    pub reserve: Option<u64>,
+    /// Anon numbers at most.
+    pub max_names: u32,
+    /// Pages taken from one area before the next of its priority has its turn (`swap_maxcontig`).
+    pub max_contig: u32,
+    /// Pages that go out in one transfer at most (`klustsize`).
+    pub cluster: u32,
+}
+
+impl Default for SwapConfig {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            minfree: None,
+            reserve: None,
+            max_names: u32::MAX - 1,
+            max_contig: 256,
+            cluster: 16,
+        }
+    }
+}
+
+/// Swap; see the crate's theory.
+pub struct SwapFs {
+    me: Weak<Self>,
+    db: Arc<PageDb>,
+    names: Names,
+    space: Space,
+    ledger: Ledger,
+    /// Pushes held back until a cluster is full.
+    pub(crate) pushes: Mutex<Vec<AnonNumber>>,
+    /// Removals under way: they may make pages of names they hold no reference on.
+    pub(crate) removing: AtomicU32,
+    /// Where the search for slots of resident pages goes on.
+    pub(crate) sweep_at: AtomicU32,
+    pub(crate) cluster: usize,
+}
+
+impl fmt::Debug for SwapFs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwapFs")
+            .field("names", &self.names)
+            .field("books", &self.info())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SwapFs {
+    /// Swap for the machine of `db`, without an area yet: promises are backed by memory until one is added.
+    ///
+    /// # Errors
+    /// [`SwapError::NoHeap`].
+    pub fn new(cx: &Cx, db: &Arc<PageDb>, config: SwapConfig) -> Result<Arc<Self>, SwapError> {
+        let total = db.free_mem().total();
+        let ledger = Ledger::new(
+            config.minfree.unwrap_or_else(|| minfree_for(total)),
+            config.reserve.unwrap_or_else(|| reserve_for(total)),
+        );
+        let fs = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            db: Arc::clone(db),
+            names: Names::new(config.cpus, config.max_names),
+            space: Space::new(config.max_contig),
+            ledger,
+            pushes: Mutex::new(Rank::SwapNames, Vec::new()),
+            removing: AtomicU32::new(0),
+            sweep_at: AtomicU32::new(0),
+            cluster: config.cluster.max(1) as usize,
+        });
+        fs.names.first_vnode(cx, |i| fs.make_vnode(cx, i))?;
+        Ok(fs)
+    }
+    fn make_vnode(&self, cx: &Cx, index: u32) -> Result<Arc<SwapVnode>, SwapError> {
+        let table = self.db.vnodes();
+        let id = table
+            .register(cx, VnodeKind::Swap)
+            .map_err(|_| SwapError::NoHeap { what: "a swap vnode" })?;
+        let vnode = Arc::new(SwapVnode::new(Weak::clone(&self.me), id, index));
+        let object: Weak<SwapVnode> = Arc::downgrade(&vnode);
+        table.attach(id, object);
+        Ok(vnode)
+    }
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+    /// The page database.
+    pub fn db(&self) -> &Arc<PageDb> {
+        &self.db
+    }
+
+    /// Hands out a name. It has no page and no slot; its bytes read as zeros. The caller holds a reservation for it.
+    ///
+    /// # Errors
+    /// [`SwapError::NoNames`], [`SwapError::NoHeap`].
+    #[doc(alias("anon_alloc", "swap_alloc"))]
+    pub fn alloc(&self, cx: &Cx) -> Result<AnonNumber, SwapError> {
+        self.names.alloc(cx, |index| self.make_vnode(cx, index))
+    }
+    /// Ends a name: its slot, then its number. The caller has destroyed the page, or there is none, and nobody refers to the anon.
+    ///
+    /// # Locks
+    /// No page lock held.
+    pub fn free(&self, cx: &Cx, n: AnonNumber) {
+        let was = self.names.kill(n);
+        debug_assert!(was != Place::Dead, "W4: an anon is freed once");
+        if was == Place::Dead {
+            return;
+        }
+        if let Place::At(slot) = was {
+            self.space.free(cx, slot);
+        }
+        // A removal may be reading this name's slot right now. It looks at the word again when it has read; but until it
+        // has destroyed its page the number must not be used again. (It announced itself before it looked first: one of us sees the other.)
+        if self.removing.load(Ordering::SeqCst) != 0
+            && let Some(page) = self.db.lookup_excl(cx, self.identity(n))
+        {
+            self.db.destroy(cx, page);
+        }
+        self.names.free(cx, n);
+    }
+    /// The name of an anon's page: arithmetic, and the vnode's number. A number never handed out gets a name that no page has.
+    #[doc(alias("swap_xlate", "an_vp", "an_off"))]
+    #[inline]
+    pub fn identity(&self, n: AnonNumber) -> Identity {
+        self.names.identity(n)
+    }
+    /// The anon whose page is named `id`, live or not; `None` when that is no swap name.
+    #[doc(alias = "swap_anon")]
+    pub fn number_of(&self, id: Identity) -> Option<AnonNumber> {
+        self.names.number_of(id)
+    }
+    /// Whether the number is handed out.
+    pub fn is_live(&self, n: AnonNumber) -> bool {
+        self.names.place(n) != Place::Dead
+    }
+    /// Numbers handed out; exact when nothing runs.
+    pub fn live(&self) -> u64 {
+        self.names.live()
+    }
+    /// The largest number ever handed out, 0 before the first. With several CPUs some smaller numbers may never have been.
+    pub fn high(&self) -> u32 {
+        self.names.high()
+    }
+    /// The live numbers, ascending.
+    pub fn live_numbers(&self) -> impl Iterator<Item = AnonNumber> + '_ {
+        self.names.walk(0).map(|(n, _)| n)
+    }
+    /// Where the anon's bytes are when its page is not in memory. A hint unless the page is locked.
+    pub fn place(&self, n: AnonNumber) -> Place {
+        self.names.place(n)
+    }
+    /// The anon's slot, if it has one. A hint unless the page is locked.
+    #[doc(alias = "swap_getphysname")]
+    pub fn slot(&self, _cx: &Cx, n: AnonNumber) -> Option<PhysSlot> {
+        self.names.place(n).slot()
+    }
+    /// The swap vnodes made so far, in order of making.
+    #[doc(alias = "swapfs_getvp")]
+    pub fn vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
+        (0..self.names.vnodes_made()).filter_map(|i| Some(self.names.vnode(i)?.object.number()))
+    }
+    /// Gives up the slot of an anon whose page is in memory; says whether there was one. The caller holds the page's lock (either way) and
+    /// marks the page modified if so (W3). A page on its way out keeps its slot: the answer is `false`.
+    #[doc(alias("anon_swap_free", "swap_phys_free"))]
+    pub fn free_slot(&self, cx: &Cx, n: AnonNumber) -> bool {
+        let Place::At(slot) = self.names.place(n) else { return false };
+        let page = self.db.exists(cx, self.identity(n));
+        if page.is_some_and(|p| self.db.is_io_locked(p)) {
+            return false; // W1: the push that holds the i/o lock owns the word
+        }
+        let ours = self.names.change(n, Place::At(slot), Place::Nowhere);
+        if ours {
+            self.space.free(cx, slot);
+        }
+        ours
+    }
+}

@@ -1,0 +1,86 @@
+//! Names and places for pages that have no file.
+//!
+//! # Three things that used to be one
+//!
+//! "Swap" is a word for three different things, and each comes to be at its own time:
+//!
+//! ```text
+//!                what it is                          comes to be            goes
+//!   reservation  a promise of one page of store      at map and fork        at unmap          reserve.rs
+//!   name         a number, hence (vnode, offset)     at first touch         with its anon     name.rs
+//!   slot         a page on a swap device             when the page is       when it is read   area.rs
+//!                                                    pushed, and not before back, or freed
+//! ```
+//!
+//! An anon *is* its number. The name of its page is computed from the number and never changes; the page is resident when the
+//! page hash finds that name. So the page layer treats anonymous pages like any others, and swapfs is the file system they
+//! belong to: its vnodes have no bytes of their own, only, for each name, a word that says where the bytes went.
+//!
+//! ```text
+//!                page hash: hit             page hash: miss
+//!   no slot      resident, never stored     never touched, or freed clean: reads as zeros
+//!   slot         resident and stored        stored: the next fault reads it
+//!   bad          (rewritten since)          lost by a read error: EIO, without asking the device again
+//! ```
+//!
+//! # The life of a slot
+//!
+//! A push always takes a *new* slot and gives the old one back, which lets pages of different owners, pushed at one time,
+//! lie side by side and go out in one transfer ([`push`]). A page read back gives its slot up at once and is marked
+//! modified: it owns no space, and its next push writes it again. (UVM keeps the slot, so that an unmodified page can be
+//! evicted again for nothing; illumos does not, and here illumos is followed: with strict reservation a slot that nobody
+//! needs is better free.) A page that was pushed and found again before its frame was taken is resident, clean *and* stored.
+//!
+//! # Invariants
+//!
+//! - W1: a name's word changes only under its page's lock: exclusive, or shared with the i/o lock held. The one exception is
+//!   [`SwapFs::free`], when there is no page any more.
+//! - W2: a slot belongs to one name at most; allocated slots = names with a slot + bad slots (uvm.md I9), when quiet.
+//! - W3: a clean page without a slot holds zeros that nobody wrote. Whoever takes a slot from a page in memory marks it modified.
+//! - W4: a dead name has no page, no slot and is nowhere but among the free numbers.
+//! - W5: reservations add up: what is promised from disk fits the disks, what is promised from memory is charged to availrmem.
+//!
+//! # Reading order
+//!
+//! [`name`] for numbers, [`reserve`] for promises, [`area`] for slots, then [`page_in`] and [`push`] for what moves between
+//! them, [`ctl`] for areas that come and go.
+//!
+//! Sources: [SI §9.8, §11]; illumos.md 5.2, 6; uvm.md 2.6, 6.2, 6.5.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod area;
+pub mod ctl;
+pub mod device;
+pub mod dump;
+pub mod error;
+#[cfg(all(feature = "std", unix))]
+pub mod file;
+pub mod fs;
+pub mod name;
+pub mod page_in;
+pub mod push;
+pub mod reserve;
+mod space;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+pub mod vnode;
+
+pub use area::{AreaId, PhysSlot, SwapArea};
+pub use device::{DeviceError, DeviceOp, FaultyDevice, MemDevice, SwapDevice};
+pub use dump::{AreaInfo, SwapInfo, SwapSummary};
+pub use error::SwapError;
+#[cfg(all(feature = "std", unix))]
+pub use file::FileDevice;
+pub use fs::{SwapConfig, SwapFs};
+pub use name::{AnonNumber, Place};
+pub use reserve::{AnonInfo, Reservation};
+pub use verify::{Plant, SwapCensus, SwapDamage};
+pub use vnode::SwapVnode;

@@ -1,0 +1,378 @@
+//! Numbers of anons, the names computed from them, and the word kept for each.
+//!
+//! ```text
+//!   number   31          10 9         0
+//!            [ vnode index ][ page    ]      identity = (vnode number of index, page * PAGESIZE)
+//! ```
+//!
+//! The high bits choose one of many vnodes of 1024 pages each, made as they are needed. A CPU that runs out of numbers takes a whole
+//! vnode for itself, so two CPUs that touch new memory at the same time put their pages on different vnode lists and set
+//! different words. Within a CPU numbers ascend, and a freed number is the next one used.
+//!
+//! ```text
+//!   alloc   the CPU's free numbers, last freed first ─▶ the depot's, if it has any ─▶ the CPU's fresh run ─▶ a new vnode ─▶ another CPU's
+//!   free    the CPU's free numbers; above 64 the oldest 32 go to the depot
+//! ```
+//!
+//! - Q1: 0 is no number.
+//! - Q2: a number is in exactly one place: live, on one CPU's stack, in one CPU's fresh run, in the depot, or not yet made.
+//! - Q3: on one CPU the order is that of one stack; runs repeat exactly.
+//!
+//! The word of a number says whether it lives and where its page is stored ([`Place`]), so "install this slot if the anon still lives"
+//! is one compare-and-swap (W1). The road not taken is illumos's: the name is the structure's *address*, which needs no
+//! allocator, and prints differently on every run.
+
+use crate::area::{AreaId, PhysSlot};
+use crate::error::SwapError;
+use crate::table::{Table, filled};
+use crate::vnode::SwapVnode;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU32;
+use core::ops::Range;
+use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use page_db::sync::{Mutex, Once, PerCpu};
+use page_db::{Cx, FileOffset, Identity, Rank, VnodeId};
+
+/// log2 of the pages of one swap vnode.
+pub const VNODE_SHIFT: u32 = 10;
+/// Pages of one swap vnode.
+pub const VNODE_PAGES: u32 = 1 << VNODE_SHIFT;
+/// Free numbers a CPU keeps at most; half of them move at a time.
+const STACK: usize = 64;
+
+/// One anon's number; never 0.
+#[doc(alias = "anon")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct AnonNumber(NonZeroU32);
+
+impl AnonNumber {
+    /// The number itself.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+    /// The anon a non-zero number stands for; `None` for 0.
+    pub const fn from_raw(n: u32) -> Option<Self> {
+        match NonZeroU32::new(n) {
+            Some(n) => Some(Self(n)),
+            None => None,
+        }
+    }
+    /// Which swap vnode the page belongs to (an index, not the vnode's number).
+    pub const fn vnode_index(self) -> u32 {
+        self.get() >> VNODE_SHIFT
+    }
+    /// Where in that vnode, in bytes.
+    pub const fn offset(self) -> FileOffset {
+        FileOffset(((self.get() & (VNODE_PAGES - 1)) as u64) << page_db::PAGE_SHIFT)
+    }
+    /// The anon whose page lies at `offset` of the swap vnode `index`; `None` past the vnode's end and for the page of number 0.
+    pub fn at(index: u32, offset: FileOffset) -> Option<Self> {
+        let page = u32::try_from(offset.page_index()).ok().filter(|p| *p < VNODE_PAGES)?;
+        (index < 1 << (32 - VNODE_SHIFT)).then(|| Self::from_raw(index << VNODE_SHIFT | page))?
+    }
+}
+
+impl fmt::Display for AnonNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the bytes of an anon that is not in memory are (`an_pvp`, `an_poff`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// The number is nobody's.
+    Dead,
+    /// Nowhere: the page is in memory, or was never written.
+    Nowhere,
+    /// In a slot.
+    At(PhysSlot),
+    /// Lost: the slot could not be read.
+    Bad,
+}
+
+const LIVE: u64 = 1 << 63;
+const BAD: u64 = 1 << 62;
+const HAS: u64 = 1 << 61;
+
+impl Place {
+    pub(crate) fn to_word(self) -> u64 {
+        match self {
+            Self::Dead => 0,
+            Self::Nowhere => LIVE,
+            Self::Bad => LIVE | BAD,
+            Self::At(s) => LIVE | HAS | u64::from(s.area.0) << 32 | u64::from(s.index),
+        }
+    }
+    pub(crate) fn of_word(w: u64) -> Self {
+        if w & LIVE == 0 {
+            Self::Dead
+        } else if w & BAD != 0 {
+            Self::Bad
+        } else if w & HAS != 0 {
+            let area = AreaId((w >> 32) as u32 & AreaId::MAX.0);
+            Self::At(PhysSlot { area, index: w as u32 })
+        } else {
+            Self::Nowhere
+        }
+    }
+    /// The slot, if there is one.
+    pub fn slot(self) -> Option<PhysSlot> {
+        if let Self::At(s) = self { Some(s) } else { None }
+    }
+}
+
+/// One swap vnode and the words of its pages.
+pub(crate) struct Vnode {
+    pub(crate) object: Arc<SwapVnode>,
+    pub(crate) words: Box<[AtomicU64]>,
+}
+
+#[derive(Default)]
+struct Stack {
+    free: Vec<u32>,
+    fresh: Range<u32>,
+}
+
+impl Stack {
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| self.fresh.next())
+    }
+}
+
+struct PerCpuNames {
+    stack: Mutex<Stack>,
+    /// Numbers handed out less numbers given back here, wrapping.
+    live: AtomicU64,
+    /// Largest number handed out from a fresh run.
+    high: AtomicU32,
+}
+
+struct Depot {
+    free: Vec<u32>,
+    vnodes: u32,
+}
+
+/// All numbers.
+pub(crate) struct Names {
+    limit: u32,
+    cpus: PerCpu<PerCpuNames>,
+    depot: Mutex<Depot>,
+    /// Length of the depot, to pass it by without its lock.
+    spare: AtomicU64,
+    vnodes: Table<Once<Vnode>>,
+    made: AtomicU32,
+    /// By vnode number: index + 1.
+    index_of: Table<AtomicU32>,
+}
+
+impl Names {
+    /// No numbers yet; at most `limit` of them ever.
+    pub(crate) fn new(cpus: u16, limit: u32) -> Self {
+        let cpu = |_| PerCpuNames {
+            stack: Mutex::new(Rank::SwapNames, Stack::default()),
+            live: AtomicU64::new(0),
+            high: AtomicU32::new(0),
+        };
+        Self {
+            limit: limit.min(u32::MAX - 1),
+            cpus: PerCpu::new(cpus, cpu),
+            depot: Mutex::new(Rank::SwapNames, Depot { free: Vec::new(), vnodes: 0 }),
+            spare: AtomicU64::new(0),
+            vnodes: Table::new(),
+            made: AtomicU32::new(0),
+            index_of: Table::new(),
+        }
+    }
+
+    /// Hands out a number and makes it live, with its page nowhere. `make` makes the vnode of an index.
+    pub(crate) fn alloc(
+        &self,
+        cx: &Cx,
+        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<AnonNumber, SwapError> {
+        let cpu = self.cpus.mine(cx);
+        let raw = {
+            let mut stack = cpu.stack.lock(cx);
+            let ready = !stack.free.is_empty()
+                || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
+            if ready { stack.take() } else { self.refill(cx, &mut stack, make)? }
+        };
+        let raw = raw.or_else(|| self.steal(cx)).ok_or(SwapError::NoNames { live: self.live() })?;
+        let n = AnonNumber::from_raw(raw).expect("Q1: 0 is no number");
+        if cpu.high.load(Ordering::Relaxed) < raw {
+            cpu.high.fetch_max(raw, Ordering::Release);
+        }
+        cpu.live.fetch_add(1, Ordering::Relaxed);
+        let word = self.word(n).expect("Q2: numbers come from made vnodes");
+        let before = word.swap(Place::Nowhere.to_word(), Ordering::SeqCst);
+        debug_assert_eq!(before, 0, "W4: a free number is dead");
+        Ok(n)
+    }
+    /// Numbers from the depot, else the fresh run, else a new vnode; `None` when nothing is left there.
+    #[cold]
+    fn refill(
+        &self,
+        cx: &Cx,
+        stack: &mut Stack,
+        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<Option<u32>, SwapError> {
+        let mut depot = self.depot.lock_nested(cx); // the CPU's stack before the depot
+        let keep = depot.free.len().saturating_sub(STACK / 2);
+        if keep < depot.free.len() {
+            stack
+                .free
+                .try_reserve(STACK)
+                .map_err(|_| SwapError::NoHeap { what: "free anon numbers" })?;
+            stack.free.extend(depot.free.drain(keep..));
+            self.spare.store(keep as u64, Ordering::Relaxed);
+        } else if stack.fresh.is_empty() {
+            let run = self.run(depot.vnodes);
+            if run.is_empty() {
+                return Ok(None);
+            }
+            self.make_vnode(depot.vnodes, make)?;
+            depot.vnodes += 1;
+            stack.fresh = run;
+        }
+        Ok(stack.take())
+    }
+    /// The numbers of a vnode; empty past the limit.
+    fn run(&self, index: u32) -> Range<u32> {
+        let end = u64::from(self.limit) + 1;
+        let at = |i: u64| (i << VNODE_SHIFT).min(end).max(1) as u32;
+        at(u64::from(index))..at(u64::from(index) + 1)
+    }
+    fn make_vnode(
+        &self,
+        index: u32,
+        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<(), SwapError> {
+        let no_heap = || SwapError::NoHeap { what: "words of a swap vnode" };
+        let place = self.vnodes.ensure(index).ok_or_else(no_heap)?;
+        if place.get().is_some() {
+            return Ok(()); // made by `first_vnode`
+        }
+        let words = filled(VNODE_PAGES as usize).ok_or_else(no_heap)?;
+        let object = make(index)?;
+        let back = self.index_of.ensure(object.number().0).ok_or_else(no_heap)?;
+        back.store(index + 1, Ordering::Release);
+        let _ = place.set(Vnode { object, words }); // the depot's lock makes us the only one
+        self.made.store(index + 1, Ordering::Release);
+        Ok(())
+    }
+    /// Makes the vnode of the first numbers ahead of need, so that its own number does not depend on who touches memory first.
+    pub(crate) fn first_vnode(
+        &self,
+        cx: &Cx,
+        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<(), SwapError> {
+        let _depot = self.depot.lock(cx);
+        self.make_vnode(0, make)
+    }
+    /// A number from another CPU, when everything else is used up.
+    #[cold]
+    fn steal(&self, cx: &Cx) -> Option<u32> {
+        self.cpus.iter().find_map(|c| c.stack.lock(cx).take())
+    }
+    /// Gives a dead number back.
+    pub(crate) fn free(&self, cx: &Cx, n: AnonNumber) {
+        let cpu = self.cpus.mine(cx);
+        cpu.live.fetch_sub(1, Ordering::Relaxed);
+        let mut stack = cpu.stack.lock(cx);
+        if stack.free.len() >= STACK {
+            let mut depot = self.depot.lock_nested(cx);
+            depot.free.extend(stack.free.drain(..STACK / 2));
+            self.spare.store(depot.free.len() as u64, Ordering::Relaxed);
+        }
+        stack.free.push(n.get());
+    }
+
+    /// Numbers handed out and not given back; exact when quiet.
+    pub(crate) fn live(&self) -> u64 {
+        self.cpus.iter().fold(0, |n, c| n.wrapping_add(c.live.load(Ordering::Relaxed)))
+    }
+    /// The largest number ever handed out, 0 before the first.
+    pub(crate) fn high(&self) -> u32 {
+        self.cpus.iter().map(|c| c.high.load(Ordering::Acquire)).max().unwrap_or(0)
+    }
+    /// Vnodes made so far.
+    pub(crate) fn vnodes_made(&self) -> u32 {
+        self.made.load(Ordering::Acquire)
+    }
+    pub(crate) fn vnode(&self, index: u32) -> Option<&Vnode> {
+        self.vnodes.get(index)?.get()
+    }
+    fn word(&self, n: AnonNumber) -> Option<&AtomicU64> {
+        let vnode = self.vnode(n.vnode_index())?;
+        vnode.words.get((n.get() & (VNODE_PAGES - 1)) as usize)
+    }
+    /// The name of a number's page. A number never handed out gets a name that no page has.
+    pub(crate) fn identity(&self, n: AnonNumber) -> Identity {
+        let vnode = self.vnode(n.vnode_index()).map_or(VnodeId(0), |v| v.object.number());
+        Identity::new(vnode, n.offset())
+    }
+    /// The number whose page is named `id`.
+    pub(crate) fn number_of(&self, id: Identity) -> Option<AnonNumber> {
+        let index = self.index_of.get(id.vnode.0)?.load(Ordering::Acquire).checked_sub(1)?;
+        AnonNumber::at(index, id.offset)
+    }
+
+    /// What the number's word says.
+    #[inline]
+    pub(crate) fn place(&self, n: AnonNumber) -> Place {
+        self.word(n).map_or(Place::Dead, |w| Place::of_word(w.load(Ordering::SeqCst)))
+    }
+    /// Replaces `from` by `to`; says whether the word still said `from` (W1).
+    pub(crate) fn change(&self, n: AnonNumber, from: Place, to: Place) -> bool {
+        let (from, to) = (from.to_word(), to.to_word());
+        self.word(n).is_some_and(|w| {
+            w.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        })
+    }
+    /// Makes the number dead and says what its word said.
+    pub(crate) fn kill(&self, n: AnonNumber) -> Place {
+        self.word(n).map_or(Place::Dead, |w| Place::of_word(w.swap(0, Ordering::SeqCst)))
+    }
+    /// The numbers from `first` on that are not dead, ascending, with what their words say.
+    pub(crate) fn walk(&self, first: u32) -> impl Iterator<Item = (AnonNumber, Place)> + '_ {
+        let skip = first & (VNODE_PAGES - 1);
+        (first >> VNODE_SHIFT..self.vnodes_made())
+            .filter_map(|i| Some((i, self.vnode(i)?)))
+            .flat_map(move |(i, v)| {
+                let skip = if i == first >> VNODE_SHIFT { skip as usize } else { 0 };
+                v.words.iter().enumerate().skip(skip).map(move |(p, w)| (i, p as u32, w))
+            })
+            .filter_map(|(i, p, w)| match w.load(Ordering::SeqCst) {
+                0 => None,
+                w => Some((AnonNumber::from_raw(i << VNODE_SHIFT | p)?, Place::of_word(w))),
+            })
+    }
+    /// Every number that is free or fresh, in no order, for checks.
+    pub(crate) fn unused(&self, cx: &Cx) -> Vec<u32> {
+        let mut all = self.depot.lock(cx).free.clone();
+        for c in self.cpus.iter() {
+            let stack = c.stack.lock(cx);
+            all.extend_from_slice(&stack.free);
+            all.extend(stack.fresh.clone());
+        }
+        all
+    }
+    /// Numbers that exist: live, free or fresh.
+    pub(crate) fn made_numbers(&self, cx: &Cx) -> u64 {
+        let drawn = self.depot.lock(cx).vnodes;
+        (0..drawn).map(|i| self.run(i).len() as u64).sum()
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names")
+            .field("live", &self.live())
+            .field("high", &self.high())
+            .finish_non_exhaustive()
+    }
+}

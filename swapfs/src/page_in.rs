@@ -1,0 +1,145 @@
+//! Getting the page of an anon: found, read back, or made of zeros.
+//!
+//! ```text
+//!   page hash ── hit ──▶ the page, shared                        (from the cache list, too: no read)
+//!      │ miss
+//!      └▶ make it, exclusive ─▶ the word says
+//!            slot     read it ─▶ slot freed, page modified ─▶ shared
+//!                         └ error ─▶ page destroyed, word says bad, slot leaks ─▶ EIO
+//!            nowhere  zeros, clean: evicting it loses nothing
+//!            bad      EIO, nothing is read
+//!            dead     no such name
+//! ```
+//!
+//! The slot goes as soon as the read has succeeded, and the page owes a write from then on (the crate's theory says why).
+//! Sources: illumos.md 6.2; uvm.md 2.6.
+
+use crate::fs::SwapFs;
+use crate::name::{AnonNumber, Place};
+use page_db::selock::{ExclPage, LockedPage as _};
+use page_db::{
+    Counter, Cx, GotPage, Identity, PAGE_SIZE, PageDb, PageError, Prot, RefMod, Reserve,
+    VnodeError, errno,
+};
+
+impl SwapFs {
+    /// Finds the anon's page, or reads it from its slot, or makes it of zeros; shared-locked. `colour` matters when a frame is taken.
+    ///
+    /// # Errors
+    /// [`VnodeError::NoMemory`], [`VnodeError::Io`] (now or ever: the bytes are lost), [`VnodeError::NoName`].
+    ///
+    /// # Locks
+    /// A reference on the anon is held, no page lock.
+    #[doc(alias("anon_getpage", "swap_getapage"))]
+    pub fn get_page<'a>(
+        &'a self,
+        cx: &'a Cx,
+        n: AnonNumber,
+        colour: u64,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        self.get_page_in(cx, self.db(), n, colour)
+    }
+    pub(crate) fn get_page_in<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        n: AnonNumber,
+        colour: u64,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        let id = self.identity(n);
+        loop {
+            if let Some(page) = db.lookup_shared(cx, id) {
+                return Ok(GotPage { page, prot: Prot::all(), read: false });
+            }
+            self.readable(id, self.names().place(n))?;
+            match db.create(cx, id, colour, Reserve::Normal) {
+                Ok(page) => return self.fill(cx, db, n, page),
+                Err(PageError::Exists(_)) => {} // lost a race: look again
+                Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
+            }
+        }
+    }
+    fn readable(&self, id: Identity, place: Place) -> Result<(), VnodeError> {
+        let Identity { vnode, offset } = id;
+        match place {
+            Place::Dead => Err(VnodeError::NoName { vnode, offset }),
+            Place::Bad => Err(VnodeError::Io { vnode, offset, errno: errno::EIO }),
+            Place::Nowhere | Place::At(_) => Ok(()),
+        }
+    }
+    /// Gives a page just made its contents. held: page (exclusive, i/o)
+    fn fill<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        n: AnonNumber,
+        page: ExclPage<'a>,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        // The word is believed only now, under the page's lock (W1).
+        let done = match self.names().place(n) {
+            Place::At(_) => self.read_slot(cx, db, n, &page).map(|()| true),
+            Place::Nowhere => {
+                db.mem().zero(page.pfn());
+                cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
+                Ok(false)
+            }
+            lost => self.readable(self.identity(n), lost).map(|()| false),
+        };
+        page.end_io();
+        match done {
+            Ok(read) => Ok(GotPage { page: page.downgrade(), prot: Prot::all(), read }),
+            Err(e) => {
+                db.destroy(cx, page);
+                Err(e)
+            }
+        }
+    }
+    fn read_slot(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        n: AnonNumber,
+        page: &ExclPage<'_>,
+    ) -> Result<(), VnodeError> {
+        let Identity { vnode, offset } = self.identity(n);
+        let no_name = VnodeError::NoName { vnode, offset };
+        let at = self.names().place(n);
+        let slot = at.slot().ok_or(no_name)?;
+        let areas = self.space().areas();
+        let area = areas.get(slot.area).ok_or(no_name)?;
+        let from = area.start() + u64::from(slot.index);
+        match cx.blocking(|| area.device().read(from, page.pfn(), db.mem())) {
+            Ok(()) => {
+                // Only a free that runs beside a removal can have changed the word meanwhile.
+                if !self.names().change(n, at, Place::Nowhere) {
+                    return Err(no_name);
+                }
+                area.free(cx, slot.index);
+                page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
+                cx.count(Counter::PgIn);
+                cx.count(Counter::PgPgIn);
+                cx.count(Counter::AnonPgIn);
+                Ok(())
+            }
+            Err(e) => {
+                if self.names().change(n, at, Place::Bad) {
+                    area.slots.lock(cx).mark_bad(slot.index);
+                }
+                Err(VnodeError::Io { vnode, offset, errno: e.errno })
+            }
+        }
+    }
+    /// Reads the anon's page if it is stored and absent; nothing otherwise.
+    ///
+    /// # Errors
+    /// As [`SwapFs::get_page`].
+    #[doc(alias = "segvn_faulta")]
+    pub fn read_ahead(&self, cx: &Cx, n: AnonNumber) -> Result<(), VnodeError> {
+        if self.names().place(n).slot().is_none()
+            || self.db().exists(cx, self.identity(n)).is_some()
+        {
+            return Ok(());
+        }
+        self.get_page(cx, n, u64::from(n.get())).map(drop)
+    }
+}

@@ -1,0 +1,262 @@
+//! Pages on their way out: new slots, side by side, one transfer.
+//!
+//! # The difficulty
+//!
+//! Page-out picks its victims one at a time, from any process, in the order of frames. Written one at a time they would cost a
+//! transfer each. Since a slot is chosen only now, and always a new one, unrelated pages can be given neighbouring
+//! slots and share a transfer; sixteen pages go out for the price of one.
+//!
+//! # The rule
+//!
+//! ```text
+//!   put_page(ASYNC|FREE)   the number joins the queue; the 16th, or flush_pushes, drains it:
+//!
+//!     lock      each page still there, tried, never waited for ─▶ unload, take the dirty bit       a clean page is freed here
+//!     place     runs of new slots for as many as possible; the old slots go      none left: sweep, else the old slot again, else give up
+//!     write     one transfer for each run of neighbours
+//!     done      per page: freed to the cache list, unless somebody used it meanwhile; on error modified again, slot given back
+//!
+//!   put_page(anything else)  the same with one page, at once; the page is waited for unless ASYNC
+//! ```
+//!
+//! A request dropped because its page is locked or gone loses nothing: the page is as dirty as before, and the scanner comes
+//! again. A page that gets no place is marked modified again and stays ("backed by memory").
+//!
+//! # Invariants
+//!
+//! - U1: a thread with a page of the cluster locked only *tries* for the next, so two clusters never wait for each other.
+//! - U2: from the moment a new slot is in the word until the write is done, the page is locked shared and in transit: nobody
+//!   reads the slot, frees it, or gives the page away.
+//! - U3: a failed or impossible push leaves the page resident and modified.
+//!
+//! When every slot is taken, some belong to pages that are in memory (pushed, and found again before their frame was taken). They can
+//! do without: a sweep takes their slots and marks them modified (uvm.md 6.5, the swap shortage).
+//!
+//! Sources: illumos.md 6.3; uvm.md 6.2, 6.5.
+
+use crate::area::PhysSlot;
+use crate::fs::SwapFs;
+use crate::name::{AnonNumber, Place};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use page_db::pvn::{self, DirtyPage};
+use page_db::selock::LockedPage as _;
+use page_db::sync::atomic::Ordering;
+use page_db::{Counter, Cx, Identity, Pfn, PutFlags, RefMod, VnodeError};
+
+/// Stored pages that one sweep looks at. Enough to find slots if any are to be had; bounded, because it runs with pages locked.
+const SWEEP: usize = 4096;
+
+/// A dirty page and whose it is.
+type Dirty<'a> = (AnonNumber, DirtyPage<'a>);
+
+/// A dirty page and where it goes.
+struct Placed<'a> {
+    n: AnonNumber,
+    dirty: DirtyPage<'a>,
+    slot: PhysSlot,
+}
+
+fn is_push(flags: PutFlags) -> bool {
+    flags == PutFlags::ASYNC | PutFlags::FREE
+}
+
+impl SwapFs {
+    /// Writes the anon's page if it is in memory and dirty, and disposes of it as `flags` say. With flags exactly `ASYNC | FREE` (page-out)
+    /// the push is held back until 16 are gathered or [`SwapFs::flush_pushes`] is called.
+    ///
+    /// # Errors
+    /// [`VnodeError::Io`], [`VnodeError::Locked`] (`INVAL` of a claimed page); [`VnodeError::NoSpace`] only for `ASYNC | FREE`, and then
+    /// perhaps for another page of the cluster. The page is resident and modified then. Without a place to go, other puts succeed and
+    /// leave the page modified.
+    #[doc(alias("swap_putpage", "swap_putapage"))]
+    pub fn put_page(&self, cx: &Cx, n: AnonNumber, flags: PutFlags) -> Result<(), VnodeError> {
+        let flags = flags.difference(PutFlags::FORCE);
+        if !is_push(flags) {
+            return self.put_now(cx, n, flags);
+        }
+        let batch = {
+            let mut queue = self.pushes.lock(cx);
+            queue.push(n);
+            if queue.len() < self.cluster {
+                return Ok(());
+            }
+            core::mem::take(&mut *queue)
+        };
+        self.push_cluster(cx, &batch)
+    }
+    /// Writes every push held back.
+    ///
+    /// # Errors
+    /// As [`SwapFs::put_page`].
+    pub fn flush_pushes(&self, cx: &Cx) -> Result<(), VnodeError> {
+        let batch = core::mem::take(&mut *self.pushes.lock(cx));
+        self.push_cluster(cx, &batch)
+    }
+    fn push_cluster(&self, cx: &Cx, batch: &[AnonNumber]) -> Result<(), VnodeError> {
+        let flags = PutFlags::ASYNC | PutFlags::FREE;
+        let db = self.db();
+        let mut dirty = VecDeque::new();
+        for n in batch {
+            // U1: tried; a page that is locked, free or gone drops out.
+            let Some(page) = db.try_lookup_excl(cx, self.identity(*n)) else { continue };
+            if let Some(d) = pvn::get_dirty(cx, db, page, flags) {
+                dirty.push_back((*n, d));
+            }
+        }
+        self.write_out(cx, dirty, flags)
+    }
+    fn put_now(&self, cx: &Cx, n: AnonNumber, flags: PutFlags) -> Result<(), VnodeError> {
+        let (db, id) = (self.db(), self.identity(n));
+        let Some(found) = db.exists(cx, id) else { return Ok(()) };
+        // A cached page is clean and free already; only invalidation has business with it.
+        if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
+            return Ok(());
+        }
+        let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
+        let page = if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) };
+        let Some(page) = page else { return Ok(()) };
+        if flags.contains(PutFlags::INVAL)
+            && page.page().is_claimed()
+            && !flags.contains(PutFlags::TRUNC)
+        {
+            return Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset });
+        }
+        match pvn::get_dirty(cx, db, page, flags) {
+            Some(dirty) => self.write_out(cx, VecDeque::from([(n, dirty)]), flags),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds places for dirty pages, writes them and lets them go. held: the pages (shared, i/o)
+    fn write_out(
+        &self,
+        cx: &Cx,
+        dirty: VecDeque<Dirty<'_>>,
+        flags: PutFlags,
+    ) -> Result<(), VnodeError> {
+        let mut result = Ok(());
+        let (placed, left) = self.place_all(cx, dirty);
+        for (_, d) in left {
+            let Identity { vnode, offset } = d.identity;
+            pvn::write_done(cx, self.db(), d, false, flags); // U3
+            if is_push(flags) {
+                result = result.and(Err(VnodeError::NoSpace { vnode, offset }));
+            }
+        }
+        let mut placed = placed.into_iter().peekable();
+        while let Some(first) = placed.next() {
+            let mut run = Vec::from([first]);
+            while let Some(next) = placed.next_if(|p| follows(&run, p)) {
+                run.push(next);
+            }
+            result = result.and(self.write_run(cx, run, flags));
+        }
+        result
+    }
+    /// Gives each page a new slot, as long as there are any; then its old one; what is left over has none.
+    fn place_all<'a>(
+        &self,
+        cx: &Cx,
+        mut todo: VecDeque<Dirty<'a>>,
+    ) -> (Vec<Placed<'a>>, Vec<Dirty<'a>>) {
+        let (mut placed, mut left) = (Vec::new(), Vec::new());
+        let mut swept = false;
+        while !todo.is_empty() {
+            match self.space().alloc(cx, todo.len() as u32) {
+                Some(run) => {
+                    for index in run.first..run.first + run.count {
+                        let slot = PhysSlot { area: run.area.id(), index };
+                        let (n, dirty) = todo.pop_front().expect("a run is no longer than asked");
+                        if self.install(cx, n, slot) {
+                            placed.push(Placed { n, dirty, slot });
+                        } else {
+                            left.push((n, dirty)); // a dead name: whoever frees it destroys the page
+                        }
+                    }
+                }
+                None if !swept => {
+                    swept = true;
+                    self.sweep(cx, todo.len());
+                }
+                None => break,
+            }
+        }
+        for (n, dirty) in todo {
+            match self.names().place(n).slot() {
+                Some(slot) => placed.push(Placed { n, dirty, slot }),
+                None => left.push((n, dirty)),
+            }
+        }
+        (placed, left)
+    }
+    /// Puts a new slot in the name's word and gives the old one back; `false` for a dead name, which gets none.
+    #[doc(alias = "swap_newphysname")]
+    fn install(&self, cx: &Cx, n: AnonNumber, slot: PhysSlot) -> bool {
+        loop {
+            let at = self.names().place(n);
+            if at == Place::Dead {
+                self.space().free(cx, slot);
+                return false;
+            }
+            if self.names().change(n, at, Place::At(slot)) {
+                if let Place::At(old) = at {
+                    self.space().free(cx, old);
+                }
+                return true;
+            }
+        }
+    }
+    /// Writes pages with neighbouring slots in one transfer and ends their transit.
+    fn write_run(&self, cx: &Cx, run: Vec<Placed<'_>>, flags: PutFlags) -> Result<(), VnodeError> {
+        let (first, count) = (&run[0], run.len() as u64);
+        let Identity { vnode, offset } = first.dirty.identity;
+        let areas = self.space().areas();
+        let area = areas.get(first.slot.area).expect("W2: an area with slots in use stays");
+        let to = area.start() + u64::from(first.slot.index);
+        let frames: Vec<Pfn> = run.iter().map(|p| p.dirty.page.pfn()).collect();
+        let wrote = cx.blocking(|| area.device().write(to, &frames, self.db().mem()));
+        cx.count(Counter::PgOut);
+        cx.count_n(Counter::PgPgOut, count);
+        cx.count_n(Counter::AnonPgOut, count);
+        for Placed { n, dirty, slot } in run {
+            if wrote.is_err() && self.names().change(n, Place::At(slot), Place::Nowhere) {
+                self.space().free(cx, slot); // what it holds now is nobody's page
+            }
+            pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags);
+        }
+        wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno })
+    }
+    /// Takes slots from pages that are in memory, `want` of them if that many are found; the pages are modified then (W3).
+    ///
+    /// Pages on the cache list keep theirs: the slot is where their bytes are once the frame is taken.
+    fn sweep(&self, cx: &Cx, want: usize) {
+        let start = self.sweep_at.load(Ordering::Relaxed);
+        let wrapped = self.names().walk(0).take_while(|(n, _)| n.get() < start);
+        let stored = self
+            .names()
+            .walk(start)
+            .chain(wrapped)
+            .filter(|(_, place)| place.slot().is_some())
+            .take(SWEEP);
+        let mut freed = 0;
+        for (n, place) in stored {
+            self.sweep_at.store(n.get().wrapping_add(1), Ordering::Relaxed);
+            let Some(page) = self.db().try_lookup_excl(cx, self.identity(n)) else { continue };
+            if self.names().change(n, place, Place::Nowhere) {
+                page.page().set_ref_mod(RefMod::MOD);
+                self.space().free(cx, place.slot().expect("filtered above"));
+                freed += 1;
+                if freed == want {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether `next` lies right behind the run on the same area.
+fn follows(run: &[Placed<'_>], next: &Placed<'_>) -> bool {
+    let last = run[run.len() - 1].slot;
+    next.slot.area == last.area && next.slot.index == last.index + 1
+}
