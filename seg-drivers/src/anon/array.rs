@@ -1,0 +1,112 @@
+//! The slots of an anon map: chunks of 32 under a sparse radix of small blocks.
+//!
+//! ```text
+//!   height 0    root ─▶ chunk                              32 slots
+//!   height 1    root ─▶ block[16] ─▶ chunk                 512
+//!   height 2    root ─▶ block[16] ─▶ block[16] ─▶ chunk    8192 ...
+//! ```
+//!
+//! An absent block or chunk costs nothing, and a chunk is freed when its last slot empties. Slot numbers are logical: the radix remembers which
+//! number its first place stands for (`origin`) and is raised by one level, upwards or downwards, when a number outside is touched. So a map that
+//! grows, on either side, moves nothing.
+//!
+//! Chunks and blocks live in type-stable arenas and are walked without a lock, so a walker may land on a chunk that has been freed and used
+//! again, by this map or another. What it finds is believed like this:
+//!
+//! - H1: a chunk's `owner` says which map and which part of it the chunk is; it is compared *after* one of its slots was taken busy,
+//!   and a chunk changes owner only with every slot busy.
+//! - H2: an absent chunk is believed only under the map's shape lock.
+//! - H3: a slot changes only while its busy bit is held.
+//!
+//! Sources: the Keyronex document (two levels, chunks of 32), OpenBSD's chunked amap (freed when empty); uvm.md 1.3.
+
+use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Slots in a chunk.
+pub const CHUNK: u64 = 32;
+/// Entries in a block.
+pub const FANOUT: u64 = 16;
+const FANOUT_BITS: u32 = 4;
+
+/// 32 slots and the bits that guard them.
+#[doc(alias = "vm_amap_chunk_t")]
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// One bit a slot: somebody works on it.
+    pub(crate) busy: AtomicU32,
+    /// One bit a slot: it holds an anon.
+    pub(crate) used: AtomicU32,
+    /// Map number and chunk number (logical slot number / 32, low 32 bits); 0 while free.
+    pub(crate) owner: AtomicU64,
+    /// Anon numbers, 0 for empty.
+    pub(crate) slots: [AtomicU32; CHUNK as usize],
+}
+
+/// Sixteen ids of blocks or chunks, 0 for absent.
+#[derive(Debug, Default)]
+pub struct Block {
+    pub(crate) entries: [AtomicU32; FANOUT as usize],
+}
+
+/// Root, height and origin, as one reader must see them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Shape {
+    pub(crate) root: u32,
+    pub(crate) height: u32,
+    /// Logical number of the first slot the radix can hold; a multiple of 32, and as a signed number possibly below zero.
+    pub(crate) origin: u64,
+}
+
+impl Shape {
+    /// Slots the radix can hold.
+    pub(crate) fn span(self) -> u64 {
+        span(self.height)
+    }
+    pub(crate) fn holds(self, slot: u64) -> bool {
+        self.root != 0 && slot.wrapping_sub(self.origin) < self.span()
+    }
+    /// Which entry of a block at `level` (height - 1 at the root, 0 just above chunks) leads to `slot`.
+    pub(crate) fn entry(self, slot: u64, level: u32) -> usize {
+        ((slot.wrapping_sub(self.origin) / CHUNK) >> (FANOUT_BITS * level)) as usize
+            & (FANOUT as usize - 1)
+    }
+}
+
+/// Slots under a radix of `height`.
+pub(crate) fn span(height: u32) -> u64 {
+    CHUNK << (FANOUT_BITS * height)
+}
+
+/// A [`Shape`] read without a lock and written under one (a sequence lock).
+#[derive(Debug, Default)]
+pub(crate) struct SharedShape {
+    seq: AtomicU32,
+    root_height: AtomicU64,
+    origin: AtomicU64,
+}
+
+impl SharedShape {
+    pub(crate) fn load(&self) -> Shape {
+        loop {
+            let before = self.seq.load(Ordering::Acquire);
+            let rh = self.root_height.load(Ordering::Acquire);
+            let origin = self.origin.load(Ordering::Acquire);
+            if before & 1 == 0 && self.seq.load(Ordering::Acquire) == before {
+                return Shape { root: rh as u32, height: (rh >> 32) as u32, origin };
+            }
+            core::hint::spin_loop();
+        }
+    }
+    /// Publishes another shape; the caller holds the map's shape lock.
+    pub(crate) fn store(&self, s: Shape) {
+        self.seq.fetch_add(1, Ordering::AcqRel);
+        self.root_height.store(u64::from(s.root) | u64::from(s.height) << 32, Ordering::Release);
+        self.origin.store(s.origin, Ordering::Release);
+        self.seq.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// What a chunk's owner word says for the chunk that holds `slot` of map `map`.
+pub(crate) fn owner_word(map: u32, slot: u64) -> u64 {
+    u64::from(map) << 32 | (slot / CHUNK) & 0xffff_ffff
+}

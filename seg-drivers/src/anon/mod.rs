@@ -1,0 +1,107 @@
+//! Anonymous memory: anons, the maps that hold them, and what they share.
+//!
+//! ```text
+//!   seg_vn ──amp, index──▶ AnonMap ──radix──▶ chunk of 32 slots ──▶ anon number ──▶ refs, hint      (this module)
+//!                                                                      │
+//!                                                                      ├─ name: <swap vnode, offset>   computed (swapfs)
+//!                                                                      └─ physical slot, if pushed      kept by swapfs
+//! ```
+//!
+//! An **anon** is one page of anonymous memory, and here it is one number. What must be remembered beside the number is how
+//! many slots of anon maps hold it ([`slot`]). Its page, if resident, is whatever the page hash finds under its name; the
+//! hint kept beside the count is only tried first and always compared.
+//!
+//! - N1 (R1): an anon with more than one reference is mapped writable nowhere, except through shared mappings.
+//! - N2 (I1): `refs` equals the number of slots that hold the number.
+//! - N3: only a holder of a slot may raise `refs`, with the slot busy; so whoever holds the only slot busy may trust `refs == 1` (R4).
+//! - N4: `refs` may fall at any time. Whoever takes it to 0 frees, in this order: page (waiting for a push in flight), physical slot, number.
+//!
+//! Sources: [SI §9.6-9.7], [UVM §5]; illumos.md 5, uvm.md 1-2 and 7.2 (C1, C3, C5).
+
+pub mod array;
+pub mod map;
+pub mod slot;
+
+pub use map::{AnonMap, AnonMapId};
+pub use slot::AnonTable;
+
+use crate::anon::array::Block;
+use crate::anon::array::Chunk;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use page_db::sync::{Arena, Mutex};
+use page_db::{Cx, PageDb, Rank};
+use swapfs::SwapFs;
+
+/// What all anon maps of a machine share: the anons, and the stores their chunks come from.
+#[derive(Debug)]
+pub struct AnonLayer {
+    db: Arc<PageDb>,
+    swap: Arc<SwapFs>,
+    pub(crate) anons: AnonTable,
+    pub(crate) chunks: Arena<Chunk>,
+    pub(crate) blocks: Arena<Block>,
+    maps: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    next: u32,
+    live: BTreeMap<u32, Weak<AnonMap>>,
+}
+
+impl AnonLayer {
+    /// An empty layer over `swap`.
+    pub fn new(db: &Arc<PageDb>, swap: &Arc<SwapFs>) -> Arc<Self> {
+        let cpus = db.cpus();
+        Arc::new(Self {
+            db: Arc::clone(db),
+            swap: Arc::clone(swap),
+            anons: AnonTable::default(),
+            chunks: Arena::new("anon chunks", cpus, u32::MAX),
+            blocks: Arena::new("anon map blocks", cpus, u32::MAX),
+            maps: Mutex::new(Rank::Registry, Registry::default()),
+        })
+    }
+    /// The pages.
+    pub fn db(&self) -> &PageDb {
+        &self.db
+    }
+    /// Names and places of anons.
+    pub fn swap(&self) -> &SwapFs {
+        &self.swap
+    }
+    /// References, by number.
+    pub fn anons(&self) -> &AnonTable {
+        &self.anons
+    }
+    /// The maps that live, by number.
+    pub fn maps(&self) -> Vec<Arc<AnonMap>> {
+        self.maps.lock_leaf().live.values().filter_map(Weak::upgrade).collect()
+    }
+    pub(crate) fn register(&self, make: impl FnOnce(u32) -> Arc<AnonMap>) -> Arc<AnonMap> {
+        let mut r = self.maps.lock_leaf();
+        r.next += 1;
+        let map = make(r.next);
+        let id = r.next;
+        r.live.insert(id, Arc::downgrade(&map));
+        map
+    }
+    pub(crate) fn unregister(&self, id: u32) {
+        self.maps.lock_leaf().live.remove(&id);
+    }
+    /// Takes one reference from an anon; the last one frees page, physical slot and number (N4). No page lock may be held.
+    #[doc(alias = "anon_decref")]
+    pub fn unref(&self, cx: &Cx, n: swapfs::AnonNumber) {
+        if self.anons.dec(n) > 0 {
+            return;
+        }
+        // Unreachable from any map now; a push in flight may still hold the page.
+        if let Some(page) = self.db.lookup_excl(cx, self.swap.identity(n)) {
+            self.db.destroy(cx, page);
+        }
+        self.anons.forget(n);
+        self.swap.free(cx, n);
+    }
+}

@@ -1,0 +1,116 @@
+//! What is remembered of each anon beside its number: references, and where its page was last seen.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::PageId;
+use page_db::sync::Once;
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use swapfs::AnonNumber;
+
+/// Eight bytes an anon.
+#[doc(alias("struct anon", "vm_anon"))]
+#[derive(Default)]
+struct Anon {
+    refs: AtomicU32,
+    /// A page id's link, 0 for none; a hint.
+    hint: AtomicU32,
+}
+
+/// log2 of the first bucket's size.
+const FIRST: u32 = 8;
+const BUCKETS: usize = 25;
+
+/// The anons of a machine, indexed by number. Buckets double and never move; one is made when the first number in it is.
+pub struct AnonTable {
+    buckets: [Once<Box<[Anon]>>; BUCKETS],
+}
+
+impl Default for AnonTable {
+    fn default() -> Self {
+        Self { buckets: core::array::from_fn(|_| Once::new()) }
+    }
+}
+
+impl fmt::Debug for AnonTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnonTable").finish_non_exhaustive()
+    }
+}
+
+impl AnonTable {
+    fn locate(n: AnonNumber) -> (usize, usize) {
+        let x = u64::from(n.get()) + (1 << FIRST);
+        let top = 63 - x.leading_zeros();
+        ((top - FIRST) as usize, (x - (1 << top)) as usize)
+    }
+    #[inline]
+    fn get(&self, n: AnonNumber) -> Option<&Anon> {
+        let (b, i) = Self::locate(n);
+        self.buckets[b].get().map(|bucket| &bucket[i])
+    }
+    /// Makes sure that `n` has a record, and gives it one reference. `false` when the heap refuses.
+    pub(crate) fn start(&self, n: AnonNumber) -> bool {
+        let (b, i) = Self::locate(n);
+        let bucket = match self.buckets[b].get() {
+            Some(bucket) => bucket,
+            None => {
+                let size = 1usize << (b as u32 + FIRST);
+                let mut v = Vec::new();
+                if v.try_reserve_exact(size).is_err() {
+                    return false;
+                }
+                v.resize_with(size, Anon::default);
+                self.buckets[b].get_or_init(|| v.into_boxed_slice())
+            }
+        };
+        debug_assert_eq!(
+            bucket[i].refs.load(Ordering::Relaxed),
+            0,
+            "N2: a fresh number has no references"
+        );
+        bucket[i].refs.store(1, Ordering::Release);
+        bucket[i].hint.store(0, Ordering::Relaxed);
+        true
+    }
+    /// References now: exact for whoever holds a slot with the number busy and sees 1 (N3), a hint otherwise.
+    #[doc(alias = "an_refcnt")]
+    pub fn refs(&self, n: AnonNumber) -> u32 {
+        self.get(n).map_or(0, |a| a.refs.load(Ordering::Acquire))
+    }
+    /// One more slot holds `n`; the caller holds one that does, busy (N3).
+    pub(crate) fn inc(&self, n: AnonNumber) {
+        let a = self.get(n).expect("N2: an anon in a slot has a record");
+        let before = a.refs.fetch_add(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "N3: only a live anon gains references");
+    }
+    /// One slot less; returns what is left.
+    pub(crate) fn dec(&self, n: AnonNumber) -> u32 {
+        let a = self.get(n).expect("N2: an anon in a slot has a record");
+        let before = a.refs.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "N2: references never go below zero");
+        before - 1
+    }
+    pub(crate) fn forget(&self, n: AnonNumber) {
+        self.set_hint(n, None);
+    }
+    /// Where the page was last seen; compare the identity under its lock.
+    pub fn hint(&self, n: AnonNumber) -> Option<PageId> {
+        self.get(n).and_then(|a| PageId::of_link(a.hint.load(Ordering::Relaxed)))
+    }
+    pub(crate) fn set_hint(&self, n: AnonNumber, page: Option<PageId>) {
+        if let Some(a) = self.get(n) {
+            let link = page.map_or(0, PageId::link);
+            if a.hint.load(Ordering::Relaxed) != link {
+                a.hint.store(link, Ordering::Relaxed);
+            }
+        }
+    }
+    /// Plants a wrong count (tests of `verify`).
+    #[doc(hidden)]
+    pub fn damage_refs(&self, n: AnonNumber, by: i32) {
+        if let Some(a) = self.get(n) {
+            a.refs.store(a.refs.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! `seg_kmem`: the kernel's heap.
+//!
+//! One segment of the kernel's address space covers the whole heap. What is allocated in it has pages named by the kernel's vnode at
+//! the offset that equals the address within the heap, wired: claimed, left shared-locked, their translations locked and never harvested. There is no
+//! demand fault; touching what is not allocated is an error.
+//!
+//! ```text
+//!   alloc   address range ─▶ pages <kvp, offset>, zeroed, claimed ─▶ locked translations, supervisor only
+//!   free    the reverse; every page is destroyed
+//! ```
+//!
+//! - K1: every page of an allocation is resident, claimed once (`p_lckcnt` 1) and mapped in the kernel's half, which every hat shares.
+//! - K2: the claim pays for the page out of availrmem, and destroying the page gives that back.
+//!
+//! Sources: [SI §11, Fig. 11.2]; illumos `vm/seg_kmem.c` (behaviour); illumos.md 10.
+
+use addr_space::avl::{Avl, GapQuery, Order, Visits};
+use addr_space::{
+    FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegKind,
+    SegOps, UnloadFlags,
+};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use page_db::db::Claim;
+use page_db::sync::Mutex;
+use page_db::{
+    Access, Counter, Cx, FileOffset, GotPage, Identity, LockedPage, PAGE_SIZE, PageDb, Prot,
+    PutFlags, Rank, RefMod, Reserve, VirtAddr, VirtRange, Vnode, VnodeError, VnodeId, VnodeKind,
+};
+
+/// The vnode that names the kernel's pages.
+#[doc(alias = "kvp")]
+#[derive(Debug)]
+pub struct KernelVnode {
+    id: VnodeId,
+}
+
+impl Vnode for KernelVnode {
+    fn id(&self) -> VnodeId {
+        self.id
+    }
+    fn name(&self) -> String {
+        "kvp".to_string()
+    }
+    fn size(&self) -> u64 {
+        u64::MAX
+    }
+    fn get_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+        _access: Access,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        // The kernel's pages are made by allocation only.
+        match db.lookup_shared(cx, Identity::new(self.id, offset)) {
+            Some(page) => Ok(GotPage { page, prot: Prot::RWX, read: false }),
+            None => Err(VnodeError::NoName { vnode: self.id, offset }),
+        }
+    }
+    fn put_page(
+        &self,
+        _: &Cx,
+        _: &PageDb,
+        _: FileOffset,
+        _: u64,
+        _: PutFlags,
+    ) -> Result<(), VnodeError> {
+        Err(VnodeError::NotSupported { vnode: self.id, op: "put_page" })
+    }
+}
+
+#[derive(Debug)]
+struct Heap {
+    /// Allocated address ranges.
+    ranges: Avl,
+    /// Rights of each allocation, by first address.
+    prots: BTreeMap<u64, Prot>,
+}
+
+/// The heap: what the segment and the allocator share.
+#[derive(Debug)]
+pub struct Kmem {
+    window: VirtRange,
+    vnode: Arc<KernelVnode>,
+    heap: Mutex<Heap>,
+}
+
+impl Kmem {
+    /// A heap over `window`, a range of the kernel's half. Its segment is made by mapping `window` with this as the argument.
+    ///
+    /// # Errors
+    /// [`SegError::NoMemory`] when no vnode number is to be had.
+    pub fn new(cx: &Cx, db: &PageDb, window: VirtRange) -> Result<Arc<Self>, SegError> {
+        let id = db
+            .vnodes()
+            .register(cx, VnodeKind::Kernel)
+            .map_err(|_| SegError::NoMemory { range: window })?;
+        let vnode = Arc::new(KernelVnode { id });
+        let object: Arc<dyn Vnode> = Arc::clone(&vnode) as Arc<dyn Vnode>;
+        db.vnodes().attach(id, Arc::downgrade(&object));
+        let heap =
+            Heap { ranges: Avl::new(window.start().get(), window.end()), prots: BTreeMap::new() };
+        Ok(Arc::new(Self { window, vnode, heap: Mutex::new(Rank::SegPrivate, heap) }))
+    }
+    /// The kernel's vnode.
+    pub fn vnode(&self) -> &Arc<KernelVnode> {
+        &self.vnode
+    }
+    /// The range the heap lies in.
+    pub fn window(&self) -> VirtRange {
+        self.window
+    }
+    fn identity(&self, addr: VirtAddr) -> Identity {
+        Identity::new(self.vnode.id, FileOffset(addr.get() - self.window.start().get()))
+    }
+    /// Allocates `pages` wired, zeroed pages at the lowest free address. `scx` speaks of the kernel's address space.
+    ///
+    /// # Errors
+    /// [`SegError::Invalid`] for no pages, [`SegError::NoMemory`]; nothing has changed.
+    #[doc(alias("segkmem_alloc", "kmem_alloc"))]
+    pub fn alloc(&self, scx: &SegCx<'_>, pages: u64) -> Result<VirtRange, SegError> {
+        let none = SegError::NoMemory { range: self.window };
+        let len = pages.checked_mul(PAGE_SIZE).filter(|l| *l != 0).ok_or(SegError::Invalid {
+            driver: "seg_kmem",
+            what: "an allocation of no pages, or too many",
+            range: self.window,
+        })?;
+        let range = {
+            let mut heap = self.heap.lock(scx.cx);
+            let window = (self.window.start().get(), self.window.end());
+            let query = GapQuery {
+                window,
+                len,
+                align: 0,
+                redzone: 0,
+                order: Order::Lowest,
+                containing: None,
+            };
+            let gap = heap.ranges.find_gap(&query, &mut Visits(0));
+            let start = gap.and_then(|g| query.place_in(&g));
+            match start.and_then(|s| Some((s, heap.ranges.insert(s, s + len).ok()?))) {
+                Some((start, _)) => {
+                    heap.prots.insert(start, Prot::RWX);
+                    VirtRange::exact(start, len).ok()
+                }
+                None => None,
+            }
+        };
+        let range = range.ok_or(none)?;
+        for (done, addr) in range.iter_pages().enumerate() {
+            if self.wire(scx, addr).is_err() {
+                self.unwire(scx, range, done as u64);
+                self.forget(scx, range);
+                return Err(SegError::NoMemory { range });
+            }
+        }
+        Ok(range)
+    }
+    /// Makes, zeroes, claims and maps one page (K1).
+    fn wire(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), SegError> {
+        let range = VirtRange::page_of(addr);
+        let none = |_| SegError::NoMemory { range };
+        let page = scx
+            .db
+            .create(scx.cx, self.identity(addr), PageDb::colour_for(addr), Reserve::Normal)
+            .map_err(|_| SegError::NoMemory { range })?;
+        scx.db.mem().zero(page.pfn());
+        scx.cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
+        page.end_io();
+        if !scx.db.claim_forced(&page, Claim::Lck) {
+            scx.db.destroy(scx.cx, page);
+            return Err(SegError::NoMemory { range });
+        }
+        let flags = LoadFlags::LOCK | LoadFlags::NOSYNC;
+        if let Err(e) = scx.hat.memload(scx.cx, addr, &page, Prot::RWX, flags, None) {
+            scx.db.destroy(scx.cx, page);
+            return Err(none(e));
+        }
+        page.downgrade().leak();
+        Ok(())
+    }
+    /// Undoes [`Kmem::wire`] for the first `pages` pages of `range`.
+    fn unwire(&self, scx: &SegCx<'_>, range: VirtRange, pages: u64) {
+        if let Ok(done) = VirtRange::exact(range.start().get(), pages * PAGE_SIZE) {
+            scx.hat.unload(scx.cx, done, UnloadFlags::UNLOCK | UnloadFlags::NOSYNC);
+            for addr in done.iter_pages() {
+                let Some(id) = scx.db.exists(scx.cx, self.identity(addr)) else { continue };
+                drop(scx.db.adopt_shared(scx.cx, id));
+                let page = scx.db.lock_excl(scx.cx, id);
+                scx.db.destroy(scx.cx, page);
+            }
+        }
+    }
+    fn forget(&self, scx: &SegCx<'_>, range: VirtRange) {
+        let mut heap = self.heap.lock(scx.cx);
+        heap.prots.remove(&range.start().get());
+        if let Some(id) = heap.ranges.find(range.start().get(), &mut Visits(0)) {
+            heap.ranges.remove(id);
+        }
+    }
+    /// Frees an allocation made by [`Kmem::alloc`], whole.
+    ///
+    /// # Errors
+    /// [`SegError::Invalid`] when `range` is not exactly one allocation; nothing has changed.
+    #[doc(alias("segkmem_free", "kmem_free"))]
+    pub fn free(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        {
+            let heap = self.heap.lock(scx.cx);
+            let found = heap.ranges.find(range.start().get(), &mut Visits(0));
+            let exact = found.is_some_and(|id| {
+                heap.ranges.start(id) == range.start().get() && heap.ranges.end(id) == range.end()
+            });
+            if !exact {
+                return Err(SegError::Invalid {
+                    driver: "seg_kmem",
+                    what: "not one allocation",
+                    range,
+                });
+            }
+        }
+        self.unwire(scx, range, range.pages().get());
+        self.forget(scx, range);
+        Ok(())
+    }
+    /// Pages allocated.
+    pub fn allocated(&self, cx: &Cx) -> u64 {
+        let heap = self.heap.lock(cx);
+        heap.ranges.iter().map(|id| (heap.ranges.end(id) - heap.ranges.start(id)) / PAGE_SIZE).sum()
+    }
+}
+
+/// Maps a heap's window: `AddrSpace::map(window, &KmemArgs(kmem))`.
+#[derive(Debug)]
+pub struct KmemArgs(pub Arc<Kmem>);
+
+impl SegCreate for KmemArgs {
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        if scx.seg != self.0.window {
+            let what = "the segment must be the heap's whole window";
+            return Err(SegError::Invalid { driver: "seg_kmem", what, range: scx.seg });
+        }
+        Ok(Box::new(SegKmem { kmem: Arc::clone(&self.0) }))
+    }
+    fn may_merge(&self) -> bool {
+        false
+    }
+}
+
+/// The segment.
+#[doc(alias("segkmem_ops", "kvseg"))]
+#[derive(Debug)]
+pub struct SegKmem {
+    kmem: Arc<Kmem>,
+}
+
+impl SegKmem {
+    fn unsupported<T>(op: &'static str) -> Result<T, SegError> {
+        Err(SegError::NotSupported { driver: "seg_kmem", op })
+    }
+    fn soft_lock(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        for addr in range.iter_pages() {
+            let Some(page) = scx.db.lookup_shared(scx.cx, self.kmem.identity(addr)) else {
+                if let Some(before) = range.until(addr.get()) {
+                    self.soft_unlock(scx, before, access);
+                }
+                return Err(FaultError::NoMap { addr });
+            };
+            page.leak();
+        }
+        Ok(())
+    }
+    fn soft_unlock(&self, scx: &SegCx<'_>, range: VirtRange, access: Access) {
+        for addr in range.iter_pages() {
+            if let Some(id) = scx.db.exists(scx.cx, self.kmem.identity(addr)) {
+                let page = scx.db.adopt_shared(scx.cx, id);
+                if access == Access::Write {
+                    page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+                }
+            }
+        }
+    }
+}
+
+impl SegOps for SegKmem {
+    fn driver(&self) -> &'static str {
+        "seg_kmem"
+    }
+    fn dup(&self, _: &SegCx<'_>, _: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        Self::unsupported("dup")
+    }
+    fn unmap(&self, _: &SegCx<'_>, _: VirtRange) -> Result<Remnant, SegError> {
+        Self::unsupported("unmap")
+    }
+    /// The kernel's heap takes no demand faults: what is allocated is mapped.
+    #[doc(alias = "segkmem_fault")]
+    fn fault(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        match kind {
+            FaultKind::SoftLock => self.soft_lock(scx, range, access),
+            FaultKind::SoftUnlock => {
+                self.soft_unlock(scx, range, access);
+                Ok(())
+            }
+            kind => Err(FaultError::NoSupport { addr: range.start(), driver: "seg_kmem", kind }),
+        }
+    }
+    #[doc(alias = "segkmem_setprot")]
+    fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        scx.hat.chg_prot(scx.cx, range, prot.difference(Prot::USER));
+        Ok(())
+    }
+    fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
+        let _ = scx;
+        f(range, Prot::RWX);
+    }
+    fn kind(&self) -> SegKind {
+        SegKind::SHARED
+    }
+    fn vnode(&self, _: &SegCx<'_>, _: VirtAddr) -> Option<Arc<dyn Vnode>> {
+        Some(Arc::clone(&self.kmem.vnode) as Arc<dyn Vnode>)
+    }
+    fn detail(&self, _: &SegCx<'_>) -> SegDetail {
+        SegDetail {
+            name: "[ seg_kmem ]".to_string(),
+            prot: Prot::RWX,
+            max_prot: Prot::RWX,
+            ..SegDetail::default()
+        }
+    }
+    /// K1, K2.
+    fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        let pages = self.kmem.allocated(scx.cx);
+        let resident = scx.db.vnode_page_count(scx.cx, self.kmem.vnode.id);
+        if pages != resident {
+            return Err(alloc::format!(
+                "K1: {pages} kernel pages are allocated, {resident} are resident"
+            ));
+        }
+        for id in scx.db.vnode_pages(scx.cx, self.kmem.vnode.id) {
+            let p = scx.db.page(id);
+            if p.lckcnt() != 1 {
+                return Err(alloc::format!("K1: kernel page {id} has {} claims", p.lckcnt()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Advice, inheritance, and the identity of memory.
+//!
+//! Sources: illumos.md 4.8 (advise, inherit, getmemid).
+
+use super::fault::PageFault;
+use super::{SegVn, VPage, vpns};
+use addr_space::{Advice, FaultKind, MemId, SegCx, SegError, Stamp, UnloadFlags};
+use page_db::sync::atomic::Ordering;
+use page_db::{Access, Counter, LockedPage, PutFlags, VirtAddr, VirtRange, pvn};
+
+#[doc(alias = "segvn_advise")]
+pub(super) fn advise(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    advice: Advice,
+) -> Result<(), SegError> {
+    match advice {
+        Advice::Free => {
+            free(seg, scx, range);
+            Ok(())
+        }
+        Advice::AccessDefault | Advice::AccessLwp | Advice::AccessMany => Ok(()),
+        Advice::Normal | Advice::Random | Advice::Sequential => note(seg, scx, range, advice),
+    }
+}
+
+fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Result<(), SegError> {
+    if advice == Advice::Sequential && seg.softlocks.load(Ordering::Acquire) != 0 {
+        return Err(SegError::Pinned { range });
+    }
+    let mut inner = seg.lock.lock(scx.cx);
+    if range == scx.seg {
+        inner.vpage.update(vpns(range), |v| VPage { advice: None, ..v });
+        let word = match advice {
+            Advice::Random => 1,
+            Advice::Sequential => 2,
+            _ => 0,
+        };
+        seg.advice.store(word, Ordering::Relaxed);
+    } else {
+        let base = seg.seg_advice();
+        inner
+            .vpage
+            .update(vpns(range), |v| VPage { advice: (advice != base).then_some(advice), ..v });
+    }
+    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    drop(inner);
+    if advice == Advice::Sequential && range == scx.seg {
+        // Translations go, so that free-behind finds the pages unmapped.
+        scx.hat.unload(scx.cx, range, UnloadFlags::empty());
+    }
+    Ok(())
+}
+
+/// The contents of unshared anonymous pages may be dropped: they go to the cache list, clean, with nothing behind them. A later use
+/// finds the old bytes or zeros. Never fails; what is locked, claimed, shared or absent keeps its bytes.
+#[doc(alias = "anon_disclaim")]
+fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+    if seg.backing.is_some() || seg.shared() {
+        return;
+    }
+    let Some(map) = seg.amap() else { return };
+    let layer = &seg.driver.layer;
+    let slots = seg.slots_of(scx.seg, range);
+    for (slot, _) in map.slots(scx.cx, slots) {
+        let Some(held) = map.enter(scx.cx, slot) else { continue };
+        let Some(n) = held.get() else { continue };
+        if layer.anons.refs(n) != 1 {
+            continue;
+        }
+        let Some(page) = scx.db.try_lookup_excl(scx.cx, layer.swap().identity(n)) else {
+            scx.cx.count(Counter::MadvFreeMiss);
+            continue;
+        };
+        if page.page().is_claimed() {
+            continue;
+        }
+        scx.db.unload(scx.cx, &page);
+        layer.swap().free_slot(scx.cx, n);
+        page.page().clear_ref_mod(page.page().ref_mod());
+        pvn::dispose(scx.cx, scx.db, page, PutFlags::FREE);
+        scx.cx.count(Counter::MadvFreeHit);
+    }
+}
+
+impl SegVn {
+    /// Advice for one page.
+    pub(super) fn advice_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Advice {
+        if self.vpaged.load(Ordering::Relaxed) == 0 {
+            return self.seg_advice();
+        }
+        let own = self.lock.lock(scx.cx).vpage.get(addr.vpn()).advice;
+        own.unwrap_or_else(|| self.seg_advice())
+    }
+}
+
+#[doc(alias = "segvn_inherit")]
+pub(super) fn inherit_zero(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+    if seg.shared() || seg.backing.is_some() {
+        return Err(SegError::Invalid {
+            driver: "seg_vn",
+            what: "zero on fork is for private anonymous memory",
+            range,
+        });
+    }
+    let mut inner = seg.lock.lock(scx.cx);
+    inner.vpage.update(vpns(range), |v| VPage { inherit_zero: true, ..v });
+    seg.vpaged.store(1, Ordering::SeqCst);
+    Ok(())
+}
+
+#[doc(alias = "segvn_getmemid")]
+pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
+    if !seg.shared() {
+        return Ok(MemId(u64::from(scx.space.id().0), addr.get()));
+    }
+    if let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, addr)) {
+        return Ok(MemId(1 << 63 | u64::from(b.vnode.id().0), offset.0 + addr.page_offset()));
+    }
+    let range = VirtRange::page_of(addr);
+    let f = PageFault {
+        scx,
+        addr: addr.page_floor(),
+        kind: FaultKind::Invalid,
+        access: Access::Other,
+        prot: seg.prot(),
+        stamp: Stamp::take(&seg.seq),
+        break_cow: false,
+        locked: false,
+    };
+    let map = seg.amap_or_make();
+    let slot = map
+        .enter_or_make(scx.cx, seg.slot_of(scx.seg, addr))
+        .map_err(|_| SegError::NoMemory { range })?;
+    if slot.get().is_none() {
+        seg.zero_fill(&f, &slot)?;
+    }
+    let n = slot.get().ok_or(SegError::NoMemory { range })?;
+    Ok(MemId(1 << 62 | u64::from(n.get()), addr.page_offset()))
+}

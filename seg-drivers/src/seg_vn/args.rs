@@ -1,0 +1,164 @@
+//! Making a `seg_vn` segment: its arguments, and what all of them share.
+
+use super::{Backing, FIRST_SLOT, SegVn};
+use crate::anon::{AnonLayer, AnonMap};
+use addr_space::{SegCreate, SegCx, SegError, SegKind, SegOps};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use page_db::sync::Once;
+use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use page_db::{FileOffset, Prot, Vnode};
+
+/// Numbers that steer all `seg_vn` segments of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VnTunables {
+    /// Pages mapped along below and above a fault under normal advice.
+    pub ahead_normal: (u64, u64),
+    /// The same under sequential advice.
+    pub ahead_sequential: (u64, u64),
+}
+
+impl Default for VnTunables {
+    /// UVM's windows: 3 back and 4 forward, 8 and 7 for sequential access (uvm.md 3.1).
+    fn default() -> Self {
+        Self { ahead_normal: (3, 4), ahead_sequential: (8, 7) }
+    }
+}
+
+/// What all `seg_vn` segments of a machine share.
+#[derive(Debug)]
+pub struct VnDriver {
+    pub(super) layer: Arc<AnonLayer>,
+    pub(super) tunables: VnTunables,
+}
+
+impl VnDriver {
+    /// A driver over `layer`.
+    pub fn new(layer: &Arc<AnonLayer>, tunables: VnTunables) -> Arc<Self> {
+        Arc::new(Self { layer: Arc::clone(layer), tunables })
+    }
+    /// The anonymous layer.
+    pub fn layer(&self) -> &Arc<AnonLayer> {
+        &self.layer
+    }
+}
+
+/// Arguments for a new segment; `zfod` is the canned block for private zero-filled memory.
+#[doc(alias("segvn_crargs", "zfod_argsp"))]
+#[derive(Debug)]
+pub struct SegVnArgs {
+    /// What all segments of the machine share.
+    pub driver: Arc<VnDriver>,
+    /// The file, or `None` for anonymous memory.
+    pub vnode: Option<Arc<dyn Vnode>>,
+    /// Where in the file the segment starts; page-aligned.
+    pub offset: FileOffset,
+    /// Rights.
+    pub prot: Prot,
+    /// Ceiling for later changes.
+    pub max_prot: Prot,
+    /// `SHARED`, `NORESERVE`, `TEXT`, `INITDATA`.
+    pub kind: SegKind,
+    /// An anon map to share (System V memory); its first slot is slot 0.
+    pub amp: Option<Arc<AnonMap>>,
+}
+
+impl SegVnArgs {
+    /// Private, zero-filled on demand.
+    pub fn zfod(driver: &Arc<VnDriver>, prot: Prot) -> Self {
+        Self {
+            driver: Arc::clone(driver),
+            vnode: None,
+            offset: FileOffset(0),
+            prot,
+            max_prot: Prot::RWX,
+            kind: SegKind::empty(),
+            amp: None,
+        }
+    }
+    fn invalid(scx: &SegCx<'_>, what: &'static str) -> SegError {
+        SegError::Invalid { driver: "seg_vn", what, range: scx.seg }
+    }
+    fn check(&self, scx: &SegCx<'_>) -> Result<(), SegError> {
+        if self.vnode.is_some() && self.amp.is_some() {
+            return Err(Self::invalid(scx, "both a vnode and an anon map"));
+        }
+        if !self.offset.is_page_aligned() {
+            return Err(Self::invalid(scx, "misaligned file offset"));
+        }
+        match self.offset.0.checked_add(scx.seg.len()) {
+            Some(end) if end <= i64::MAX as u64 => {}
+            _ => return Err(Self::invalid(scx, "file offset too large")),
+        }
+        if !self.max_prot.contains(self.prot) {
+            return Err(SegError::Access { range: scx.seg });
+        }
+        Ok(())
+    }
+}
+
+impl SegCreate for SegVnArgs {
+    #[doc(alias = "segvn_create")]
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        self.check(scx)?;
+        let shared = self.kind.contains(SegKind::SHARED);
+        let kind = if shared { self.kind.difference(SegKind::NORESERVE) } else { self.kind };
+        let bytes = scx.seg.len();
+        // Reserved now: anonymous memory, and private mappings that can be stored to; unless told not to.
+        let anonymous = self.vnode.is_none() && self.amp.is_none();
+        let wanted = anonymous || (!shared && self.prot.contains(Prot::WRITE));
+        let reserve = if wanted && !kind.contains(SegKind::NORESERVE) { bytes } else { 0 };
+        let held = self
+            .driver
+            .layer
+            .swap()
+            .take(bytes_to_pages(reserve))
+            .map_err(|_| SegError::NoSwap { range: scx.seg, bytes: reserve })?;
+        if let Some(vnode) = &self.vnode {
+            vnode.add_map(scx.cx, self.offset, scx.seg.pages().get())?;
+        }
+        let amap = Once::new();
+        let mut own = reserve;
+        let mut index = FIRST_SLOT;
+        if let Some(amp) = &self.amp {
+            amp.gain(scx.cx, 0..scx.seg.pages().get());
+            let _ = amap.set(Arc::clone(amp));
+            index = 0;
+        } else if shared && anonymous {
+            // Shared memory has its map from the start, and the map has the reservation.
+            let _ = amap.set(AnonMap::new(&self.driver.layer, reserve));
+            own = 0;
+            index = 0;
+        }
+        held.keep();
+        if kind.contains(SegKind::NORESERVE) && self.vnode.is_none() {
+            scx.space.sub_resv(bytes);
+        }
+        Ok(Box::new(SegVn {
+            driver: Arc::clone(&self.driver),
+            backing: self
+                .vnode
+                .as_ref()
+                .map(|v| Backing { vnode: Arc::clone(v), offset: AtomicU64::new(self.offset.0) }),
+            amap,
+            amp_index: AtomicU64::new(index),
+            swresv: AtomicU64::new(own),
+            seq: AtomicU32::new(0),
+            softlocks: AtomicU32::new(0),
+            prot: AtomicU8::new(self.prot.bits()),
+            max_prot: self.max_prot,
+            kind,
+            advice: AtomicU8::new(0),
+            vpaged: AtomicU8::new(0),
+            lock: SegVn::fresh_lock(),
+        }))
+    }
+    fn may_merge(&self) -> bool {
+        self.amp.is_none()
+    }
+}
+
+/// Whole pages in a byte count that is a multiple of the page size.
+pub(super) fn bytes_to_pages(bytes: u64) -> u64 {
+    bytes / page_db::PAGE_SIZE
+}

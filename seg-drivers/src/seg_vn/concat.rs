@@ -1,0 +1,102 @@
+//! Two adjacent segments become one.
+//!
+//! Allowed when everything that is kept once per segment is equal and what is kept per page can be joined: same file at contiguous offsets, same
+//! kind, ceiling, rights and advice (per-page rights travel as they are), nothing pinned at the seam, and at most one anon map with one
+//! reference. A fresh segment has no map, so growing a heap or a stack costs no tree node.
+//!
+//! Sources: illumos.md 4.2.
+
+use super::{SegVn, VPage, vpns};
+use addr_space::{Join, SegCx};
+use page_db::sync::atomic::Ordering;
+use page_db::{PAGE_SIZE, VirtRange};
+
+#[doc(alias("segvn_concat", "segvn_extend_prev", "segvn_extend_next"))]
+pub(super) fn concat(
+    a: &SegVn,
+    scx: &SegCx<'_>,
+    b_range: VirtRange,
+    b: &SegVn,
+    _join: Join,
+) -> bool {
+    if !same_kind(a, b) || !contiguous(a, scx.seg, b, b_range) || !maps_join(a, scx.seg, b, b_range)
+    {
+        return false;
+    }
+    if a.softlocks.load(Ordering::Acquire) != 0 || b.softlocks.load(Ordering::Acquire) != 0 {
+        return false;
+    }
+    // held: as (writer). Nobody faults; both drivers are ours alone.
+    mark_reservations(a, scx, b, b_range);
+    {
+        let theirs = b.lock.lock(scx.cx).vpage.clone();
+        let mut inner = a.lock.lock(scx.cx);
+        inner.vpage.absorb(&theirs);
+        a.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    }
+    a.swresv.fetch_add(b.swresv.load(Ordering::Acquire), Ordering::AcqRel);
+    if let (None, Some(map)) = (a.amap(), b.amap()) {
+        let pages = scx.seg.pages().get();
+        a.amp_index.store(b.amp_index().wrapping_sub(pages), Ordering::Release);
+        let _ = a.amap.set(alloc::sync::Arc::clone(map));
+    } else if let (Some(map), Some(_)) = (a.amap(), b.amap()) {
+        map.unsplit(scx.cx);
+    }
+    true
+}
+
+fn same_kind(a: &SegVn, b: &SegVn) -> bool {
+    a.kind == b.kind
+        && a.max_prot == b.max_prot
+        && a.prot() == b.prot()
+        && a.advice.load(Ordering::Relaxed) == b.advice.load(Ordering::Relaxed)
+        && alloc::sync::Arc::ptr_eq(&a.driver, &b.driver)
+}
+
+fn contiguous(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> bool {
+    match (&a.backing, &b.backing) {
+        (None, None) => true,
+        (Some(x), Some(y)) => {
+            x.vnode.id() == y.vnode.id()
+                && x.offset.load(Ordering::Acquire) + a_range.len()
+                    == y.offset.load(Ordering::Acquire)
+                && b_range.start().get() == a_range.end()
+        }
+        _ => false,
+    }
+}
+
+/// No map, one private map with one reference, or two parts of the same map.
+fn maps_join(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> bool {
+    let follows = |x: u64, y: u64| x.wrapping_add(a_range.pages().get()) == y;
+    match (a.amap(), b.amap()) {
+        (None, None) => true,
+        (Some(x), Some(y)) => {
+            alloc::sync::Arc::ptr_eq(x, y)
+                && follows(a.amp_index(), b.amp_index())
+                && b_range.start().get() == a_range.end()
+        }
+        // A shared map belongs to the object, not to the segment: it does not grow.
+        (Some(x), None) | (None, Some(x)) => !a.shared() && x.refs() == 1,
+    }
+}
+
+/// Segments reserved differently (whole, or not at all) are marked page by page before they join.
+fn mark_reservations(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange) {
+    if a.shared() || a.noreserve() {
+        return;
+    }
+    let state = |s: &SegVn, range: VirtRange| {
+        let marked = s.lock.lock(scx.cx).vpage.any(vpns(range), |v| v.reserved);
+        (marked, s.swresv.load(Ordering::Acquire) == range.pages().get() * PAGE_SIZE)
+    };
+    let (sa, sb) = (state(a, scx.seg), state(b, b_range));
+    if sa == sb && !sa.0 {
+        return;
+    }
+    for (s, range, (marked, whole)) in [(a, scx.seg, sa), (b, b_range, sb)] {
+        if whole && !marked {
+            s.lock.lock(scx.cx).vpage.update(vpns(range), |v| VPage { reserved: true, ..v });
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Resolving a fault, page by page.
+//!
+//! # Which case
+//!
+//! ```text
+//!                       slot holds an anon?
+//!                     yes │            │ no
+//!            store, private,           file below?
+//!            refs > 1?               yes │       │ no
+//!          no │     │ yes       store,   │       └──────▶ 2B  zeros become an anon
+//!             ▼     ▼           private? │
+//!            1A     1B        no │    │ yes
+//!     map the page  copy it      ▼    ▼
+//!     (read-only             2A     2B  the file's page is copied
+//!      if refs > 1)   map the file's page
+//! ```
+//!
+//! Each case is a function ([`super::upper`], [`super::lower`]) and bumps a counter of its name.
+//!
+//! # What is held
+//!
+//! as (reader), then the slot's busy bit, then page locks: at most the source shared and a new page exclusive. Frames for a new page and for
+//! page tables are asked for with these held, and never waited for: [`FaultError::NoMemory`] lets everything go and the address space
+//! waits and starts over. A page-in sleeps with as (reader) and the slot.
+//!
+//! Sources: illumos.md 4.5, uvm.md 3; [UVM §4.7].
+
+use super::{SegVn, softlock};
+use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stamp};
+use page_db::sync::atomic::Ordering;
+use page_db::{Access, LockedPage, PageError, Prot, VirtAddr, VirtRange, VnodeError, errno};
+use swapfs::SwapError;
+
+/// One page of a fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageFault<'a> {
+    pub(super) scx: &'a SegCx<'a>,
+    pub(super) addr: VirtAddr,
+    pub(super) kind: FaultKind,
+    pub(super) access: Access,
+    /// The page's rights.
+    pub(super) prot: Prot,
+    pub(super) stamp: Stamp<'a>,
+    /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a private mapping.
+    pub(super) break_cow: bool,
+    /// Whether this mapping has the page locked in memory.
+    pub(super) locked: bool,
+}
+
+impl PageFault<'_> {
+    pub(super) fn soft(&self) -> bool {
+        self.kind == FaultKind::SoftLock
+    }
+    pub(super) fn no_memory(&self) -> FaultError {
+        FaultError::NoMemory { addr: self.addr }
+    }
+    pub(super) fn page_error(&self, e: PageError) -> FaultError {
+        match e {
+            PageError::NoMemory { .. } => self.no_memory(),
+            // A fresh number's name has no page: only a leftover of a free in progress can be met, and it goes by itself.
+            PageError::Exists(_) => FaultError::Retry { addr: self.addr },
+            PageError::ClaimRefused { .. } => {
+                FaultError::Object { addr: self.addr, errno: e.errno() }
+            }
+        }
+    }
+    pub(super) fn vnode_error(&self, e: VnodeError) -> FaultError {
+        match e {
+            VnodeError::NoMemory { .. } => self.no_memory(),
+            e => FaultError::Object { addr: self.addr, errno: e.errno() },
+        }
+    }
+    pub(super) fn swap_error(&self, e: &SwapError) -> FaultError {
+        FaultError::Object { addr: self.addr, errno: e.errno() }
+    }
+    /// Loads the translation, with the stamp; the page stays locked for a soft lock.
+    pub(super) fn load(
+        &self,
+        page: &dyn LockedPage,
+        prot: Prot,
+        flags: LoadFlags,
+    ) -> Result<(), FaultError> {
+        let lock = if self.soft() { LoadFlags::LOCK } else { LoadFlags::empty() };
+        match self.scx.hat.memload(
+            self.scx.cx,
+            self.addr,
+            page,
+            prot,
+            flags | lock,
+            Some(self.stamp),
+        ) {
+            Ok(Loaded::Done) => Ok(()),
+            Ok(Loaded::Stale) => Err(FaultError::Retry { addr: self.addr }),
+            Err(HatError::NoMemory { .. }) => Err(self.no_memory()),
+            // Another thread's older translation is still there; its removal is under way.
+            Err(HatError::Conflict { .. }) => Err(FaultError::Retry { addr: self.addr }),
+            Err(HatError::OutOfRange { .. }) => {
+                Err(FaultError::Object { addr: self.addr, errno: errno::EFAULT })
+            }
+        }
+    }
+}
+
+#[doc(alias("segvn_fault", "uvm_fault"))]
+pub(super) fn fault(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    if kind == FaultKind::SoftUnlock {
+        softlock::unlock(seg, scx, range, access);
+        return Ok(());
+    }
+    for addr in range.iter_pages() {
+        let mut done = fault_page(seg, scx, addr, kind, access);
+        while let Err(FaultError::Retry { .. }) = done {
+            done = fault_page(seg, scx, addr, kind, access);
+        }
+        if let Err(e) = done {
+            if kind == FaultKind::SoftLock
+                && let Some(before) = range.until(addr.get())
+            {
+                softlock::unlock(seg, scx, before, Access::Other);
+            }
+            return Err(e);
+        }
+    }
+    Ok(())
+}
+
+#[doc(alias = "segvn_faultpage")]
+fn fault_page(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    let f = seg.look(scx, addr, kind, access)?;
+    if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
+        return file_first(seg, &f);
+    }
+    let (map, f) = match seg.amap() {
+        Some(map) => (map, f),
+        // Making the map bumps the number the stamp was taken of: look again.
+        None => (seg.amap_or_make(), seg.look(scx, addr, kind, access)?),
+    };
+    let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr)).map_err(|_| f.no_memory())?;
+    match slot.get() {
+        Some(n) => seg.upper(&f, &slot, n),
+        None if seg.backing.is_some() => seg.promote(&f, &slot),
+        None => seg.zero_fill(&f, &slot),
+    }
+}
+
+/// A file mapping whose lower layer may be mapped as it is: no chunk is made for looking above.
+fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<(), FaultError> {
+    if seg.shared() {
+        return seg.map_lower(f);
+    }
+    let Some(map) = seg.amap() else { return seg.map_lower(f) };
+    let f = PageFault { stamp: f.stamp.and(&map.seq), ..*f };
+    match map.enter(f.scx.cx, seg.slot_of(f.scx.seg, f.addr)) {
+        None => seg.map_lower(&f),
+        Some(slot) => {
+            // The busy slot now says what the map's number said before, and that number may have moved on.
+            let f = PageFault { stamp: f.stamp.without_second(), ..f };
+            match slot.get() {
+                Some(n) => seg.upper(&f, &slot, n),
+                None => seg.map_lower(&f),
+            }
+        }
+    }
+}
+
+impl SegVn {
+    /// Reads what decides a fault on one page: stamp first, then rights and lock state.
+    pub(super) fn look<'a>(
+        &'a self,
+        scx: &'a SegCx<'a>,
+        addr: VirtAddr,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<PageFault<'a>, FaultError> {
+        let stamp = Stamp::take(&self.seq);
+        let (prot, locked) = self.page_state(scx, addr);
+        if !prot.allows(access) {
+            return Err(FaultError::Prot { addr, access });
+        }
+        let softlock = kind == FaultKind::SoftLock && access != Access::ReadNoCow;
+        let break_cow = !self.shared() && (access == Access::Write || softlock);
+        Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked })
+    }
+    /// Rights of one page, and whether it is locked in memory; read after taking a stamp.
+    pub(super) fn page_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, bool) {
+        if self.vpaged.load(Ordering::SeqCst) == 0 {
+            return (self.prot(), false);
+        }
+        let own = self.lock.lock(scx.cx).vpage.get(addr.vpn());
+        (own.prot.unwrap_or_else(|| self.prot()), own.locked)
+    }
+}

@@ -1,0 +1,77 @@
+//! Case 2: the slot is empty, or there is no upper layer.
+
+use super::SegVn;
+use super::fault::PageFault;
+use crate::anon::map::SlotGuard;
+use addr_space::{FaultError, LoadFlags};
+use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE, RefMod};
+
+impl SegVn {
+    /// The file's page at the fault, shared-locked.
+    pub(super) fn file_page<'a>(
+        &self,
+        f: &PageFault<'a>,
+        access: Access,
+    ) -> Result<GotPage<'a>, FaultError> {
+        let backing = self.backing.as_ref().expect("the lower layer exists: the caller looked");
+        let offset = self.file_offset(f.scx.seg, f.addr).unwrap_or_default();
+        let got = backing
+            .vnode
+            .get_page(f.scx.cx, f.scx.db, offset, access)
+            .map_err(|e| f.vnode_error(e))?;
+        if got.read {
+            f.scx.cx.count(Counter::MajFault);
+        }
+        Ok(got)
+    }
+    /// Case 2A: the file's own page is mapped; without the right to write when the mapping is private.
+    pub(super) fn map_lower(&self, f: &PageFault<'_>) -> Result<(), FaultError> {
+        let access = if self.shared() { f.access } else { Access::Read };
+        let got = self.file_page(f, access)?;
+        f.scx.cx.count(Counter::Case2A);
+        let mut prot = f.prot & (got.prot | page_db::Prot::EXEC);
+        if !self.shared() {
+            prot = prot.read_only();
+        }
+        f.load(&got.page, prot, LoadFlags::empty())?;
+        self.finish(f, got.page);
+        self.free_behind(f);
+        if !f.access.is_write() {
+            self.map_neighbours(f);
+        }
+        Ok(())
+    }
+    /// Case 2B over a file: the file's page is copied into an anon. The file's page is neither modified nor consumed.
+    pub(super) fn promote(
+        &self,
+        f: &PageFault<'_>,
+        slot: &SlotGuard<'_>,
+    ) -> Result<(), FaultError> {
+        let got = self.file_page(f, Access::Read)?;
+        f.scx.cx.count(Counter::Case2B);
+        self.copy(f, slot, None, got.page)
+    }
+    /// Case 2B over nothing: zeros become an anon, for a load as for a store; there is no shared zero page.
+    #[doc(alias("anon_zero", "zfod"))]
+    pub(super) fn zero_fill(
+        &self,
+        f: &PageFault<'_>,
+        slot: &SlotGuard<'_>,
+    ) -> Result<(), FaultError> {
+        let (cx, db) = (f.scx.cx, f.scx.db);
+        let extra = self.reserve_touch(f, true)?;
+        let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
+        cx.count(Counter::Case2B);
+        cx.count(Counter::Zfod);
+        db.mem().zero(page.pfn());
+        cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
+        page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+        page.end_io();
+        slot.set(Some(n));
+        // held: as (reader), slot, page (exclusive)
+        let page = page.downgrade();
+        f.load(&page, f.prot, LoadFlags::REMAP)?;
+        self.finish(f, page);
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! `seg_vn`: files and anonymous memory, private and shared.
+//!
+//! # Two layers
+//!
+//! A segment has at most two layers. Above, an anon map: sparse pages of the segment's own. Below, a vnode. A page is looked for above
+//! first; where the slot is empty, below; where nothing is below, it is zeros.
+//!
+//! | above | below | what it is |
+//! |---|---|---|
+//! | - | - | private anonymous memory not touched yet, or reserved address space |
+//! | anon map | - | anonymous memory, private or shared |
+//! | - | vnode | a file, shared; or private and not yet stored to |
+//! | anon map | vnode | a private file mapping with copies ("anonymous on vnode") |
+//!
+//! # What a fault may read without a lock
+//!
+//! A fault holds the address-space lock as reader, which keeps dup, unmap and splits away, and takes no lock of the segment. What may change
+//! beside it is published:
+//!
+//! - S1: `prot` and the per-page rights change between an odd and an even `seq`, and translations are changed *after* the even one. A fault
+//!   reads `seq` first, and the hat compares it under the table's lock ([`addr_space::Stamp`]).
+//! - S2: the anon map is set once. Setting it bumps `seq` by two, so a fault that saw none cannot load a translation of the lower layer after that.
+//! - S3: a private file page is mapped from below only with the slot held busy, or with a stamp on the map's own sequence number while the chunk
+//!   does not exist.
+//! - S4: `offset`, `amp_index` and the reservation follow the segment's geometry: they change under the address-space lock as writer.
+//!
+//! `lock` (rank SegPrivate) serialises those who publish; a fault takes it only when per-page rights exist.
+//!
+//! # Invariants
+//!
+//! - I2/I14: a page of an anon with several references, or of the file under a private mapping, is never mapped writable.
+//! - I12: `swresv` is what this segment has reserved; for shared anonymous memory the map has it.
+//!
+//! Sources: [SI §9.4-9.7]; [UVM §4, §5]; illumos.md 4, uvm.md 1-4.
+
+mod advise;
+mod ahead;
+mod args;
+mod concat;
+mod dup;
+mod fault;
+mod incore;
+mod lock;
+mod lower;
+mod protect;
+mod reserve;
+mod softlock;
+mod sync;
+mod unmap;
+mod upper;
+mod vpage;
+
+pub use args::{SegVnArgs, VnDriver, VnTunables};
+pub use vpage::VPage;
+
+use crate::anon::AnonMap;
+use crate::runs::Runs;
+use addr_space::{
+    Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, SegCx,
+    SegDetail, SegError, SegKind, SegOps, SyncFlags,
+};
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::ops::Range;
+use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::{Mutex, Once};
+use page_db::{Access, FileOffset, PAGE_SIZE, Prot, Rank, VirtAddr, VirtRange, Vnode};
+
+/// Slot number of the first page of a fresh private map: far from both ends, so that the map can grow either way.
+pub const FIRST_SLOT: u64 = 1 << 40;
+
+/// What several threads may change, behind the segment's lock.
+#[derive(Debug)]
+struct Private {
+    /// Per-page rights, advice, locks and reservation, by virtual page number.
+    vpage: Runs<VPage>,
+}
+
+/// The lower layer.
+#[derive(Debug)]
+struct Backing {
+    vnode: Arc<dyn Vnode>,
+    /// Byte offset of the segment's first page (S4).
+    offset: AtomicU64,
+}
+
+/// One `seg_vn` segment.
+#[doc(alias("segvn_data", "svd", "vm_map_entry"))]
+#[derive(Debug)]
+pub struct SegVn {
+    driver: Arc<VnDriver>,
+    backing: Option<Backing>,
+    amap: Once<Arc<AnonMap>>,
+    /// Slot of the segment's first page (S4).
+    amp_index: AtomicU64,
+    /// Bytes reserved by this segment (private mappings).
+    swresv: AtomicU64,
+    seq: AtomicU32,
+    softlocks: AtomicU32,
+    prot: AtomicU8,
+    max_prot: Prot,
+    kind: SegKind,
+    advice: AtomicU8,
+    /// Whether any page has state of its own; read under a stamp.
+    vpaged: AtomicU8,
+    lock: Mutex<Private>,
+}
+
+impl SegVn {
+    fn shared(&self) -> bool {
+        self.kind.contains(SegKind::SHARED)
+    }
+    fn noreserve(&self) -> bool {
+        self.kind.contains(SegKind::NORESERVE)
+    }
+    fn prot(&self) -> Prot {
+        Prot::from_bits_truncate(self.prot.load(Ordering::SeqCst))
+    }
+    fn seg_advice(&self) -> Advice {
+        match self.advice.load(Ordering::Relaxed) {
+            1 => Advice::Random,
+            2 => Advice::Sequential,
+            _ => Advice::Normal,
+        }
+    }
+    /// The anon map, if the segment has one.
+    pub fn amap(&self) -> Option<&Arc<AnonMap>> {
+        self.amap.get()
+    }
+    /// Slot of the segment's first page.
+    pub fn amp_index(&self) -> u64 {
+        self.amp_index.load(Ordering::Acquire)
+    }
+    /// The file below, if there is one.
+    pub fn backing_vnode(&self) -> Option<&Arc<dyn Vnode>> {
+        self.backing.as_ref().map(|b| &b.vnode)
+    }
+    /// Whether stores stay private to the address space.
+    pub fn is_private(&self) -> bool {
+        !self.shared()
+    }
+    /// Slot of the page at `addr`.
+    pub fn slot_of(&self, seg: VirtRange, addr: VirtAddr) -> u64 {
+        self.amp_index().wrapping_add(seg.page_index(addr))
+    }
+    /// Slots of the pages of `range`.
+    pub fn slots_of(&self, seg: VirtRange, range: VirtRange) -> Range<u64> {
+        let first = self.slot_of(seg, range.start());
+        first..first.wrapping_add(range.pages().get())
+    }
+    /// Offset in the file of the page at `addr`; `None` without a file.
+    fn file_offset(&self, seg: VirtRange, addr: VirtAddr) -> Option<FileOffset> {
+        let b = self.backing.as_ref()?;
+        // The argument check at creation made sure that offset + length does not pass 2^63.
+        Some(FileOffset(
+            b.offset.load(Ordering::Acquire)
+                + (addr.get() - seg.start().get()) / PAGE_SIZE * PAGE_SIZE,
+        ))
+    }
+    /// The anon map, made if need be (S2).
+    fn amap_or_make(&self) -> &Arc<AnonMap> {
+        if let Some(map) = self.amap.get() {
+            return map;
+        }
+        let map = self.amap.get_or_init(|| AnonMap::new(&self.driver.layer, 0));
+        self.seq.fetch_add(2, Ordering::SeqCst);
+        map
+    }
+    /// Publishes a change of rights (S1). The caller holds `lock`.
+    fn publish<R>(&self, change: impl FnOnce() -> R) -> R {
+        self.seq.fetch_add(1, Ordering::SeqCst);
+        let r = change();
+        self.seq.fetch_add(1, Ordering::SeqCst);
+        r
+    }
+    fn fresh_lock() -> Mutex<Private> {
+        Mutex::new(Rank::SegPrivate, Private { vpage: Runs::new(VPage::PLAIN) })
+    }
+    fn name(&self) -> String {
+        self.backing.as_ref().map_or_else(|| "[ anon ]".to_string(), |b| b.vnode.name())
+    }
+}
+
+/// Counts that must fit a lock's counter.
+mod bytes {
+    /// A page count as `u32`; a range of 2^32 pages cannot be pinned page by page.
+    pub(super) fn as_u32(pages: u64) -> u32 {
+        u32::try_from(pages).expect("a pinned range was walked page by page")
+    }
+}
+
+/// Virtual page numbers of a range.
+fn vpns(range: VirtRange) -> Range<u64> {
+    let first = range.start().get() / PAGE_SIZE;
+    first..first + range.pages().get()
+}
+/// The addresses of a run of virtual page numbers inside `seg`.
+fn run_range(seg: VirtRange, run: &Range<u64>) -> VirtRange {
+    let first = seg.page_at(run.start - seg.start().get() / PAGE_SIZE);
+    VirtRange::exact(first.get(), (run.end - run.start) * PAGE_SIZE)
+        .expect("U2: part of a range is a range")
+}
+
+impl SegOps for SegVn {
+    fn driver(&self) -> &'static str {
+        "seg_vn"
+    }
+    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        dup::dup(self, scx, child)
+    }
+    fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        unmap::unmap(self, scx, range)
+    }
+    fn fault(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        fault::fault(self, scx, range, kind, access)
+    }
+    fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        protect::set_prot(self, scx, range, prot)
+    }
+    fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
+        protect::prots(self, scx, range, f);
+    }
+    fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
+        ahead::faulta(self, scx, addr)
+    }
+    fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {
+        ahead::kluster(self, scx, addr, delta)
+    }
+    fn swapout(&self, scx: &SegCx<'_>) -> u64 {
+        sync::swapout(self, scx)
+    }
+    fn sync(&self, scx: &SegCx<'_>, range: VirtRange, flags: SyncFlags) -> Result<(), SegError> {
+        sync::sync(self, scx, range, flags)
+    }
+    fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
+        incore::incore(self, scx, range, out)
+    }
+    fn lock_op(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        op: LockOp,
+        newly: &mut NewlyLocked,
+    ) -> Result<(), SegError> {
+        match op {
+            LockOp::Lock => lock::lock(self, scx, range, newly),
+            LockOp::Unlock => {
+                lock::unlock(self, scx, range);
+                Ok(())
+            }
+        }
+    }
+    fn offset(&self, scx: &SegCx<'_>, addr: VirtAddr) -> FileOffset {
+        self.file_offset(scx.seg, addr).unwrap_or_default()
+    }
+    fn kind(&self) -> SegKind {
+        self.kind
+    }
+    fn vnode(&self, _scx: &SegCx<'_>, _addr: VirtAddr) -> Option<Arc<dyn Vnode>> {
+        self.backing.as_ref().map(|b| Arc::clone(&b.vnode))
+    }
+    fn advise(&self, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Result<(), SegError> {
+        advise::advise(self, scx, range, advice)
+    }
+    fn lock_pages(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<PageList, SegError> {
+        softlock::lock_pages(self, scx, range, access)
+    }
+    fn unlock_pages(&self, scx: &SegCx<'_>, range: VirtRange, access: Access, pages: PageList) {
+        softlock::unlock_pages(self, scx, range, access, pages);
+    }
+    fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
+        advise::mem_id(self, scx, addr)
+    }
+    fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        advise::inherit_zero(self, scx, range)
+    }
+    fn concat(
+        &self,
+        scx: &SegCx<'_>,
+        next_range: VirtRange,
+        next: &dyn SegOps,
+        join: Join,
+    ) -> bool {
+        let any: &dyn core::any::Any = next;
+        any.downcast_ref::<Self>().is_some_and(|n| concat::concat(self, scx, next_range, n, join))
+    }
+    fn reserved(&self) -> u64 {
+        self.swresv.load(Ordering::Acquire)
+    }
+    fn detail(&self, scx: &SegCx<'_>) -> SegDetail {
+        SegDetail {
+            name: self.name(),
+            prot: self.prot(),
+            max_prot: self.max_prot,
+            offset: self.file_offset(scx.seg, scx.seg.start()).unwrap_or_default(),
+            amp: self.amap().map(|m| m.id().0),
+            amp_index: self.amp_index(),
+            swresv: self.reserved(),
+            page_prot: self.has_page_prot(scx),
+            advice: self.seg_advice(),
+            softlocks: u64::from(self.softlocks.load(Ordering::Acquire)),
+        }
+    }
+    fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        reserve::verify(self, scx)
+    }
+}

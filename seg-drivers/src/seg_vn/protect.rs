@@ -1,0 +1,176 @@
+//! Changing rights, with the reservation and the claims that follow them.
+//!
+//! Order: check, reserve, move claims, publish the new rights (S1), change translations. Everything that can fail comes before the first
+//! effect that shows. A private page that gains the right to write gets no writable translation here: its translation goes, and the
+//! next store faults and decides (copy or not).
+//!
+//! Sources: illumos.md 4.7; uvm.md 5.4.
+
+use super::{SegVn, VPage, run_range, vpns};
+use addr_space::{SegCx, SegError, UnloadFlags};
+use alloc::vec::Vec;
+use page_db::db::Claim;
+use page_db::sync::atomic::Ordering;
+use page_db::{PAGE_SIZE, Prot, VirtAddr, VirtRange};
+
+#[doc(alias = "segvn_setprot")]
+pub(super) fn set_prot(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    prot: Prot,
+) -> Result<(), SegError> {
+    let prot = prot.difference(Prot::USER);
+    if !seg.max_prot.contains(prot) {
+        return Err(SegError::Access { range });
+    }
+    let mut inner = seg.lock.lock(scx.cx);
+    let whole = range == scx.seg;
+    let page_prot = inner.vpage.any(vpns(scx.seg), |v| v.prot.is_some());
+    if !page_prot && prot == seg.prot() {
+        return Ok(());
+    }
+    if seg.softlocks.load(Ordering::Acquire) != 0 {
+        return Err(SegError::Pinned { range });
+    }
+    let mut give_back = 0;
+    if !seg.shared() && !seg.noreserve() {
+        if prot.contains(Prot::WRITE) {
+            gain_reservation(seg, scx, &mut inner.vpage, range)?;
+        } else if whole && seg.backing.is_some() && seg.amap().is_none() && !page_prot {
+            let by_page = inner.vpage.any(vpns(scx.seg), |v| v.reserved);
+            let own = seg.swresv.load(Ordering::Acquire);
+            if own != 0 && !by_page {
+                if !scx.writer {
+                    return Err(SegError::Retry { range }); // no fault may be making the first copy meanwhile
+                }
+                give_back = own;
+            }
+        }
+    }
+    if !seg.shared() {
+        move_claims(seg, scx, &inner.vpage, range, prot)?;
+    }
+    seg.publish(|| {
+        if whole {
+            inner.vpage.update(vpns(range), |v| VPage { prot: None, ..v });
+            seg.prot.store(prot.bits(), Ordering::SeqCst);
+        } else {
+            let base = seg.prot();
+            inner
+                .vpage
+                .update(vpns(range), |v| VPage { prot: (prot != base).then_some(prot), ..v });
+        }
+        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    });
+    if give_back != 0 {
+        seg.swresv.fetch_sub(give_back, Ordering::AcqRel);
+        seg.driver.layer.swap().unreserve(give_back / PAGE_SIZE);
+    }
+    // held: as, segment. Translations are changed after the rights are published.
+    let through_a_fault = prot.contains(Prot::WRITE) && (seg.backing.is_some() || !seg.shared());
+    if through_a_fault || !prot.intersects(Prot::RWX) {
+        scx.hat.unload(scx.cx, range, UnloadFlags::empty());
+    } else {
+        scx.hat.chg_prot(scx.cx, range, prot);
+    }
+    Ok(())
+}
+
+/// Reserves what `range` needs before it may be stored to: the whole segment, or the pages that are not reserved yet.
+fn gain_reservation(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    vpage: &mut crate::runs::Runs<VPage>,
+    range: VirtRange,
+) -> Result<(), SegError> {
+    let own = seg.swresv.load(Ordering::Acquire);
+    let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
+    if own == scx.seg.len() && !by_page {
+        return Ok(());
+    }
+    let whole = range == scx.seg && !by_page;
+    let pages = if whole {
+        range.pages().get() - own / PAGE_SIZE
+    } else {
+        vpage.count(vpns(range), |v| !v.reserved)
+    };
+    let swap = seg.driver.layer.swap();
+    swap.reserve(pages).map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
+    seg.swresv.fetch_add(pages * PAGE_SIZE, Ordering::AcqRel);
+    if !whole {
+        vpage.update(vpns(range), |v| VPage { reserved: true, ..v });
+        if vpage.count(vpns(scx.seg), |v| v.reserved) == scx.seg.pages().get() {
+            vpage.update(vpns(scx.seg), |v| VPage { reserved: false, ..v }); // whole again
+        }
+    }
+    Ok(())
+}
+
+/// Moves the claims of locked pages whose right to write changes between `p_lckcnt` and `p_cowcnt`; all of them or none.
+fn move_claims(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    vpage: &crate::runs::Runs<VPage>,
+    range: VirtRange,
+    prot: Prot,
+) -> Result<(), SegError> {
+    let to = if prot.contains(Prot::WRITE) { Claim::Cow } else { Claim::Lck };
+    let from = if to == Claim::Cow { Claim::Lck } else { Claim::Cow };
+    let mut moved: Vec<VirtAddr> = Vec::new();
+    for (run, v) in vpage.iter(vpns(range)) {
+        let had = v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
+        if !v.locked || had == prot.contains(Prot::WRITE) {
+            continue;
+        }
+        for addr in run_range(scx.seg, &run).iter_pages() {
+            let Some(page) = seg.claimed_page(scx, addr) else { continue };
+            if scx.db.move_claim(&page, to).is_ok() {
+                moved.push(addr);
+                continue;
+            }
+            drop(page);
+            for addr in moved {
+                if let Some(page) = seg.claimed_page(scx, addr) {
+                    let _ = scx.db.move_claim(&page, from); // the charge it needs was just given up
+                }
+            }
+            return Err(SegError::LockLimit { range });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn prots(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    f: &mut dyn FnMut(VirtRange, Prot),
+) {
+    if seg.vpaged.load(Ordering::SeqCst) == 0 {
+        return f(range, seg.prot());
+    }
+    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(range));
+    let mut pending: Option<(core::ops::Range<u64>, Prot)> = None;
+    for (run, v) in runs {
+        let prot = v.prot.unwrap_or_else(|| seg.prot());
+        pending = match pending {
+            Some((p, have)) if have == prot => Some((p.start..run.end, prot)),
+            Some((p, have)) => {
+                f(run_range(scx.seg, &p), have);
+                Some((run, prot))
+            }
+            None => Some((run, prot)),
+        };
+    }
+    if let Some((p, have)) = pending {
+        f(run_range(scx.seg, &p), have);
+    }
+}
+
+impl SegVn {
+    pub(super) fn has_page_prot(&self, scx: &SegCx<'_>) -> bool {
+        self.vpaged.load(Ordering::Acquire) != 0
+            && self.lock.lock(scx.cx).vpage.any(vpns(scx.seg), |v| v.prot.is_some())
+    }
+}

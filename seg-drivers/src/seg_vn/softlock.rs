@@ -1,0 +1,128 @@
+//! Pages locked for i/o: soft locks through faults, and shadow lists.
+//!
+//! A soft lock leaves the page's lock taken (shared) and the translation locked until the unlock, which finds the pages again by name.
+//! A shadow list pins pages without translations; only anonymous pages that nobody else refers to qualify, for a later copy would leave the
+//! i/o at the old page.
+//!
+//! Sources: illumos.md 4.6.
+
+use super::{SegVn, bytes};
+use addr_space::{PageList, SegCx, SegError};
+use alloc::vec::Vec;
+use page_db::sync::atomic::Ordering;
+use page_db::{Access, Identity, LockedPage, RefMod, SharedPage, VirtAddr, VirtRange};
+
+impl SegVn {
+    /// The name of the page that `addr` shows: the anon's, else the file's.
+    pub(super) fn identity_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Identity> {
+        let anon = self.amap().and_then(|m| m.peek(self.slot_of(scx.seg, addr)));
+        if let Some(n) = anon {
+            return Some(self.driver.layer.swap().identity(n));
+        }
+        let b = self.backing.as_ref()?;
+        Some(Identity::new(b.vnode.id(), self.file_offset(scx.seg, addr)?))
+    }
+    /// The page a claim of this mapping is on. Claimed pages stay resident, so it is found by name.
+    pub(super) fn claimed_page<'a>(
+        &self,
+        scx: &SegCx<'a>,
+        addr: VirtAddr,
+    ) -> Option<SharedPage<'a>> {
+        scx.db.lookup_shared(scx.cx, self.identity_at(scx, addr)?)
+    }
+    fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
+        if self.softlocks.fetch_sub(pages, Ordering::AcqRel) == pages {
+            scx.space.pins_released(scx.db.waits());
+        }
+    }
+}
+
+/// Undoes soft locks of `range`. `access` says what the i/o did to the pages.
+#[doc(alias = "segvn_softunlock")]
+pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, access: Access) {
+    scx.hat.unlock(scx.cx, range);
+    let mut pages = 0;
+    for addr in range.iter_pages() {
+        let id = seg.identity_at(scx, addr);
+        // The page is locked, so it has kept its name and its place.
+        let Some(page) = id.and_then(|i| scx.db.exists(scx.cx, i)) else { continue };
+        if scx.db.lock_state(page).shared == 0 {
+            continue; // not soft-locked: the caller's range was not the one it locked
+        }
+        let page = scx.db.adopt_shared(scx.cx, page);
+        match access {
+            Access::Write => page.page().set_ref_mod(RefMod::REF | RefMod::MOD),
+            Access::Other => {}
+            _ => page.page().set_ref_mod(RefMod::REF),
+        }
+        drop(page);
+        pages += 1;
+    }
+    if pages != 0 && seg.softlocks.load(Ordering::Acquire) >= pages {
+        seg.unpinned(scx, pages);
+    }
+}
+
+#[doc(alias = "segvn_pagelock")]
+pub(super) fn lock_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    access: Access,
+) -> Result<PageList, SegError> {
+    let slow = Err(SegError::NotSupported { driver: "seg_vn", op: "pagelock" });
+    let (None, true) = (&seg.backing, matches!(access, Access::Read | Access::Write)) else {
+        return slow;
+    };
+    let Some(map) = seg.amap() else { return slow };
+    let mut bad = None;
+    super::protect::prots(seg, scx, range, &mut |run, prot| {
+        if !prot.allows(access) {
+            bad = Some(run);
+        }
+    });
+    if let Some(range) = bad {
+        return Err(SegError::Access { range });
+    }
+    let floor = scx.db.free_mem().thresholds().minfree;
+    let count = range.pages().get();
+    if !scx.db.free_mem().charge(count, floor) {
+        return Err(SegError::NoMemory { range });
+    }
+    let mut pages = Vec::new();
+    for addr in range.iter_pages() {
+        let pinned = map.enter(scx.cx, seg.slot_of(scx.seg, addr)).and_then(|slot| {
+            let n = slot.get().filter(|n| seg.driver.layer.anons.refs(*n) == 1)?;
+            let page = scx.db.try_lookup_shared(scx.cx, seg.driver.layer.swap().identity(n))?;
+            Some(page.leak())
+        });
+        match pinned {
+            Some(id) => pages.push(id),
+            None => {
+                for id in pages {
+                    drop(scx.db.adopt_shared(scx.cx, id));
+                }
+                scx.db.free_mem().uncharge(count);
+                return slow;
+            }
+        }
+    }
+    seg.softlocks.fetch_add(bytes::as_u32(count), Ordering::AcqRel);
+    Ok(PageList { pages })
+}
+
+pub(super) fn unlock_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    access: Access,
+    list: PageList,
+) {
+    let bits = if access == Access::Write { RefMod::REF | RefMod::MOD } else { RefMod::REF };
+    for id in list.pages {
+        let page = scx.db.adopt_shared(scx.cx, id);
+        page.page().set_ref_mod(bits);
+    }
+    scx.db.free_mem().uncharge(range.pages().get());
+    seg.unpinned(scx, bytes::as_u32(range.pages().get()));
+}

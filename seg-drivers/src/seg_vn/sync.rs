@@ -1,0 +1,151 @@
+//! msync: dirty pages to where they belong, anonymous ones to swap, file pages to the file.
+//!
+//! Sources: illumos.md 4.8 (sync, swapout).
+
+use super::{SegVn, run_range, vpns};
+use addr_space::{SegCx, SegError, SyncFlags};
+use page_db::sync::atomic::Ordering;
+use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
+
+#[doc(alias = "segvn_sync")]
+pub(super) fn sync(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    flags: SyncFlags,
+) -> Result<(), SegError> {
+    if seg.softlocks.load(Ordering::Acquire) != 0 {
+        return Err(SegError::Pinned { range });
+    }
+    let mut put = PutFlags::empty();
+    put.set(PutFlags::ASYNC, flags.contains(SyncFlags::ASYNC));
+    put.set(PutFlags::INVAL, flags.contains(SyncFlags::INVALIDATE));
+    let invalidate = flags.contains(SyncFlags::INVALIDATE);
+    if invalidate {
+        refuse_locked(seg, scx, range)?;
+    }
+    if let (Some(b), None) = (&seg.backing, seg.amap()) {
+        let offset = seg.file_offset(scx.seg, range.start()).unwrap_or_default();
+        return b
+            .vnode
+            .put_page(scx.cx, scx.db, offset, range.len(), put)
+            .map_err(|e| vnode_error(range, e));
+    }
+    sync_layers(seg, scx, range, put)
+}
+
+/// Invalidating a page that this mapping, or another, has locked in memory is refused before anything is written.
+fn refuse_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(range));
+    if let Some((run, _)) = runs.iter().find(|(_, v)| v.locked) {
+        return Err(SegError::Locked { addr: run_range(scx.seg, run).start() });
+    }
+    each_page(seg, scx, range, &mut |addr, id| {
+        let claimed = scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_claimed());
+        if claimed { Err(SegError::Locked { addr }) } else { Ok(()) }
+    })
+}
+
+fn vnode_error(range: VirtRange, e: VnodeError) -> SegError {
+    match e {
+        VnodeError::Locked { .. } => SegError::Locked { addr: range.start() },
+        VnodeError::NoMemory { .. } => SegError::NoMemory { range },
+        e => SegError::Vnode(e),
+    }
+}
+
+/// Anonymous pages go to swap, the pages of the file under empty slots to the file.
+fn sync_layers(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    put: PutFlags,
+) -> Result<(), SegError> {
+    let slots = seg.slots_of(scx.seg, range);
+    let mut at = range.start();
+    if let Some(map) = seg.amap() {
+        for (slot, n) in map.slots(scx.cx, slots.clone()) {
+            let addr = range.page_at(slot.wrapping_sub(slots.start));
+            sync_file(seg, scx, at, addr, put)?;
+            let done = seg.driver.layer.swap().put_page(scx.cx, n, put);
+            match done {
+                // Nowhere to write to: the page stays, modified. Nothing is lost.
+                Ok(()) | Err(VnodeError::NoSpace { .. } | VnodeError::NoName { .. }) => {}
+                Err(e) => return Err(vnode_error(VirtRange::page_of(addr), e)),
+            }
+            at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
+        }
+    }
+    if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
+}
+
+fn at_end(range: VirtRange) -> VirtAddr {
+    VirtAddr::new(range.end()).unwrap_or_default()
+}
+
+/// The file's pages of `[from, to)`; `to` of 0 stands for the end of the lower half.
+fn sync_file(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    from: VirtAddr,
+    to: VirtAddr,
+    put: PutFlags,
+) -> Result<(), SegError> {
+    let Some(b) = &seg.backing else { return Ok(()) };
+    let len = to.get().wrapping_sub(from.get());
+    if len == 0 {
+        return Ok(());
+    }
+    let offset = seg.file_offset(scx.seg, from).unwrap_or_default();
+    b.vnode
+        .put_page(scx.cx, scx.db, offset, len, put)
+        .map_err(|e| vnode_error(VirtRange::page_of(from), e))
+}
+
+/// Calls `f` with the name of each page of `range` that may be resident: occupied slots, and resident pages of the file.
+fn each_page(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    f: &mut dyn FnMut(VirtAddr, page_db::Identity) -> Result<(), SegError>,
+) -> Result<(), SegError> {
+    if let Some(map) = seg.amap() {
+        let slots = seg.slots_of(scx.seg, range);
+        for (slot, n) in map.slots(scx.cx, slots.clone()) {
+            f(range.page_at(slot.wrapping_sub(slots.start)), seg.driver.layer.swap().identity(n))?;
+        }
+    }
+    if let (Some(b), Some(FileOffset(first))) =
+        (&seg.backing, seg.file_offset(scx.seg, range.start()))
+    {
+        for (id, _) in pvn::pages_in(scx.cx, scx.db, b.vnode.id(), FileOffset(first), range.len()) {
+            let addr = range.page_at((id.offset.0 - first) / PAGE_SIZE);
+            let above = seg.amap().and_then(|m| m.peek(seg.slot_of(scx.seg, addr)));
+            if above.is_none() {
+                f(addr, id)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pushes pages that nobody maps; returns bytes freed.
+#[doc(alias = "segvn_swapout")]
+pub(super) fn swapout(seg: &SegVn, scx: &SegCx<'_>) -> u64 {
+    let mut freed = 0;
+    let _ = each_page(seg, scx, scx.seg, &mut |_, id| {
+        let Some(page) = scx.db.try_lookup_excl(scx.cx, id) else { return Ok(()) };
+        if page.page().is_mapped() || page.page().is_claimed() {
+            return Ok(());
+        }
+        drop(page);
+        let Some(vnode) = scx.db.vnodes().object(id.vnode) else { return Ok(()) };
+        let put = vnode.put_page(scx.cx, scx.db, id.offset, PAGE_SIZE, PutFlags::FREE);
+        let gone = scx.db.exists(scx.cx, id).is_none_or(|p| scx.db.page(p).is_free());
+        if put.is_ok() && gone {
+            freed += PAGE_SIZE;
+        }
+        Ok(())
+    });
+    freed
+}

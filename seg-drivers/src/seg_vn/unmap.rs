@@ -1,0 +1,203 @@
+//! Giving up a range: locks, translations, contents, reservation, and then what is left.
+//!
+//! ```text
+//!   whole    Remnant::Nothing        low part   Remnant::High (this driver keeps the upper part)
+//!   middle   Remnant::Both           high part  Remnant::Low
+//! ```
+//!
+//! Translations go before contents, so that no frame is freed that a CPU can reach. After that nothing can fail.
+//!
+//! Sources: illumos.md 4.3; uvm.md 2.4, 5.2.
+
+use super::{Backing, SegVn, VPage, lock, vpns};
+use crate::runs::Runs;
+use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::{Mutex, Once};
+use page_db::{PAGE_SIZE, Rank, VirtRange, pvn};
+
+#[doc(alias("segvn_unmap", "segvn_free"))]
+pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+    if seg.softlocks.load(Ordering::Acquire) != 0 {
+        return Err(SegError::Pinned { range });
+    }
+    lock::unlock(seg, scx, range);
+    scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
+    free_file_pages(seg, scx, range);
+    let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
+    let reserved_before = Reserved::of(seg, scx);
+    if let Some(map) = seg.amap() {
+        lose_slots(seg, scx, range, map);
+    }
+    {
+        let mut inner = seg.lock.lock(scx.cx);
+        inner.vpage.set(vpns(range), VPage::PLAIN);
+        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    }
+    if let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) {
+        b.vnode.del_map(scx.cx, offset, range.pages().get());
+    }
+    let remnant = match (below, above) {
+        (None, None) => {
+            give_back(seg, scx, reserved_before, 0, range);
+            if let Some(map) = seg.amap()
+                && map.refs() == 0
+                && map.swresv() != 0
+            {
+                seg.driver.layer.swap().unreserve(map.swresv() / PAGE_SIZE);
+                map.sub_swresv(map.swresv());
+            }
+            return Ok(Remnant::Nothing);
+        }
+        (Some(low), None) => {
+            let left = reserved_before.left(seg, scx, low);
+            give_back(seg, scx, reserved_before, left, range);
+            Remnant::Low
+        }
+        (None, Some(high)) => {
+            let left = reserved_before.left(seg, scx, high);
+            give_back(seg, scx, reserved_before, left, range);
+            move_base(seg, scx.seg, high);
+            Remnant::High
+        }
+        (Some(low), Some(high)) => {
+            let (l, h) =
+                (reserved_before.left(seg, scx, low), reserved_before.left(seg, scx, high));
+            give_back(seg, scx, reserved_before, l + h, range);
+            if let Some(map) = seg.amap() {
+                map.split(scx.cx, seg.slots_of(scx.seg, scx.seg));
+            }
+            let twin = upper_part(seg, scx, high, h);
+            seg.swresv.store(l, Ordering::Release);
+            Remnant::Both(Box::new(twin))
+        }
+    };
+    Ok(remnant)
+}
+
+/// Slots of the range go; a shared map that nobody else uses gives back their reservation too.
+fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, map: &crate::anon::AnonMap) {
+    let alone = map.refs() == 1;
+    map.lose(scx.cx, seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
+    if seg.shared() && alone && range != scx.seg {
+        let bytes = range.len().min(map.swresv());
+        map.sub_swresv(bytes);
+        seg.driver.layer.swap().unreserve(bytes / PAGE_SIZE);
+    }
+}
+
+/// How the segment's reservation was counted before the cut.
+#[derive(Clone, Copy)]
+enum Reserved {
+    Nothing,
+    Touched,
+    Marked,
+    Whole,
+}
+
+impl Reserved {
+    fn of(seg: &SegVn, scx: &SegCx<'_>) -> Self {
+        if seg.shared() || seg.swresv.load(Ordering::Acquire) == 0 {
+            Self::Nothing
+        } else if seg.noreserve() {
+            Self::Touched
+        } else if seg.reserves_by_page(scx) {
+            Self::Marked
+        } else {
+            Self::Whole
+        }
+    }
+    /// Bytes that `part` of the segment keeps; called after slots and marks of the cut range are gone.
+    fn left(self, seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Whole => part.len(),
+            Self::Touched => {
+                seg.amap().map_or(0, |m| m.count(scx.cx, seg.slots_of(scx.seg, part)) * PAGE_SIZE)
+            }
+            Self::Marked => {
+                seg.lock.lock(scx.cx).vpage.count(vpns(part), |v| v.reserved) * PAGE_SIZE
+            }
+        }
+    }
+}
+
+fn give_back(seg: &SegVn, scx: &SegCx<'_>, how: Reserved, left: u64, range: VirtRange) {
+    if matches!(how, Reserved::Nothing) {
+        partial_resv(seg, scx, range, 0);
+        return;
+    }
+    let own = seg.swresv.load(Ordering::Acquire);
+    seg.swresv.store(left, Ordering::Release);
+    seg.driver.layer.swap().unreserve((own - left) / PAGE_SIZE);
+    partial_resv(seg, scx, range, own - left);
+}
+
+/// The address space takes the whole range out of its reserved size; a partly reserved mapping only ever put in what it touched.
+fn partial_resv(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, returned: u64) {
+    if seg.kind.contains(SegKind::NORESERVE) && seg.backing.is_none() {
+        scx.space.add_resv(range.len());
+        scx.space.sub_resv(returned);
+    }
+}
+
+/// Offset and slot follow the base upwards (S4: the address-space lock is held as writer).
+fn move_base(seg: &SegVn, old: VirtRange, new: VirtRange) {
+    let delta = new.start().get() - old.start().get();
+    if let Some(b) = &seg.backing {
+        b.offset.fetch_add(delta, Ordering::AcqRel);
+    }
+    seg.amp_index.fetch_add(delta / PAGE_SIZE, Ordering::AcqRel);
+}
+
+/// A driver for the part above a hole.
+fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> SegVn {
+    let mut inner = seg.lock.lock(scx.cx);
+    let mut vpage = Runs::new(VPage::PLAIN);
+    for (run, v) in inner.vpage.iter(vpns(high)) {
+        vpage.set(run, v);
+    }
+    inner.vpage.set(vpns(high), VPage::PLAIN);
+    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    let amap = Once::new();
+    if let Some(map) = seg.amap() {
+        let _ = amap.set(Arc::clone(map));
+    }
+    let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();
+    SegVn {
+        driver: Arc::clone(&seg.driver),
+        backing: seg
+            .backing
+            .as_ref()
+            .map(|b| Backing { vnode: Arc::clone(&b.vnode), offset: AtomicU64::new(offset.0) }),
+        amap,
+        amp_index: AtomicU64::new(seg.slot_of(scx.seg, high.start())),
+        swresv: AtomicU64::new(swresv),
+        seq: AtomicU32::new(0),
+        softlocks: AtomicU32::new(0),
+        prot: AtomicU8::new(seg.prot().bits()),
+        max_prot: seg.max_prot,
+        kind: seg.kind,
+        advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
+        vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
+        lock: Mutex::new(Rank::SegPrivate, super::Private { vpage }),
+    }
+}
+
+/// Clean pages of the file that nobody maps or claims any more go to the cache list. Best effort, never waits.
+#[doc(alias = "free_vp_pages")]
+fn free_file_pages(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+    let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) else {
+        return;
+    };
+    for (id, page) in pvn::pages_in(scx.cx, scx.db, b.vnode.id(), offset, range.len()) {
+        if scx.db.page(page).is_free() {
+            continue;
+        }
+        if let Some(page) = scx.db.try_lookup_shared(scx.cx, id) {
+            scx.db.release(scx.cx, page, true);
+        }
+    }
+}

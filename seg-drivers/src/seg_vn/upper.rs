@@ -1,0 +1,152 @@
+//! Case 1: the slot holds an anon.
+
+use super::SegVn;
+use super::fault::PageFault;
+use crate::anon::map::SlotGuard;
+use addr_space::{FaultError, LoadFlags, UnloadFlags};
+use page_db::{
+    Counter, ExclPage, LockedPage, PAGE_SIZE, PageDb, Prot, RefMod, Reserve, SharedPage, VirtRange,
+};
+use swapfs::AnonNumber;
+
+impl SegVn {
+    /// The slot holds `n`: map its page (1A), or a copy of it (1B).
+    pub(super) fn upper(
+        &self,
+        f: &PageFault<'_>,
+        slot: &SlotGuard<'_>,
+        n: AnonNumber,
+    ) -> Result<(), FaultError> {
+        let page = self.anon_page(f, n)?;
+        // Exact: this thread holds a slot with the number busy, so 1 cannot become 2 (N3).
+        let alone = self.driver.layer.anons.refs(n) == 1;
+        if f.break_cow && !alone {
+            f.scx.cx.count(Counter::Case1B);
+            return self.copy(f, slot, Some(n), page);
+        }
+        f.scx.cx.count(Counter::Case1A);
+        let prot = if alone || self.shared() { f.prot } else { f.prot.read_only() };
+        f.load(&page, prot, LoadFlags::REMAP)?;
+        self.finish(f, page);
+        if !f.access.is_write() {
+            self.map_neighbours(f);
+        }
+        Ok(())
+    }
+    /// The page of an anon, shared-locked: by hint, by name, or from swap.
+    #[doc(alias = "anon_getpage")]
+    pub(super) fn anon_page<'a>(
+        &'a self,
+        f: &PageFault<'a>,
+        n: AnonNumber,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        let layer = &self.driver.layer;
+        let cx = f.scx.cx;
+        if let Some(page) =
+            f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), layer.anons.hint(n))
+        {
+            layer.anons.set_hint(n, Some(page.id()));
+            return Ok(page);
+        }
+        let got = layer
+            .swap()
+            .get_page(cx, n, PageDb::colour_for(f.addr))
+            .map_err(|e| f.vnode_error(e))?;
+        if got.read {
+            cx.count(Counter::MajFault);
+        }
+        layer.anons.set_hint(n, Some(got.page.id()));
+        Ok(got.page)
+    }
+    /// Copies `source` into a new anon of this segment's own and maps it. `old` is the anon the slot held; its reference is dropped.
+    ///
+    /// # Locks
+    /// On entry: as (reader), slot, source page (shared). On return the slot only; a soft lock keeps the new page's.
+    #[doc(alias("anon_private", "uvm_fault_lower_promote"))]
+    pub(super) fn copy(
+        &self,
+        f: &PageFault<'_>,
+        slot: &SlotGuard<'_>,
+        old: Option<AnonNumber>,
+        source: SharedPage<'_>,
+    ) -> Result<(), FaultError> {
+        let (cx, db) = (f.scx.cx, f.scx.db);
+        if !f.stamp.is_current() {
+            // Locked or unlocked in memory meanwhile: the claims move with the copy, so what was read must still hold.
+            return Err(FaultError::Retry { addr: f.addr });
+        }
+        cx.count(Counter::CowFault);
+        source.page().set_ref_mod(RefMod::REF);
+        let extra = self.reserve_touch(f, old.is_none())?;
+        let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
+        db.mem().copy(source.pfn(), page.pfn());
+        cx.count_n(Counter::BytesCopied, PAGE_SIZE);
+        page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+        page.end_io();
+        // held: as (reader), slot, source (shared), page (exclusive)
+        // No CPU may go on reading the source here once the copy can be stored to: break before make.
+        f.scx.hat.unload(cx, VirtRange::page_of(f.addr), UnloadFlags::empty());
+        self.move_claim(f, &source, &page);
+        match old {
+            Some(_) => drop(source),
+            None => {
+                db.release(cx, source, true);
+            }
+        }
+        slot.set(Some(n));
+        let page = page.downgrade();
+        let loaded = f.load(&page, f.prot, LoadFlags::REMAP);
+        if loaded.is_ok() {
+            self.finish(f, page);
+        } else {
+            drop(page);
+        }
+        // held: as (reader), slot
+        if let Some(old) = old {
+            self.driver.layer.unref(cx, old);
+        }
+        // The copy is in place whatever became of the translation: a fault that starts over finds it (case 1A).
+        loaded
+    }
+    /// A number, its record, and its page: exclusive, io-locked, contents undefined.
+    #[doc(alias = "anon_alloc")]
+    pub(super) fn new_anon<'a>(
+        &self,
+        f: &PageFault<'a>,
+    ) -> Result<(AnonNumber, ExclPage<'a>), FaultError> {
+        let layer = &self.driver.layer;
+        let n = layer.swap().alloc(f.scx.cx).map_err(|e| f.swap_error(&e))?;
+        if !layer.anons.start(n) {
+            layer.swap().free(f.scx.cx, n);
+            return Err(f.no_memory());
+        }
+        match f.scx.db.create(
+            f.scx.cx,
+            layer.swap().identity(n),
+            PageDb::colour_for(f.addr),
+            Reserve::Normal,
+        ) {
+            Ok(page) => {
+                layer.anons.set_hint(n, Some(page.id()));
+                Ok((n, page))
+            }
+            Err(e) => {
+                layer.unref(f.scx.cx, n);
+                Err(f.page_error(e))
+            }
+        }
+    }
+    /// Ends a fault on a mapped page: unlocks it, or keeps it locked for a soft lock.
+    pub(super) fn finish(&self, f: &PageFault<'_>, page: SharedPage<'_>) {
+        if f.soft() {
+            self.softlocks.fetch_add(1, page_db::sync::atomic::Ordering::AcqRel);
+            page.leak();
+        } else {
+            drop(page);
+        }
+    }
+    /// Rights with which the slot's page may be mapped when nothing is being broken.
+    pub(super) fn mapped_prot(&self, prot: Prot, n: AnonNumber) -> Prot {
+        if self.shared() || self.driver.layer.anons.refs(n) == 1 { prot } else { prot.read_only() }
+    }
+}
