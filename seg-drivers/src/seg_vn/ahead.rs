@@ -131,3 +131,26 @@ pub(super) fn kluster(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) 
         _ => false,
     }
 }
+
+/// Starts reading the pages of `range` that are kept somewhere: pushed anons and pages of the file. The rest is zeros and costs nothing.
+pub(super) fn read_ahead(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
+    if let Some(map) = seg.amap() {
+        let slots = seg.slots_of(scx.seg, range);
+        for (slot, _) in map.slots(scx.cx, slots.clone()) {
+            faulta(seg, scx, range.page_at(slot.wrapping_sub(slots.start)))?;
+        }
+    }
+    let (Some(b), Some(first)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) else {
+        return Ok(());
+    };
+    let behind = b.vnode.size().saturating_sub(first.0).div_ceil(PAGE_SIZE);
+    for addr in range.iter_pages().take(usize::try_from(behind).unwrap_or(usize::MAX)) {
+        faulta(seg, scx, addr)?;
+    }
+    if range.pages().get() > behind {
+        // As far as the file goes all is under way; past its end there is nothing to read.
+        let addr = range.page_at(behind);
+        return Err(FaultError::Object { addr, errno: page_db::errno::EFAULT });
+    }
+    Ok(())
+}

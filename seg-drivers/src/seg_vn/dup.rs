@@ -25,11 +25,7 @@ use page_db::sync::{Mutex, Once};
 use page_db::{Access, Counter, LockedPage, PAGE_SIZE, Rank, RefMod, VirtRange};
 
 #[doc(alias("segvn_dup", "uvmspace_fork"))]
-pub(super) fn dup(
-    seg: &SegVn,
-    scx: &SegCx<'_>,
-    child: &SegCx<'_>,
-) -> Result<Box<dyn SegOps>, SegError> {
+pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
     let range = scx.seg;
     let vpage = child_pages(seg, scx);
     let zeroed = vpage.any(vpns(range), |v| v.inherit_zero);
@@ -54,9 +50,6 @@ pub(super) fn dup(
         // Slots that become zeros in the child are not its own yet.
         let touched = map.count(scx.cx, seg.slots_of(range, range)) * PAGE_SIZE;
         swap.unreserve((own - touched) / PAGE_SIZE);
-        if seg.backing.is_none() {
-            child.space.sub_resv(own - touched);
-        }
         own = touched;
     }
     let amap = Once::new();

@@ -2,8 +2,8 @@
 //!
 //! Sources: illumos.md 4.8 (incore), 2.4.
 
-use super::{SegVn, vpns};
-use addr_space::{InCore, SegCx};
+use super::{SegVn, sync, vpns};
+use addr_space::{InCore, Residency, SegCx};
 use page_db::{Identity, PageId, Prot, VirtAddr, VirtRange};
 
 #[doc(alias = "segvn_incore")]
@@ -53,4 +53,17 @@ fn page_bits(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> InCore {
         bits |= InCore::INCORE | InCore::VNODE | claims(scx, page);
     }
     bits
+}
+
+/// Resident pages, private copies mapped writable, and locked pages of `range`; absent pages are not visited.
+pub(super) fn residency(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Residency {
+    let mut r = Residency::default();
+    let _ = sync::each_page(seg, scx, range, &mut |addr, _| {
+        let bits = page_bits(seg, scx, addr);
+        r.rss += u64::from(bits.contains(InCore::INCORE));
+        r.anon += u64::from(bits.contains(InCore::ANON));
+        Ok(())
+    });
+    r.locked = seg.lock.lock(scx.cx).vpage.count(vpns(range), |v| v.locked);
+    r
 }

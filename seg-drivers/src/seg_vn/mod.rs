@@ -56,8 +56,8 @@ pub use vpage::VPage;
 use crate::anon::AnonMap;
 use crate::runs::Runs;
 use addr_space::{
-    Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, SegCx,
-    SegDetail, SegError, SegKind, SegOps, SyncFlags,
+    Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
+    SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -206,8 +206,8 @@ impl SegOps for SegVn {
     fn driver(&self) -> &'static str {
         "seg_vn"
     }
-    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        dup::dup(self, scx, child)
+    fn dup(&self, scx: &SegCx<'_>, _child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        dup::dup(self, scx)
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
         unmap::unmap(self, scx, range)
@@ -229,6 +229,9 @@ impl SegOps for SegVn {
     }
     fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
         ahead::faulta(self, scx, addr)
+    }
+    fn read_ahead(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
+        ahead::read_ahead(self, scx, range)
     }
     fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {
         ahead::kluster(self, scx, addr, delta)
@@ -295,6 +298,9 @@ impl SegOps for SegVn {
     ) -> bool {
         let any: &dyn core::any::Any = next;
         any.downcast_ref::<Self>().is_some_and(|n| concat::concat(self, scx, next_range, n, join))
+    }
+    fn residency(&self, scx: &SegCx<'_>, range: VirtRange) -> Residency {
+        incore::residency(self, scx, range)
     }
     fn reserved(&self) -> u64 {
         self.swresv.load(Ordering::Acquire)

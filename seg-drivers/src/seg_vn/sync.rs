@@ -103,7 +103,7 @@ fn sync_file(
 }
 
 /// Calls `f` with the name of each page of `range` that may be resident: occupied slots, and resident pages of the file.
-fn each_page(
+pub(super) fn each_page(
     seg: &SegVn,
     scx: &SegCx<'_>,
     range: VirtRange,
