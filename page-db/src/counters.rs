@@ -75,6 +75,12 @@ counters! {
     AnonPgOut = "anonpgout",
     /// Anonymous pages freed by page-out.
     AnonFree = "anonfree",
+    /// Pages of files being run paged in.
+    ExecPgIn = "execpgin",
+    /// Pages of files being run paged out.
+    ExecPgOut = "execpgout",
+    /// Pages of files being run freed by page-out.
+    ExecFree = "execfree",
     /// File pages paged in.
     FsPgIn = "fspgin",
     /// File pages paged out.

@@ -50,6 +50,8 @@ pub struct Cx {
     held: RefCell<Vec<Rank>>,
     /// Slot locks this thread reads, innermost last.
     reads: RefCell<Vec<SleepMark>>,
+    /// `NOMEMWAIT`: this thread is page-out.
+    frees_memory: Cell<bool>,
 }
 
 impl Cx {
@@ -69,6 +71,7 @@ impl Cx {
             #[cfg(debug_assertions)]
             held: RefCell::new(Vec::new()),
             reads: RefCell::new(Vec::new()),
+            frees_memory: Cell::new(false),
         }
     }
     /// The CPU this thread runs on.
@@ -93,6 +96,18 @@ impl Cx {
     pub fn count_n(&self, counter: Counter, n: u64) {
         self.block.add(counter, n);
     }
+    /// Whether this thread is freeing memory now (page-out's pushes): it may take the last frame, and never waits for one.
+    #[doc(alias = "NOMEMWAIT")]
+    pub fn frees_memory(&self) -> bool {
+        self.frees_memory.get()
+    }
+    /// Runs `f` as a thread that frees memory ([`Cx::frees_memory`]).
+    pub fn freeing_memory<R>(&self, f: impl FnOnce() -> R) -> R {
+        let before = self.frees_memory.replace(true);
+        let r = f();
+        self.frees_memory.set(before);
+        r
+    }
     /// One turn of a wait that nothing will wake.
     pub fn pause(&self, spins: u32) {
         self.hooks.pause(spins);
@@ -101,14 +116,16 @@ impl Cx {
     /// Runs `wait`, during which this thread counts as asleep for every slot lock it reads (the gate of DESIGN D3 reopens).
     /// Everything that may take long wraps itself in this: page locks, memory, device transfers.
     pub fn blocking<R>(&self, wait: impl FnOnce() -> R) -> R {
-        for mark in self.reads.borrow().iter() {
-            mark.fall_asleep();
+        // The marks keep what they added: a guard dropped inside `wait`, or a panic in it, leaves no slot asleep for ever.
+        struct Awake<'a>(&'a Cx);
+        impl Drop for Awake<'_> {
+            fn drop(&mut self) {
+                self.0.reads.borrow().iter().for_each(SleepMark::wake_up);
+            }
         }
-        let r = wait();
-        for mark in self.reads.borrow().iter() {
-            mark.wake_up();
-        }
-        r
+        self.reads.borrow().iter().for_each(SleepMark::fall_asleep);
+        let _awake = Awake(self);
+        wait()
     }
     /// Whether this thread reads any slot lock now (it is then always admitted again).
     pub(crate) fn reads_any(&self) -> bool {
@@ -117,13 +134,11 @@ impl Cx {
     pub(crate) fn push_read(&self, mark: SleepMark) {
         self.reads.borrow_mut().push(mark);
     }
-    pub(crate) fn pop_read(&self, mark: &SleepMark) {
+    /// Forgets the innermost mark `is` recognises; a sleep it still counts ends with it.
+    pub(crate) fn pop_read(&self, is: impl FnMut(&SleepMark) -> bool) {
         let mut reads = self.reads.borrow_mut();
-        let at = reads
-            .iter()
-            .rposition(|m| m == mark)
-            .expect("X1: a read guard's mark is on its own Cx");
-        reads.remove(at);
+        let at = reads.iter().rposition(is).expect("X1: a read guard's mark is on its own Cx");
+        reads.remove(at).rouse();
     }
 
     /// Notes a lock that may be waited for; panics in a debug build when the order is broken.

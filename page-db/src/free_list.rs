@@ -5,11 +5,14 @@
 //!   magazine[cpu]                frames taken from the lists in batches; still free, still counted in freemem
 //! ```
 //!
-//! A fault takes its frame from its CPU's magazine and writes no line another fault writes. A magazine holds at most frames / (8 x CPUs),
-//! none on machines under 256 frames, and is drained before an allocation fails or page-out starts. Frames wait in the
-//! order of their addresses at boot, so batches come in runs.
+//! A fault takes its frame from its CPU's magazine and writes no line another fault writes. Whether frames may wait in magazines is one
+//! word that is read often and written rarely: it goes off, and every magazine is drained, when a refill finds less than lotsfree or page-out
+//! starts, and on again when the lists hold lotsfree besides the most that magazines can hold. So nothing on the fast path
+//! adds up counts of other CPUs, and no frame hides while memory is short. Frames wait in the order of their addresses at boot, so
+//! batches come in runs.
 //!
 //! - F1: a free page has no vnode, `P_FREE`, and is on exactly one list or in one magazine.
+//! - F2: a magazine holds at most frames / (8 x CPUs), never more than 64, and nothing on machines under 256 frames.
 //!
 //! Sources: [SI §10.2.7]; illumos.md 7.5.
 
@@ -17,7 +20,7 @@ use crate::cx::Cx;
 use crate::lists::Bins;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, PerCpu};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -30,7 +33,14 @@ const BATCH: usize = 16;
 #[derive(Debug)]
 struct Magazine {
     frames: Mutex<Vec<PageId>>,
+    /// Length of `frames`, for sums that take no lock.
     count: AtomicU32,
+}
+
+impl Magazine {
+    fn note(&self, frames: &[PageId]) {
+        self.count.store(frames.len() as u32, Relaxed);
+    }
 }
 
 /// The free lists.
@@ -39,7 +49,10 @@ struct Magazine {
 pub struct FreeList {
     sizes: Box<[Bins]>,
     magazines: PerCpu<Magazine>,
+    /// Most frames a magazine holds (F2).
     magazine_size: usize,
+    /// Whether frames may wait in magazines now.
+    stock: AtomicBool,
 }
 
 impl FreeList {
@@ -49,13 +62,14 @@ impl FreeList {
         Self {
             sizes: (0..SIZES).map(|_| Bins::new(colours)).collect(),
             magazines: PerCpu::new(cpus, |_| Magazine {
-                frames: Mutex::new(Rank::FreeList, Vec::new()),
+                frames: Mutex::new(Rank::FreeList, Vec::with_capacity(magazine_size)),
                 count: AtomicU32::new(0),
             }),
             magazine_size,
+            stock: AtomicBool::new(false),
         }
     }
-    /// Free frames, on lists and in magazines.
+    /// Free frames, on lists and in magazines; exact when quiet.
     pub fn count(&self) -> u64 {
         self.sizes[0].total() + self.in_magazines()
     }
@@ -63,9 +77,26 @@ impl FreeList {
     pub fn in_magazines(&self) -> u64 {
         self.magazines.iter().map(|m| u64::from(m.count.load(Relaxed))).sum()
     }
+    /// Most frames one magazine holds; 0 on machines without magazines.
+    pub fn magazine_size(&self) -> u64 {
+        self.magazine_size as u64
+    }
+    /// Most frames all magazines together hold.
+    pub fn magazines_hold(&self) -> u64 {
+        self.magazine_size() * self.magazines.len() as u64
+    }
     /// Number of colours.
     pub fn colours(&self) -> u64 {
         self.sizes[0].colours()
+    }
+    /// Whether frames may wait in magazines now.
+    pub(crate) fn stocks(&self) -> bool {
+        self.stock.load(Relaxed)
+    }
+    pub(crate) fn set_stock(&self, on: bool) {
+        if self.stocks() != on {
+            self.stock.store(on && self.magazine_size > 0, Relaxed);
+        }
     }
     /// A frame from this CPU's magazine.
     #[inline]
@@ -75,55 +106,55 @@ impl FreeList {
         }
         let m = self.magazines.mine(cx);
         let mut frames = m.frames.lock(cx);
-        let id = frames.pop();
-        m.count.store(frames.len() as u32, Relaxed);
-        id
+        let id = frames.pop()?;
+        m.note(&frames);
+        Some(id)
     }
-    /// A frame from the lists, of the wanted colour if possible; with `stock` the magazine is filled along the way.
-    pub(crate) fn take(
-        &self,
-        cx: &Cx,
-        pages: &PageArray,
-        colour: u64,
-        stock: bool,
-    ) -> Option<PageId> {
+    /// A frame from the lists, of the wanted colour if possible; the magazine is filled along the way when frames may wait there.
+    pub(crate) fn take(&self, cx: &Cx, pages: &PageArray, colour: u64) -> Option<PageId> {
         let id = self.sizes[0].pop(cx, pages, colour)?;
-        if stock && self.magazine_size > 0 {
-            let want = BATCH.min(self.magazine_size);
-            let mut batch = Vec::with_capacity(want);
-            // Popped in ascending order of colour, pushed in reverse: the magazine hands them out ascending.
-            let next = pages.pfn(id).0 + 1;
-            batch.extend((0..want as u64).map_while(|i| self.sizes[0].pop(cx, pages, next + i)));
+        if self.stocks() {
             let m = self.magazines.mine(cx);
             let mut frames = m.frames.lock(cx);
-            frames.extend(batch.into_iter().rev());
-            m.count.store(frames.len() as u32, Relaxed);
+            let (have, room) = (frames.len(), self.magazine_size.saturating_sub(frames.len()));
+            // Taken in ascending order, turned round: the magazine hands them out ascending.
+            let next = pages.pfn(id).0 + 1;
+            self.sizes[0].pop_run(cx, pages, next, BATCH.min(room), &mut frames);
+            frames[have..].reverse();
+            m.note(&frames);
         }
         Some(id)
     }
-    /// Puts a nameless page back: into this CPU's magazine while it has room and `stock` allows, else at the tail of its list.
-    pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId, stock: bool) {
-        if stock && self.magazine_size > 0 {
-            let m = self.magazines.mine(cx);
-            let mut frames = m.frames.lock(cx);
-            if frames.len() < self.magazine_size {
-                frames.push(id);
-                m.count.store(frames.len() as u32, Relaxed);
-                return;
-            }
+    /// Puts a nameless page into this CPU's magazine; `false` when frames may not wait there now. A full magazine first moves
+    /// its oldest frames to the lists.
+    #[inline]
+    pub(crate) fn add_magazine(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+        if !self.stocks() {
+            return false;
         }
+        let m = self.magazines.mine(cx);
+        let mut frames = m.frames.lock(cx);
+        if frames.len() >= self.magazine_size {
+            let oldest = BATCH.min(frames.len());
+            self.sizes[0].add_all(cx, pages, frames.drain(..oldest));
+        }
+        frames.push(id);
+        m.note(&frames);
+        true
+    }
+    /// Puts a nameless page at the tail of its list.
+    pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.sizes[0].add(cx, pages, id, false);
     }
-    /// Empties every magazine onto the lists.
+    /// Empties every magazine onto the lists; none fills again until [`FreeList::set_stock`].
     pub(crate) fn drain(&self, cx: &Cx, pages: &PageArray) {
+        self.set_stock(false);
         for m in self.magazines.iter() {
-            let frames = {
-                let mut f = m.frames.lock(cx);
-                m.count.store(0, Relaxed);
-                core::mem::take(&mut *f)
-            };
-            for id in frames {
-                self.sizes[0].add(cx, pages, id, false);
+            // A frame put in by a thread that read `stock` before this is drained next time; it counts as free all the same.
+            let mut frames = m.frames.lock(cx);
+            if !frames.is_empty() {
+                self.sizes[0].add_all(cx, pages, frames.drain(..));
+                m.note(&frames);
             }
         }
     }

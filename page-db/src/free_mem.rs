@@ -7,7 +7,7 @@
 //!
 //! | name | rule | on a machine under 128 MB |
 //! |---|---|---|
-//! | lotsfree | clamp(total/64, 16 MB, 2 GB) | max(total/8, 8) |
+//! | lotsfree | clamp(total/64, 16 MB, 2 GB) | max(total/8, 8), at most total/2 |
 //! | desfree | lotsfree / 2 | same |
 //! | minfree, throttlefree | desfree * 3/4 | same |
 //! | pageout_reserve | throttlefree * 3/4 | same |
@@ -41,7 +41,8 @@ impl Thresholds {
     /// The defaults for a machine of `total` pages.
     pub fn for_memory(total: u64) -> Self {
         let rule = (total / 64).clamp(16 * MB, 2048 * MB);
-        Self::from_lotsfree(if rule > total / 8 { (total / 8).max(8) } else { rule })
+        let small = (total / 8).max(8).min((total / 2).max(1));
+        Self::from_lotsfree(if rule > total / 8 { small } else { rule })
     }
     /// The others derived from `lotsfree`.
     pub fn from_lotsfree(lotsfree: u64) -> Self {
@@ -60,6 +61,8 @@ pub struct FreeMem {
     pages_pp_maximum: u64,
     /// Pages kernel reservations must leave.
     minarmem: u64,
+    /// Pages wanted by threads that wait for memory.
+    needfree: AtomicU64,
     thresholds: Thresholds,
 }
 
@@ -68,7 +71,14 @@ impl FreeMem {
         // t_minarmem is 25 pages in the textbook; a simulated machine may have fewer frames than that to spare.
         let minarmem = (total / 64).min(25);
         let pages_pp_maximum = (total / 25 + 4 * MB).min(total / 10).max(minarmem);
-        Self { total, availrmem: AtomicU64::new(total), pages_pp_maximum, minarmem, thresholds }
+        Self {
+            total,
+            availrmem: AtomicU64::new(total),
+            pages_pp_maximum,
+            minarmem,
+            needfree: AtomicU64::new(0),
+            thresholds,
+        }
     }
     /// All pages of the machine.
     pub fn total(&self) -> u64 {
@@ -81,6 +91,15 @@ impl FreeMem {
     /// The floor under user locks.
     pub fn pages_pp_maximum(&self) -> u64 {
         self.pages_pp_maximum
+    }
+    /// Pages wanted by threads that wait for memory now; the scanner works the harder for them.
+    pub fn needfree(&self) -> u64 {
+        self.needfree.load(Ordering::SeqCst)
+    }
+    /// Counts `pages` as needed until the answer is dropped.
+    pub(crate) fn need(&self, pages: u64) -> Need<'_> {
+        self.needfree.fetch_add(pages, Ordering::SeqCst);
+        Need { mem: self, pages }
     }
     /// The thresholds in force.
     pub fn thresholds(&self) -> Thresholds {
@@ -103,5 +122,72 @@ impl FreeMem {
     #[doc(alias = "page_resv")]
     pub fn reserve_kernel(&self, pages: u64) -> bool {
         self.charge(pages, self.minarmem)
+    }
+}
+
+/// Pages that count in [`FreeMem::needfree`] while this lives.
+#[derive(Debug)]
+pub(crate) struct Need<'a> {
+    mem: &'a FreeMem,
+    pages: u64,
+}
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        self.mem.needfree.fetch_sub(self.pages, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_of_four_gigabytes_are_the_textbooks() {
+        // Behaviour 55: a million pages.
+        let t = Thresholds::for_memory(1 << 20);
+        assert_eq!(
+            t,
+            Thresholds {
+                lotsfree: 16384,
+                desfree: 8192,
+                minfree: 6144,
+                throttlefree: 6144,
+                pageout_reserve: 4608
+            }
+        );
+    }
+
+    #[test]
+    fn thresholds_leave_a_small_machine_something_to_use() {
+        for total in 1..300 {
+            let t = Thresholds::for_memory(total);
+            assert!(t.lotsfree <= (total / 2).max(1), "{total}: {t:?}");
+            assert!(t.desfree <= t.lotsfree && t.minfree <= t.desfree, "{total}: {t:?}");
+            assert!(t.pageout_reserve <= t.throttlefree && t.throttlefree == t.minfree);
+        }
+        assert_eq!(Thresholds::for_memory(64).lotsfree, 8);
+    }
+
+    #[test]
+    fn the_ledger_refuses_before_it_changes() {
+        let m = FreeMem::new(1000, Thresholds::for_memory(1000));
+        assert!(m.charge(900, 100));
+        assert!(!m.charge(1, 100));
+        assert_eq!(m.availrmem(), 100);
+        m.uncharge(900);
+        assert_eq!(m.availrmem(), 1000);
+        // t_minarmem stays: 15 pages of 1000.
+        assert!(m.reserve_kernel(985));
+        assert!(!m.reserve_kernel(1));
+    }
+
+    #[test]
+    fn need_counts_while_it_lives() {
+        let m = FreeMem::new(64, Thresholds::for_memory(64));
+        let a = m.need(3);
+        assert_eq!(m.needfree(), 3);
+        drop(a);
+        assert_eq!(m.needfree(), 0);
     }
 }

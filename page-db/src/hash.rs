@@ -63,6 +63,9 @@ pub enum HashKind {
     Dash,
 }
 
+/// Links an unlocked walk follows before it gives up and leaves the answer to the locked search.
+const WALK_BOUND: u32 = 64;
+
 /// Chains through the page array.
 pub struct ChainHash {
     heads: Box<[AtomicU32]>,
@@ -100,21 +103,24 @@ impl ChainHash {
     #[inline]
     fn walk(&self, cx: &Cx, pages: &PageArray, bucket: usize, id: Identity) -> Option<PageId> {
         let mut link = self.heads[bucket].load(Ordering::Acquire);
-        // A walk that was carried away ends: chains are finite, and a bound on steps guards against a cycle formed under it.
         let mut steps = 0u32;
-        while let Some(p) = PageId::from_link(link) {
+        let found = loop {
+            let Some(p) = PageId::from_link(link) else { break None };
             let page = pages.get(p);
             if page.is(id) {
-                return Some(p);
+                break Some(p);
             }
             steps += 1;
-            if steps > 64 {
-                break; // H2: the caller searches again under the lock
+            // A walk that was carried away ends, since chains are finite; the bound guards against one rebuilt under it again and again.
+            if steps > WALK_BOUND {
+                break None; // H2: the caller searches again under the lock
             }
             link = page.hash_next.load(Ordering::Acquire);
+        };
+        if steps != 0 {
+            cx.count_n(Counter::HashLinks, u64::from(steps));
         }
-        cx.count_n(Counter::HashLinks, u64::from(steps));
-        None
+        found
     }
     fn walk_locked(&self, pages: &PageArray, bucket: usize, id: Identity) -> Option<PageId> {
         let mut link = self.heads[bucket].load(Ordering::Acquire);

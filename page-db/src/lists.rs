@@ -6,6 +6,7 @@ use crate::page::{PageArray, PageId};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// One list; guarded by the lock of its bin.
@@ -69,7 +70,8 @@ impl List {
     }
 }
 
-/// Lists by colour, each behind its own lock, with a total that can be read without any.
+/// Lists by colour, each behind its own lock, with a total that can be read without any. A magazine's lock, of the same rank, may be
+/// held around all of this (magazine before list).
 pub(crate) struct Bins {
     bins: Box<[Mutex<List>]>,
     total: AtomicU64,
@@ -93,7 +95,7 @@ impl Bins {
         (pages.pfn(id).0 as usize) & (self.bins.len() - 1)
     }
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId, front: bool) {
-        let mut list = self.bins[self.colour_of(pages, id)].lock(cx);
+        let mut list = self.bins[self.colour_of(pages, id)].lock_nested(cx);
         if front {
             list.push_front(pages, id);
         } else {
@@ -102,14 +104,51 @@ impl Bins {
         self.total.fetch_add(1, Relaxed);
     }
     pub(crate) fn remove(&self, cx: &Cx, pages: &PageArray, id: PageId) {
-        self.bins[self.colour_of(pages, id)].lock(cx).remove(pages, id);
+        self.bins[self.colour_of(pages, id)].lock_nested(cx).remove(pages, id);
         self.total.fetch_sub(1, Relaxed);
     }
+    /// Puts pages at the tails of their bins, in order. Without colours the lock is taken once.
+    pub(crate) fn add_all(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        ids: impl ExactSizeIterator<Item = PageId>,
+    ) {
+        let n = ids.len() as u64;
+        if let [only] = &*self.bins {
+            let mut list = only.lock_nested(cx);
+            ids.for_each(|id| list.push_back(pages, id));
+            self.total.fetch_add(n, Relaxed);
+        } else {
+            ids.for_each(|id| self.add(cx, pages, id, false));
+        }
+    }
     /// Bins in order of distance from `colour`: itself, then outwards on both sides.
-    fn order(&self, colour: u64) -> impl Iterator<Item = usize> {
+    fn order(&self, colour: u64) -> impl Iterator<Item = usize> + use<> {
         let n = self.bins.len();
         let c = colour as usize & (n - 1);
-        (0..n).map(move |i| if i % 2 == 1 { c + i.div_ceil(2) } else { c + n - i / 2 } & (n - 1))
+        (0..n).map(move |i| {
+            let bin = if i % 2 == 1 { c + i.div_ceil(2) } else { c + n - i / 2 };
+            bin & (n - 1)
+        })
+    }
+    /// Takes up to `want` pages, each of the colour after the one before if possible.
+    pub(crate) fn pop_run(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        colour: u64,
+        want: usize,
+        out: &mut Vec<PageId>,
+    ) {
+        if let [only] = &*self.bins {
+            let mut list = only.lock_nested(cx);
+            let before = out.len();
+            out.extend(core::iter::from_fn(|| list.pop_front(pages)).take(want));
+            self.total.fetch_sub((out.len() - before) as u64, Relaxed);
+        } else {
+            out.extend((0..want as u64).map_while(|i| self.pop(cx, pages, colour + i)));
+        }
     }
     /// Takes the first page that `accept` lets go, from the wanted bin outwards.
     pub(crate) fn take(
@@ -123,7 +162,7 @@ impl Bins {
             return None;
         }
         for b in self.order(colour) {
-            let mut list = self.bins[b].lock(cx);
+            let mut list = self.bins[b].lock_nested(cx);
             let found = list.iter(pages).find(|id| accept(*id));
             if let Some(id) = found {
                 list.remove(pages, id);
@@ -139,7 +178,7 @@ impl Bins {
             return None;
         }
         for b in self.order(colour) {
-            if let Some(id) = self.bins[b].lock(cx).pop_front(pages) {
+            if let Some(id) = self.bins[b].lock_nested(cx).pop_front(pages) {
                 self.total.fetch_sub(1, Relaxed);
                 return Some(id);
             }
@@ -147,12 +186,8 @@ impl Bins {
         None
     }
     /// The ids on each list, for checks and views.
-    pub(crate) fn snapshot(
-        &self,
-        cx: &Cx,
-        pages: &PageArray,
-    ) -> alloc::vec::Vec<alloc::vec::Vec<PageId>> {
-        self.bins.iter().map(|b| b.lock(cx).iter(pages).collect()).collect()
+    pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> Vec<Vec<PageId>> {
+        self.bins.iter().map(|b| b.lock_nested(cx).iter(pages).collect()).collect()
     }
 }
 

@@ -8,7 +8,7 @@
 //!   p_mapping ...      who maps it                     the hat's lock for this page
 //!   p_selock           shared / exclusive              itself
 //!   p_iolock           contents in transit             excl lock to take, anyone may release
-//!   p_lckcnt, p_cowcnt claims that keep it in memory   page lock + free_mem lock
+//!   p_lckcnt, p_cowcnt claims that keep it in memory   page lock; compare-and-swap
 //!   p_nrm              referenced, modified            atomic
 //! ```
 //!
@@ -77,14 +77,14 @@ pub struct Page {
     pub(crate) vp_prev: AtomicU32,
     pub(crate) next: AtomicU32,
     pub(crate) prev: AtomicU32,
+    /// `p_lckcnt` in the low half, `p_cowcnt` in the high half.
+    pub(crate) claims: AtomicU32,
     /// For the hat: a table's id when embedded, else the first hment's id.
     pub(crate) mapping: AtomicU32,
     /// For the hat: number of mappings.
     pub(crate) share: AtomicU32,
     /// For the hat: the entry in the table when embedded.
     pub(crate) mlentry: AtomicU16,
-    pub(crate) lckcnt: AtomicU16,
-    pub(crate) cowcnt: AtomicU16,
     pub(crate) iolock: AtomicU8,
     pub(crate) state: AtomicU8,
     pub(crate) nrm: AtomicU8,
@@ -105,11 +105,10 @@ impl Default for Page {
             vp_prev: AtomicU32::new(0),
             next: AtomicU32::new(0),
             prev: AtomicU32::new(0),
+            claims: AtomicU32::new(0),
             mapping: AtomicU32::new(0),
             share: AtomicU32::new(0),
             mlentry: AtomicU16::new(0),
-            lckcnt: AtomicU16::new(0),
-            cowcnt: AtomicU16::new(0),
             iolock: AtomicU8::new(0),
             state: AtomicU8::new(0),
             nrm: AtomicU8::new(0),
@@ -179,15 +178,15 @@ impl Page {
     }
     /// Claims through shared or read-only mappings (`p_lckcnt`).
     pub fn lckcnt(&self) -> u16 {
-        self.lckcnt.load(Ordering::Acquire)
+        self.claims.load(Ordering::Acquire) as u16
     }
     /// Claims through private writable mappings (`p_cowcnt`).
     pub fn cowcnt(&self) -> u16 {
-        self.cowcnt.load(Ordering::Acquire)
+        (self.claims.load(Ordering::Acquire) >> 16) as u16
     }
     /// Whether any claim keeps the page in memory.
     pub fn is_claimed(&self) -> bool {
-        self.lckcnt() != 0 || self.cowcnt() != 0
+        self.claims.load(Ordering::Acquire) != 0
     }
     /// The hat's words on this page.
     pub fn mapping(&self) -> PageMapping<'_> {

@@ -71,7 +71,7 @@ impl HostMem {
         &self.frames[(pfn.0 - self.base.0) as usize]
     }
     fn bytes(&self, pfn: Pfn, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset + len <= PAGE, "M1: an access stays inside its frame");
+        assert!(offset <= PAGE && len <= PAGE - offset, "M1: an access stays inside its frame");
         core::ptr::from_ref(self.frame(pfn)).cast::<u8>().cast_mut().wrapping_add(offset)
     }
 }

@@ -11,6 +11,8 @@
 //! - V1: contents become visible under a name only when they are complete: the page stays exclusive while it is filled.
 //! - V2: modified is cleared *before* the write starts, so a store during the write makes the page modified again.
 //! - V3: a failed write leaves the page resident and modified.
+//! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays.
+//! - V5: a clean page that nobody maps goes to the cache list whatever was asked, so that writing a file back does not keep it in use.
 //!
 //! Sources: illumos.md 7.8 (`pvn_getdirty`, `pvn_write_done`, `pvn_read_done`).
 
@@ -19,10 +21,10 @@ use crate::cx::Cx;
 use crate::db::{PageDb, Reserve};
 use crate::error::{PageError, VnodeError};
 use crate::mappings::{RefMod, SyncMode};
-use crate::page::{PageId, PageState};
+use crate::page::PageId;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 use crate::units::{FileOffset, PAGE_SIZE, Pfn};
-use crate::vnode::{Identity, PutFlags, VnodeId};
+use crate::vnode::{Identity, PutFlags, VnodeId, VnodeKind};
 use alloc::vec::Vec;
 
 /// A page found or filled.
@@ -105,8 +107,8 @@ pub fn get_dirty<'a>(
         db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
     }
     let dirty = page.page().ref_mod().contains(RefMod::MOD) && !flags.contains(PutFlags::TRUNC);
-    page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
     if dirty {
+        page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
         return Some(DirtyPage { page: page.downgrade(), identity, unloaded: leaves });
     }
     page.end_io();
@@ -114,26 +116,46 @@ pub fn get_dirty<'a>(
     None
 }
 
-/// Frees, destroys or just unlocks a clean, exclusive page as `flags` say.
+/// Frees, destroys or just unlocks a clean, exclusive page as `flags` say. Without `FREE` and `INVAL` it is released (V5).
+#[doc(alias = "VN_DISPOSE")]
 pub fn dispose(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) {
     if flags.contains(PutFlags::INVAL) {
         db.destroy(cx, page);
-    } else if flags.contains(PutFlags::FREE)
-        && !page.page().is_mapped()
-        && !page.page().is_claimed()
-    {
-        count_freed(cx, page.page().state());
+    } else if !flags.contains(PutFlags::FREE) {
+        db.release_excl(cx, page, true);
+    } else if !page.page().is_mapped() && !page.page().is_claimed() {
+        count_freed(cx, db, &page);
         db.free(cx, page, flags.contains(PutFlags::DONTNEED));
     }
 }
 
-fn count_freed(cx: &Cx, state: PageState) {
+/// Counts a page that page-out, or a push it started, is about to free.
+pub(crate) fn count_freed(cx: &Cx, db: &PageDb, page: &dyn LockedPage) {
     cx.count(Counter::DFree);
-    cx.count(if state.contains(PageState::SWAP) { Counter::AnonFree } else { Counter::FsFree });
+    if let Some(id) = page.identity() {
+        cx.count(match db.vnodes().kind(id.vnode) {
+            VnodeKind::Swap => Counter::AnonFree,
+            VnodeKind::Exec => Counter::ExecFree,
+            _ => Counter::FsFree,
+        });
+    }
 }
 
-/// Ends the write of pages that [`get_dirty`] handed out. On success they are disposed of as `flags` say, unless somebody used them
-/// meanwhile; on failure they are modified again and stay (V3).
+fn count_written(cx: &Cx, db: &PageDb, vnode: VnodeId) {
+    cx.count(Counter::PgOut);
+    cx.count(Counter::PgPgOut);
+    cx.count(match db.vnodes().kind(vnode) {
+        VnodeKind::Swap => Counter::AnonPgOut,
+        VnodeKind::Exec => Counter::ExecPgOut,
+        _ => Counter::FsPgOut,
+    });
+}
+
+/// Ends the write of a page that [`get_dirty`] handed out. On success it is disposed of as `flags` say, unless somebody used it
+/// meanwhile (V4); on failure it is modified again and stays (V3).
+///
+/// With `INVAL` the page must go: unless `ASYNC` is set too, readers that came during the write are waited for, so pages are handed in
+/// one by one in the order of their offsets. Only a page stored to during the write stays even then: destroying it would lose bytes.
 #[doc(alias = "pvn_write_done")]
 pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: PutFlags) {
     let id = dirty.page.id();
@@ -141,28 +163,42 @@ pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: P
         dirty.page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
     }
     db.io_unlock(id);
-    if !ok || !flags.intersects(PutFlags::FREE | PutFlags::INVAL) {
+    if !ok {
         return;
     }
-    let Ok(page) = dirty.page.try_upgrade() else {
-        cx.count(Counter::PgRec);
+    let inval = flags.contains(PutFlags::INVAL);
+    if !inval && !flags.contains(PutFlags::FREE) && dirty.page.page().is_mapped() {
         return;
+    }
+    let page = match dirty.page.try_upgrade() {
+        Ok(page) => page,
+        Err(shared) if inval && !flags.contains(PutFlags::ASYNC) => {
+            drop(shared);
+            let page = db.lock_excl_nested(cx, id);
+            if page.identity() != Some(dirty.identity) {
+                return; // destroyed by another, who was just as entitled
+            }
+            if page.page().is_free() {
+                db.destroy(cx, page);
+                return;
+            }
+            page
+        }
+        Err(_) => {
+            cx.count(Counter::PgRec);
+            return;
+        }
     };
     let used = db.sync_ref_mod(cx, &page, SyncMode::DontZero);
-    if used.intersects(RefMod::REF | RefMod::MOD) && !flags.contains(PutFlags::INVAL) {
+    if inval {
+        if !used.contains(RefMod::MOD) || flags.contains(PutFlags::TRUNC) {
+            dispose(cx, db, page, flags);
+        }
+    } else if used.intersects(RefMod::REF | RefMod::MOD) || page.page().is_mapped() {
         cx.count(Counter::PgRec);
-        return;
+    } else {
+        dispose(cx, db, page, flags);
     }
-    if page.page().is_mapped() && !flags.contains(PutFlags::INVAL) {
-        return;
-    }
-    if used.contains(RefMod::MOD)
-        && flags.contains(PutFlags::INVAL)
-        && !flags.contains(PutFlags::TRUNC)
-    {
-        return; // stored to during the write: losing it would lose bytes
-    }
-    dispose(cx, db, page, flags);
 }
 
 /// The pages of `vnode` with offsets in `[offset, offset + len)` (all from `offset` on when `len` is 0), in ascending order. Hints.
@@ -212,10 +248,17 @@ pub fn put_range(
             continue;
         }
         let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
-        let Some(page) = (if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) })
-        else {
-            continue;
+        let page = match wait {
+            true => db.lookup_excl_cached(cx, id),
+            false => db.try_lookup_excl(cx, id),
         };
+        let Some(page) = page else { continue };
+        if page.page().is_free() {
+            if flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
+                db.destroy(cx, page);
+            }
+            continue;
+        }
         if flags.contains(PutFlags::INVAL)
             && page.page().is_claimed()
             && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
@@ -225,9 +268,7 @@ pub fn put_range(
         }
         let Some(dirty) = get_dirty(cx, db, page, flags) else { continue };
         let wrote = cx.blocking(|| write(id, dirty.page.pfn()));
-        cx.count(Counter::PgOut);
-        cx.count(Counter::PgPgOut);
-        cx.count(Counter::FsPgOut);
+        count_written(cx, db, vnode);
         write_done(cx, db, dirty, wrote.is_ok(), flags);
         result = result.and(wrote);
     }

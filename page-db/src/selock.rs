@@ -14,6 +14,7 @@
 //! - K1: an exclusive holder is alone.
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
 //! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent.
+//! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
 //!
 //! A locked page is a guard. [`SharedPage::leak`] and [`PageDb::adopt_shared`] carry a lock across a return (soft locks).
 //! Sources: illumos `vm/page_lock.c` (behaviour); illumos.md 7.3.
@@ -96,8 +97,15 @@ impl PageDb {
         self.wait_excl(cx, id);
         ExclPage { db: self, cx, id }
     }
-    /// As [`PageDb::lock_excl`] for a page without a name, which is held by others only for moments (the scanner's look).
-    pub(crate) fn lock_unnamed<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+    /// As [`PageDb::lock_excl`] while other page locks are held; the caller keeps to the order of offsets within one vnode.
+    pub(crate) fn lock_excl_nested<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        cx.rank_wait(Rank::Page, true);
+        self.wait_excl(cx, id);
+        ExclPage { db: self, cx, id }
+    }
+    /// As [`PageDb::lock_excl`] for a page that others hold only for moments (a free frame met by a stale lookup or the scanner's
+    /// look), hence without regard to the order of page locks: whoever holds it waits for no page lock in turn.
+    pub fn lock_unnamed<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_tried(Rank::Page);
         self.wait_excl(cx, id);
         ExclPage { db: self, cx, id }
@@ -130,7 +138,11 @@ impl PageDb {
         })
     }
     /// Makes a guard of a shared lock that [`SharedPage::leak`] left behind. The caller owns exactly one such lock on the page.
+    ///
+    /// # Panics
+    /// When nobody holds the page shared (`page_unlock` of an unlocked page).
     pub fn adopt_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
+        assert!(self.lock_state(id).shared != 0, "K1: page {id} is not held shared");
         cx.rank_tried(Rank::Page);
         SharedPage { db: self, cx, id }
     }
@@ -141,7 +153,7 @@ impl PageDb {
     fn unlock_shared(&self, id: PageId) {
         let word = self.selock(id);
         let old = word.fetch_sub(1, SeqCst);
-        debug_assert!(old & COUNT != 0, "K1: unlock of a page nobody holds");
+        assert!(old & COUNT != 0, "K1: unlock of a page nobody holds");
         if old & WAITERS != 0 && old & COUNT == 1 {
             word.fetch_and(!WAITERS, SeqCst);
             self.waits().wake_all(u64::from(id.link()));
@@ -149,15 +161,20 @@ impl PageDb {
     }
     fn unlock_excl(&self, id: PageId) {
         let old = self.selock(id).fetch_and(!(EXCL | WAITERS), SeqCst);
-        debug_assert!(old & EXCL != 0, "K1: exclusive unlock of a page nobody holds");
+        assert!(old & EXCL != 0, "K1: exclusive unlock of a page nobody holds");
         if old & WAITERS != 0 {
             self.waits().wake_all(u64::from(id.link()));
         }
     }
 }
 
-/// What both guards offer. Only guards implement it, so holding one proves that the page is locked.
-pub trait LockedPage {
+mod sealed {
+    /// Keeps other types from claiming to be a held lock.
+    pub trait Sealed {}
+}
+
+/// What both guards offer. Only guards implement it (it is sealed), so holding one proves that the page is locked.
+pub trait LockedPage: sealed::Sealed {
     /// The page's id.
     fn id(&self) -> PageId;
     /// The page structure.
@@ -172,6 +189,7 @@ pub trait LockedPage {
 
 macro_rules! guard {
     ($t:ident) => {
+        impl sealed::Sealed for $t<'_> {}
         impl LockedPage for $t<'_> {
             #[inline]
             fn id(&self) -> PageId {
@@ -284,8 +302,12 @@ const IO_INUSE: u8 = 1;
 const IO_WANTED: u8 = 2;
 
 impl PageDb {
-    /// Makes a guard of an exclusive lock that [`ExclPage::leak`] left behind.
+    /// Makes a guard of an exclusive lock that [`ExclPage::leak`] left behind. The caller owns that lock.
+    ///
+    /// # Panics
+    /// When nobody holds the page exclusively.
     pub fn adopt_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        assert!(self.lock_state(id).excl, "K1: page {id} is not held exclusively");
         cx.rank_tried(Rank::Page);
         ExclPage { db: self, cx, id }
     }
@@ -314,7 +336,7 @@ impl PageDb {
     /// Releases the i/o lock; any thread may (an i/o completion).
     pub fn io_unlock(&self, id: PageId) {
         let old = self.pages().get(id).iolock.swap(0, SeqCst);
-        debug_assert!(old & IO_INUSE != 0, "i/o unlock of a page not in transit");
+        assert!(old & IO_INUSE != 0, "K4: i/o unlock of page {id}, which is not in transit");
         if old & IO_WANTED != 0 {
             self.waits().wake_all(io_key(id));
         }

@@ -4,9 +4,14 @@
 //! the head of the cache list, whose page gives up its name. What may be taken when memory is short depends on who asks:
 //!
 //! ```text
-//!   freemem   ≥ 1 + pageout_reserve   Normal
-//!             ≥ 1                     Push (page-out, and whoever frees memory by allocating)
+//!   freemem   ≥ n + throttlefree      Spare (read-ahead: nobody waits for the page)
+//!             ≥ n + pageout_reserve   Normal
+//!             ≥ n                     Push (page-out, and whoever frees memory by allocating)
 //! ```
+//!
+//! The check is made once for a whole request, and not again for each page, nor against other CPUs at that moment: with n CPUs up to n - 1
+//! requests may reach into the reserve together, which is what a reserve is for. A magazine holds frames only while memory is plentiful
+//! (F2 in [`crate::free_list`]), so taking from it asks nothing.
 //!
 //! Nothing here waits for memory; see D15 in [`super`].
 
@@ -17,18 +22,22 @@ use crate::error::PageError;
 use crate::mappings::RefMod;
 use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage};
-use crate::units::VirtAddr;
+use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
 use crate::vnode::{Identity, VnodeKind};
 use alloc::vec::Vec;
 
-/// How deep an allocation may reach when memory is short.
-#[doc(alias("PG_NORMALPRI", "PG_PUSHPAGE"))]
+/// How deep an allocation may reach when memory is short. A thread that frees memory ([`Cx::frees_memory`]) always asks for [`Reserve::Push`].
+#[doc(alias = "page_create_throttle")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reserve {
+    /// Leaves `throttlefree` pages: for pages that nobody waits for.
+    #[doc(alias = "PG_NORMALPRI")]
+    Spare,
     /// Leaves `pageout_reserve` pages.
     #[default]
     Normal,
     /// May take the last page.
+    #[doc(alias = "PG_PUSHPAGE")]
     Push,
 }
 
@@ -65,28 +74,42 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<ExclPage<'a>, PageError> {
-        let t = self.free_mem().thresholds();
-        let keep = match reserve {
-            Reserve::Normal => t.pageout_reserve,
-            Reserve::Push => 0,
-        };
-        let freemem = self.freemem();
-        if freemem <= keep {
-            return Err(PageError::NoMemory { wanted: 1, freemem });
+        self.throttle(cx, 1, reserve)?;
+        if self.freemem() <= self.free_mem().thresholds().lotsfree {
+            // From here on no frame waits in a magazine.
+            self.drain_magazines(cx);
         }
-        let plenty = freemem > t.lotsfree;
-        if let Some(id) = self.free_list().take(cx, self.pages(), colour, plenty) {
+        if let Some(id) = self.free_list().take(cx, self.pages(), colour) {
             return Ok(self.lock_unnamed(cx, id));
         }
         if let Some(page) = self.take_cached(cx, colour) {
             return Ok(page);
         }
-        // What is free sits in magazines (of other CPUs, too).
+        // What is free sits in magazines of other CPUs, or a rival took it.
         self.drain_magazines(cx);
-        match self.free_list().take(cx, self.pages(), colour, false) {
+        match self.free_list().take(cx, self.pages(), colour) {
             Some(id) => Ok(self.lock_unnamed(cx, id)),
             None => self.take_cached(cx, colour).ok_or_else(|| self.no_memory(1)),
         }
+    }
+    /// Whether `wanted` pages may be taken now; takes none.
+    ///
+    /// # Errors
+    /// [`PageError::NoMemory`] when that would leave less than `reserve` keeps back.
+    #[doc(alias = "page_create_throttle")]
+    pub fn throttle(&self, cx: &Cx, wanted: u64, reserve: Reserve) -> Result<(), PageError> {
+        let t = self.free_mem().thresholds();
+        let keep = match reserve {
+            _ if cx.frees_memory() => 0,
+            Reserve::Spare => t.throttlefree,
+            Reserve::Normal => t.pageout_reserve,
+            Reserve::Push => 0,
+        };
+        let freemem = self.freemem();
+        if freemem < wanted.saturating_add(keep) {
+            return Err(PageError::NoMemory { wanted, freemem });
+        }
+        Ok(())
     }
     /// The page that has waited longest on the cache list gives up its name.
     #[doc(alias = "page_get_cachelist")]
@@ -120,10 +143,12 @@ impl PageDb {
         page.page().set_ref_mod(RefMod::REF);
         Ok(page)
     }
-    /// Makes `count` pages named `id`, `id` + 1 page, ...: all of them or none (`PG_EXCL`).
+    /// Makes `count` pages named `id`, `id` + 1 page, ...: all of them or none (`PG_EXCL`). They are locked in the order of their offsets.
     ///
     /// # Errors
-    /// As [`PageDb::create`]; everything obtained is undone.
+    /// As [`PageDb::create`], and [`PageError::NoMemory`] for half of memory or more, or a range that passes the last offset;
+    /// everything obtained is undone.
+    #[doc(alias("page_create_va", "PG_EXCL"))]
     pub fn create_range<'a>(
         &'a self,
         cx: &'a Cx,
@@ -132,45 +157,91 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<Vec<ExclPage<'a>>, PageError> {
+        self.fill_range(cx, id, count, reserve, |name, i| {
+            self.create(cx, name, colour.wrapping_add(i), reserve).map(|page| (page, true))
+        })
+    }
+    /// As [`PageDb::create_range`], but a name that has a page already yields that page in its place, exclusively and io-locked (`PG_WAIT`
+    /// without `PG_EXCL`); a page on the cache list is taken back. Waits for page locks in the order of offsets: the caller
+    /// holds no page lock.
+    ///
+    /// # Errors
+    /// [`PageError::NoMemory`]; the pages made are undone, the pages found are unlocked.
+    #[doc(alias("page_create_va", "PG_WAIT"))]
+    pub fn create_range_or_find<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: Identity,
+        count: u64,
+        colour: u64,
+        reserve: Reserve,
+    ) -> Result<Vec<ExclPage<'a>>, PageError> {
+        self.fill_range(cx, id, count, reserve, |name, i| {
+            loop {
+                match self.create(cx, name, colour.wrapping_add(i), reserve) {
+                    Err(PageError::Exists(_)) => {}
+                    made => return made.map(|page| (page, true)),
+                }
+                if let Some(page) = self.lookup_excl_nested(cx, name) {
+                    self.io_lock(cx, &page);
+                    return Ok((page, false));
+                }
+            }
+        })
+    }
+    /// Runs `one` for each name of a range; it answers with a page and whether it made it. On failure undoes all that was done.
+    fn fill_range<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: Identity,
+        count: u64,
+        reserve: Reserve,
+        one: impl Fn(Identity, u64) -> Result<(ExclPage<'a>, bool), PageError>,
+    ) -> Result<Vec<ExclPage<'a>>, PageError> {
+        let first = id.offset.page_index();
+        let fits = first.checked_add(count).is_some_and(|end| end <= u64::MAX / PAGE_SIZE + 1);
+        // max_page_get: a request for half of memory would wait for ever.
+        if !fits || (count > 1 && count >= self.pages().len() / 2) {
+            return Err(self.no_memory(count));
+        }
+        self.throttle(cx, count, reserve)?;
         let mut got = Vec::new();
         for i in 0..count {
-            let next = id
-                .offset
-                .page_index()
-                .checked_add(i)
-                .and_then(crate::units::FileOffset::of_page)
-                .map(|o| Identity::new(id.vnode, o));
-            let made = next
-                .ok_or_else(|| self.no_memory(count))
-                .and_then(|n| self.create(cx, n, colour + i, reserve));
-            match made {
-                Ok(p) => got.push(p),
+            let offset = FileOffset::of_page(first + i).expect("the range was checked to fit");
+            match one(Identity::new(id.vnode, offset), i) {
+                Ok(page) => got.push(page),
                 Err(e) => {
-                    for page in got {
+                    for (page, made) in got {
                         page.end_io();
-                        self.destroy(cx, page);
+                        if made {
+                            self.destroy(cx, page);
+                        }
                     }
                     return Err(e);
                 }
             }
         }
-        Ok(got)
+        Ok(got.into_iter().map(|(page, _)| page).collect())
     }
 
     /// Gives an exclusively locked, nameless page the name `id`.
     ///
     /// # Errors
     /// [`PageError::Exists`]; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page has a name already, or the vnode's number was never handed out by [`crate::VnodeTable::register`].
     #[doc(alias = "page_hashin")]
     pub fn hash_in(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
-        debug_assert!(page.identity().is_none(), "L1: a page has one name");
+        assert!(page.identity().is_none(), "L1: page {} has a name already", page.id());
+        let slot = self.vnodes().slot(id.vnode); // panics before anything has changed
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
         if self.vnodes().kind(id.vnode) == VnodeKind::Swap {
             page.page().set_state(PageState::SWAP, PageState::empty());
         }
-        self.vnodes().slot(id.vnode).pages.lock(cx).add(self.pages(), page.id());
+        slot.pages.lock(cx).add(self.pages(), page.id());
         Ok(())
     }
     /// Takes the name from an exclusively locked page, with its referenced and modified bits. Nothing happens to a page without one.

@@ -7,11 +7,14 @@ use crate::selock::{ExclPage, LockedPage};
 impl PageDb {
     /// Unloads every translation, returns claims to availrmem, takes the name and frees the frame. The contents are lost.
     ///
-    /// A cached page (which is free already) is taken off its list first.
+    /// A cached page (which is free already) is taken off its list first; freemem is the same afterwards.
+    ///
+    /// # Panics
+    /// When the page is in transit (K4), or is a free page without a name.
     #[doc(alias("page_destroy", "page_destroy_free", "VN_DISPOSE"))]
     pub fn destroy(&self, cx: &Cx, page: ExclPage<'_>) {
         if page.page().is_free() {
-            self.reclaim(cx, &page);
+            self.uncache(cx, &page);
         }
         self.unload(cx, &page);
         self.drop_claims(&page);

@@ -1,6 +1,9 @@
 //! Letting a page go: with its name to the cache list, without one to the free list.
+//!
+//! A named page is put on its list *before* its lock goes, so that whoever finds it by name and locks it can take it off again. A nameless
+//! one is unlocked first: nobody can find it but by a stale hint, and whoever takes it from the list waits for such a look to end.
 
-use super::PageDb;
+use super::{MEMORY_KEY, PageDb};
 use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::mappings::{RefMod, SyncMode};
@@ -22,41 +25,60 @@ pub enum Released {
 impl PageDb {
     /// Frees a page: a named one goes to the tail of the cache list (to the head with `dontneed`), a nameless one to the free list.
     ///
-    /// The page must be unmapped, unclaimed and not in transit; P2 is asserted in debug builds.
+    /// # Panics
+    /// When the page is free already, mapped, claimed or in transit (P1, P2): a page freed like that would be handed to
+    /// somebody else while it is still in use.
     #[doc(alias = "page_free")]
     pub fn free(&self, cx: &Cx, page: ExclPage<'_>, dontneed: bool) {
-        let p = page.page();
-        debug_assert!(!p.is_free(), "P1: a page is freed once");
-        debug_assert!(!p.is_mapped(), "P2: a freed page has no mapping");
-        debug_assert!(!p.is_claimed(), "P2: a freed page has no claim");
+        let (p, id) = (page.page(), page.id());
+        assert!(!p.is_free(), "P1: page {id} is freed twice");
+        assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
+        assert!(!p.is_claimed(), "P2: page {id} is freed while locked in memory");
+        assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
         p.clear_ref_mod(RefMod::all());
         p.set_state(PageState::FREE, PageState::KERNEL);
-        let id = page.id();
         cx.count(Counter::FrameFrees);
         if page.identity().is_some() {
-            // On the list before the lock goes: whoever finds it by name and locks it can take it off.
             self.cache_list().add(cx, self.pages(), id, dontneed);
             drop(page);
+            self.wake_memory_waiters();
         } else {
             drop(page);
-            let short = self.freemem() < self.free_mem().thresholds().lotsfree;
-            self.free_list().add(cx, self.pages(), id, !short);
+            if !self.free_list().add_magazine(cx, self.pages(), id) {
+                self.free_slow(cx, id);
+            }
+        }
+    }
+    /// Memory is or was short: the frame goes to the lists at once, and magazines are allowed again when enough is there.
+    #[cold]
+    fn free_slow(&self, cx: &Cx, id: crate::page::PageId) {
+        self.free_list().add(cx, self.pages(), id);
+        if self.free_list().magazine_size() != 0 {
+            let enough = self.free_mem().thresholds().lotsfree + self.free_list().magazines_hold();
+            self.free_list().set_stock(self.freemem() > enough);
+        }
+        self.wake_memory_waiters();
+    }
+    /// Wakes threads in [`PageDb::sleep_for_memory`], if there are any. Every free does; page-out does at the end of a run.
+    #[inline]
+    pub fn wake_memory_waiters(&self) {
+        if self.free_mem().needfree() != 0 {
+            self.waits().wake_all(MEMORY_KEY);
         }
     }
     /// Unlocks a page and, if nobody needs it (not mapped, not anonymous, not claimed, not in transit, no other holder), puts it on the
     /// cache list. With `check_mod` a modified page is only unlocked. Never waits.
     #[doc(alias = "page_release")]
     pub fn release(&self, cx: &Cx, page: SharedPage<'_>, check_mod: bool) -> Released {
-        let p = page.page();
-        if p.is_mapped()
-            || p.state().contains(PageState::SWAP)
-            || p.is_claimed()
-            || self.is_io_locked(page.id())
-        {
+        if !self.is_releasable(&page) {
             return Released::NotReleased;
         }
         let Ok(page) = page.try_upgrade() else { return Released::NotReleased };
-        if page.page().is_mapped() || page.page().is_claimed() {
+        self.release_excl(cx, page, check_mod)
+    }
+    /// As [`PageDb::release`] for a page held exclusively.
+    pub fn release_excl(&self, cx: &Cx, page: ExclPage<'_>, check_mod: bool) -> Released {
+        if !self.is_releasable(&page) {
             return Released::NotReleased;
         }
         let bits = self.sync_ref_mod(cx, &page, SyncMode::DontZero);
@@ -65,5 +87,14 @@ impl PageDb {
         }
         self.free(cx, page, false);
         Released::Clean
+    }
+    fn is_releasable(&self, page: &dyn LockedPage) -> bool {
+        let p = page.page();
+        let state = p.state();
+        p.identity().is_some()
+            && !p.is_mapped()
+            && !state.intersects(PageState::SWAP | PageState::FREE | PageState::KERNEL)
+            && !p.is_claimed()
+            && !self.is_io_locked(page.id())
     }
 }

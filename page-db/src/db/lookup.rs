@@ -42,7 +42,7 @@ impl PageDb {
         loop {
             let found = self.exists(cx, id)?;
             if self.page(found).is_free() {
-                if let Some(page) = self.reclaim_named(cx, found, id) {
+                if let Some(page) = self.reclaim_named(cx, self.lock_excl(cx, found), id) {
                     return Some(page.downgrade());
                 }
                 continue;
@@ -76,19 +76,42 @@ impl PageDb {
     pub fn lookup_excl<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
         loop {
             let found = self.exists(cx, id)?;
-            if let Some(page) = self.reclaim_named(cx, found, id) {
+            if let Some(page) = self.reclaim_named(cx, self.lock_excl(cx, found), id) {
                 return Some(page);
             }
         }
     }
-    /// Locks `found` exclusively; if it still is `id`, takes it back from the cache list when it was there.
+    /// As [`PageDb::lookup_excl`] while pages of lower offsets of the same vnode are held.
+    pub(crate) fn lookup_excl_nested<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: Identity,
+    ) -> Option<ExclPage<'a>> {
+        loop {
+            let found = self.exists(cx, id)?;
+            if let Some(page) = self.reclaim_named(cx, self.lock_excl_nested(cx, found), id) {
+                return Some(page);
+            }
+        }
+    }
+    /// Finds the page named `id` and locks it exclusively, waiting for the lock, but leaves it on the cache list if it is there. The caller
+    /// destroys a free page or lets it go as it is.
+    #[doc(alias = "P_NO_RECLAIM")]
+    pub fn lookup_excl_cached<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
+        loop {
+            let page = self.lock_excl(cx, self.exists(cx, id)?);
+            if page.page().is(id) {
+                return Some(page);
+            }
+        }
+    }
+    /// If the locked page still is `id`, takes it back from the cache list when it was there.
     fn reclaim_named<'a>(
         &'a self,
         cx: &'a Cx,
-        found: PageId,
+        page: ExclPage<'a>,
         id: Identity,
     ) -> Option<ExclPage<'a>> {
-        let page = self.lock_excl(cx, found);
         if !page.page().is(id) {
             return None;
         }

@@ -64,9 +64,14 @@ pub trait MemoryWait: fmt::Debug + Send + Sync {
     fn wait_for_memory(&self, cx: &Cx, db: &PageDb, pages: u64) -> Result<(), PageError>;
 }
 
+/// Where threads that wait for memory sleep ([`PageDb::waits`]).
+pub(crate) const MEMORY_KEY: u64 = 1 << 41;
+
 /// How to build a [`PageDb`].
 #[derive(Clone, Copy, Debug)]
 pub struct PageDbConfig {
+    /// Frames to manage, from the first on; the rest of the memory belongs to devices. All of it by default.
+    pub frames: Option<u64>,
     /// Processors: sizes the per-CPU arrays.
     pub cpus: u16,
     /// Cache colours (rounded up to a power of two).
@@ -79,7 +84,7 @@ pub struct PageDbConfig {
 
 impl Default for PageDbConfig {
     fn default() -> Self {
-        Self { cpus: 1, colours: 1, hash: HashKind::Chain, thresholds: None }
+        Self { frames: None, cpus: 1, colours: 1, hash: HashKind::Chain, thresholds: None }
     }
 }
 
@@ -136,7 +141,7 @@ impl PageDb {
         counters: Arc<Counters>,
         config: &PageDbConfig,
     ) -> Result<Self, PageDbError> {
-        let frames = mem.frames();
+        let frames = config.frames.unwrap_or(u64::MAX).min(mem.frames());
         let pages =
             PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
         let hash: Box<dyn PageHash> = match config.hash {
@@ -149,9 +154,10 @@ impl PageDb {
         let free = FreeList::new(frames, config.cpus, config.colours);
         for id in pages.ids() {
             pages.get(id).set_state(PageState::FREE, PageState::empty());
-            free.add(cx, &pages, id, false);
+            free.add(cx, &pages, id);
         }
         let thresholds = config.thresholds.unwrap_or_else(|| Thresholds::for_memory(frames));
+        free.set_stock(frames > thresholds.lotsfree + free.magazines_hold());
         Ok(Self {
             pages,
             mem,
@@ -232,17 +238,30 @@ impl PageDb {
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
     }
-    /// Waits until about `pages` pages are free; the caller holds no lock. Magazines are drained first.
+    /// Waits until about `pages` pages are free; the caller holds no lock. Magazines are drained first, and `needfree` counts the pages
+    /// meanwhile. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once.
     ///
     /// # Errors
     /// [`PageError::NoMemory`] when nothing can be reclaimed, or no machine is there to do it.
     #[doc(alias("page_create_wait", "uvm_wait"))]
     pub fn wait_for_memory(&self, cx: &Cx, pages: u64) -> Result<(), PageError> {
+        if cx.frees_memory() {
+            return Err(self.no_memory(pages));
+        }
         self.drain_magazines(cx);
+        let _needed = self.free_mem.need(pages);
         match self.memory_wait.get() {
             Some(w) => w.wait_for_memory(cx, self, pages),
             None => Err(self.no_memory(pages)),
         }
+    }
+    /// Sleeps until an allocation of `pages` pages would succeed or `give_up` says that nobody will free any; says whether the memory is
+    /// there. For a [`MemoryWait`] whose page-out runs in other threads, inside [`PageDb::wait_for_memory`] (which counts the need, so that
+    /// each free wakes the sleeper); those threads call [`PageDb::wake_memory_waiters`] when `give_up` may have changed.
+    pub fn sleep_for_memory(&self, cx: &Cx, pages: u64, mut give_up: impl FnMut() -> bool) -> bool {
+        let enough = pages.saturating_add(self.free_mem.thresholds().pageout_reserve);
+        self.waits.wait_while(cx, MEMORY_KEY, || self.freemem() < enough && !give_up());
+        self.freemem() >= enough
     }
     /// Puts the frames of every magazine back on the lists.
     pub fn drain_magazines(&self, cx: &Cx) {

@@ -8,19 +8,27 @@ use crate::page::PageState;
 use crate::selock::{ExclPage, LockedPage};
 
 impl PageDb {
-    /// Takes a free, named page off its cache list and makes it in use. Counts `pgrec` and `pgfrec`.
+    /// Takes a free, named page off its cache list and makes it in use, referenced. Counts `pgrec` and `pgfrec`.
     ///
     /// freemem falls by one; no threshold is asked, since no other frame is consumed.
+    ///
+    /// # Panics
+    /// When the page is not a cached one (C1).
     #[doc(alias = "page_reclaim")]
     pub fn reclaim(&self, cx: &Cx, page: &ExclPage<'_>) {
-        debug_assert!(
-            page.page().is_free() && page.identity().is_some(),
-            "C1: only cached pages are reclaimed"
-        );
-        self.cache_list().remove(cx, self.pages(), page.id());
-        page.page().set_state(PageState::empty(), PageState::FREE);
+        self.uncache(cx, page);
         page.page().set_ref_mod(RefMod::REF);
         cx.count(Counter::PgRec);
         cx.count(Counter::PgFrec);
+    }
+    /// Takes a cached page off its list, for whatever purpose.
+    pub(crate) fn uncache(&self, cx: &Cx, page: &ExclPage<'_>) {
+        assert!(
+            page.page().is_free() && page.identity().is_some(),
+            "C1: page {} is not on the cache list",
+            page.id()
+        );
+        self.cache_list().remove(cx, self.pages(), page.id());
+        page.page().set_state(PageState::empty(), PageState::FREE);
     }
 }

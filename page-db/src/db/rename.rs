@@ -4,7 +4,6 @@ use super::PageDb;
 use crate::cx::Cx;
 use crate::error::PageError;
 use crate::selock::{ExclPage, LockedPage};
-use crate::sync::atomic::Ordering;
 use crate::vnode::Identity;
 
 impl PageDb {
@@ -30,12 +29,7 @@ impl PageDb {
         if !old.page().is(to) {
             return;
         }
-        let (lck, cow) = (
-            old.page().lckcnt.swap(0, Ordering::AcqRel),
-            old.page().cowcnt.swap(0, Ordering::AcqRel),
-        );
-        page.page().lckcnt.fetch_add(lck, Ordering::AcqRel);
-        page.page().cowcnt.fetch_add(cow, Ordering::AcqRel);
+        self.merge_claims(&old, page);
         self.destroy(cx, old);
     }
 }

@@ -34,7 +34,7 @@ use super::imp::{self, WaitPoint};
 use crate::cx::Cx;
 use crate::lock::Rank;
 use alloc::boxed::Box;
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
@@ -73,10 +73,11 @@ impl Slots {
 }
 
 /// A held slot that can be marked asleep.
-#[derive(PartialEq, Eq)]
 pub(crate) struct SleepMark {
     slots: NonNull<Slots>,
     slot: usize,
+    /// How much of the slot's `asleep` is this mark's: waits nest.
+    asleep: Cell<u32>,
 }
 
 impl SleepMark {
@@ -87,13 +88,25 @@ impl SleepMark {
     }
     pub(crate) fn fall_asleep(&self) {
         let s = self.get();
+        self.asleep.set(self.asleep.get() + 1);
         s.slots[self.slot].asleep.fetch_add(1, SeqCst);
         if s.word.load(SeqCst) == WAITING {
             s.point.wake_all(); // the gate reopens
         }
     }
+    /// Ends the innermost sleep; nothing for a mark made during it.
     pub(crate) fn wake_up(&self) {
-        self.get().slots[self.slot].asleep.fetch_sub(1, SeqCst);
+        if let Some(less) = self.asleep.get().checked_sub(1) {
+            self.asleep.set(less);
+            self.get().slots[self.slot].asleep.fetch_sub(1, SeqCst);
+        }
+    }
+    /// Ends every sleep of a mark that goes away.
+    pub(crate) fn rouse(&self) {
+        let n = self.asleep.take();
+        if n != 0 {
+            self.get().slots[self.slot].asleep.fetch_sub(n, SeqCst);
+        }
     }
 }
 
@@ -139,7 +152,7 @@ impl<T> SlotRwLock<T> {
         if s.word.load(SeqCst) != OPEN {
             self.read_slow(cx, slot);
         }
-        cx.push_read(SleepMark { slots: self.slots, slot });
+        cx.push_read(SleepMark { slots: self.slots, slot, asleep: Cell::new(0) });
         SlotReadGuard { lock: self, cx, slot }
     }
     #[cold]
@@ -173,7 +186,9 @@ impl<T> SlotRwLock<T> {
         self.write_inner(cx)
     }
     fn write_inner<'a>(&'a self, cx: &'a Cx) -> SlotWriteGuard<'a, T> {
-        let serial = imp::lock(&self.writers, cx);
+        // A thread that reads another slot lock here (none of ours does) counts as asleep while it queues.
+        let serial = imp::try_lock(&self.writers)
+            .unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
         let s = self.slots();
         loop {
             s.word.swap(HELD, SeqCst);
@@ -228,7 +243,8 @@ impl<T> Deref for SlotReadGuard<'_, T> {
 impl<T> Drop for SlotReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.cx.pop_read(&SleepMark { slots: self.lock.slots, slot: self.slot });
+        // Before the slot is left: a mark may look at the slots only while they are counted (S4).
+        self.cx.pop_read(|m| m.slots == self.lock.slots && m.slot == self.slot);
         self.cx.rank_release(self.lock.rank);
         self.lock.slots().leave(self.slot);
     }
