@@ -107,7 +107,7 @@ impl<V: Copy + Eq> Runs<V> {
     }
     /// Joins equal runs that touch, inside and at the ends of `range`.
     fn join(&mut self, range: Range<u64>) {
-        let mut at = self.runs.range(..=range.start).next_back().map_or(range.start, |(s, _)| *s);
+        let mut at = self.runs.range(..range.start).next_back().map_or(range.start, |(s, _)| *s);
         while let Some((start, (end, v))) = self.runs.range(at..).next().map(|(s, r)| (*s, *r)) {
             if start > range.end {
                 break;

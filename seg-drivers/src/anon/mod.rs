@@ -21,6 +21,8 @@
 pub mod array;
 pub mod map;
 pub mod slot;
+#[cfg(test)]
+mod tests;
 
 pub use map::{AnonMap, AnonMapId};
 pub use slot::AnonTable;

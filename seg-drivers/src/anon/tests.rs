@@ -1,0 +1,203 @@
+//! Anon maps alone: no segment, no translations.
+
+use super::array::CHUNK;
+use super::{AnonLayer, AnonMap};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::{
+    CpuId, Counters, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Reserve, SpinHooks, ThreadId,
+};
+use swapfs::{AnonNumber, SwapConfig, SwapFs};
+
+struct World {
+    cx: Cx,
+    layer: Arc<AnonLayer>,
+}
+
+fn world() -> World {
+    let counters = Counters::new(2);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let mem = Arc::new(HostMem::new(Pfn(16), 64).expect("heap"));
+    let clock = Arc::new(ManualClock::default());
+    let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
+    let db = Arc::new(PageDb::new(&cx, mem, clock, counters, &config).expect("small"));
+    let swap = SwapFs::new(&cx, &db, SwapConfig::default()).expect("small");
+    World { layer: AnonLayer::new(&db, &swap), cx }
+}
+
+/// Puts a fresh anon, with a page when `page`, into a slot.
+fn fill(w: &World, map: &AnonMap, slot: u64, page: bool) -> AnonNumber {
+    let n = w.layer.swap().alloc(&w.cx).expect("numbers");
+    assert!(w.layer.anons().start(n));
+    if page {
+        let made = w.layer.db().create(&w.cx, w.layer.swap().identity(n), 0, Reserve::Normal).expect("frames");
+        made.end_io();
+    }
+    let held = map.enter_or_make(&w.cx, slot).expect("heap");
+    assert_eq!(held.set(Some(n)), None);
+    n
+}
+
+fn check(w: &World, map: &AnonMap) {
+    map.verify(&w.cx).expect("sound");
+    w.layer.db().verify(&w.cx).expect("sound pages");
+    assert!(w.cx.held().is_empty(), "X2: {:?}", w.cx.held());
+}
+
+#[test]
+fn a_map_grows_both_ways_and_moves_nothing() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    let mid = 1 << 40;
+    let places = [mid, mid + 1, mid + 33, mid - 1, mid + (1 << 32) - 1, mid - (1 << 30), mid + 5000];
+    let mut made = Vec::new();
+    for p in places {
+        made.push((p, fill(&w, &map, p, false)));
+        for (slot, n) in &made {
+            assert_eq!(map.peek(*slot), Some(*n), "slot {slot} after touching {p}");
+        }
+        check(&w, &map);
+    }
+    made.sort_unstable();
+    assert_eq!(map.slots(&w.cx, 0..u64::MAX >> 1), made);
+    assert_eq!(map.chunks(&w.cx).len(), 6, "slots 0 and 1 share a chunk");
+    assert_eq!(map.count(&w.cx, mid..mid + 100), 3);
+    map.lose(&w.cx, 0..u64::MAX >> 1, 0..u64::MAX >> 1);
+    assert_eq!((w.layer.chunks.live(), w.layer.blocks.live(), w.layer.swap().live()), (0, 0, 0));
+}
+
+#[test]
+fn untouched_slots_cost_nothing() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    assert_eq!(w.layer.chunks.live(), 0);
+    let before = w.cx_slots();
+    assert!(map.slots(&w.cx, 0..1 << 32).is_empty());
+    assert!(map.enter(&w.cx, 7).is_none());
+    assert_eq!(w.cx_slots(), before, "no slot was visited");
+    fill(&w, &map, 0, false);
+    fill(&w, &map, (1 << 32) - 1, false);
+    assert_eq!(w.layer.chunks.live(), 2);
+    assert!(w.layer.blocks.live() <= 14, "two paths of seven blocks: {}", w.layer.blocks.live());
+    map.free_range(&w.cx, 0..1 << 32);
+    assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (0, 0));
+}
+
+impl World {
+    fn cx_slots(&self) -> u64 {
+        self.layer.db().counters().get(page_db::Counter::AnonSlots)
+    }
+}
+
+#[test]
+fn dup_shares_the_anons_and_counts_them() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    let a0 = fill(&w, &map, 0, true);
+    let a1 = fill(&w, &map, 40, true);
+    let copy = map.dup(&w.cx, 0..64, |_| true).expect("heap");
+    assert_eq!((w.layer.anons().refs(a0), w.layer.anons().refs(a1)), (2, 2));
+    assert_eq!(copy.slots(&w.cx, 0..64), [(0, a0), (40, a1)]);
+    // Only part of the slots, and only those wanted.
+    let part = map.dup(&w.cx, 0..64, |s| s != 0).expect("heap");
+    assert_eq!(part.slots(&w.cx, 0..64), [(40, a1)]);
+    assert_eq!(w.layer.anons().refs(a1), 3);
+    check(&w, &map);
+    for m in [&map, &copy, &part] {
+        m.lose(&w.cx, 0..64, 0..64);
+    }
+    assert_eq!(w.layer.swap().live(), 0);
+    assert_eq!(w.layer.db().verify(&w.cx).expect("sound").named, 0, "the pages went with the last reference");
+}
+
+#[test]
+fn slots_go_with_the_last_segment_that_reaches_them() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    let n: Vec<_> = (0..4).map(|i| fill(&w, &map, i, true)).collect();
+    // Two sharers of 4 pages; A unmaps pages 2-3, then B does.
+    map.gain(&w.cx, 0..4);
+    assert_eq!(map.lose(&w.cx, 0..4, 2..4), 2);
+    assert_eq!(map.slot_refs(&w.cx, 0..4), [(0..2, 2), (2..4, 1)]);
+    assert_eq!(w.layer.swap().live(), 4, "B still reaches them");
+    check(&w, &map);
+    map.lose(&w.cx, 0..4, 2..4);
+    assert_eq!(map.slot_refs(&w.cx, 0..4), [(0..2, 2), (2..4, 0)]);
+    assert!(!w.layer.swap().is_live(n[2]) && !w.layer.swap().is_live(n[3]));
+    assert_eq!(map.refs(), 2);
+    check(&w, &map);
+    map.lose(&w.cx, 0..2, 0..2);
+    map.lose(&w.cx, 0..2, 0..2);
+    assert_eq!(map.refs(), 0);
+    assert_eq!(w.layer.swap().live(), 0);
+}
+
+#[test]
+fn a_split_map_knows_its_halves() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    for i in 0..3 {
+        fill(&w, &map, i, true);
+    }
+    // The middle page of three is unmapped: two segments, slot references 1 0 1.
+    map.lose(&w.cx, 0..3, 1..2);
+    map.split(&w.cx, 0..3);
+    let _ = map.slot_refs(&w.cx, 0..3);
+    assert_eq!(map.refs(), 2);
+    assert_eq!(w.layer.swap().live(), 2);
+    map.lose(&w.cx, 0..1, 0..1);
+    assert_eq!(w.layer.swap().live(), 1, "the upper half keeps its page");
+    map.lose(&w.cx, 2..3, 2..3);
+    assert_eq!(w.layer.swap().live(), 0);
+}
+
+#[test]
+fn planted_damage_is_named() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    let n = fill(&w, &map, 5, false);
+    check(&w, &map);
+    w.layer.anons().damage_refs(n, -1);
+    assert!(map.verify(&w.cx).expect_err("damage").starts_with("I1"));
+    w.layer.anons().damage_refs(n, 1);
+    map.damage_slot_refs(&w.cx, 0..32, 9);
+    assert!(map.verify(&w.cx).expect_err("damage").starts_with("I6"));
+    map.damage_slot_refs(&w.cx, 0..32, 1);
+    check(&w, &map);
+}
+
+#[test]
+fn threads_fill_and_empty_one_chunk() {
+    let w = world();
+    let map = AnonMap::new(&w.layer, 0);
+    let counters = Arc::clone(w.layer.db().counters());
+    std::thread::scope(|s| {
+        for t in 0..4u16 {
+            let (map, layer, counters) = (&map, &w.layer, &counters);
+            s.spawn(move || {
+                let cx = Cx::new(counters, CpuId(t % 2), ThreadId(u32::from(t) + 1), Arc::new(SpinHooks));
+                for i in 0..2000u64 {
+                    let slot = (i * 7 + u64::from(t)) % (2 * CHUNK);
+                    let n = layer.swap().alloc(&cx).expect("numbers");
+                    assert!(layer.anons().start(n));
+                    let old = map.enter_or_make(&cx, slot).expect("heap").set(Some(n));
+                    if let Some(old) = old {
+                        layer.unref(&cx, old);
+                    }
+                    if i % 3 == 0 {
+                        let gone = map.enter(&cx, slot).and_then(|g| g.set(None));
+                        if let Some(gone) = gone {
+                            layer.unref(&cx, gone);
+                        }
+                    }
+                    if i % 50 == 0 {
+                        map.free_range(&cx, 0..CHUNK);
+                    }
+                }
+            });
+        }
+    });
+    check(&w, &map);
+    map.lose(&w.cx, 0..64, 0..64);
+    assert_eq!((w.layer.swap().live(), w.layer.chunks.live()), (0, 0));
+}
