@@ -186,7 +186,7 @@ impl SwapFs {
     /// The swap vnodes made so far, in order of making.
     #[doc(alias = "swapfs_getvp")]
     pub fn vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
-        (0..self.names.vnodes_made()).filter_map(|i| Some(self.names.vnode(i)?.object.number()))
+        (0..self.names.vnodes_made()).filter_map(|i| Some(self.names.vnode(i)?.id))
     }
     /// Gives up the slot of an anon whose page is in memory; says whether there was one. The caller holds the page's lock (either way) and
     /// marks the page modified if so (W3). A page on its way out keeps its slot: the answer is `false`.

@@ -36,9 +36,42 @@
 //! - W1: a name's word changes only under its page's lock: exclusive, or shared with the i/o lock held. The one exception is
 //!   [`SwapFs::free`], when there is no page any more.
 //! - W2: a slot belongs to one name at most; allocated slots = names with a slot + bad slots (uvm.md I9), when quiet.
-//! - W3: a clean page without a slot holds zeros that nobody wrote. Whoever takes a slot from a page in memory marks it modified.
+//! - W3: a clean page without a slot may be lost: it holds zeros that nobody wrote, or bytes its owner gave up (`MADV_FREE`). So whoever
+//!   takes a slot from a page in memory marks the page modified.
 //! - W4: a dead name has no page, no slot and is nowhere but among the free numbers.
 //! - W5: reservations add up: what is promised from disk fits the disks, what is promised from memory is charged to availrmem.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(feature = "std")] {
+//! use page_db::*;
+//! use std::sync::Arc;
+//! use swapfs::{MemDevice, SwapConfig, SwapFs};
+//!
+//! let counters = Counters::new(1);
+//! let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+//! let mem = Arc::new(HostMem::new(Pfn(0), 64)?);
+//! let clock = Arc::new(ManualClock::default());
+//! let db = Arc::new(PageDb::new(&cx, mem, clock, counters, &PageDbConfig::default())?);
+//! let swap = SwapFs::new(&cx, &db, SwapConfig::default())?;
+//! swap.add(&cx, Arc::new(MemDevice::new("/dev/swap", 100)), 0, 100, 0)?;
+//!
+//! let promise = swap.take(1)?; //                    a reservation,
+//! let anon = swap.alloc(&cx)?; //                    a name,
+//! let got = swap.get_page(&cx, anon, 0)?; //         a page of zeros,
+//! got.page.page().set_ref_mod(RefMod::MOD);
+//! drop(got);
+//! assert_eq!(swap.slot(&cx, anon), None);
+//! swap.put_page(&cx, anon, PutFlags::INVAL)?; //     and a slot
+//! assert!(swap.slot(&cx, anon).is_some());
+//!
+//! swap.free(&cx, anon);
+//! drop(promise);
+//! swap.verify(&cx)?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Reading order
 //!

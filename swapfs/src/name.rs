@@ -127,7 +127,10 @@ impl Place {
 
 /// One swap vnode and the words of its pages.
 pub(crate) struct Vnode {
-    pub(crate) object: Arc<SwapVnode>,
+    /// The vnode's number, kept here to be near the words.
+    pub(crate) id: VnodeId,
+    /// The table of vnodes holds it weakly; this keeps it.
+    _object: Arc<SwapVnode>,
     pub(crate) words: Box<[AtomicU64]>,
 }
 
@@ -260,7 +263,7 @@ impl Names {
         let object = make(index)?;
         let back = self.index_of.ensure(object.number().0).ok_or_else(no_heap)?;
         back.store(index + 1, Ordering::Release);
-        let _ = place.set(Vnode { object, words }); // the depot's lock makes us the only one
+        let _ = place.set(Vnode { id: object.number(), _object: object, words }); // the depot's lock makes us the only one
         self.made.store(index + 1, Ordering::Release);
         Ok(())
     }
@@ -312,7 +315,7 @@ impl Names {
     }
     /// The name of a number's page. A number never handed out gets a name that no page has.
     pub(crate) fn identity(&self, n: AnonNumber) -> Identity {
-        let vnode = self.vnode(n.vnode_index()).map_or(VnodeId(0), |v| v.object.number());
+        let vnode = self.vnode(n.vnode_index()).map_or(VnodeId(0), |v| v.id);
         Identity::new(vnode, n.offset())
     }
     /// The number whose page is named `id`.

@@ -35,7 +35,7 @@ pub fn minfree_for(total: u64) -> u64 {
 }
 /// `swapfs_reserve` for a machine of `total` pages: memory that backs promises of the privileged only.
 pub fn reserve_for(total: u64) -> u64 {
-    (total / 128).max(4 * MB).min(128 * MB).min(total / 8)
+    (total / 128).clamp(4 * MB, 128 * MB).min(total / 8)
 }
 
 /// The books, in pages (`struct k_anoninfo`).

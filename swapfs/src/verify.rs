@@ -6,7 +6,7 @@
 use crate::area::{AreaId, PhysSlot};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use page_db::{Cx, VnodeId};
@@ -82,25 +82,23 @@ impl SwapFs {
         Ok(census)
     }
     fn verify_names(&self, cx: &Cx, census: &mut SwapCensus) -> Result<(), SwapDamage> {
-        let live: BTreeSet<u32> = self.names().walk(0).map(|(n, _)| n.get()).collect();
-        census.live = live.len() as u64;
+        census.live = self.names().walk(0).count() as u64;
         if census.live != self.live() {
             let what = format!("{} words live, {} names handed out", census.live, self.live());
             return Err(broken("Q2", what));
         }
-        let unused = self.names().unused(cx);
-        let mut seen = BTreeSet::new();
-        for n in &unused {
-            if !seen.insert(*n) {
-                return Err(broken("Q2", format!("number {n} is free twice")));
-            }
-            if live.contains(n) {
-                return Err(broken("W4", format!("number {n} is live and free")));
-            }
+        let mut unused = self.names().unused(cx);
+        unused.sort_unstable();
+        if let Some(twice) = unused.windows(2).find(|w| w[0] == w[1]) {
+            return Err(broken("Q2", format!("number {} is free twice", twice[0])));
         }
-        let made = self.names().made_numbers(cx);
-        if seen.len() as u64 + census.live != made {
-            let what = format!("{made} numbers made, {} free, {} live", seen.len(), census.live);
+        let living = |n: &&u32| AnonNumber::from_raw(**n).is_none_or(|n| self.is_live(n));
+        if let Some(n) = unused.iter().find(living) {
+            return Err(broken("W4", format!("number {n} is live and free")));
+        }
+        let (made, free) = (self.names().made_numbers(cx), unused.len() as u64);
+        if free + census.live != made {
+            let what = format!("{made} numbers made, {free} free, {} live", census.live);
             return Err(broken("Q2", what));
         }
         Ok(())

@@ -1,0 +1,109 @@
+use super::World;
+use crate::{AreaId, FaultyDevice, MemDevice, Place, SwapError};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::{Counter, PutFlags, VnodeError, errno};
+
+fn faulty(w: &World, pages: u64) -> (Arc<MemDevice>, Arc<FaultyDevice>, AreaId) {
+    let mem = Arc::new(MemDevice::new("d", pages));
+    let dev = Arc::new(FaultyDevice::new(mem.clone()));
+    let id = w.fs.add(&w.cx, dev.clone(), 0, pages, 0).expect("fits");
+    (mem, dev, id)
+}
+
+/// uvm 36.
+#[test]
+fn a_page_that_cannot_be_read_is_lost_once() {
+    let w = World::new(32);
+    let (mem, dev, id) = faulty(&w, 4);
+    let n = w.anon(1);
+    w.evict(n);
+    dev.fail_read(1);
+    let io = |e: VnodeError| matches!(e, VnodeError::Io { errno: errno::EIO, .. });
+    assert!(w.fs.get_page(&w.cx, n, 0).is_err_and(io));
+    assert!(!w.resident(n), "no half-filled page stays");
+    assert_eq!(w.fs.place(n), Place::Bad);
+    let reads = mem.transfers().0;
+    assert!(w.fs.get_page(&w.cx, n, 0).is_err_and(io));
+    assert_eq!(mem.transfers().0, reads, "the device is not asked again");
+    let census = w.check();
+    assert_eq!((census.lost, census.bad_slots, census.free_slots), (1, 1, 3));
+    w.free(n);
+    // The slot is never used again.
+    let all: Vec<_> = (0..3).map(|i| w.anon(i)).collect();
+    for n in &all {
+        w.evict(*n);
+    }
+    assert_eq!(w.check().free_slots, 0);
+    assert_eq!(w.fs.list()[0].bad, 1);
+    let more = w.anon(9);
+    assert!(w.push(more).is_err());
+    w.fs.remove(&w.cx, id).expect("bad slots stay behind");
+    w.check();
+}
+
+#[test]
+fn a_failed_write_keeps_the_page_and_gives_the_slot_back() {
+    let w = World::new(32);
+    let (_, dev, _) = faulty(&w, 4);
+    let n = w.anon(1);
+    dev.fail_write(1);
+    assert!(matches!(w.push(n), Err(VnodeError::Io { .. })));
+    assert!(w.resident(n) && w.modified(n));
+    assert_eq!(w.check().free_slots, 4);
+    w.push(n).expect("the second time");
+    // Stored before, failing now: the old slot went when the new one came.
+    w.store(n, 2);
+    dev.fail_write(1);
+    assert!(w.fs.put_page(&w.cx, n, PutFlags::INVAL).is_err());
+    assert!(w.resident(n) && w.modified(n));
+    assert_eq!(w.check().free_slots, 4);
+    assert_eq!(w.load(n), (2, false));
+}
+
+#[test]
+fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
+    let w = World::new(64);
+    let (_, dev, _) = faulty(&w, 8);
+    let old: Vec<_> = (0..8).map(|i| w.anon(i)).collect();
+    for n in &old {
+        w.evict(*n);
+    }
+    for i in [1, 2, 5, 6] {
+        w.free(old[i]);
+    }
+    let new: Vec<_> = (0..4).map(|i| w.anon(50 + i)).collect();
+    for n in &new {
+        w.fs.put_page(&w.cx, *n, super::PUSH).expect("held back");
+    }
+    dev.fail_write(1);
+    assert!(matches!(w.fs.flush_pushes(&w.cx), Err(VnodeError::Io { .. })));
+    let stored: Vec<bool> = new.iter().map(|n| w.fs.slot(&w.cx, *n).is_some()).collect();
+    assert_eq!(stored, [false, false, true, true]);
+    assert_eq!(w.counter(Counter::AnonFree), 2);
+    for (i, n) in new.iter().enumerate() {
+        assert_eq!(w.load(*n).0, 50 + i as u8);
+    }
+    w.check();
+}
+
+#[test]
+fn an_unreadable_page_keeps_its_area() {
+    let w = World::new(32);
+    let (_, dev, id) = faulty(&w, 8);
+    let all: Vec<_> = (0..4).map(|i| w.anon(i)).collect();
+    for n in &all {
+        w.evict(*n);
+    }
+    dev.break_page(2);
+    let refused = w.fs.remove(&w.cx, id);
+    assert!(matches!(refused, Err(SwapError::BringBack { .. })));
+    assert_eq!(refused.map_err(|e| e.errno()), Err(errno::EIO));
+    assert_eq!((w.fs.info().max, w.fs.list()[0].removing), (8, false));
+    assert_eq!(w.check().lost, 1);
+    dev.heal();
+    w.fs.remove(&w.cx, id).expect("what was lost is lost");
+    assert_eq!(w.load(all[3]).0, 3);
+    assert!(w.fs.get_page(&w.cx, all[2], 0).is_err());
+    w.check();
+}

@@ -1,0 +1,163 @@
+use super::{PUSH, World, cx_on};
+use crate::{AnonNumber, MemDevice, SwapConfig};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::selock::LockedPage as _;
+use page_db::sync::atomic::{AtomicBool, Ordering};
+use page_db::{PutFlags, RefMod};
+
+/// Four owners store, push, load and free, while a fifth thread adds and removes areas under them.
+#[test]
+fn areas_come_and_go_under_load() {
+    let config =
+        SwapConfig { cpus: 5, minfree: Some(8), reserve: Some(4), ..SwapConfig::default() };
+    let w = World::with(512, config);
+    w.add("fixed", 64, 0);
+    let done = AtomicBool::new(false);
+    let (fs, db) = (&w.fs, &w.db);
+    std::thread::scope(|s| {
+        let owners: Vec<_> = (0..4u16).map(|cpu| s.spawn(move || owner(fs, db, cpu))).collect();
+        let done = &done;
+        s.spawn(move || {
+            let cx = cx_on(db.counters(), 4);
+            let mut turn = 0u32;
+            while !done.load(Ordering::Acquire) {
+                turn += 1;
+                let dev = Arc::new(MemDevice::new(format!("m{}", turn % 2), 40));
+                let id = fs.add(&cx, dev, 0, 40, 1).expect("no other adds it");
+                std::thread::yield_now();
+                fs.remove(&cx, id).expect("memory is plenty");
+            }
+        });
+        for o in owners {
+            o.join().expect("owner");
+        }
+        done.store(true, Ordering::Release);
+    });
+    let census = w.check();
+    assert_eq!((census.live, census.stored), (0, 0));
+    assert_eq!(w.db.freemem(), 512);
+}
+
+fn owner(fs: &Arc<crate::SwapFs>, db: &Arc<page_db::PageDb>, cpu: u16) {
+    let cx = cx_on(db.counters(), cpu);
+    let mut mine: Vec<(AnonNumber, u8)> = Vec::new();
+    for turn in 0..3000u32 {
+        let byte = turn as u8;
+        let put = |n, flags| match fs.put_page(&cx, n, flags) {
+            Ok(()) | Err(page_db::VnodeError::NoSpace { .. }) => {}
+            Err(e) => panic!("{e}"),
+        };
+        match turn % 5 {
+            0 => mine.push((fs.alloc(&cx).expect("numbers"), 0)),
+            1 | 2 => {
+                let i = turn as usize * 7 % mine.len();
+                let got = fs.get_page(&cx, mine[i].0, 0).expect("a page");
+                let mut b = [0];
+                db.mem().read(got.page.pfn(), 0, &mut b);
+                assert_eq!(b[0], mine[i].1, "anon {}", mine[i].0);
+                db.mem().write(got.page.pfn(), 0, &[byte]);
+                got.page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
+                mine[i].1 = byte;
+            }
+            3 => {
+                for (n, _) in &mine {
+                    put(*n, PUSH);
+                }
+            }
+            _ => {
+                let i = turn as usize * 5 % mine.len();
+                put(mine[i].0, PutFlags::INVAL);
+                if mine.len() > 40 {
+                    end(fs, db, &cx, mine.swap_remove(i).0);
+                }
+            }
+        }
+    }
+    for (n, _) in mine {
+        end(fs, db, &cx, n);
+    }
+    let _ = fs.flush_pushes(&cx);
+}
+
+/// A device whose writes wait to be let go.
+#[derive(Debug)]
+struct Gate {
+    inner: MemDevice,
+    arrived: AtomicBool,
+    open: AtomicBool,
+}
+
+impl crate::SwapDevice for Gate {
+    fn name(&self) -> alloc::string::String {
+        self.inner.name()
+    }
+    fn pages(&self) -> u64 {
+        self.inner.pages()
+    }
+    fn read(
+        &self,
+        page: u64,
+        to: page_db::Pfn,
+        mem: &dyn page_db::PhysMem,
+    ) -> Result<(), crate::DeviceError> {
+        self.inner.read(page, to, mem)
+    }
+    fn write(
+        &self,
+        page: u64,
+        frames: &[page_db::Pfn],
+        mem: &dyn page_db::PhysMem,
+    ) -> Result<(), crate::DeviceError> {
+        self.arrived.store(true, Ordering::Release);
+        while !self.open.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        self.inner.write(page, frames, mem)
+    }
+}
+
+/// uvm 35: the last reference goes while the page is being written.
+#[test]
+fn a_free_waits_for_the_push_in_flight() {
+    let w = World::with(64, SwapConfig { cpus: 2, ..SwapConfig::default() });
+    let (arrived, open) = (AtomicBool::new(false), AtomicBool::new(false));
+    let gate = Arc::new(Gate { inner: MemDevice::new("g", 8), arrived, open });
+    w.fs.add(&w.cx, gate.clone(), 0, 8, 0).expect("fits");
+    let n = w.anon(1);
+    let (fs, db) = (&w.fs, &w.db);
+    std::thread::scope(|s| {
+        let push = s.spawn(move || {
+            let cx = cx_on(db.counters(), 1);
+            let _ = fs.put_page(&cx, n, PUSH);
+            fs.flush_pushes(&cx)
+        });
+        while !gate.arrived.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // In transit: the slot is spoken for, the page is readable, and cannot be had for destruction.
+        assert!(fs.slot(&w.cx, n).is_some());
+        assert!(!fs.free_slot(&w.cx, n));
+        assert_eq!(w.load(n), (1, false));
+        assert!(db.try_lookup_excl(&w.cx, fs.identity(n)).is_none());
+        let gone = s.spawn(move || end(fs, db, &cx_on(db.counters(), 0), n));
+        for _ in 0..200 {
+            std::thread::yield_now();
+        }
+        assert!(!gone.is_finished() && fs.is_live(n), "freed under the push");
+        gate.open.store(true, Ordering::Release);
+        assert_eq!(push.join().expect("pushed"), Ok(()));
+        gone.join().expect("freed");
+    });
+    let census = w.check();
+    assert_eq!((census.live, census.free_slots), (0, 8));
+    assert_eq!(w.db.freemem(), 64);
+}
+
+fn end(fs: &crate::SwapFs, db: &page_db::PageDb, cx: &page_db::Cx, n: AnonNumber) {
+    if let Some(page) = db.lookup_excl(cx, fs.identity(n)) {
+        db.destroy(cx, page);
+    }
+    fs.free(cx, n);
+}
