@@ -17,7 +17,7 @@
 //! Sources: [SI §9.2]; illumos.md 3.1, 3.2.
 
 use crate::hat::Hat;
-use crate::seg::{SegCx, SegOps};
+use crate::seg::SegCx;
 use crate::segs::{Seg, Segs};
 use crate::state::{AsId, AsState};
 use crate::{AsError, callback::Callbacks};
@@ -94,11 +94,6 @@ impl AddrSpace {
     pub fn segs<'a>(&'a self, cx: &'a Cx) -> SlotReadGuard<'a, Segs> {
         self.lock.read(cx)
     }
-    /// The segments without the lock, for tests that break them.
-    #[doc(hidden)]
-    pub fn segs_for_test(&mut self) -> &mut Segs {
-        self.lock.get_mut()
-    }
     /// Whether [`AddrSpace::free`] has begun.
     pub fn is_freed(&self) -> bool {
         self.freed.load(page_db::sync::atomic::Ordering::Acquire)
@@ -127,9 +122,4 @@ impl fmt::Debug for AddrSpace {
             .field("hat", &self.hat.id())
             .finish_non_exhaustive()
     }
-}
-
-/// Whether the driver or the address space counts a piece given up in `resv_size`.
-pub(crate) fn resv_of_piece(ops: &dyn SegOps, scx: &SegCx<'_>, piece: VirtRange) -> u64 {
-    if ops.counts_own_resv(scx) { 0 } else { piece.len() }
 }

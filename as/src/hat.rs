@@ -70,6 +70,11 @@ impl<'a> Stamp<'a> {
     pub fn and(self, seq: &'a AtomicU32) -> Self {
         Self { also: Some((seq, seq.load(Ordering::SeqCst))), ..self }
     }
+    /// The stamp without what [`Stamp::and`] added: something stronger holds it now.
+    #[must_use]
+    pub fn without_second(self) -> Self {
+        Self { also: None, ..self }
+    }
     /// Whether nothing has been published since, and nothing is being published (odd numbers).
     #[inline]
     pub fn is_current(&self) -> bool {

@@ -22,6 +22,7 @@ extern crate alloc;
 pub mod addr_space;
 pub mod avl;
 pub mod callback;
+pub mod dump;
 pub mod error;
 pub mod fault;
 pub mod hat;
@@ -29,9 +30,15 @@ pub mod ops;
 pub mod seg;
 pub mod segs;
 pub mod state;
+#[cfg(all(test, feature = "std"))]
+mod testing;
+#[cfg(all(test, feature = "std"))]
+mod tests;
+pub mod verify;
 
 pub use addr_space::{AddrSpace, USER_RANGE};
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
+pub use dump::{Pmap, PmapRow, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{Hat, HatError, HatProvider, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
@@ -42,3 +49,4 @@ pub use seg::{
 };
 pub use segs::{Hole, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};
+pub use verify::{AsDamage, TestDamage};

@@ -26,9 +26,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
-use page_db::{
-    Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode, VnodeKind,
-};
+use page_db::{Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode};
 
 /// What a driver is told on each call.
 #[derive(Clone, Copy, Debug)]
@@ -440,31 +438,29 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     fn reserved(&self) -> u64 {
         0
     }
-    /// Whether the driver itself keeps this segment's part of `a_resvsize`, page by page, as large as [`SegOps::reserved`]: private
-    /// memory that reserves at the first touch, unless a file is behind it. For all others the address space counts the size. Such a driver takes
-    /// the size off again in `create` ([`AsState::sub_resv`]), counts touches and unmapped pages itself, and leaves the child's
-    /// count in `dup` to the address space.
+    /// Whether this segment counts in `a_resvsize` only for what it has reserved ([`SegOps::reserved`]) instead of its whole size: private
+    /// memory without a file that reserves at the first touch.
+    ///
+    /// The address space adds the size of a new segment and takes off the size of what is unmapped. Such a driver sets that right: in `create` it takes
+    /// the size off again, in `unmap` it puts it back less what it returns, and it counts touches ([`AsState::add_resv`]). A child's
+    /// count is made by the address space.
     #[doc(alias = "SEG_IS_PARTIAL_RESV")]
     fn counts_own_resv(&self, scx: &SegCx<'_>) -> bool {
         let kind = self.kind();
-        if !kind.contains(SegKind::NORESERVE) || kind.contains(SegKind::SHARED) {
-            return false;
-        }
-        let regular = |v: Arc<dyn Vnode>| {
-            matches!(scx.db.vnodes().kind(v.id()), VnodeKind::File | VnodeKind::Exec)
-        };
-        !self.vnode(scx, scx.seg.start()).is_some_and(regular)
+        kind.contains(SegKind::NORESERVE)
+            && !kind.contains(SegKind::SHARED)
+            && self.vnode(scx, scx.seg.start()).is_none()
     }
     /// The part of the segment that holds memory worth listing (`as_memory`); nothing for holes.
     #[doc(alias = "as_memory")]
     fn memory(&self, scx: &SegCx<'_>) -> Option<VirtRange> {
         (!self.kind().contains(SegKind::HOLE)).then_some(scx.seg)
     }
-    /// How many pages of the segment are resident, private copies, and locked, found without visiting absent ones. The default counts
+    /// How many pages of `range` are resident, private copies, and locked, found without visiting absent ones. The default counts
     /// translations; a driver with an anon map knows more.
-    fn residency(&self, scx: &SegCx<'_>) -> Residency {
+    fn residency(&self, scx: &SegCx<'_>, range: VirtRange) -> Residency {
         let mut rss = 0;
-        scx.hat.walk(scx.cx, scx.seg, &mut |_, _| rss += 1);
+        scx.hat.walk(scx.cx, range, &mut |_, _| rss += 1);
         Residency { rss, ..Residency::default() }
     }
     /// What views show.

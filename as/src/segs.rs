@@ -251,9 +251,13 @@ impl Segs {
         self.closed = true;
     }
     /// The tree itself, for tests that break it.
-    #[doc(hidden)]
-    pub fn tree_for_test(&mut self) -> &mut Avl {
+    pub(crate) fn tree_for_test(&mut self) -> &mut Avl {
         &mut self.tree
+    }
+    /// Gives the first segment a range that is not its interval's; says whether there is one.
+    pub(crate) fn misplace_for_test(&mut self) -> bool {
+        let seg = self.segs.iter_mut().flatten().next();
+        seg.map(|seg| seg.range = VirtRange::page_of(VirtAddr::default())).is_some()
     }
 
     /// Checks the tree, the array beside it, and every lookup against a linear scan.

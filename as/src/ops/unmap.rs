@@ -10,7 +10,7 @@
 //! Sources: [SI §9.4.2]; illumos.md 3.5.
 
 use super::{OnPinned, Redo, Stop};
-use crate::addr_space::{AddrSpace, resv_of_piece};
+use crate::addr_space::AddrSpace;
 use crate::avl::NodeId;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -74,12 +74,11 @@ impl AddrSpace {
             }
             let scx = self.scx(cx, seg, true);
             let ops = segs.get(id).ops();
-            let resv = resv_of_piece(ops, &scx, piece);
             let left = ops.unmap(&scx, piece).map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
             gone.extend(cut(segs, id, piece, left));
             self.state.sub_size(piece.len());
-            self.state.sub_resv(resv);
+            self.state.sub_resv(piece.len()); // a driver that counts for itself has put it back
         }
         Ok(())
     }

@@ -1,0 +1,440 @@
+//! A segment driver of few words: rights, locks and pins a page, everything asked of it noted, every failure ordered beforehand.
+
+use crate::error::SegError;
+use crate::fault::{FaultError, FaultKind};
+use crate::hat::{LoadFlags, UnloadFlags};
+use crate::seg::{
+    Advice, InCore, Join, LockOp, NewlyLocked, PageList, Remnant, SegCreate, SegCx, SegDetail,
+    SegKind, SegOps, SyncFlags,
+};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use page_db::{Access, PAGE_SIZE, PageId, Pfn, Prot, VirtAddr, VirtRange};
+use std::sync::{Mutex, MutexGuard};
+
+/// One call of a driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Call {
+    pub(crate) op: &'static str,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) writer: bool,
+}
+
+/// An ordered failure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fail {
+    Seg(SegError),
+    Fault(FaultError),
+}
+
+#[derive(Debug)]
+struct Order {
+    op: &'static str,
+    /// The page at which it fails; 0 for any.
+    page: u64,
+    times: u32,
+    fail: Fail,
+}
+
+/// What the toys of a world were asked, and how they are to fail.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    calls: Mutex<Vec<Call>>,
+    orders: Mutex<Vec<Order>>,
+}
+
+impl Plan {
+    /// Lets `op` fail at the page `page` (0: at any), `times` times.
+    pub(crate) fn fail(&self, op: &'static str, page: u64, times: u32, fail: Fail) {
+        self.orders.lock().expect("quiet").push(Order { op, page, times, fail });
+    }
+    /// The calls of `op` so far, forgotten by this.
+    pub(crate) fn take(&self, op: &str) -> Vec<Call> {
+        let mut calls = self.calls.lock().expect("quiet");
+        let taken = calls.iter().copied().filter(|c| c.op == op).collect();
+        calls.retain(|c| c.op != op);
+        taken
+    }
+    /// All calls so far, forgotten by this.
+    pub(crate) fn take_all(&self) -> Vec<Call> {
+        core::mem::take(&mut *self.calls.lock().expect("quiet"))
+    }
+    fn note(&self, op: &'static str, scx: &SegCx<'_>, range: VirtRange) {
+        assert!(scx.seg.covers(range), "G1: {range} lies in {}", scx.seg);
+        let call = Call { op, start: range.start().get(), end: range.end(), writer: scx.writer };
+        self.calls.lock().expect("quiet").push(call);
+    }
+    /// The failure ordered for `op` in `range`, and its page.
+    fn due(&self, op: &str, range: VirtRange) -> Option<(VirtAddr, Fail)> {
+        let mut orders = self.orders.lock().expect("quiet");
+        let order = orders.iter_mut().find(|o| {
+            let here = o.page == 0 || (range.start().get()..range.end()).contains(&o.page);
+            o.op == op && o.times > 0 && here
+        })?;
+        order.times -= 1;
+        let page = if order.page == 0 {
+            range.start()
+        } else {
+            VirtAddr::new(order.page).expect("canonical")
+        };
+        Some((page, order.fail))
+    }
+    fn seg(&self, op: &'static str, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        self.note(op, scx, range);
+        match self.due(op, range) {
+            Some((_, Fail::Seg(error))) => Err(error),
+            Some((_, Fail::Fault(error))) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How to make a toy.
+#[derive(Clone, Debug)]
+pub(crate) struct ToyArgs {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) name: &'static str,
+    pub(crate) prot: Prot,
+    pub(crate) max_prot: Prot,
+    pub(crate) kind: SegKind,
+    /// Toys merge when their tags are equal and not 0.
+    pub(crate) tag: u32,
+    pub(crate) neighbours_merge: bool,
+    pub(crate) may_merge: bool,
+    pub(crate) offers_pages: bool,
+}
+
+impl ToyArgs {
+    pub(crate) fn new(plan: &Arc<Plan>) -> Self {
+        Self {
+            plan: Arc::clone(plan),
+            name: "toy",
+            prot: Prot::RW,
+            max_prot: Prot::RWX,
+            kind: SegKind::empty(),
+            tag: 0,
+            neighbours_merge: true,
+            may_merge: true,
+            offers_pages: false,
+        }
+    }
+    pub(crate) fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+    pub(crate) fn prot(self, prot: Prot) -> Self {
+        Self { prot, ..self }
+    }
+    pub(crate) fn max_prot(self, max_prot: Prot) -> Self {
+        Self { max_prot, ..self }
+    }
+    pub(crate) fn tag(self, tag: u32) -> Self {
+        Self { tag, ..self }
+    }
+    pub(crate) fn kind(self, kind: SegKind) -> Self {
+        Self { kind, ..self }
+    }
+    pub(crate) fn offering_pages(self) -> Self {
+        Self { offers_pages: true, ..self }
+    }
+    fn make(&self, pages: BTreeMap<u64, PageBits>) -> Box<Toy> {
+        Box::new(Toy { args: self.clone(), pages: Mutex::new(pages) })
+    }
+}
+
+impl SegCreate for ToyArgs {
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        self.plan.seg("create", scx, scx.seg)?;
+        let toy = self.make(BTreeMap::new());
+        if toy.counts_own_resv(scx) {
+            scx.space.sub_resv(scx.seg.len());
+        }
+        Ok(toy)
+    }
+    fn may_merge(&self) -> bool {
+        self.may_merge
+    }
+}
+
+/// What a toy keeps of a page, by page number; pages without a record are as the segment.
+#[derive(Clone, Copy, Default, Debug)]
+struct PageBits {
+    prot: Option<Prot>,
+    locked: bool,
+    soft: u32,
+}
+
+#[derive(Debug)]
+struct Toy {
+    args: ToyArgs,
+    pages: Mutex<BTreeMap<u64, PageBits>>,
+}
+
+impl Toy {
+    fn pages(&self) -> MutexGuard<'_, BTreeMap<u64, PageBits>> {
+        self.pages.lock().expect("quiet")
+    }
+    fn prot_of(&self, page: VirtAddr) -> Prot {
+        self.pages().get(&page.vpn()).and_then(|bits| bits.prot).unwrap_or(self.args.prot)
+    }
+    fn pinned(&self, range: VirtRange) -> bool {
+        self.pages().range(vpns(range)).any(|(_, bits)| bits.soft > 0)
+    }
+    fn soft_unlock(&self, scx: &SegCx<'_>, range: VirtRange) {
+        for addr in range.iter_pages() {
+            let mut pages = self.pages();
+            let bits = pages.get_mut(&addr.vpn()).expect("what is soft-unlocked was soft-locked");
+            bits.soft = bits.soft.checked_sub(1).expect("a soft lock is undone once");
+        }
+        if !self.pinned(scx.seg) {
+            scx.space.pins_released(scx.db.waits());
+        }
+    }
+    fn fault_page(
+        &self,
+        scx: &SegCx<'_>,
+        addr: VirtAddr,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        if let Some((_, Fail::Fault(error))) = self.args.plan.due("fault", VirtRange::page_of(addr))
+        {
+            return Err(error);
+        }
+        let prot = self.prot_of(addr);
+        if !prot.allows(access) {
+            return Err(FaultError::Prot { addr, access });
+        }
+        if kind == FaultKind::SoftLock {
+            self.pages().entry(addr.vpn()).or_default().soft += 1;
+        }
+        let page = VirtRange::page_of(addr);
+        let loaded = scx.hat.devload(scx.cx, page, Pfn(addr.vpn()), prot, LoadFlags::empty());
+        loaded.map_err(|_| FaultError::NoMemory { addr })
+    }
+}
+
+fn vpns(range: VirtRange) -> core::ops::Range<u64> {
+    range.start().vpn()..range.end() / PAGE_SIZE
+}
+
+impl SegOps for Toy {
+    fn driver(&self) -> &'static str {
+        self.args.name
+    }
+    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        assert!(scx.writer && child.writer, "G3: both locks are held as writer");
+        assert_eq!(scx.seg, child.seg);
+        self.args.plan.seg("dup", scx, scx.seg)?;
+        let inherited = |bits: &PageBits| PageBits { prot: bits.prot, ..PageBits::default() };
+        let pages = self.pages().iter().map(|(vpn, bits)| (*vpn, inherited(bits))).collect();
+        Ok(self.args.make(pages))
+    }
+    fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        assert!(scx.writer, "G3: the lock is held as writer");
+        self.args.plan.seg("unmap", scx, range)?;
+        if self.pinned(scx.seg) {
+            return Err(SegError::Pinned { range });
+        }
+        if self.counts_own_resv(scx) {
+            scx.space.add_resv(range.len());
+        }
+        scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
+        let mut pages = self.pages();
+        let mut above = pages.split_off(&range.start().vpn());
+        let above = above.split_off(&(range.end() / PAGE_SIZE));
+        let (low, high) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
+        Ok(match (low, high) {
+            (None, None) => Remnant::Nothing,
+            (Some(_), None) => Remnant::Low,
+            (None, Some(_)) => {
+                *pages = above;
+                Remnant::High
+            }
+            (Some(_), Some(_)) => Remnant::Both(self.args.make(above)),
+        })
+    }
+    fn fault(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        kind: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        let op = match kind {
+            FaultKind::SoftLock => "softlock",
+            FaultKind::SoftUnlock => "softunlock",
+            _ => "fault",
+        };
+        self.args.plan.note(op, scx, range);
+        if kind == FaultKind::SoftUnlock {
+            self.soft_unlock(scx, range);
+            return Ok(());
+        }
+        for addr in range.iter_pages() {
+            if let Err(error) = self.fault_page(scx, addr, kind, access) {
+                if kind == FaultKind::SoftLock
+                    && let Some(own) = range.until(addr.get())
+                {
+                    self.soft_unlock(scx, own);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+    fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
+        let page = VirtRange::page_of(addr);
+        self.args.plan.note("faulta", scx, page);
+        match self.args.plan.due("faulta", page) {
+            Some((_, Fail::Fault(error))) => Err(error),
+            _ => Ok(()),
+        }
+    }
+    fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        self.args.plan.seg("set_prot", scx, range)?;
+        if !self.args.max_prot.contains(prot) {
+            return Err(SegError::Access { range });
+        }
+        if self.pinned(range) {
+            return Err(SegError::Pinned { range });
+        }
+        for vpn in vpns(range) {
+            self.pages().entry(vpn).or_default().prot = Some(prot);
+        }
+        scx.hat.chg_prot(scx.cx, range, prot);
+        Ok(())
+    }
+    fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
+        assert!(scx.seg.covers(range), "G1");
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let prot = self.prot_of(range.start());
+            // Pages without a record end at the next record, so that a large range is not walked page by page.
+            let recorded =
+                self.pages().range(range.start().vpn() + 1..).next().map(|(vpn, _)| *vpn);
+            let differs = |vpn: &u64| {
+                let addr = VirtAddr::new(vpn * PAGE_SIZE).expect("canonical");
+                self.prot_of(addr) != prot
+            };
+            let mut next = recorded.unwrap_or(u64::MAX);
+            let has_record = self.pages().contains_key(&range.start().vpn());
+            if has_record {
+                let span = range.start().vpn() + 1..range.end() / PAGE_SIZE;
+                next = span.clone().find(differs).unwrap_or(span.end);
+            }
+            let end = next.saturating_mul(PAGE_SIZE).min(range.end());
+            f(range.until(end).expect("it holds its start"), prot);
+            rest = range.from(end);
+        }
+    }
+    fn sync(&self, scx: &SegCx<'_>, range: VirtRange, _: SyncFlags) -> Result<(), SegError> {
+        self.args.plan.seg("sync", scx, range)
+    }
+    fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
+        let stop = match self.args.plan.due("incore", range) {
+            Some((page, _)) => range.page_index(page),
+            None => range.pages().get(),
+        };
+        for (addr, byte) in range.iter_pages().zip(out.iter_mut()).take(stop as usize) {
+            let locked = self.pages().get(&addr.vpn()).is_some_and(|bits| bits.locked);
+            let mut bits = InCore::empty();
+            bits.set(InCore::INCORE, scx.hat.probe(scx.cx, addr).is_some());
+            bits.set(InCore::LOCKED, locked);
+            *byte = bits.bits();
+        }
+        (stop as usize).min(out.len())
+    }
+    fn lock_op(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        op: LockOp,
+        newly: &mut NewlyLocked,
+    ) -> Result<(), SegError> {
+        let name = if op == LockOp::Lock { "lock" } else { "unlock" };
+        self.args.plan.note(name, scx, range);
+        for addr in range.iter_pages() {
+            if let Some((_, Fail::Seg(error))) = self.args.plan.due(name, VirtRange::page_of(addr))
+            {
+                return Err(error);
+            }
+            let mut pages = self.pages();
+            let bits = pages.entry(addr.vpn()).or_default();
+            if op == LockOp::Lock && !bits.locked {
+                newly.note(addr);
+            }
+            bits.locked = op == LockOp::Lock;
+        }
+        Ok(())
+    }
+    fn kind(&self) -> SegKind {
+        self.args.kind
+    }
+    fn advise(&self, scx: &SegCx<'_>, range: VirtRange, _: Advice) -> Result<(), SegError> {
+        self.args.plan.seg("advise", scx, range)
+    }
+    fn lock_pages(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        _: Access,
+    ) -> Result<PageList, SegError> {
+        if !self.args.offers_pages {
+            return Err(SegError::NotSupported { driver: self.driver(), op: "pagelock" });
+        }
+        self.args.plan.seg("pagelock", scx, range)?;
+        for vpn in vpns(range) {
+            self.pages().entry(vpn).or_default().soft += 1;
+        }
+        let page = |vpn: u64| PageId::of_link((vpn % 60 + 1) as u32).expect("not 0");
+        Ok(PageList { pages: vpns(range).map(page).collect() })
+    }
+    fn unlock_pages(&self, scx: &SegCx<'_>, range: VirtRange, _: Access, list: PageList) {
+        self.args.plan.note("pageunlock", scx, range);
+        assert_eq!(list.pages.len() as u64, range.pages().get());
+        self.soft_unlock(scx, range);
+    }
+    fn concat(
+        &self,
+        scx: &SegCx<'_>,
+        next_range: VirtRange,
+        next: &dyn SegOps,
+        join: Join,
+    ) -> bool {
+        assert!(scx.writer, "G3: the lock is held as writer");
+        assert_eq!(scx.seg.end(), next_range.start().get(), "the two are adjacent");
+        let name = if join == Join::Extend { "extend" } else { "concat" };
+        let whole =
+            VirtRange::exact(scx.seg.start().get(), next_range.end() - scx.seg.start().get());
+        let whole = whole.expect("adjacent ranges make one");
+        self.args.plan.note(name, &SegCx { seg: whole, ..*scx }, whole);
+        let Some(next) = (next as &dyn Any).downcast_ref::<Self>() else { return false };
+        let equal = self.args.tag != 0 && self.args.tag == next.args.tag;
+        if !equal || (join == Join::Neighbours && !self.args.neighbours_merge) {
+            return false;
+        }
+        self.pages().append(&mut next.pages());
+        true
+    }
+    fn detail(&self, _: &SegCx<'_>) -> SegDetail {
+        SegDetail {
+            name: "[ toy ]".to_string(),
+            prot: self.args.prot,
+            max_prot: self.args.max_prot,
+            ..SegDetail::default()
+        }
+    }
+    fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        let pages = self.pages();
+        let strays = pages.keys().filter(|vpn| !vpns(scx.seg).contains(vpn));
+        match strays.min() {
+            Some(vpn) => Err(alloc::format!("toy: page {vpn:#x} is not in the segment")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Callbacks: when they run, how they go, and who waits for whom.
+
+use crate::callback::{AsCallback, CallbackError, Deleted, Events};
+use crate::testing::*;
+use crate::{AddrSpace, FaultKind};
+use alloc::sync::Arc;
+use page_db::{Access, Cx, VirtRange};
+use std::sync::Mutex;
+
+/// Gives its pins up when it is told, and deletes itself.
+#[derive(Debug)]
+struct Pinner {
+    token: u64,
+    pins: Option<VirtRange>,
+    heard: Arc<Mutex<Vec<(u64, Events, Deleted)>>>,
+}
+
+impl AsCallback for Pinner {
+    fn call(&self, cx: &Cx, space: &AddrSpace, event: Events) {
+        assert!(cx.held().is_empty(), "Q2");
+        if let Some(pins) = self.pins {
+            space.fault(cx, pins, FaultKind::SoftUnlock, Access::Read).expect("it holds them");
+        }
+        let deleted = space.delete_callback(cx, self.token);
+        self.heard.lock().expect("quiet").push((self.token, event, deleted));
+    }
+}
+
+struct Heard(Arc<Mutex<Vec<(u64, Events, Deleted)>>>);
+
+impl Heard {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+    fn add(&self, w: &World, token: u64, events: Events, range: Option<VirtRange>) {
+        self.add_pinner(w, token, events, range, None);
+    }
+    fn add_pinner(
+        &self,
+        w: &World,
+        token: u64,
+        events: Events,
+        range: Option<VirtRange>,
+        pins: Option<VirtRange>,
+    ) {
+        let callback = Arc::new(Pinner { token, pins, heard: Arc::clone(&self.0) });
+        w.space.add_callback(&w.cx, callback, token, events, range).expect("a user space");
+    }
+    fn take(&self) -> Vec<(u64, Events, Deleted)> {
+        core::mem::take(&mut *self.0.lock().expect("quiet"))
+    }
+}
+
+#[test]
+fn unmap_of_pinned_pages_runs_the_callback_and_then_completes() {
+    let w = World::new();
+    w.map(0x10000, 2 * P);
+    let page = range(0x11000, P);
+    w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::SETPROT | Events::FREE, Some(page));
+    heard.add(&w, 2, Events::UNMAP, Some(range(0x20000, P)));
+    heard.add_pinner(&w, 3, Events::UNMAP, Some(page), Some(page));
+    w.space.unmap(&w.cx, range(0x10000, 2 * P)).expect("the callback lets go");
+    assert_eq!(heard.take(), [(3, Events::UNMAP, Deleted::Deferred)], "the others do not match");
+    assert_eq!(w.shape(), []);
+    w.check();
+}
+
+#[test]
+fn a_change_of_rights_runs_its_own_callbacks() {
+    let w = World::new();
+    w.map(0x10000, P);
+    let page = range(0x10000, P);
+    w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::UNMAP, None);
+    heard.add_pinner(&w, 2, Events::SETPROT, None, Some(page));
+    w.space.set_prot(&w.cx, page, page_db::Prot::READ).expect("the callback lets go");
+    assert_eq!(heard.take(), [(2, Events::SETPROT, Deleted::Deferred)]);
+    w.check();
+}
+
+#[test]
+fn the_end_runs_every_callback_for_it_newest_first() {
+    let w = World::new();
+    w.map(0x10000, P);
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::FREE, Some(range(0x70000, P)));
+    heard.add(&w, 2, Events::UNMAP, None);
+    heard.add(&w, 3, Events::all(), None);
+    w.space.free(&w.cx);
+    let order: Vec<_> = heard.take().into_iter().map(|(token, ..)| token).collect();
+    assert_eq!(order, [3, 1]);
+}
+
+#[test]
+fn deleting_says_what_became_of_it() {
+    let w = World::new();
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::FREE, None);
+    assert_eq!(w.space.delete_callback(&w.cx, 9), Deleted::NotFound);
+    assert_eq!(w.space.delete_callback(&w.cx, 1), Deleted::Deleted);
+    assert_eq!(w.space.delete_callback(&w.cx, 1), Deleted::NotFound);
+    w.space.free(&w.cx);
+    assert_eq!(heard.take(), []);
+}
+
+#[test]
+fn a_callback_added_while_somebody_waits_is_run() {
+    let w = World::new();
+    w.map(0x10000, P);
+    let page = range(0x10000, P);
+    w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+    let heard = Heard::new();
+    std::thread::scope(|s| {
+        let (space, counters) = (&w.space, &w.counters);
+        let unmapper = s.spawn(move || space.unmap(&cx_on(counters, 1), page));
+        while w.plan.take("unmap").is_empty() {
+            std::thread::yield_now();
+        }
+        heard.add_pinner(&w, 1, Events::UNMAP, None, Some(page));
+        unmapper.join().expect("no panic").expect("the callback lets go");
+    });
+    assert_eq!(heard.take().len(), 1);
+    assert_eq!(w.shape(), []);
+}
+
+#[test]
+fn nonsense_and_the_kernel_are_refused() {
+    let w = World::with_limits(range(0xffff_8000_0000_0000, 16 * P));
+    let callback = || Arc::new(Pinner { token: 0, pins: None, heard: Arc::default() });
+    let add = |events| w.space.add_callback(&w.cx, callback(), 0, events, None);
+    assert_eq!(add(Events::FREE), Err(CallbackError::Kernel));
+    assert_eq!(add(Events::empty()), Err(CallbackError::NoEvents));
+}

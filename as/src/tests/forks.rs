@@ -1,0 +1,139 @@
+//! Fork, the end of an address space, and a driver that fails in either.
+
+use crate::error::{AsError, SegError};
+use crate::seg::SegKind;
+use crate::testing::*;
+use crate::{FaultKind, USER_RANGE};
+use page_db::{Access, Prot};
+use std::sync::atomic::Ordering;
+
+#[test]
+fn a_child_has_the_parents_segments_and_rights_but_not_its_locks() {
+    let w = World::new();
+    w.map(0x10000, 3 * P);
+    w.map_as(0x20000, P, &w.toy().kind(SegKind::HOLE).prot(Prot::empty()));
+    w.map_as(0x30000, P, &w.toy().kind(SegKind::PURGE));
+    w.space.set_prot(&w.cx, range(0x11000, P), Prot::READ).expect("below the ceiling");
+    w.space.lock(&w.cx, range(0x10000, P)).expect("no limit");
+    w.space.state().set_vmem_limit(1 << 30);
+    let child = w.child();
+    w.space.dup(&w.cx, &child).expect("toys fork");
+    child.verify(&w.cx).expect("every invariant holds");
+    assert_eq!(
+        shape_of(&child, &w.cx),
+        [(0x10000, 0x13000), (0x20000, 0x21000)],
+        "no purgeable one"
+    );
+    assert_eq!((child.state().size(), child.state().resv_size()), (4 * P, 4 * P));
+    assert_eq!(child.state().vmem_limit(), 1 << 30);
+    assert!(child.check_prot(&w.cx, range(0x11000, P), Prot::WRITE).is_err());
+    let mut bits = [0; 3];
+    let (pages, done) = child.incore(&w.cx, range(0x10000, 3 * P), &mut bits);
+    assert_eq!((pages.get(), done, bits), (3, Ok(()), [0; 3]), "nothing is locked or mapped");
+    w.check();
+    child.free(&w.cx);
+}
+
+#[test]
+fn a_fork_failing_at_any_segment_leaves_an_empty_child_and_the_same_parent() {
+    for failing in 0..4 {
+        let w = World::new();
+        for i in 0..4 {
+            w.map(0x10000 + i * 0x10000, P);
+        }
+        let before = (w.shape(), w.space.state().size());
+        let error = SegError::NoSwap { range: range(P, P), bytes: P };
+        w.plan.fail("dup", 0x10000 + failing * 0x10000, 1, Fail::Seg(error));
+        let child = w.child();
+        assert_eq!(w.space.dup(&w.cx, &child), Err(error.into()));
+        assert_eq!((w.shape(), w.space.state().size()), before);
+        assert_eq!(w.plan.take("unmap").len() as u64, failing, "what the child got is given up");
+        assert!(child.segs(&w.cx).is_empty());
+        assert_eq!((child.state().size(), child.state().resv_size()), (0, 0));
+        child.verify(&w.cx).expect("every invariant holds");
+        w.check();
+        w.space.dup(&w.cx, &child).expect("the child can be tried again");
+        assert_eq!(shape_of(&child, &w.cx), before.0);
+    }
+}
+
+#[test]
+fn a_fork_short_of_memory_backs_out_waits_and_is_done_over() {
+    let w = World::new();
+    w.map(0x10000, P);
+    w.map(0x20000, P);
+    w.wait.left.store(1, Ordering::SeqCst);
+    w.plan.fail("dup", 0x20000, 2, Fail::Seg(SegError::NoMemory { range: range(0x20000, P) }));
+    let child = w.child();
+    let got = w.space.dup(&w.cx, &child);
+    assert!(matches!(got, Err(AsError::NoMemory(_))), "the second wait finds nothing: {got:?}");
+    assert_eq!(w.plan.take("dup").len(), 4);
+    assert!(child.segs(&w.cx).is_empty());
+    w.space.dup(&w.cx, &child).expect("now there is memory");
+    child.verify(&w.cx).expect("every invariant holds");
+}
+
+#[test]
+fn only_an_empty_child_of_the_same_size_is_accepted() {
+    let w = World::new();
+    w.map(0x10000, P);
+    assert!(matches!(w.space.dup(&w.cx, &w.space), Err(AsError::Overlap { .. })));
+    let child = w.child();
+    child.map(&w.cx, range(0x40000, P), &w.toy()).expect("free");
+    assert!(matches!(w.space.dup(&w.cx, &child), Err(AsError::Overlap { .. })));
+    let small = World::with_limits(range(0x100_0000, P));
+    assert!(matches!(w.space.dup(&w.cx, &small.space), Err(AsError::OutsideSpace { .. })));
+    child.free(&w.cx);
+    assert_eq!(w.space.dup(&w.cx, &child), Err(AsError::Freed { id: child.id() }));
+    w.check();
+}
+
+#[test]
+fn a_freed_space_is_empty_and_everything_done_to_it_is_harmless() {
+    let w = World::new();
+    w.map(0x10000, 4 * P);
+    w.map(0x20000, P);
+    w.space.fault(&w.cx, range(0x10000, 2 * P), FaultKind::Invalid, Access::Write).expect("mapped");
+    w.space.free(&w.cx);
+    w.space.free(&w.cx);
+    assert_eq!(w.hat.ends(), ["start", "end"]);
+    assert_eq!(w.plan.take("unmap").len(), 2);
+    assert_eq!((w.space.state().size(), w.space.state().resv_size()), (0, 0));
+    let page = range(0x10000, P);
+    assert_eq!(w.space.map(&w.cx, page, &w.toy()), Err(AsError::Freed { id: w.space.id() }));
+    assert_eq!(w.space.unmap(&w.cx, USER_RANGE), Ok(()));
+    assert!(w.space.fault(&w.cx, page, FaultKind::Invalid, Access::Read).is_err());
+    assert!(w.space.set_prot(&w.cx, page, Prot::READ).is_err());
+    assert!(w.space.pmap(&w.cx).rows.is_empty());
+    w.check();
+}
+
+#[test]
+fn the_end_waits_for_pins() {
+    let w = World::new();
+    w.map(0x10000, P);
+    w.map(0x20000, P);
+    let page = range(0x20000, P);
+    w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+    std::thread::scope(|s| {
+        let (space, counters) = (&w.space, &w.counters);
+        let end = s.spawn(move || space.free(&cx_on(counters, 1)));
+        while w.shape().len() > 1 {
+            std::thread::yield_now();
+        }
+        assert!(!end.is_finished());
+        w.space.fault(&w.cx, page, FaultKind::SoftUnlock, Access::Read).expect("locked");
+        end.join().expect("no panic");
+    });
+    assert_eq!(w.hat.ends(), ["start", "end"]);
+}
+
+#[test]
+fn purge_unmaps_what_may_be_thrown_away() {
+    let w = World::new();
+    w.map(0x10000, P);
+    w.map_as(0x20000, P, &w.toy().kind(SegKind::PURGE));
+    w.space.purge(&w.cx).expect("nothing is pinned");
+    assert_eq!(w.shape(), [(0x10000, 0x11000)]);
+    w.check();
+}

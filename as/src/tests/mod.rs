@@ -1,0 +1,10 @@
+//! What address spaces do, told by toys: a driver that notes every call and fails on order, and a hat that is a map.
+
+mod callbacks;
+mod edges;
+mod faults;
+mod forks;
+mod gaps;
+mod locks;
+mod maps;
+mod views;
