@@ -23,6 +23,8 @@ pub enum Rank {
     AnonSlot,
     /// A file's size and attributes, held over `get_page`.
     Vnode,
+    /// Page-out's hands and queue.
+    Pageout,
     /// A page's `p_selock`.
     Page,
     /// A page's `p_iolock`.

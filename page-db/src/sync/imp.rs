@@ -127,7 +127,7 @@ mod chosen {
 mod chosen {
     use crate::cx::Cx;
     use alloc::sync::Arc;
-    pub use spin::Once as SpinOnce;
+    use spin::Once as SpinOnce;
     pub(crate) use spin::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
     };

@@ -1,0 +1,101 @@
+//! The rates and distances of the clock, and how they follow from the size of memory.
+
+use crate::units::PAGE_SIZE;
+
+/// Settings of page-out; what is `None` follows the textbook's rule for the machine's size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct PageoutConfig {
+    /// Frames scanned per second when nothing is free: min(total / 2, 64 MB) by rule. Ignored when 0.
+    pub fastscan: Option<u64>,
+    /// Frames scanned per second at lotsfree: min(fastscan / 10, 100), at most fastscan / 2. Ignored when 0 or above fastscan.
+    pub slowscan: Option<u64>,
+    /// Frames between the hands: fastscan. Ignored when not below the number of frames.
+    pub handspreadpages: Option<u64>,
+    /// Pushes per second: 40.
+    pub maxpgio: Option<u64>,
+    /// Dirty pages queued at most (`async_reqs`): 8192. Ignored when 0.
+    pub queue: Option<u64>,
+}
+
+/// 64 MB in pages: what `maxfastscan` is taken for before a machine has measured itself.
+const MAX_FAST_SCAN: u64 = (64 << 20) / PAGE_SIZE;
+/// Two thirds of the revolutions a disk of the textbook's time made in a second (`DISKRPM` 60).
+const MAX_PGIO: u64 = 40;
+/// Requests of the fixed pool.
+const ASYNC_REQS: u64 = 8192;
+
+/// The values in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Settled {
+    pub(super) fastscan: u64,
+    pub(super) slowscan: u64,
+    pub(super) handspreadpages: u64,
+    pub(super) maxpgio: u64,
+    pub(super) queue: usize,
+}
+
+impl PageoutConfig {
+    pub(super) fn settle(self, total: u64) -> Settled {
+        let rule = (total / 2).clamp(1, MAX_FAST_SCAN);
+        let fastscan = self.fastscan.filter(|f| *f != 0).unwrap_or(rule);
+        let rule = (fastscan / 10).min(100).min(fastscan / 2).max(1);
+        let slowscan = self.slowscan.filter(|s| *s != 0 && *s <= fastscan).unwrap_or(rule);
+        let rule = fastscan.min(total.saturating_sub(1));
+        let handspreadpages = self.handspreadpages.filter(|h| *h < total).unwrap_or(rule);
+        let queue = self.queue.filter(|q| *q != 0).unwrap_or(ASYNC_REQS);
+        Settled {
+            fastscan,
+            slowscan,
+            handspreadpages,
+            maxpgio: self.maxpgio.unwrap_or(MAX_PGIO),
+            queue: usize::try_from(queue).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl Settled {
+    /// Frames for a quarter of a second with `have` pages free.
+    pub(super) fn desscan(&self, have: u64, lotsfree: u64) -> u64 {
+        let lotsfree = lotsfree.max(1);
+        let avail = have.min(lotsfree);
+        ((self.slowscan * avail + self.fastscan * (lotsfree - avail)) / lotsfree / 4).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_linear_between_slowscan_and_fastscan() {
+        // Behaviour 55, a million pages: lotsfree 16384.
+        let s = PageoutConfig::default().settle(1 << 20);
+        assert_eq!((s.fastscan, s.slowscan, s.handspreadpages), (16384, 100, 16384));
+        assert_eq!(s.desscan(16384, 16384), 100 / 4);
+        assert_eq!(s.desscan(1 << 20, 16384), 100 / 4);
+        assert_eq!(s.desscan(0, 16384), 16384 / 4);
+        assert_eq!(s.desscan(8192, 16384), (100 + 16384) / 2 / 4);
+    }
+
+    #[test]
+    fn hands_stay_apart_on_any_machine() {
+        for total in 1..200 {
+            let s = PageoutConfig::default().settle(total);
+            assert!(s.handspreadpages < total.max(1), "{total}");
+            assert!(s.slowscan <= s.fastscan && s.slowscan > 0, "{total}");
+            assert!(s.desscan(0, 0) > 0);
+        }
+    }
+
+    #[test]
+    fn senseless_settings_are_ignored() {
+        let c = PageoutConfig {
+            fastscan: Some(0),
+            slowscan: Some(1000),
+            handspreadpages: Some(64),
+            queue: Some(0),
+            maxpgio: None,
+        };
+        assert_eq!(c.settle(64), PageoutConfig::default().settle(64));
+    }
+}

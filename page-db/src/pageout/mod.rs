@@ -1,0 +1,281 @@
+//! Page-out: the two-handed clock.
+//!
+//! # The difficulty
+//!
+//! When memory runs short, pages must go that will not be missed. Nobody records each use of a page; the hardware sets one bit. So
+//! time is made from distance: a first hand clears the bits, a second, some way behind, looks whether they came back.
+//!
+//! ```text
+//!              front hand: gathers the bits of all translations and clears them
+//!                 │
+//!      ┌──────────▼───────────────────────────────┐
+//!      │ ·  ·  ·  F  ·  ·  ·  ·  ·  B  ·  ·  ·  · │     frames in order, a circle
+//!      └───────────────────────────▲──────────────┘
+//!                  handspreadpages │
+//!                                  back hand: looks; a page not used since F passed is a victim
+//! ```
+//!
+//! A page must be referenced again within handspread / scan rate, or it goes. The rate rises in a straight line from slowscan at
+//! freemem = lotsfree to fastscan at 0 ([`Pageout::desscan`]).
+//!
+//! # What becomes of a victim
+//!
+//! ```text
+//!   clean    unloaded, bits read again, freed to the tail of the cache list: it keeps its name, a later use costs no i/o
+//!   dirty    queued, still mapped; after the scan its vnode is asked to push it (put_page ASYNC | FREE), then to flush
+//! ```
+//!
+//! # Rules
+//!
+//! - O1: page-out never waits for a page lock or for memory; what it cannot have at once it skips.
+//! - O2: one mutex guards hands and queue; it is not held while a vnode pushes.
+//! - O3: a page is freed only if it was found unused *after* its last translation was removed.
+//! - O4: a dirty page is never freed by the scan itself: the push does it, or leaves it dirty and resident.
+//! - O5: the queue is bounded; a page that finds no place in it stays for the next round.
+//!
+//! # The other road
+//!
+//! Two queues, active and inactive, cost a list operation for each fault; the clock costs nothing until memory is short.
+//!
+//! Sources: [SI §10.3]; illumos `common/os/vm_pageout.c` (behaviour); illumos.md 8.
+
+mod check;
+mod config;
+mod push;
+mod report;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub use check::{Checked, Hand};
+pub use config::PageoutConfig;
+pub use report::{PageoutState, ScanReport};
+pub use wait::{NoHook, ReclaimHook, SinglestepWait};
+
+use crate::counters::Counter;
+use crate::cx::Cx;
+use crate::db::PageDb;
+use crate::lock::Rank;
+use crate::page::PageId;
+use crate::sync::Mutex;
+use push::Queue;
+
+/// Mappings a page may have and still be looked at, at first and after a quiet spell.
+const MIN_SHARE: u32 = 8;
+/// The most `po_share` grows to.
+const MAX_SHARE: u32 = 8 << 24;
+/// Revolutions after which one [`Pageout::reclaim`] gives up even though pages still go: others take them as fast.
+const MOST_REVOLUTIONS: u64 = 64;
+
+/// Where the scan is; guarded by the one mutex (O2).
+#[derive(Debug)]
+struct Hands {
+    /// Index of the frame the front hand looks at next.
+    front: u64,
+    /// The same of the back hand.
+    back: u64,
+    /// Pages with more mappings than this are left alone.
+    po_share: u32,
+    queue: Queue,
+}
+
+impl Hands {
+    /// Makes more widely shared pages eligible; `false` at the limit.
+    fn widen_share(&mut self) -> bool {
+        let can = self.po_share < MAX_SHARE;
+        if can {
+            self.po_share *= 2;
+        }
+        can
+    }
+}
+
+/// What one turn of both hands did.
+struct Turn {
+    freed: bool,
+    wrapped: bool,
+}
+
+/// The page-out of one machine; see the module's theory.
+#[doc(alias("pageout", "pageout_scanner"))]
+#[derive(Debug)]
+pub struct Pageout {
+    /// Frames in the circle (`looppages`).
+    total: u64,
+    config: config::Settled,
+    hands: Mutex<Hands>,
+}
+
+impl Pageout {
+    /// Page-out over all frames of `db`. Settings that make no sense for that many frames are ignored, as illumos ignores a
+    /// tuned threshold out of order.
+    pub fn new(db: &PageDb, config: PageoutConfig) -> Self {
+        let total = db.pages().len();
+        let config = config.settle(total);
+        let hands = Hands {
+            front: config.handspreadpages % total,
+            back: 0,
+            po_share: MIN_SHARE,
+            queue: Queue::new(config.queue),
+        };
+        Self { total, config, hands: Mutex::new(Rank::Pageout, hands) }
+    }
+
+    /// Moves both hands by exactly `turns` frames, whatever memory there is, and pushes what was queued.
+    pub fn step(&self, cx: &Cx, db: &PageDb, turns: u64) -> ScanReport {
+        let mut report = ScanReport::default();
+        {
+            let mut hands = self.hands.lock(cx);
+            for _ in 0..turns {
+                self.turn(cx, db, &mut hands, &mut report);
+            }
+        }
+        self.push(cx, db, u64::MAX, &mut report);
+        report
+    }
+
+    /// What a scheduling interval (a quarter of a second) of a running system does: if less than lotsfree and what waiters need is free, scans
+    /// until enough is, [`Pageout::desscan`] eligible frames were seen, or both hands went round twice; then pushes at most
+    /// `maxpgio / 4` of the pages queued. With enough memory only old pushes are made, and `po_share` falls back by half.
+    #[doc(alias = "schedpaging")]
+    pub fn run(&self, cx: &Cx, db: &PageDb) -> ScanReport {
+        let mut report = ScanReport { desscan: self.desscan(db), ..ScanReport::default() };
+        if db.freemem() < self.wanted(db) {
+            cx.count(Counter::PgRRun);
+            db.drain_magazines(cx);
+            self.scan(cx, db, &mut report);
+        } else {
+            let mut hands = self.hands.lock(cx);
+            hands.po_share = (hands.po_share / 2).max(MIN_SHARE);
+        }
+        self.push(cx, db, (self.config.maxpgio / 4).max(1), &mut report);
+        db.wake_memory_waiters();
+        report
+    }
+    /// The scan of one interval. held: hands
+    fn scan(&self, cx: &Cx, db: &PageDb, report: &mut ScanReport) {
+        let mut hands = self.hands.lock(cx);
+        let mut fruitless_wraps = 0;
+        // The processor's budget, counted in turns so that runs are repeatable.
+        let budget = 2 * self.total;
+        while report.scanned < report.desscan
+            && report.turns < budget
+            && db.freemem() < self.wanted(db)
+        {
+            let turn = self.turn(cx, db, &mut hands, report);
+            if turn.freed {
+                fruitless_wraps = 0;
+            }
+            if turn.wrapped {
+                fruitless_wraps += 1;
+                if fruitless_wraps > 1 && !hands.widen_share() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Scans and pushes until `want_free` pages are free, or two whole revolutions in a row free nothing however widely pages are
+    /// shared. Pushes are not rationed: somebody is waiting.
+    pub fn reclaim(&self, cx: &Cx, db: &PageDb, want_free: u64) -> ScanReport {
+        let mut report = ScanReport::default();
+        cx.count(Counter::PgRRun);
+        db.drain_magazines(cx);
+        let batch = (self.config.fastscan / 4).clamp(32, 4096);
+        // Turns since a page went; looks at pages too widely shared before the last time that was widened.
+        let (mut fruitless, mut shared_seen) = (0, 0);
+        while db.freemem() < want_free && report.revs < MOST_REVOLUTIONS {
+            let before = report.freed;
+            fruitless += self.reclaim_batch(cx, db, batch, want_free, &mut report);
+            self.push(cx, db, u64::MAX, &mut report);
+            if report.freed != before {
+                fruitless = 0;
+            } else if fruitless >= 2 * self.total {
+                // Only pages skipped for being shared can still be made eligible.
+                if report.shared == shared_seen || !self.hands.lock(cx).widen_share() {
+                    break;
+                }
+                shared_seen = report.shared;
+                fruitless = self.total; // one more revolution to free something
+            }
+        }
+        db.wake_memory_waiters();
+        report
+    }
+    /// At most `batch` turns, fewer when enough is free or the queue is full; how many.
+    fn reclaim_batch(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        batch: u64,
+        want_free: u64,
+        report: &mut ScanReport,
+    ) -> u64 {
+        let mut hands = self.hands.lock(cx);
+        let before = report.turns;
+        for _ in 0..batch {
+            self.turn(cx, db, &mut hands, report);
+            if db.freemem() >= want_free || hands.queue.is_full() {
+                break;
+            }
+        }
+        report.turns - before
+    }
+    /// Evicts all that can go: until two revolutions free nothing more.
+    pub fn reclaim_all(&self, cx: &Cx, db: &PageDb) -> ScanReport {
+        self.reclaim(cx, db, u64::MAX)
+    }
+
+    /// Both hands look at their frames and move on by one. held: hands
+    fn turn(&self, cx: &Cx, db: &PageDb, hands: &mut Hands, report: &mut ScanReport) -> Turn {
+        let freed_before = report.freed;
+        let front = self.look_at(cx, db, hands, hands.front, Hand::Front, report);
+        let back = self.look_at(cx, db, hands, hands.back, Hand::Back, report);
+        report.turns += 1;
+        if front != Checked::Skipped || back != Checked::Skipped {
+            report.scanned += 1; // ineligible frames do not count towards desscan
+        }
+        hands.back = (hands.back + 1) % self.total;
+        hands.front = (hands.front + 1) % self.total;
+        let wrapped = hands.front == 0;
+        if wrapped {
+            report.revs += 1;
+            cx.count(Counter::Rev);
+        }
+        Turn { freed: report.freed != freed_before, wrapped }
+    }
+
+    /// Free pages below which the scanner works.
+    fn wanted(&self, db: &PageDb) -> u64 {
+        db.free_mem().thresholds().lotsfree.saturating_add(db.free_mem().needfree())
+    }
+    /// Frames to scan in one interval at the memory free now: a quarter of slowscan at lotsfree, a quarter of fastscan at 0, linear between;
+    /// at least one.
+    pub fn desscan(&self, db: &PageDb) -> u64 {
+        let have = db.freemem().saturating_sub(db.free_mem().needfree());
+        self.config.desscan(have, db.free_mem().thresholds().lotsfree)
+    }
+    /// Hands, rates and queue now, for views.
+    pub fn state(&self, cx: &Cx, db: &PageDb) -> PageoutState {
+        let hands = self.hands.lock(cx);
+        PageoutState {
+            total: self.total,
+            front: hands.front,
+            back: hands.back,
+            handspreadpages: self.config.handspreadpages,
+            fastscan: self.config.fastscan,
+            slowscan: self.config.slowscan,
+            desscan: self.desscan(db),
+            po_share: hands.po_share,
+            maxpgio: self.config.maxpgio,
+            queued: hands.queue.len() as u64,
+            freemem: db.freemem(),
+            needfree: db.free_mem().needfree(),
+            thresholds: db.free_mem().thresholds(),
+        }
+    }
+    fn id_at(db: &PageDb, index: u64) -> PageId {
+        let base = db.mem().base().0;
+        db.page_of(crate::units::Pfn(base + index)).expect("O2: hands stay on the circle")
+    }
+}
