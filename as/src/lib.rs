@@ -10,6 +10,9 @@
 //! of the range that lies in it, go on to the next. What differs is what a hole means, what is undone after a
 //! failure, and who must wait. One verb, one file, under [`ops`].
 //!
+//! Read [`addr_space`] for the locks, [`ops`] for the walk and its retries, [`seg`] for what a driver is asked, [`segs`] and [`avl`] for how a
+//! segment is found. A driver never edits the tree, and nothing waits with a lock held but for i/o and page locks.
+//!
 //! Package name: `as` is a keyword, so the folder `as/` holds the package `addr-space`.
 //!
 //! Sources: [SI §9.2-9.4]; illumos `vm/as.h`, `vm/vm_as.c` (behaviour); illumos.md 3.

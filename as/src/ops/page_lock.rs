@@ -74,6 +74,9 @@ impl AddrSpace {
         let mut lists = Vec::new();
         for piece in segs.pieces(cx, range) {
             let pinned = match piece {
+                Ok(_) if lists.try_reserve(1).is_err() => {
+                    Err(AsError::NoHeap { what: "page list" })
+                }
                 Ok((seg, piece)) => {
                     let scx = self.scx(cx, seg.range(), false);
                     let list = seg.ops().lock_pages(&scx, piece, access);

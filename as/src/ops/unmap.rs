@@ -76,7 +76,9 @@ impl AddrSpace {
             let ops = segs.get(id).ops();
             let left = ops.unmap(&scx, piece).map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
-            gone.extend(cut(segs, id, piece, left));
+            let whole = cut(segs, id, piece, left);
+            // Without room to keep it until after the lock, it is dropped here and now.
+            gone.extend(if gone.try_reserve(1).is_ok() { whole } else { None });
             self.state.sub_size(piece.len());
             self.state.sub_resv(piece.len()); // a driver that counts for itself has put it back
         }

@@ -228,7 +228,7 @@ fn unmap_waits_for_pins_and_starts_over() {
         let (space, counters) = (&w.space, &w.counters);
         let unmapper = s.spawn(move || space.unmap(&cx_on(counters, 1), whole));
         // The first segment goes before the pinned one is met.
-        while !w.shape().first().is_some_and(|first| first.0 == 0x20000) {
+        while w.shape().first().is_none_or(|first| first.0 != 0x20000) {
             std::thread::yield_now();
         }
         assert!(!unmapper.is_finished(), "it waits while the page is pinned");
