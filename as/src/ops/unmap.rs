@@ -78,7 +78,9 @@ impl AddrSpace {
             // Nothing fails from here on.
             let whole = cut(segs, id, piece, left);
             // Without room to keep it until after the lock, it is dropped here and now.
-            gone.extend(if gone.try_reserve(1).is_ok() { whole } else { None });
+            if gone.try_reserve(1).is_ok() {
+                gone.extend(whole);
+            }
             self.state.sub_size(piece.len());
             self.state.sub_resv(piece.len()); // a driver that counts for itself has put it back
         }
