@@ -80,6 +80,14 @@ pub(crate) struct SleepMark {
     asleep: Cell<u32>,
 }
 
+// SAFETY: a mark lies in its `Cx` only while a guard borrows that `Cx`, so a `Cx` that moves to another thread carries none; and
+// what a mark points to is made of atomics and a wait point, which every thread may use.
+unsafe impl Send for SleepMark {}
+const _: fn() = || {
+    fn moves<T: Send>() {}
+    moves::<Cx>(); // a thread's context is made by whoever starts the thread
+};
+
 impl SleepMark {
     fn get(&self) -> &Slots {
         // SAFETY: S4: the slot counted by this mark is non-zero until its guard drops, which also removes the mark; the
