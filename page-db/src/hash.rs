@@ -25,6 +25,7 @@ use core::fmt;
 use crossbeam_utils::CachePadded;
 
 /// A table from identity to page. Implementations never keep a lock past a call.
+#[doc(alias = "page_hash")]
 pub trait PageHash: fmt::Debug + Send + Sync {
     /// A name for tables and settings.
     fn name(&self) -> &'static str;

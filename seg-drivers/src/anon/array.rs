@@ -44,6 +44,7 @@ pub struct Chunk {
 
 /// Sixteen ids of blocks or chunks, 0 for absent.
 #[derive(Debug, Default)]
+#[doc(alias = "anon_hdr")]
 pub struct Block {
     pub(crate) entries: [AtomicU32; FANOUT as usize],
 }
