@@ -5,7 +5,8 @@ use super::{AnonLayer, AnonMap};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{
-    CpuId, Counters, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Reserve, SpinHooks, ThreadId,
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Reserve, SpinHooks,
+    ThreadId,
 };
 use swapfs::{AnonNumber, SwapConfig, SwapFs};
 
@@ -30,7 +31,11 @@ fn fill(w: &World, map: &AnonMap, slot: u64, page: bool) -> AnonNumber {
     let n = w.layer.swap().alloc(&w.cx).expect("numbers");
     assert!(w.layer.anons().start(n));
     if page {
-        let made = w.layer.db().create(&w.cx, w.layer.swap().identity(n), 0, Reserve::Normal).expect("frames");
+        let made = w
+            .layer
+            .db()
+            .create(&w.cx, w.layer.swap().identity(n), 0, Reserve::Normal)
+            .expect("frames");
         made.end_io();
     }
     let held = map.enter_or_make(&w.cx, slot).expect("heap");
@@ -49,7 +54,8 @@ fn a_map_grows_both_ways_and_moves_nothing() {
     let w = world();
     let map = AnonMap::new(&w.layer, 0);
     let mid = 1 << 40;
-    let places = [mid, mid + 1, mid + 33, mid - 1, mid + (1 << 32) - 1, mid - (1 << 30), mid + 5000];
+    let places =
+        [mid, mid + 1, mid + 33, mid - 1, mid + (1 << 32) - 1, mid - (1 << 30), mid + 5000];
     let mut made = Vec::new();
     for p in places {
         made.push((p, fill(&w, &map, p, false)));
@@ -107,7 +113,11 @@ fn dup_shares_the_anons_and_counts_them() {
         m.lose(&w.cx, 0..64, 0..64);
     }
     assert_eq!(w.layer.swap().live(), 0);
-    assert_eq!(w.layer.db().verify(&w.cx).expect("sound").named, 0, "the pages went with the last reference");
+    assert_eq!(
+        w.layer.db().verify(&w.cx).expect("sound").named,
+        0,
+        "the pages went with the last reference"
+    );
 }
 
 #[test]
@@ -175,7 +185,12 @@ fn threads_fill_and_empty_one_chunk() {
         for t in 0..4u16 {
             let (map, layer, counters) = (&map, &w.layer, &counters);
             s.spawn(move || {
-                let cx = Cx::new(counters, CpuId(t % 2), ThreadId(u32::from(t) + 1), Arc::new(SpinHooks));
+                let cx = Cx::new(
+                    counters,
+                    CpuId(t % 2),
+                    ThreadId(u32::from(t) + 1),
+                    Arc::new(SpinHooks),
+                );
                 for i in 0..2000u64 {
                     let slot = (i * 7 + u64::from(t)) % (2 * CHUNK);
                     let n = layer.swap().alloc(&cx).expect("numbers");

@@ -7,7 +7,9 @@
 use super::SegVn;
 use super::fault::PageFault;
 use addr_space::{Advice, FaultError, LoadFlags, SegCx};
-use page_db::{Access, Counter, Identity, LockedPage, PAGE_SIZE, Prot, PutFlags, VirtAddr, VirtRange};
+use page_db::{
+    Access, Counter, Identity, LockedPage, PAGE_SIZE, Prot, PutFlags, VirtAddr, VirtRange,
+};
 
 impl SegVn {
     /// Maps resident neighbours of a load fault, as advice says.

@@ -17,9 +17,11 @@ pub(super) fn concat(
     scx: &SegCx<'_>,
     b_range: VirtRange,
     b: &SegVn,
-    _join: Join,
+    join: Join,
 ) -> bool {
-    if !same_kind(a, b) || !contiguous(a, scx.seg, b, b_range) || !maps_join(a, scx.seg, b, b_range)
+    if !same_kind(a, b)
+        || !contiguous(a, scx.seg, b, b_range)
+        || !maps_join(a, scx.seg, b, b_range, join)
     {
         return false;
     }
@@ -66,8 +68,8 @@ fn contiguous(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> b
     }
 }
 
-/// No map, one private map with one reference, or two parts of the same map.
-fn maps_join(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> bool {
+/// No map, two parts of the same map, or (when one of the two is new) one private map with one reference.
+fn maps_join(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange, join: Join) -> bool {
     let follows = |x: u64, y: u64| x.wrapping_add(a_range.pages().get()) == y;
     match (a.amap(), b.amap()) {
         (None, None) => true,
@@ -77,7 +79,7 @@ fn maps_join(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> bo
                 && b_range.start().get() == a_range.end()
         }
         // A shared map belongs to the object, not to the segment: it does not grow.
-        (Some(x), None) | (None, Some(x)) => !a.shared() && x.refs() == 1,
+        (Some(x), None) | (None, Some(x)) => join == Join::Extend && !a.shared() && x.refs() == 1,
     }
 }
 

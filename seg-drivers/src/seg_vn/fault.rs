@@ -139,15 +139,35 @@ fn fault_page(
     access: Access,
 ) -> Result<(), FaultError> {
     let f = seg.look(scx, addr, kind, access)?;
-    if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
-        return file_first(seg, &f);
+    let found = if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
+        file_first(seg, &f)?
+    } else {
+        anon_first(seg, f)?
+    };
+    // held: as (reader). Neighbours ask for the segment's lock, so the slot is gone by now.
+    if found == Found::There && !f.access.is_write() && !f.soft() {
+        seg.free_behind(&f);
+        seg.map_neighbours(&f);
     }
+    Ok(())
+}
+
+/// Whether a fault found its page or had to make it. Neighbours of a page that was there are worth a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    There,
+    Made,
+}
+
+/// Anonymous memory, and a store to a private file mapping: the slot is needed, and its chunk.
+fn anon_first<'a>(seg: &'a SegVn, f: PageFault<'a>) -> Result<Found, FaultError> {
     let (map, f) = match seg.amap() {
         Some(map) => (map, f),
         // Making the map bumps the number the stamp was taken of: look again.
-        None => (seg.amap_or_make(), seg.look(scx, addr, kind, access)?),
+        None => (seg.amap_or_make(), seg.look(f.scx, f.addr, f.kind, f.access)?),
     };
-    let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr)).map_err(|_| f.no_memory())?;
+    let slot =
+        map.enter_or_make(f.scx.cx, seg.slot_of(f.scx.seg, f.addr)).map_err(|_| f.no_memory())?;
     match slot.get() {
         Some(n) => seg.upper(&f, &slot, n),
         None if seg.backing.is_some() => seg.promote(&f, &slot),
@@ -156,7 +176,7 @@ fn fault_page(
 }
 
 /// A file mapping whose lower layer may be mapped as it is: no chunk is made for looking above.
-fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<(), FaultError> {
+fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
     if seg.shared() {
         return seg.map_lower(f);
     }

@@ -1,7 +1,7 @@
 //! Case 2: the slot is empty, or there is no upper layer.
 
 use super::SegVn;
-use super::fault::PageFault;
+use super::fault::{Found, PageFault};
 use crate::anon::map::SlotGuard;
 use addr_space::{FaultError, LoadFlags};
 use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE, RefMod};
@@ -25,7 +25,7 @@ impl SegVn {
         Ok(got)
     }
     /// Case 2A: the file's own page is mapped; without the right to write when the mapping is private.
-    pub(super) fn map_lower(&self, f: &PageFault<'_>) -> Result<(), FaultError> {
+    pub(super) fn map_lower(&self, f: &PageFault<'_>) -> Result<Found, FaultError> {
         let access = if self.shared() { f.access } else { Access::Read };
         let got = self.file_page(f, access)?;
         f.scx.cx.count(Counter::Case2A);
@@ -35,21 +35,17 @@ impl SegVn {
         }
         f.load(&got.page, prot, LoadFlags::empty())?;
         self.finish(f, got.page);
-        self.free_behind(f);
-        if !f.access.is_write() {
-            self.map_neighbours(f);
-        }
-        Ok(())
+        Ok(Found::There)
     }
     /// Case 2B over a file: the file's page is copied into an anon. The file's page is neither modified nor consumed.
     pub(super) fn promote(
         &self,
         f: &PageFault<'_>,
         slot: &SlotGuard<'_>,
-    ) -> Result<(), FaultError> {
+    ) -> Result<Found, FaultError> {
         let got = self.file_page(f, Access::Read)?;
         f.scx.cx.count(Counter::Case2B);
-        self.copy(f, slot, None, got.page)
+        self.copy(f, slot, None, got.page).map(|()| Found::Made)
     }
     /// Case 2B over nothing: zeros become an anon, for a load as for a store; there is no shared zero page.
     #[doc(alias("anon_zero", "zfod"))]
@@ -57,7 +53,7 @@ impl SegVn {
         &self,
         f: &PageFault<'_>,
         slot: &SlotGuard<'_>,
-    ) -> Result<(), FaultError> {
+    ) -> Result<Found, FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
         let extra = self.reserve_touch(f, true)?;
         let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
@@ -72,6 +68,6 @@ impl SegVn {
         let page = page.downgrade();
         f.load(&page, f.prot, LoadFlags::REMAP)?;
         self.finish(f, page);
-        Ok(())
+        Ok(Found::Made)
     }
 }

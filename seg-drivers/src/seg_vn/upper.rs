@@ -1,7 +1,7 @@
 //! Case 1: the slot holds an anon.
 
 use super::SegVn;
-use super::fault::PageFault;
+use super::fault::{Found, PageFault};
 use crate::anon::map::SlotGuard;
 use addr_space::{FaultError, LoadFlags, UnloadFlags};
 use page_db::{
@@ -16,22 +16,19 @@ impl SegVn {
         f: &PageFault<'_>,
         slot: &SlotGuard<'_>,
         n: AnonNumber,
-    ) -> Result<(), FaultError> {
+    ) -> Result<Found, FaultError> {
         let page = self.anon_page(f, n)?;
         // Exact: this thread holds a slot with the number busy, so 1 cannot become 2 (N3).
         let alone = self.driver.layer.anons.refs(n) == 1;
         if f.break_cow && !alone {
             f.scx.cx.count(Counter::Case1B);
-            return self.copy(f, slot, Some(n), page);
+            return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
         }
         f.scx.cx.count(Counter::Case1A);
         let prot = if alone || self.shared() { f.prot } else { f.prot.read_only() };
         f.load(&page, prot, LoadFlags::REMAP)?;
         self.finish(f, page);
-        if !f.access.is_write() {
-            self.map_neighbours(f);
-        }
-        Ok(())
+        Ok(Found::There)
     }
     /// The page of an anon, shared-locked: by hint, by name, or from swap.
     #[doc(alias = "anon_getpage")]
