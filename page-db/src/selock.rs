@@ -36,7 +36,7 @@ const WAITERS: u32 = 1 << 29;
 const COUNT: u32 = WAITERS - 1;
 
 /// Who holds a page's lock, for views and checks.
-#[doc(alias("SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
+#[doc(alias("p_selock", "SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct SeState {
     /// Shared holders.
@@ -266,9 +266,7 @@ impl<'a> ExclPage<'a> {
     pub fn downgrade(self) -> SharedPage<'a> {
         let this = ManuallyDrop::new(self);
         let word = this.db.selock(this.id);
-        let old = word
-            .fetch_update(SeqCst, SeqCst, |w| Some((w & EWANTED) | 1))
-            .expect("the closure always answers");
+        let (Ok(old) | Err(old)) = word.fetch_update(SeqCst, SeqCst, |w| Some((w & EWANTED) | 1));
         if old & WAITERS != 0 {
             this.db.waits().wake_all(u64::from(this.id.link()));
         }
@@ -334,6 +332,9 @@ impl PageDb {
         page.page().iolock.fetch_or(IO_INUSE, SeqCst) & IO_INUSE == 0
     }
     /// Releases the i/o lock; any thread may (an i/o completion).
+    ///
+    /// # Panics
+    /// When the page is not in transit.
     pub fn io_unlock(&self, id: PageId) {
         let old = self.pages().get(id).iolock.swap(0, SeqCst);
         assert!(old & IO_INUSE != 0, "K4: i/o unlock of page {id}, which is not in transit");

@@ -1,0 +1,31 @@
+//! What can go wrong besides [`HatError`](addr_space::HatError): setting up, and damage that a check found.
+
+use addr_space::HatError;
+use alloc::string::String;
+
+/// Why a [`HatX86`](crate::HatX86) cannot be built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No frame for the kernel's tables.
+    #[error("cannot make the kernel's page tables: {0}")]
+    Tables(#[from] HatError),
+    /// The page database has a hat already; a page's translations are kept by one.
+    #[error("the page database has a hat already")]
+    SecondHat,
+}
+
+/// A broken invariant of the hat; see the list in [`crate`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{invariant}: {what}")]
+pub struct HatDamage {
+    /// The invariant's short name.
+    pub invariant: &'static str,
+    /// What was found.
+    pub what: String,
+}
+
+impl HatDamage {
+    pub(crate) fn new(invariant: &'static str, what: impl Into<String>) -> Self {
+        Self { invariant, what: what.into() }
+    }
+}

@@ -1,0 +1,186 @@
+//! The translations of one address space.
+//!
+//! [`X86Hat`] is what an address space holds: the shared half ([`HatX86`]) and the state of this one. Every method has the same
+//! shape, which is the whole locking discipline of the crate:
+//!
+//! ```text
+//!   gather what may fail ─▶ lock a table ─▶ change entries, note what is owed ─▶ unlock ─▶ ... ─▶ flush ─▶ give tables back
+//! ```
+//!
+//! - T1, T2 of [`addr_space::hat`] hold on return.
+//! - The hat maps its window and nothing else: the lower half for a user's, [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW) for the kernel's. Ranges are cut
+//!   to it, loads outside it are refused.
+//!
+//! The verbs: loading in [`crate::load`], ranges in [`crate::range`].
+//!
+//! Sources: [SI §12.2, §12.4]; illumos `vm/hat.h` (interface), `i86pc/vm/hat_i86.c` (behaviour); illumos.md 9.
+
+use crate::geometry::KERNEL_WINDOW;
+use crate::mmu::SpaceId;
+use crate::provider::HatX86;
+use crate::walk::Hint;
+use addr_space::{Hat, HatError, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
+use alloc::sync::Arc;
+use core::fmt;
+use page_db::sync::PerCpu;
+use page_db::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use page_db::{Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
+
+/// Nothing runs in it any more (`HAT_FREEING`).
+const FREEING: u8 = 1;
+/// Its tables are gone or going.
+const GONE: u8 = 2;
+
+/// What the provider keeps of a hat.
+#[derive(Debug)]
+pub(crate) struct HatState {
+    pub(crate) id: u32,
+    pub(crate) window: VirtRange,
+    /// Id of the top table; fixed.
+    pub(crate) root: u32,
+    flags: AtomicU8,
+    /// The leaf each CPU used last.
+    pub(crate) hints: PerCpu<Hint>,
+}
+
+impl HatState {
+    pub(crate) fn new(id: u32, window: VirtRange, root: u32, cpus: u16) -> Self {
+        Self {
+            id,
+            window,
+            root,
+            flags: AtomicU8::new(0),
+            hints: PerCpu::new(cpus, |_| Hint::default()),
+        }
+    }
+    pub(crate) fn space(&self) -> SpaceId {
+        SpaceId(self.id)
+    }
+    pub(crate) fn is_user(&self) -> bool {
+        self.window != KERNEL_WINDOW
+    }
+    pub(crate) fn is_freeing(&self) -> bool {
+        self.flags.load(SeqCst) & FREEING != 0
+    }
+    pub(crate) fn is_gone(&self) -> bool {
+        self.flags.load(SeqCst) & GONE != 0
+    }
+    /// Says whether this is the first time.
+    pub(crate) fn begin_to_go(&self) -> bool {
+        self.flags.fetch_or(FREEING, SeqCst) & FREEING == 0
+    }
+    /// Says whether this is the first time.
+    pub(crate) fn go(&self) -> bool {
+        self.flags.fetch_or(FREEING | GONE, SeqCst) & GONE == 0
+    }
+    /// The part of a range this hat may map.
+    pub(crate) fn cut(&self, range: VirtRange) -> Option<VirtRange> {
+        if self.is_gone() { None } else { self.window.intersect(range) }
+    }
+    /// Whether `addr` is this hat's to map.
+    pub(crate) fn owns(&self, addr: VirtAddr) -> bool {
+        self.window.contains(addr) && !self.is_gone()
+    }
+}
+
+/// A hat over x86-64 page tables.
+#[doc(alias = "struct hat")]
+pub struct X86Hat {
+    hx: Arc<HatX86>,
+    st: Arc<HatState>,
+}
+
+impl X86Hat {
+    pub(crate) fn new(hx: Arc<HatX86>, st: Arc<HatState>) -> Self {
+        Self { hx, st }
+    }
+}
+
+impl fmt::Debug for X86Hat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X86Hat")
+            .field("id", &self.st.id)
+            .field("window", &self.st.window)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hat for X86Hat {
+    fn id(&self) -> u32 {
+        self.st.id
+    }
+    fn memload(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        page: &dyn LockedPage,
+        prot: Prot,
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> Result<Loaded, HatError> {
+        self.hx.memload(cx, &self.st, addr, page, prot, flags, stamp)
+    }
+    fn devload(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        pfn: Pfn,
+        prot: Prot,
+        flags: LoadFlags,
+    ) -> Result<(), HatError> {
+        self.hx.devload(cx, &self.st, range, pfn, prot, flags)
+    }
+    fn unload(&self, cx: &Cx, range: VirtRange, flags: UnloadFlags) {
+        if let Some(range) = self.st.cut(range) {
+            self.hx.unload_state(cx, &self.st, range, flags);
+        }
+    }
+    fn unlock(&self, cx: &Cx, range: VirtRange) {
+        if let Some(range) = self.st.cut(range) {
+            self.hx.unlock_range(cx, &self.st, range);
+        }
+    }
+    fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot) {
+        let Some(range) = self.st.cut(range) else { return };
+        if prot.intersects(Prot::RWX) {
+            self.hx.chg_prot_range(cx, &self.st, range, prot);
+        } else {
+            self.hx.unload_state(cx, &self.st, range, UnloadFlags::empty());
+        }
+    }
+    fn clear_write(&self, cx: &Cx, range: VirtRange) {
+        if let Some(range) = self.st.cut(range) {
+            self.hx.clear_write_range(cx, &self.st, range);
+        }
+    }
+    fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode) {
+        if let Some(range) = self.st.cut(range) {
+            self.hx.sync_range(cx, &self.st, range, mode);
+        }
+    }
+    fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
+        if !self.st.owns(addr) {
+            return None;
+        }
+        let (leaf, prot) = self.hx.probe_entry(cx, &self.st, addr.get())?;
+        Some(Translation { pfn: leaf.pfn(), prot, ref_mod: leaf.ref_mod(), level: 0 })
+    }
+    fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
+        if let Some(range) = self.st.cut(range) {
+            self.hx.walk_range(cx, &self.st, range, f);
+        }
+    }
+    fn resident(&self) -> u64 {
+        if self.st.is_gone() { 0 } else { self.hx.resident_of(&self.st) }
+    }
+    fn free_start(&self, cx: &Cx) {
+        if self.st.is_user() {
+            self.hx.begin_to_end(cx, &self.st);
+        }
+    }
+    fn free_end(&self, cx: &Cx) {
+        if self.st.is_user() {
+            self.hx.end(cx, &self.st);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The simulated processors: they walk the same bytes a real one would, and remember.
+//!
+//! # The difficulty
+//!
+//! A missing shootdown is invisible on most days: the stale entry was evicted, or nobody used it. A simulator that
+//! translates afresh at each access would never show it.
+//!
+//! # The rule
+//!
+//! Each CPU remembers every translation it used, for each space, across switches (as with address-space numbers), and **never forgets by
+//! itself**. If what it remembers allows an access, that is what it uses, stale or not. So a flush that is missing or late
+//! makes the next access go astray, the same way in each run; and [`HostMmu::stale_entries`] finds it before any access does.
+//!
+//! ```text
+//!   access ─▶ lock the CPU ─▶ remembered and sufficient? ──▶ move the bytes ─▶ unlock
+//!                                  no: walk, set A and D, remember    (a fault forgets what was remembered of the page)
+//!   flush  ─▶ for each CPU of the set: lock it (waits for the access under way), forget
+//! ```
+//!
+//! - A store through a remembered translation whose dirty bit was not set when it was remembered walks again, as hardware does.
+//! - Translations of the upper half are global: remembered once, under the kernel's space.
+//! - With a capacity, a CPU forgets one entry chosen by a seeded generator when it learns one too many: the same seed, the same choice.
+//!
+//! Sources: [SDM 3A §4.10.2, §4.10.4]; invariants V07, V10; DESIGN law 5.
+
+use crate::access::{Bytes, Trap, UserAccess};
+use crate::geometry::span;
+use crate::mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
+use crate::pte::PteBits;
+use crate::tlb::{FlushDue, FlushEntry};
+use crate::walker::{Mode, PageFault, PfError, Walked, peek, walk};
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::sync::{Mutex, MutexGuard, PerCpu};
+use page_db::{Access, CpuId, Cx, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysMem, Rank, VirtAddr};
+
+/// How simulated processors behave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HostConfig {
+    /// Translations a CPU can remember; `None`: all.
+    pub capacity: Option<usize>,
+    /// Which ones go when it is full.
+    pub seed: u64,
+}
+
+/// What a remembered translation is filed under: the space and the page number.
+type Key = (SpaceId, u64);
+
+struct HostSpace {
+    root: Pfn,
+    /// CPUs that ran in it at any time.
+    cpus: CpuSet,
+}
+
+struct HostCpu {
+    current: SpaceId,
+    root: Option<Pfn>,
+    remembered: BTreeMap<Key, Walked>,
+    random: u64,
+}
+
+/// A translation a CPU remembers that the tables no longer hold.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct StaleEntry {
+    /// Which CPU.
+    pub cpu: CpuId,
+    /// Whose translation.
+    pub space: SpaceId,
+    /// Page number: the address divided by the page size.
+    pub vpn: u64,
+    /// What the CPU would use.
+    pub remembered: Walked,
+    /// What the tables say.
+    pub now: Option<Walked>,
+}
+
+impl fmt::Display for StaleEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (cpu, space, va) = (self.cpu.0, self.space, self.vpn << PAGE_SHIFT);
+        write!(f, "cpu {cpu} remembers {va:#x} of space {space} as {:?}, ", self.remembered)?;
+        match &self.now {
+            Some(now) => write!(f, "the tables say {now:?}"),
+            None => f.write_str("the tables hold nothing"),
+        }
+    }
+}
+
+/// The simulated processors of a machine.
+pub struct HostMmu {
+    mem: Arc<dyn PhysMem>,
+    config: HostConfig,
+    spaces: Mutex<BTreeMap<SpaceId, HostSpace>>,
+    cpus: PerCpu<Mutex<HostCpu>>,
+}
+
+impl fmt::Debug for HostMmu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostMmu")
+            .field("cpus", &self.cpus.len())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HostMmu {
+    /// `cpus` processors over `mem` that forget nothing.
+    pub fn new(mem: Arc<dyn PhysMem>, cpus: u16) -> Arc<Self> {
+        Self::with_config(mem, cpus, HostConfig::default())
+    }
+    /// `cpus` processors over `mem`.
+    pub fn with_config(mem: Arc<dyn PhysMem>, cpus: u16, config: HostConfig) -> Arc<Self> {
+        let cpu = |n: u16| {
+            Mutex::new(
+                Rank::Cpu,
+                HostCpu {
+                    current: SpaceId::KERNEL,
+                    root: None,
+                    remembered: BTreeMap::new(),
+                    random: config.seed ^ (u64::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                },
+            )
+        };
+        Arc::new(Self {
+            mem,
+            config,
+            spaces: Mutex::new(Rank::Registry, BTreeMap::new()),
+            cpus: PerCpu::new(cpus, cpu),
+        })
+    }
+    fn cpu<'a>(&'a self, cx: &'a Cx, cpu: CpuId) -> MutexGuard<'a, HostCpu> {
+        self.cpus.get(usize::from(cpu.0)).lock(cx)
+    }
+    /// Number of processors.
+    pub fn cpu_count(&self) -> u16 {
+        self.cpus.len() as u16
+    }
+    fn all_cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
+        (0..self.cpu_count()).map(CpuId)
+    }
+    /// The space active on a CPU.
+    pub fn current(&self, cx: &Cx, cpu: CpuId) -> SpaceId {
+        self.cpu(cx, cpu).current
+    }
+    /// Translations a CPU remembers, by space and page number.
+    pub fn remembered(&self, cx: &Cx, cpu: CpuId) -> Vec<(SpaceId, u64, Walked)> {
+        self.cpu(cx, cpu).remembered.iter().map(|(k, w)| (k.0, k.1, *w)).collect()
+    }
+    /// Makes a CPU forget everything, as it may at any time.
+    pub fn forget_all(&self, cx: &Cx, cpu: CpuId) {
+        self.cpu(cx, cpu).remembered.clear();
+    }
+    /// Every remembered translation that the tables no longer hold, by CPU, space and address. Call when nothing runs: a flush under way looks stale.
+    pub fn stale_entries(&self, cx: &Cx) -> Vec<StaleEntry> {
+        let roots: BTreeMap<SpaceId, Pfn> =
+            self.spaces.lock(cx).iter().map(|(id, s)| (*id, s.root)).collect();
+        let mut stale = Vec::new();
+        for cpu in self.all_cpus() {
+            for (space, vpn, remembered) in self.remembered(cx, cpu) {
+                let va = VirtAddr::new(vpn << PAGE_SHIFT).unwrap_or_default();
+                let now = roots.get(&space).and_then(|root| peek(&*self.mem, *root, va));
+                if !now.is_some_and(|now| holds(&now, &remembered)) {
+                    stale.push(StaleEntry { cpu, space, vpn, remembered, now });
+                }
+            }
+        }
+        stale
+    }
+    /// The translation to use for an access, from memory or by a walk. The caller keeps the CPU locked while it uses it (A1).
+    fn translate(
+        &self,
+        cpu: &mut HostCpu,
+        mode: Mode,
+        va: VirtAddr,
+        access: Access,
+    ) -> Result<Pfn, PageFault> {
+        let space = if va.is_kernel() { SpaceId::KERNEL } else { cpu.current };
+        let key = (space, va.vpn());
+        if let Some(w) = cpu.remembered.get(&key)
+            && w.allows(access, mode)
+            && (!access.is_write() || w.leaf.has(PteBits::D))
+        {
+            return Ok(w.pfn);
+        }
+        let none = PageFault::new(va, access, mode, PfError::empty());
+        let walked = match cpu.root {
+            // A CPU that runs in no user's space has no lower half.
+            Some(root) if space == cpu.current || va.is_kernel() => {
+                walk(&*self.mem, root, va, access, mode)
+            }
+            _ => Err(none),
+        };
+        match walked {
+            Ok(w) => {
+                self.remember(cpu, key, w);
+                Ok(w.pfn)
+            }
+            Err(fault) => {
+                cpu.remembered.remove(&key);
+                Err(fault)
+            }
+        }
+    }
+    fn remember(&self, cpu: &mut HostCpu, key: Key, w: Walked) {
+        cpu.remembered.insert(key, w);
+        if self.config.capacity.is_some_and(|c| cpu.remembered.len() > c.max(1)) {
+            let victim = cpu.victim(key);
+            cpu.remembered.remove(&victim);
+        }
+    }
+}
+
+/// Whether what the tables say includes what is remembered.
+fn holds(now: &Walked, remembered: &Walked) -> bool {
+    let marks = PteBits::A | PteBits::D;
+    now.pfn == remembered.pfn
+        && now.prot.contains(remembered.prot)
+        && now.leaf.bits().contains(remembered.leaf.bits() & marks)
+}
+
+impl HostCpu {
+    fn next_random(&mut self) -> u64 {
+        // xorshift64*: any period will do, only repeatability matters.
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// The remembered key at or after a random one, `keep` excepted.
+    fn victim(&mut self, keep: Key) -> Key {
+        let (first, last) =
+            match (self.remembered.first_key_value(), self.remembered.last_key_value()) {
+                (Some((f, _)), Some((l, _))) => (*f, *l),
+                _ => return keep,
+            };
+        let r = self.next_random();
+        let space = first.0.0 + (r >> 32) as u32 % (last.0.0 - first.0.0 + 1);
+        let from = (SpaceId(space), r & 0x000f_ffff_ffff);
+        let pick = |mut keys: alloc::collections::btree_map::Range<'_, Key, Walked>| {
+            keys.find(|(k, _)| **k != keep).map(|(k, _)| *k)
+        };
+        pick(self.remembered.range(from..))
+            .or_else(|| pick(self.remembered.range(..)))
+            .unwrap_or(keep)
+    }
+    fn forget(&mut self, e: &FlushEntry) {
+        let space = if e.va.is_kernel() { SpaceId::KERNEL } else { e.space };
+        if e.level == 0 {
+            self.remembered.remove(&(space, e.va.vpn()));
+        } else if e.old.is_leaf(e.level) {
+            let (from, to) = (e.va.vpn(), e.va.vpn() + (span(e.level) >> PAGE_SHIFT));
+            self.remembered.retain(|k, _| k.0 != space || k.1 < from || k.1 >= to);
+        }
+        // An unlinked table: its translations were flushed by name, and no walk outlives the lock that is held here.
+    }
+}
+
+impl Mmu for HostMmu {
+    fn caps(&self) -> Caps {
+        Caps {
+            walks: Walks::Software,
+            referenced_before_cached: true,
+            wants_hints: false,
+            preset_pays: false,
+            deterministic: true,
+        }
+    }
+    fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
+        let kernel = id == SpaceId::KERNEL;
+        let cpus = if kernel { CpuSet::all(self.cpu_count()) } else { CpuSet::new() };
+        self.spaces.lock(cx).insert(id, HostSpace { root, cpus });
+        if kernel {
+            self.all_cpus().for_each(|c| self.cpu(cx, c).root = Some(root));
+        }
+    }
+    fn space_destroyed(&self, cx: &Cx, id: SpaceId, _root: Pfn) {
+        let kernel = {
+            let mut spaces = self.spaces.lock(cx);
+            spaces.remove(&id);
+            spaces.get(&SpaceId::KERNEL).map(|k| k.root)
+        };
+        for c in self.all_cpus() {
+            let mut cpu = self.cpu(cx, c);
+            if cpu.current == id {
+                (cpu.current, cpu.root) = (SpaceId::KERNEL, kernel);
+            }
+            cpu.remembered.retain(|k, _| k.0 != id);
+        }
+    }
+    fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
+        let id = id.unwrap_or(SpaceId::KERNEL);
+        // In the set before the first walk: a flush that misses this CPU comes before, and the walk sees what it changed.
+        let found = self.spaces.lock(cx).get_mut(&id).map(|s| {
+            s.cpus.insert(CpuId(cpu.0 % self.cpu_count()));
+            s.root
+        });
+        let mut c = self.cpu(cx, cpu);
+        if let Some(root) = found {
+            (c.current, c.root) = (id, Some(root));
+        }
+    }
+    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
+        let mut set = CpuSet::new();
+        self.all_cpus().filter(|c| self.cpu(cx, *c).current == id).for_each(|c| set.insert(c));
+        set
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
+        self.spaces.lock(cx).get(&id).map(|s| s.cpus.clone()).unwrap_or_default()
+    }
+    fn remembered_wrongly(&self, cx: &Cx) -> Option<String> {
+        self.stale_entries(cx).first().map(ToString::to_string)
+    }
+    fn flush(&self, cx: &Cx, due: &FlushDue) {
+        for c in due.cpus().iter() {
+            let mut cpu = self.cpu(cx, c); // waits for the access under way
+            if due.is_everything() {
+                cpu.remembered.clear();
+                continue;
+            }
+            for space in due.whole_spaces() {
+                cpu.remembered.retain(|k, _| k.0 != space);
+            }
+            due.entries().for_each(|e| cpu.forget(&e));
+        }
+    }
+}
+
+impl UserAccess for HostMmu {
+    fn access(
+        &self,
+        cx: &Cx,
+        cpu: CpuId,
+        mode: Mode,
+        va: VirtAddr,
+        bytes: Bytes<'_>,
+    ) -> Result<(), Trap> {
+        let (offset, len) = (va.page_offset() as usize, bytes.len());
+        if len == 0 {
+            return Ok(());
+        }
+        if offset + len > PAGE_SIZE as usize {
+            return Err(Trap::Crosses { va, len });
+        }
+        let mut c = self.cpu(cx, cpu);
+        let pfn = self.translate(&mut c, mode, va, bytes.access())?;
+        if pfn.0.checked_sub(self.mem.base().0).is_none_or(|i| i >= self.mem.frames()) {
+            return Err(Trap::Bus { va, pfn });
+        }
+        match bytes {
+            Bytes::Load(buf) | Bytes::Fetch(buf) => self.mem.read(pfn, offset, buf),
+            Bytes::Store(from) => self.mem.write(pfn, offset, from),
+        }
+        drop(c); // A1: held until the bytes are moved
+        Ok(())
+    }
+}

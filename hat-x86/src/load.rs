@@ -1,0 +1,272 @@
+//! Loading a translation.
+//!
+//! # The difficulty
+//!
+//! A load may need memory for tables and mapping records, meets other loads of the same address, replaces what was there
+//! before, and decides by a protection that may have changed since it was read. It must do all or nothing.
+//!
+//! # The rule
+//!
+//! ```text
+//!   find and lock the leaf          tables gathered before any lock; a new chain is linked with the leaf locked
+//!   stamp still current?            no: Stale, nothing stored; a leaf made in vain goes back
+//!   the entry is
+//!     absent                        page's list: add the mapping; store the entry
+//!     for the same frame            change the rights; if they shrank, flush
+//!     for another frame             Conflict, unless REMAP (or both are device memory):
+//!                                   clear it, pin the table, unlock, flush, lock again, and look again
+//! ```
+//!
+//! Replacing goes through *absent*, with a flush between: a store of one thread through the new frame is never followed by a load of another
+//! through the old one. The pin keeps the table, and the records for the new mapping are taken before the old one goes, so nothing can fail after it.
+//!
+//! Accessed and dirty start clear: the walker sets them, and what a fault-ahead loaded in vain is not taken for used. NOSYNC and NOCONSIST
+//! entries start with both set and are never harvested.
+//!
+//! Sources: [SI §12.4]; illumos `hati_load_common`, `hati_pte_map` (behaviour); illumos.md 9.5, 12.60.
+
+use crate::geometry::index;
+use crate::hat::HatState;
+use crate::hment::{Site, Spare};
+use crate::htable::{Supply, TableGuard};
+use crate::provider::HatX86;
+use crate::pte::{MAX_PFN, PteBits, X86Pte};
+use addr_space::{HatError, LoadFlags, Loaded, Stamp};
+use page_db::sync::atomic::Ordering::SeqCst;
+use page_db::{Counter, Cx, LockedPage, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange};
+
+/// What is to be loaded where.
+struct Load<'a> {
+    addr: VirtAddr,
+    pfn: Pfn,
+    /// The page, where there is one and its mapping list is kept.
+    page: Option<PageId>,
+    prot: Prot,
+    flags: LoadFlags,
+    stamp: Option<Stamp<'a>>,
+}
+
+/// What one look at the locked leaf came to.
+enum Step {
+    Done,
+    /// Rights shrank: (old, new).
+    Shrunk(X86Pte, X86Pte),
+    /// Another frame's entry was cleared and the table pinned.
+    Broken(X86Pte),
+    Stale,
+    Refused(HatError),
+}
+
+impl HatX86 {
+    #[expect(clippy::too_many_arguments, reason = "the trait's own, and the hat")]
+    pub(crate) fn memload(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        addr: VirtAddr,
+        page: &dyn LockedPage,
+        prot: Prot,
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> Result<Loaded, HatError> {
+        let consistent = !flags.contains(LoadFlags::NOCONSIST);
+        let page_id = consistent.then(|| page.id());
+        self.load(cx, st, &Load { addr, pfn: page.pfn(), page: page_id, prot, flags, stamp })
+    }
+    pub(crate) fn devload(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        range: VirtRange,
+        pfn: Pfn,
+        prot: Prot,
+        flags: LoadFlags,
+    ) -> Result<(), HatError> {
+        let flags = flags | LoadFlags::NOCONSIST;
+        for (i, addr) in (0u64..).zip(range.iter_pages()) {
+            let pfn = pfn.0.checked_add(i).map(Pfn).filter(|p| *p <= MAX_PFN);
+            let pfn = pfn.ok_or(HatError::OutOfRange { addr })?;
+            self.load(cx, st, &Load { addr, pfn, page: None, prot, flags, stamp: None })?;
+        }
+        Ok(())
+    }
+    fn load(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
+        if !st.owns(load.addr) {
+            return Err(HatError::OutOfRange { addr: load.addr });
+        }
+        if !load.prot.intersects(Prot::RWX) {
+            return Ok(Loaded::Done); // no rights are expressed by having no translation
+        }
+        let (mut supply, mut spare) = (Supply::default(), Spare::default());
+        let done = self.load_with(cx, st, load, &mut supply, &mut spare);
+        // held: none of the hat's
+        self.give_back(cx, &mut supply);
+        self.lists.give_back(cx, &mut spare);
+        if load.flags.contains(LoadFlags::ADV) && matches!(done, Err(HatError::NoMemory { .. })) {
+            return Ok(Loaded::Done);
+        }
+        if self.caps.wants_hints && matches!(done, Ok(Loaded::Done)) {
+            self.mmu.hint_loaded(cx, st.space(), VirtRange::page_of(load.addr));
+        }
+        done
+    }
+    fn load_with(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        load: &Load<'_>,
+        supply: &mut Supply,
+        spare: &mut Spare,
+    ) -> Result<Loaded, HatError> {
+        let adv = load.flags.contains(LoadFlags::ADV);
+        let Some(mut leaf) = self.lock_leaf(cx, st, load.addr, supply, adv)? else {
+            return Ok(Loaded::Done);
+        };
+        loop {
+            // held: leaf
+            let step = self.step(cx, st, &leaf, load, spare);
+            let emptied = leaf.emptied();
+            let id = leaf.id;
+            drop(leaf);
+            let (old, new, result) = match step {
+                Step::Done => return Ok(Loaded::Done),
+                Step::Shrunk(old, new) => (old, new, Some(Ok(Loaded::Done))),
+                Step::Broken(old) => (old, X86Pte::EMPTY, None),
+                Step::Stale => (X86Pte::EMPTY, X86Pte::EMPTY, Some(Ok(Loaded::Stale))),
+                Step::Refused(e) => (X86Pte::EMPTY, X86Pte::EMPTY, Some(Err(e))),
+            };
+            let mut due = self.flush_due_of(st);
+            due.add(st.space(), load.addr.page_floor().get(), 0, old, new);
+            self.reclaim(cx, emptied, &mut due);
+            self.finish(cx, due);
+            if let Some(r) = result {
+                return r;
+            }
+            leaf = self.lock_table(cx, id);
+            leaf.unpin();
+        }
+    }
+    /// One look at the entry, the leaf locked.
+    fn step(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        leaf: &TableGuard<'_>,
+        load: &Load<'_>,
+        spare: &mut Spare,
+    ) -> Step {
+        if load.stamp.is_some_and(|s| !s.is_current()) {
+            return Step::Stale;
+        }
+        let i = index(load.addr.get(), 0);
+        let old = leaf.entry(i);
+        let step = if !old.is_present() {
+            self.store(cx, st, leaf, i, load, spare)
+        } else if old.pfn() == load.pfn {
+            self.change(cx, leaf, i, load)
+        } else {
+            self.replace(cx, leaf, i, old, load, spare)
+        };
+        if load.flags.contains(LoadFlags::LOCK) && matches!(step, Step::Done | Step::Shrunk(..)) {
+            leaf.lock_one();
+        }
+        step
+    }
+    /// The rights wanted less the right to store to a page that must not be mapped writable (`P_RO`).
+    fn granted(&self, load: &Load<'_>) -> Prot {
+        match load.page {
+            Some(p) if self.db.page(p).ref_mod().contains(RefMod::RO) => load.prot.read_only(),
+            _ => load.prot,
+        }
+    }
+    /// Fills an absent entry.
+    fn store(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        leaf: &TableGuard<'_>,
+        i: usize,
+        load: &Load<'_>,
+        spare: &mut Spare,
+    ) -> Step {
+        let mut bits = PteBits::P;
+        bits.set(PteBits::U, st.is_user());
+        bits.set(PteBits::G, !st.is_user());
+        if load.flags.contains(LoadFlags::NOCONSIST) {
+            bits |= PteBits::NOCONSIST | PteBits::A | PteBits::D;
+        } else if load.flags.contains(LoadFlags::NOSYNC) {
+            bits |= PteBits::NOSYNC | PteBits::A | PteBits::D;
+        }
+        let list = match load.page {
+            None => None,
+            Some(page) => {
+                let mut list = self.lists.enter(cx, &self.db, page);
+                if list.add(Site { table: leaf.id, entry: i as u16 }, spare).is_err() {
+                    return Step::Refused(HatError::NoMemory { addr: load.addr });
+                }
+                Some(list)
+            }
+        };
+        let entry = X86Pte::new(load.pfn, bits).with_prot(self.granted(load));
+        leaf.cell(i).store(entry.0, SeqCst);
+        drop(list); // M2: the entry is there before the list is seen
+        leaf.add_valid();
+        cx.count(Counter::PteWrites);
+        Step::Done
+    }
+    /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
+    fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, load: &Load<'_>) -> Step {
+        let prot = self.granted(load);
+        let (old, new) = leaf.update(i, |e| e.with_prot(prot));
+        if old == new {
+            return Step::Done;
+        }
+        cx.count(Counter::PteWrites);
+        if old.loses_to(new) { Step::Shrunk(old, new) } else { Step::Done }
+    }
+    /// Clears another frame's entry, if that is allowed.
+    fn replace(
+        &self,
+        cx: &Cx,
+        leaf: &TableGuard<'_>,
+        i: usize,
+        old: X86Pte,
+        load: &Load<'_>,
+        spare: &mut Spare,
+    ) -> Step {
+        let device = load.page.is_none() && !old.is_consistent();
+        if !load.flags.contains(LoadFlags::REMAP) && !device {
+            let (have, want) = (old.pfn(), load.pfn);
+            return Step::Refused(HatError::Conflict { addr: load.addr, have, want });
+        }
+        if load.page.is_some() && self.lists.reserve(cx, spare).is_err() {
+            return Step::Refused(HatError::NoMemory { addr: load.addr });
+        }
+        let old = self.remove_entry(cx, leaf, i, true);
+        leaf.pin();
+        Step::Broken(old)
+    }
+    /// Clears entry `i`, which is present: bits to the page if `keep`, mapping off its list. Returns what the entry was.
+    pub(crate) fn remove_entry(
+        &self,
+        cx: &Cx,
+        leaf: &TableGuard<'_>,
+        i: usize,
+        keep: bool,
+    ) -> X86Pte {
+        let old = X86Pte(leaf.cell(i).swap(0, SeqCst));
+        leaf.sub_valid();
+        cx.count(Counter::PteWrites);
+        if old.is_consistent() {
+            let page =
+                self.db.page_of(old.pfn()).expect("M1: consistent entries map managed frames");
+            if keep && old.is_synced() {
+                self.db.page(page).set_ref_mod(old.ref_mod()); // M3: before the mapping goes
+            }
+            let site = Site { table: leaf.id, entry: i as u16 };
+            let was = self.lists.enter(cx, &self.db, page).remove(site);
+            debug_assert!(was, "M1: a consistent entry is on its page's list");
+        }
+        old
+    }
+}

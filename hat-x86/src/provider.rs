@@ -1,0 +1,268 @@
+//! The shared half of the hat: tables, mapping lists, the registry of hats; and the making of hats.
+//!
+//! ```text
+//!   Arc<HatX86> ── tables: Arena<HTable>     ── lists: hments and their locks      ── hats: id ─▶ HatState
+//!       ▲    └──── db: Arc<PageDb>           └─ mmu: Arc<dyn Mmu>
+//!       │               └──── mappings: PageSide ── Weak ──▶ the same HatX86        (weak, or neither would ever be dropped)
+//!   X86Hat = Arc<HatX86> + Arc<HatState>
+//! ```
+//!
+//! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW)'s top-level entry; each user hat copies the
+//! upper half of the kernel's top table when it is made, and never has to look at it again.
+//!
+//! - P1: the upper halves of all top tables are the same.
+//!
+//! Sources: [SI §12.2]; illumos `hat_i86.c`, `hat_alloc`, `hat_create` (behaviour).
+
+use crate::error::SetupError;
+use crate::geometry::{ENTRIES, KERNEL_TOP, KERNEL_WINDOW, TOP, USER_WINDOW, index};
+use crate::hat::{HatState, X86Hat};
+use crate::hment::MapLists;
+use crate::htable::HTable;
+use crate::htable::Supply;
+use crate::mmu::{Caps, Mmu, SpaceId};
+use crate::page::PageSide;
+use crate::pte::{PteBits, X86Pte};
+use crate::tlb::FlushDue;
+use addr_space::{Hat, HatError, HatProvider};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::fmt;
+use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use page_db::sync::{Arena, Mutex, Once};
+use page_db::{Counter, Cx, PageDb, Pfn, Rank};
+
+/// Bounds on records, for machines that want to run out of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HatLimits {
+    /// Page tables.
+    pub tables: u32,
+    /// Mappings of pages with several.
+    pub hments: u32,
+}
+
+impl Default for HatLimits {
+    fn default() -> Self {
+        Self { tables: u32::MAX, hments: u32::MAX }
+    }
+}
+
+/// All hats of a machine: the provider, and the page layer's way to every translation of a page.
+pub struct HatX86 {
+    me: Weak<Self>,
+    pub(crate) db: Arc<PageDb>,
+    pub(crate) mmu: Arc<dyn Mmu>,
+    pub(crate) caps: Caps,
+    pub(crate) tables: Arena<HTable>,
+    pub(crate) lists: MapLists,
+    pub(crate) hats: Mutex<BTreeMap<u32, Arc<HatState>>>,
+    kernel: Once<Arc<HatState>>,
+    next_id: AtomicU32,
+    /// The hat last stolen from; the next search starts behind it.
+    pub(crate) steal_hand: AtomicU32,
+}
+
+impl fmt::Debug for HatX86 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HatX86")
+            .field("mmu", &self.mmu)
+            .field("tables", &self.tables.live())
+            .field("hments", &self.lists.live())
+            .finish_non_exhaustive()
+    }
+}
+
+impl HatX86 {
+    /// Makes the kernel's hat and becomes the page database's hat.
+    ///
+    /// # Errors
+    /// [`SetupError`]; nothing has changed.
+    pub fn new(cx: &Cx, db: Arc<PageDb>, mmu: Arc<dyn Mmu>) -> Result<Arc<Self>, SetupError> {
+        Self::with_limits(cx, db, mmu, HatLimits::default())
+    }
+    /// As [`HatX86::new`], with bounds on records.
+    ///
+    /// # Errors
+    /// [`SetupError`]; no frame is kept.
+    pub fn with_limits(
+        cx: &Cx,
+        db: Arc<PageDb>,
+        mmu: Arc<dyn Mmu>,
+        limits: HatLimits,
+    ) -> Result<Arc<Self>, SetupError> {
+        let (cpus, frames) = (db.cpus(), db.pages().len());
+        let hx = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            caps: mmu.caps(),
+            tables: Arena::new("page table", cpus, limits.tables),
+            lists: MapLists::new(cpus, frames, limits.hments),
+            hats: Mutex::new(Rank::Hat, BTreeMap::new()),
+            kernel: Once::new(),
+            next_id: AtomicU32::new(SpaceId::KERNEL.0),
+            steal_hand: AtomicU32::new(0),
+            db,
+            mmu,
+        });
+        // The tables first: a machine that has no frames for them can be set up again, one that has a hat cannot.
+        let mut supply = Supply::default();
+        let addr = KERNEL_WINDOW.start();
+        let gathered = hx.gather(cx, addr, &mut supply, 2);
+        let installed = gathered.is_ok() && hx.db.set_mappings(Arc::new(PageSide::new(&hx)));
+        if !installed {
+            hx.give_back(cx, &mut supply);
+            gathered?;
+            return Err(SetupError::SecondHat);
+        }
+        let st = hx.make_kernel(cx, &mut supply);
+        let _ = hx.kernel.set(st); // this is the only place that sets it
+        Ok(hx)
+    }
+    /// The kernel's hat out of two gathered tables: the top, and the one of the window's entry.
+    fn make_kernel(&self, cx: &Cx, supply: &mut Supply) -> Arc<HatState> {
+        let st = self.register(cx, KERNEL_WINDOW, supply);
+        let root = self.lock_table(cx, st.root);
+        self.link_pinned(cx, &st, &root, KERNEL_WINDOW.start().get(), supply);
+        drop(root);
+        self.mmu.space_created(cx, SpaceId::KERNEL, self.root_pfn(&st));
+        st
+    }
+    /// Makes a hat of a gathered table and enters it in the registry.
+    fn register(&self, cx: &Cx, window: page_db::VirtRange, supply: &mut Supply) -> Arc<HatState> {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let root = self.become_root(id, supply);
+        let st = Arc::new(HatState::new(id, window, root, self.db.cpus()));
+        self.hats.lock(cx).insert(id, Arc::clone(&st));
+        st
+    }
+    pub(crate) fn kernel_state(&self) -> &Arc<HatState> {
+        self.kernel.get().expect("P1: the kernel's hat is made first")
+    }
+    /// Frame of a hat's top table.
+    pub(crate) fn root_pfn(&self, st: &HatState) -> Pfn {
+        self.tables.get(st.root).pfn()
+    }
+    /// An empty debt.
+    #[inline]
+    pub(crate) fn flush_due(&self) -> FlushDue {
+        FlushDue::new(self.caps.referenced_before_cached, false)
+    }
+    /// An empty debt for changes in one hat; nothing will be owed if it is being freed.
+    #[inline]
+    pub(crate) fn flush_due_of(&self, st: &HatState) -> FlushDue {
+        FlushDue::new(self.caps.referenced_before_cached, st.is_freeing())
+    }
+    /// Pays: flushes what is owed, then gives the unlinked tables to the backend and what comes back to the page layer. No hat lock is held.
+    pub(crate) fn finish(&self, cx: &Cx, mut due: FlushDue) {
+        if due.is_owed() {
+            self.flush(cx, &mut due);
+        }
+        let mut id = due.retired;
+        due.settle();
+        if id == 0 {
+            return;
+        }
+        let mut frames = Vec::new();
+        while id != 0 {
+            let rec = self.tables.get(id);
+            if frames.try_reserve(1).is_err() {
+                self.retire(cx, &mut frames);
+            }
+            id = rec.link.load(Relaxed);
+            frames.push(rec.pfn());
+        }
+        self.retire(cx, &mut frames);
+    }
+    fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) {
+        self.mmu.retire_tables(cx, frames, &mut |pfn| self.free_table(cx, pfn));
+    }
+    #[cold]
+    fn flush(&self, cx: &Cx, due: &mut FlushDue) {
+        // Read after the entries changed: a CPU that is not in the set yet will walk the tables as they are now.
+        let mut cpus = crate::mmu::CpuSet::new();
+        if due.is_everything() || due.spaces().contains(&SpaceId::KERNEL) {
+            cpus = self.mmu.remembered_on(cx, SpaceId::KERNEL);
+        } else {
+            due.spaces().iter().for_each(|s| cpus.union(&self.mmu.remembered_on(cx, *s)));
+        }
+        if cpus.is_empty() {
+            return;
+        }
+        due.set_cpus(cpus);
+        cx.count(Counter::Flushes);
+        cx.count_n(Counter::FlushEntries, due.changes());
+        self.mmu.flush(cx, due);
+    }
+    /// Lets the backend give back tables it kept for later.
+    pub fn reap_tables(&self, cx: &Cx) {
+        self.retire(cx, &mut Vec::new());
+    }
+    /// Nothing runs in the hat from here on: everything remembered of it is flushed once, and what is unloaded later owes nothing.
+    pub(crate) fn begin_to_end(&self, cx: &Cx, st: &HatState) {
+        if st.begin_to_go() {
+            let mut due = self.flush_due();
+            due.add_space(st.space());
+            self.finish(cx, due);
+        }
+    }
+    /// Takes a user's hat apart: what it still maps is unloaded, every table goes back.
+    pub(crate) fn end(&self, cx: &Cx, st: &HatState) {
+        self.begin_to_end(cx, st);
+        if !st.go() {
+            return;
+        }
+        self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
+        self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
+        self.hats.lock(cx).remove(&st.id);
+        let mut due = self.flush_due();
+        self.retire_root(cx, st.root, &mut due);
+        self.finish(cx, due);
+    }
+    /// The page database under it.
+    pub fn db(&self) -> &Arc<PageDb> {
+        &self.db
+    }
+    /// The backend.
+    pub fn mmu(&self) -> &Arc<dyn Mmu> {
+        &self.mmu
+    }
+    /// All hats, by id.
+    pub(crate) fn states(&self, cx: &Cx) -> Vec<Arc<HatState>> {
+        self.hats.lock(cx).values().cloned().collect()
+    }
+    /// A hat by id.
+    pub(crate) fn state(&self, cx: &Cx, id: u32) -> Option<Arc<HatState>> {
+        self.hats.lock(cx).get(&id).cloned()
+    }
+    fn strong(&self) -> Arc<Self> {
+        self.me.upgrade().expect("a reference to the provider proves that it lives")
+    }
+}
+
+impl HatProvider for HatX86 {
+    fn alloc(&self, cx: &Cx) -> Result<Arc<dyn Hat>, HatError> {
+        let mut supply = Supply::default();
+        self.gather(cx, USER_WINDOW.start(), &mut supply, 1)?;
+        let st = self.register(cx, USER_WINDOW, &mut supply);
+        let (from, to) = (self.root_pfn(self.kernel_state()), self.root_pfn(&st));
+        for i in KERNEL_TOP..ENTRIES {
+            let e = self.db.mem().u64_at(from, i).load(SeqCst);
+            if e != 0 {
+                // A was set by walks through the kernel's own top table; a copy starts without.
+                let e = X86Pte(e).with(PteBits::empty(), PteBits::A);
+                self.db.mem().u64_at(to, i).store(e.0, SeqCst);
+                cx.count(Counter::PteWrites);
+            }
+        }
+        self.mmu.space_created(cx, SpaceId(st.id), to);
+        Ok(Arc::new(X86Hat::new(self.strong(), st)))
+    }
+    fn kernel(&self) -> Arc<dyn Hat> {
+        Arc::new(X86Hat::new(self.strong(), Arc::clone(self.kernel_state())))
+    }
+}
+
+const _: () = assert!(
+    index(KERNEL_WINDOW.start().get(), TOP) >= KERNEL_TOP,
+    "P1: the window is in the upper half"
+);

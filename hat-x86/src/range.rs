@@ -1,0 +1,153 @@
+//! What is done to all translations of a range: one walk, each leaf locked once, one flush.
+//!
+//! Every verb here is a loop over [`Walk`] with a different body. None of them fails, none allocates under a lock, and all cost what the
+//! tables in the range cost, whatever the length of the range: `pte_reads` counts each entry looked at, `pte_writes` each one
+//! changed, and both are exact when nothing else runs.
+//!
+//! A leaf's entries are looked at until all its present ones have been seen.
+//!
+//! Sources: [SI §12.4]; illumos `hat_unload_callback`, `hat_updateattr`, `hat_sync` (behaviour); illumos.md 9.5.
+
+use crate::hat::HatState;
+use crate::provider::HatX86;
+use crate::pte::{PteBits, X86Pte};
+use crate::walk::{Leaf, Walk};
+use crate::walker::narrow;
+use addr_space::{Translation, UnloadFlags};
+use alloc::vec::Vec;
+use page_db::sync::atomic::Ordering::SeqCst;
+use page_db::{Counter, Cx, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
+
+impl HatX86 {
+    /// Calls `f` with the index of each present entry of the leaf that lies in the range.
+    fn each_entry(&self, cx: &Cx, leaf: &Leaf<'_>, mut f: impl FnMut(usize, X86Pte)) {
+        let mut left = leaf.table.rec.valid();
+        let mut reads = 0;
+        for i in leaf.entries.clone() {
+            if left == 0 {
+                break;
+            }
+            reads += 1;
+            let e = leaf.table.entry(i);
+            if e.is_present() {
+                left -= 1;
+                f(i, e);
+            }
+        }
+        cx.count_n(Counter::PteReads, reads);
+    }
+    pub(crate) fn unload_state(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        range: VirtRange,
+        flags: UnloadFlags,
+    ) {
+        let mut due = self.flush_due_of(st);
+        let keep = !flags.contains(UnloadFlags::NOSYNC);
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            self.each_entry(cx, &leaf, |i, _| {
+                let old = self.remove_entry(cx, &leaf.table, i, keep);
+                if flags.contains(UnloadFlags::UNLOCK) {
+                    leaf.table.unlock_one();
+                }
+                due.add(st.space(), leaf.addr(i), 0, old, X86Pte::EMPTY);
+            });
+            let emptied = leaf.table.emptied();
+            drop(leaf);
+            self.reclaim(cx, emptied, &mut due);
+        }
+        self.finish(cx, due);
+    }
+    pub(crate) fn unlock_range(&self, cx: &Cx, st: &HatState, range: VirtRange) {
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            self.each_entry(cx, &leaf, |_, _| leaf.table.unlock_one());
+        }
+    }
+    /// Rewrites each entry of the range by `next` and flushes what lost something.
+    fn rewrite(&self, cx: &Cx, st: &HatState, range: VirtRange, next: impl Fn(X86Pte) -> X86Pte) {
+        let mut due = self.flush_due_of(st);
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            self.each_entry(cx, &leaf, |i, _| {
+                let (old, new) = leaf.table.update(i, &next);
+                cx.count_n(Counter::PteWrites, u64::from(old != new));
+                due.add(st.space(), leaf.addr(i), 0, old, new);
+            });
+        }
+        self.finish(cx, due);
+    }
+    pub(crate) fn chg_prot_range(&self, cx: &Cx, st: &HatState, range: VirtRange, prot: Prot) {
+        self.rewrite(cx, st, range, |e| {
+            let read_only = prot.contains(Prot::WRITE) && self.must_be_read_only(e);
+            e.with_prot(if read_only { prot.read_only() } else { prot })
+        });
+    }
+    /// Whether the entry's page must not be mapped writable (`P_RO`).
+    fn must_be_read_only(&self, e: X86Pte) -> bool {
+        e.is_consistent()
+            && self
+                .db
+                .page_of(e.pfn())
+                .is_some_and(|p| self.db.page(p).ref_mod().contains(RefMod::RO))
+    }
+    pub(crate) fn clear_write_range(&self, cx: &Cx, st: &HatState, range: VirtRange) {
+        self.rewrite(cx, st, range, |e| e.with(PteBits::empty(), PteBits::W));
+    }
+    pub(crate) fn sync_range(&self, cx: &Cx, st: &HatState, range: VirtRange, mode: SyncMode) {
+        const RM: PteBits = PteBits::A.union(PteBits::D);
+        let mut due = self.flush_due_of(st);
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            self.each_entry(cx, &leaf, |i, seen| {
+                if !seen.is_synced() {
+                    return;
+                }
+                let mut old = seen;
+                if mode == SyncMode::ZeroRm && seen.bits().intersects(RM) {
+                    old = X86Pte(leaf.table.cell(i).fetch_and(!RM.bits(), SeqCst));
+                    cx.count(Counter::PteWrites);
+                    let new = old.with(PteBits::empty(), RM);
+                    due.add(st.space(), leaf.addr(i), 0, old, new);
+                }
+                if let Some(page) = self.db.page_of(old.pfn()) {
+                    self.db.page(page).set_ref_mod(old.ref_mod());
+                }
+            });
+        }
+        self.finish(cx, due);
+    }
+    /// Calls `f` for each translation, with no lock held: a leaf is read under its lock and reported afterwards.
+    pub(crate) fn walk_range(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        range: VirtRange,
+        f: &mut dyn FnMut(VirtAddr, Translation),
+    ) {
+        let mut seen: Vec<(u64, X86Pte)> = Vec::with_capacity(crate::geometry::ENTRIES);
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            self.each_entry(cx, &leaf, |i, e| seen.push((leaf.addr(i), e)));
+            let rights = leaf.rights;
+            drop(leaf);
+            for (va, e) in seen.drain(..) {
+                let prot = narrow(rights, e);
+                let t = Translation { pfn: e.pfn(), prot, ref_mod: e.ref_mod(), level: 0 };
+                f(VirtAddr::new(va).unwrap_or_default(), t);
+            }
+        }
+    }
+    pub(crate) fn resident_of(&self, st: &HatState) -> u64 {
+        let mut pages = 0;
+        self.each_table(st, &mut |id| {
+            let rec = self.tables.get(id);
+            if rec.level() == 0 {
+                pages += u64::from(rec.valid());
+            }
+        });
+        pages
+    }
+}

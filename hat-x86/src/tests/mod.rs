@@ -1,0 +1,162 @@
+//! Tests that need a whole small machine: frames, pages, processors, hats.
+
+
+use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, X86Hat};
+use addr_space::{Hat, HatProvider, LoadFlags, Loaded, UnloadFlags};
+use alloc::sync::Arc;
+use page_db::{
+    Counter, Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageId, PageMappings,
+    Pfn, PhysMem, Prot, RefMod, Reserve, Snapshot, SpinHooks, SyncMode, ThreadId, Thresholds,
+    VirtAddr, VirtRange,
+};
+
+pub(crate) const U: Prot = Prot::RW;
+
+/// A machine of two processors.
+pub(crate) struct World {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) cx: Cx,
+    pub(crate) db: Arc<PageDb>,
+    pub(crate) mmu: Arc<HostMmu>,
+    pub(crate) hx: Arc<HatX86>,
+}
+
+pub(crate) fn new_cx(counters: &Arc<Counters>, n: u16) -> Cx {
+    Cx::new(counters, CpuId(n), ThreadId(u32::from(n)), Arc::new(SpinHooks))
+}
+
+/// Frames and pages alone.
+pub(crate) fn floor(frames: u64) -> (Arc<Counters>, Cx, Arc<dyn PhysMem>, Arc<PageDb>) {
+    let counters = Counters::new(2);
+    let cx = new_cx(&counters, 0);
+    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), frames).expect("host memory"));
+    let clock = Arc::new(ManualClock::default());
+    let config = PageDbConfig {
+        cpus: 2,
+        thresholds: Some(Thresholds::from_lotsfree(0)),
+        ..PageDbConfig::default()
+    };
+    let db = PageDb::new(&cx, Arc::clone(&mem), clock, Arc::clone(&counters), &config);
+    (counters, cx, mem, Arc::new(db.expect("small enough")))
+}
+
+impl World {
+    pub(crate) fn new(frames: u64) -> Self {
+        Self::with_limits(frames, HatLimits::default())
+    }
+    pub(crate) fn with_limits(frames: u64, limits: HatLimits) -> Self {
+        let (counters, cx, mem, db) = floor(frames);
+        let mmu = HostMmu::new(mem, 2);
+        let hx = HatX86::with_limits(&cx, Arc::clone(&db), mmu.clone() as Arc<dyn Mmu>, limits)
+            .expect("room for the kernel's tables");
+        Self { counters, cx, db, mmu, hx }
+    }
+    pub(crate) fn hat(&self) -> Arc<dyn Hat> {
+        self.hx.alloc(&self.cx).expect("room for a top table")
+    }
+    /// A nameless page, left unlocked.
+    pub(crate) fn page(&self) -> PageId {
+        use page_db::LockedPage as _;
+        let page = self.db.alloc(&self.cx, 0, Reserve::Push).expect("room for a page");
+        self.db.mem().zero(page.pfn());
+        page.id()
+    }
+    pub(crate) fn free(&self, page: PageId) {
+        let page = self.db.lock_excl(&self.cx, page);
+        self.db.destroy(&self.cx, page);
+    }
+    pub(crate) fn load(&self, hat: &dyn Hat, addr: u64, page: PageId, prot: Prot) {
+        self.load_with(hat, addr, page, prot, LoadFlags::empty());
+    }
+    pub(crate) fn load_with(
+        &self,
+        hat: &dyn Hat,
+        addr: u64,
+        page: PageId,
+        prot: Prot,
+        flags: LoadFlags,
+    ) {
+        let page = self.db.lock_shared(&self.cx, page);
+        let done = hat.memload(&self.cx, va(addr), &page, prot, flags, None);
+        assert_eq!(done, Ok(Loaded::Done));
+    }
+    pub(crate) fn unload(&self, hat: &dyn Hat, addr: u64, pages: u64) {
+        hat.unload(&self.cx, range(addr, pages), UnloadFlags::empty());
+    }
+    pub(crate) fn run(&self, cpu: u16, hat: &dyn Hat) {
+        self.mmu.activate(&self.cx, CpuId(cpu), Some(SpaceId(hat.id())));
+    }
+    pub(crate) fn end(&self, hat: &Arc<dyn Hat>) {
+        hat.free_start(&self.cx);
+        hat.free_end(&self.cx);
+    }
+    pub(crate) fn verify(&self) {
+        self.hx.verify(&self.cx).expect("nothing is damaged");
+        assert_eq!(self.mmu.stale_entries(&self.cx), []);
+        self.db.verify(&self.cx).expect("pages are sound");
+        assert_eq!(self.cx.held(), []);
+    }
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.counters.snapshot()
+    }
+    pub(crate) fn bits(&self, page: PageId) -> RefMod {
+        self.db.page(page).ref_mod()
+    }
+}
+
+/// What was counted since: entries read, entries written.
+pub(crate) fn cost(w: &World, since: &Snapshot) -> (u64, u64) {
+    let d = w.snapshot().since(since);
+    (d.get(Counter::PteReads), d.get(Counter::PteWrites))
+}
+pub(crate) fn va(addr: u64) -> VirtAddr {
+    VirtAddr::new(addr).expect("canonical")
+}
+pub(crate) fn range(addr: u64, pages: u64) -> VirtRange {
+    VirtRange::exact(addr, pages * 4096).expect("a range")
+}
+
+#[test]
+fn a_page_is_mapped_used_and_unmapped() {
+    let w = World::new(64);
+    let free = w.db.freemem();
+    let (hat, page) = (w.hat(), w.page());
+    w.run(0, &*hat);
+    w.load(&*hat, 0x40_0000, page, U);
+    crate::access::store(&*w.mmu, &w.cx, CpuId(0), va(0x40_0010), b"hello").expect("mapped");
+    let mut got = [0; 5];
+    crate::access::load(&*w.mmu, &w.cx, CpuId(0), va(0x40_0010), &mut got).expect("mapped");
+    assert_eq!(&got, b"hello");
+    assert_eq!(w.bits(page), RefMod::empty(), "bits stay in the entry until they are harvested");
+    w.unload(&*hat, 0x40_0000, 1);
+    assert_eq!(w.bits(page), RefMod::REF | RefMod::MOD);
+    let gone = crate::access::load(&*w.mmu, &w.cx, CpuId(0), va(0x40_0010), &mut got);
+    assert_eq!(gone.map_err(|s| s.done), Err(0));
+    w.verify();
+    w.end(&hat);
+    w.free(page);
+    assert_eq!(w.db.freemem(), free);
+    w.verify();
+}
+
+#[test]
+fn a_machine_drops_whole() {
+    let w = World::new(64);
+    let (db, hx) = (Arc::downgrade(&w.db), Arc::downgrade(&w.hx));
+    let hat: Arc<dyn Hat> = w.hat();
+    let kernel = w.hx.kernel();
+    drop((w, hat, kernel));
+    assert!(db.upgrade().is_none() && hx.upgrade().is_none(), "no cycle keeps them");
+}
+
+#[test]
+fn a_database_has_one_hat() {
+    let w = World::new(64);
+    let free = w.db.freemem();
+    let again = HatX86::new(&w.cx, Arc::clone(&w.db), w.mmu.clone() as Arc<dyn Mmu>);
+    assert_eq!(again.err(), Some(crate::SetupError::SecondHat));
+    assert_eq!(w.db.freemem(), free);
+}
+
+#[expect(dead_code, reason = "names the type for the object-safety reader")]
+fn types(_: &X86Hat, _: &dyn PageMappings, _: SyncMode, _: UnloadFlags) {}

@@ -1,0 +1,246 @@
+//! A flush that is owed, as a value.
+//!
+//! # The difficulty
+//!
+//! An entry is changed under a table's lock; what CPUs remember of it must go before the operation returns; and the call
+//! that makes it go may sleep or interrupt other CPUs, so it cannot happen under that lock. Between the two, the debt must not get lost.
+//!
+//! # The rule
+//!
+//! Whoever changes an entry adds it to a [`FlushDue`], which every verb of the hat makes at its start and hands to
+//! `HatX86::finish` at its end, with no lock held. Dropping one that owes something panics in a debug build.
+//!
+//! - F1: an entry is owed when what it had is not in what it has: [`X86Pte::loses_to`]. Gaining is never owed.
+//! - F2: an entry whose accessed bit was never set is not owed if the backend promises
+//!   [`referenced_before_cached`](crate::mmu::Caps::referenced_before_cached). This is sound because clearing the bit is itself owed (F1),
+//!   and because a walker sets it by compare-and-swap: the swap that finds it clear makes the walker's fail.
+//! - F3: frames of unlinked tables travel with the debt, and go back only after it is paid.
+//!
+//! Up to [`FLUSH_ENTRIES`] entries are named one by one; past that their spaces are flushed whole, and past
+//! [`FLUSH_SPACES`] spaces everything is. Linux draws the line at 33 entries, illumos at 8 ranges; naming one costs about what refilling one does.
+//! Nothing is allocated here, for these values live under spin locks in a kernel.
+//!
+//! Sources: [SDM 3A §4.10.4]; illumos `hat_tlb_inval_range` (behaviour); x86_64's `MapperFlush` (the idea of the value).
+
+use crate::geometry::LEVELS;
+use crate::mmu::{CpuSet, SpaceId};
+use crate::pte::{PteBits, X86Pte};
+use page_db::VirtAddr;
+
+/// Entries named one by one.
+pub const FLUSH_ENTRIES: usize = 32;
+/// Spaces a flush tells apart.
+pub const FLUSH_SPACES: usize = 8;
+
+/// One entry that lost something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlushEntry {
+    /// Whose table it is in.
+    pub space: SpaceId,
+    /// First address it translates.
+    pub va: VirtAddr,
+    /// Its table's level: 0 for a page, above that for an unlinked table.
+    pub level: u8,
+    /// As it was.
+    pub old: X86Pte,
+    /// As it is.
+    pub new: X86Pte,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Packed {
+    /// Address; below it, in bits the page offset leaves free, level and number of the space.
+    at: u64,
+    old: X86Pte,
+    new: X86Pte,
+}
+
+/// What has to be forgotten before the verb that owes it returns.
+#[must_use = "a flush is owed: hand it to HatX86::finish"]
+pub struct FlushDue {
+    entries: [Packed; FLUSH_ENTRIES],
+    count: usize,
+    named: u64,
+    spaces: [SpaceId; FLUSH_SPACES],
+    space_count: usize,
+    /// Bit n: `spaces[n]` is flushed whole.
+    whole: u8,
+    everything: bool,
+    skip_unreferenced: bool,
+    /// Nothing runs in the hat concerned any more: nothing is owed but its tables' frames.
+    muted: bool,
+    cpus: CpuSet,
+    /// First of the unlinked tables, linked through their records; 0 for none.
+    pub(crate) retired: u32,
+}
+
+impl FlushDue {
+    /// Nothing owed yet. `skip_unreferenced` is the backend's promise of F2.
+    pub(crate) fn new(skip_unreferenced: bool, muted: bool) -> Self {
+        Self {
+            entries: [Packed::default(); FLUSH_ENTRIES],
+            count: 0,
+            named: 0,
+            spaces: [SpaceId::KERNEL; FLUSH_SPACES],
+            space_count: 0,
+            whole: 0,
+            everything: false,
+            skip_unreferenced,
+            muted,
+            cpus: CpuSet::new(),
+            retired: 0,
+        }
+    }
+    fn space_slot(&mut self, space: SpaceId) -> Option<usize> {
+        if let Some(n) = self.spaces[..self.space_count].iter().position(|s| *s == space) {
+            return Some(n);
+        }
+        if self.space_count == FLUSH_SPACES {
+            self.everything = true;
+            return None;
+        }
+        self.spaces[self.space_count] = space;
+        self.space_count += 1;
+        Some(self.space_count - 1)
+    }
+    /// Notes that an entry of a table of `level` changed; F1 and F2 decide whether it is owed.
+    pub(crate) fn add(&mut self, space: SpaceId, va: u64, level: u8, old: X86Pte, new: X86Pte) {
+        let cached = old.has(PteBits::A) || !self.skip_unreferenced;
+        if self.muted || !cached || !old.loses_to(new) {
+            return;
+        }
+        self.named += 1;
+        let Some(slot) = self.space_slot(space) else { return };
+        if self.whole >> slot & 1 != 0 {
+            return;
+        }
+        if self.count == FLUSH_ENTRIES {
+            self.overflow();
+            self.whole |= 1 << slot;
+            return;
+        }
+        self.entries[self.count] =
+            Packed { at: va | u64::from(level) | (slot as u64) << 2, old, new };
+        self.count += 1;
+    }
+    /// Gives up naming entries: every space met so far is flushed whole.
+    fn overflow(&mut self) {
+        self.count = 0;
+        self.whole = ((1u16 << self.space_count) - 1) as u8;
+    }
+    /// Owes everything remembered of a space.
+    pub(crate) fn add_space(&mut self, space: SpaceId) {
+        self.named += 1;
+        if let Some(slot) = self.space_slot(space) {
+            self.whole |= 1 << slot;
+        }
+    }
+    pub(crate) fn set_cpus(&mut self, cpus: CpuSet) {
+        self.cpus = cpus;
+    }
+    /// Whether anything has to be forgotten.
+    pub fn is_owed(&self) -> bool {
+        self.everything || self.space_count != 0
+    }
+    /// How many changes are owed for, named or not.
+    pub fn changes(&self) -> u64 {
+        self.named
+    }
+    /// The CPUs that must forget.
+    pub fn cpus(&self) -> &CpuSet {
+        &self.cpus
+    }
+    /// Whether every translation of every space must go.
+    pub fn is_everything(&self) -> bool {
+        self.everything
+    }
+    /// The spaces concerned.
+    pub fn spaces(&self) -> &[SpaceId] {
+        &self.spaces[..self.space_count]
+    }
+    /// The spaces of which everything must go.
+    pub fn whole_spaces(&self) -> impl Iterator<Item = SpaceId> + '_ {
+        self.spaces().iter().enumerate().filter(|(n, _)| self.whole >> n & 1 != 0).map(|(_, s)| *s)
+    }
+    /// The entries named one by one, in the order they were changed.
+    pub fn entries(&self) -> impl Iterator<Item = FlushEntry> + '_ {
+        self.entries[..self.count].iter().map(|p| FlushEntry {
+            space: self.spaces[(p.at >> 2) as usize & (FLUSH_SPACES - 1)],
+            va: VirtAddr::new(p.at).unwrap_or_default().page_floor(),
+            level: p.at as u8 & (LEVELS - 1),
+            old: p.old,
+            new: p.new,
+        })
+    }
+    /// Everything is paid.
+    pub(crate) fn settle(&mut self) {
+        (self.count, self.space_count, self.retired) = (0, 0, 0);
+        self.everything = false;
+    }
+}
+
+impl Drop for FlushDue {
+    fn drop(&mut self) {
+        #[cfg(all(debug_assertions, feature = "std"))]
+        if !std::thread::panicking() {
+            assert!(
+                !self.is_owed() && self.retired == 0,
+                "T1: a flush was owed and never paid: {self:?}"
+            );
+        }
+    }
+}
+
+impl core::fmt::Debug for FlushDue {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FlushDue")
+            .field("cpus", &self.cpus)
+            .field("everything", &self.everything)
+            .field("spaces", &self.spaces())
+            .field("whole", &self.whole)
+            .field("entries", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use page_db::Pfn;
+
+    fn used(pfn: u64) -> X86Pte {
+        X86Pte::new(Pfn(pfn), PteBits::P | PteBits::A)
+    }
+
+    #[test]
+    fn entries_are_named_until_there_are_too_many() {
+        let mut due = FlushDue::new(true, false);
+        due.add(SpaceId(7), 0x1000, 0, X86Pte::new(Pfn(1), PteBits::P), X86Pte::EMPTY);
+        assert!(!due.is_owed(), "F2: never referenced");
+        due.add(SpaceId(7), 0x20_0000, 1, used(1), X86Pte::EMPTY);
+        due.add(SpaceId(9), 0x3000, 0, used(2), X86Pte::EMPTY);
+        let named: Vec<_> = due.entries().map(|e| (e.space.0, e.va.get(), e.level)).collect();
+        assert_eq!(named, [(7, 0x20_0000, 1), (9, 0x3000, 0)]);
+        for i in 0..FLUSH_ENTRIES as u64 {
+            due.add(SpaceId(9), i << 12, 0, used(i), X86Pte::EMPTY);
+        }
+        assert_eq!(due.entries().count(), 0);
+        assert_eq!(due.whole_spaces().collect::<Vec<_>>(), [SpaceId(7), SpaceId(9)]);
+        due.add(SpaceId(7), 0x5000, 0, used(1), X86Pte::EMPTY);
+        assert_eq!((due.entries().count(), due.changes()), (0, FLUSH_ENTRIES as u64 + 3));
+        for s in 0..FLUSH_SPACES as u32 {
+            due.add(SpaceId(20 + s), 0, 0, used(1), X86Pte::EMPTY);
+        }
+        assert!(due.is_everything());
+        due.settle();
+    }
+
+    #[test]
+    #[cfg(all(debug_assertions, feature = "std"))]
+    #[should_panic(expected = "T1")]
+    fn a_forgotten_debt_panics() {
+        let mut due = FlushDue::new(false, false);
+        due.add(SpaceId(1), 0, 0, used(1), X86Pte::EMPTY);
+    }
+}

@@ -1,0 +1,314 @@
+//! Finding tables: one leaf for a fault, one leaf after another for a range.
+//!
+//! Both go down from the top table by atomic loads, holding nothing; see the theory in [`crate::htable`]. A fault first asks its
+//! CPU's hint, which names the leaf it used last: neighbouring faults cost one lock and no walk.
+//!
+//! A range visits each leaf that exists in it once, locked, and steps over an absent entry in one go, whatever it spans: 16 TiB of
+//! nothing are 32 reads. The step is believed only if the table that held the absent entry is still the same afterwards, otherwise the
+//! cursor goes back to the top *at the address it had reached*.
+//!
+//! - C1: a change of protection that publishes its number and then walks, and a fault that links tables and then compares the number, cannot
+//!   both miss each other: stores that link, loads that walk, the number's store and its comparison are all
+//!   sequentially consistent. Either the walk meets the table (and waits for its lock), or the comparison fails.
+//! - C2: every entry looked at is counted once in `pte_reads`.
+//!
+//! Sources: illumos `htable_walk` (behaviour); illumos.md 9.3; DESIGN D12.
+
+use crate::geometry::{ENTRIES, TOP, index, span, table_base, table_span};
+use crate::hat::HatState;
+use crate::htable::{Supply, TableGuard, tag};
+use crate::provider::HatX86;
+use crate::pte::X86Pte;
+use crate::walker::narrow;
+use addr_space::HatError;
+use core::ops::RangeInclusive;
+use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use page_db::{Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
+
+/// The leaf a CPU used last, by number of its 2 MiB span and id. 0 for none.
+#[derive(Debug, Default)]
+pub(crate) struct Hint(AtomicU64);
+
+impl Hint {
+    /// Numbers of spans that differ in these bits differ.
+    const SPANS: u64 = (1 << 27) - 1;
+    fn number(addr: u64) -> u64 {
+        (addr / table_span(0)) & Self::SPANS
+    }
+    #[inline]
+    pub(crate) fn get(&self, addr: u64) -> Option<u32> {
+        let h = self.0.load(Relaxed);
+        (h != 0 && h >> 32 == Self::number(addr)).then_some(h as u32)
+    }
+    #[inline]
+    pub(crate) fn set(&self, addr: u64, id: u32) {
+        self.0.store(Self::number(addr) << 32 | u64::from(id), Relaxed);
+    }
+}
+
+/// Where a search for a leaf ended.
+pub(crate) enum Found {
+    /// The leaf's id, to be locked and checked.
+    Leaf(u32),
+    /// The lowest table that exists, to be locked and checked, and its level.
+    Missing(u32, u8),
+}
+
+impl HatX86 {
+    /// The entry `index` of the table with record `id`, and whether that record's number still is `seq`.
+    #[inline]
+    fn read(&self, id: u32, seq: u32, index: usize) -> (X86Pte, bool) {
+        let rec = self.tables.get(id);
+        let entry = X86Pte(self.db.mem().u64_at(rec.pfn(), index).load(SeqCst));
+        (entry, rec.seq() == seq)
+    }
+    /// The record of the table that `entry` points to, if it is the table of `hat` with `tag`, and its number.
+    #[inline]
+    pub(crate) fn child(&self, hat: u32, entry: X86Pte, tag: u64) -> Option<(u32, u32)> {
+        let page = self.db.page_of(entry.pfn())?;
+        let id = self.db.page(page).mapping().head();
+        let rec = self.tables.try_get(id)?;
+        let seq = rec.seq();
+        (rec.is(hat, tag) && rec.pfn() == entry.pfn()).then_some((id, seq))
+    }
+    /// Goes down from the top to the leaf over `addr` or the lowest table that exists.
+    pub(crate) fn find(&self, st: &HatState, addr: u64) -> Found {
+        'top: loop {
+            let (mut id, mut level) = (st.root, TOP);
+            loop {
+                let rec = self.tables.get(id);
+                let entry =
+                    X86Pte(self.db.mem().u64_at(rec.pfn(), index(addr, level)).load(SeqCst));
+                if !entry.is_present() {
+                    return Found::Missing(id, level);
+                }
+                let Some((child, _)) = self.child(st.id, entry, tag(addr, level - 1)) else {
+                    core::hint::spin_loop();
+                    continue 'top; // read from a frame that is a table no more
+                };
+                (id, level) = (child, level - 1);
+                if level == 0 {
+                    return Found::Leaf(id);
+                }
+            }
+        }
+    }
+    /// Locks the leaf over `addr`, making tables as needed; with `existing` none are made, and `None` says that the leaf is missing.
+    ///
+    /// # Errors
+    /// [`HatError::NoMemory`]; nothing has changed but what is in `supply`.
+    #[doc(alias("htable_lookup", "htable_create"))]
+    pub(crate) fn lock_leaf<'a>(
+        &'a self,
+        cx: &'a Cx,
+        st: &HatState,
+        addr: VirtAddr,
+        supply: &mut Supply,
+        existing: bool,
+    ) -> Result<Option<TableGuard<'a>>, HatError> {
+        let (va, want) = (addr.get(), tag(addr.get(), 0));
+        let hint = st.hints.mine(cx);
+        if let Some(id) = hint.get(va) {
+            let leaf = self.lock_table(cx, id);
+            if leaf.rec.is(st.id, want) {
+                return Ok(Some(leaf));
+            }
+        }
+        loop {
+            match self.find(st, va) {
+                Found::Leaf(id) => {
+                    let leaf = self.lock_table(cx, id);
+                    if leaf.rec.is(st.id, want) {
+                        hint.set(va, id);
+                        return Ok(Some(leaf));
+                    }
+                }
+                Found::Missing(..) if existing => return Ok(None),
+                Found::Missing(id, level) => {
+                    self.gather(cx, addr, supply, usize::from(level))?;
+                    let parent = self.lock_table(cx, id);
+                    let alive = parent.rec.is(st.id, tag(va, level));
+                    if alive && !parent.entry(index(va, level)).is_present() {
+                        let leaf = self.link(cx, st, &parent, va, supply);
+                        hint.set(va, leaf.id);
+                        return Ok(Some(leaf));
+                    }
+                }
+            }
+        }
+    }
+    /// The leaf entry for `addr` and its effective rights, read without locks and checked to have been one table's at one moment.
+    pub(crate) fn probe_entry(&self, cx: &Cx, st: &HatState, addr: u64) -> Option<(X86Pte, Prot)> {
+        if let Some(id) = st.hints.mine(cx).get(addr) {
+            let rec = self.tables.get(id);
+            let seq = rec.seq();
+            if rec.is(st.id, tag(addr, 0)) {
+                let (entry, same) = self.read(id, seq, index(addr, 0));
+                if same {
+                    return entry.is_present().then(|| (entry, entry.prot())); // H6
+                }
+            }
+        }
+        'top: loop {
+            let (mut id, mut seq) = (st.root, self.tables.get(st.root).seq());
+            let mut prot = Prot::RWX | Prot::USER;
+            for level in (0..=TOP).rev() {
+                let (entry, same) = self.read(id, seq, index(addr, level));
+                if !same {
+                    if st.is_gone() {
+                        return None;
+                    }
+                    continue 'top;
+                }
+                if !entry.is_present() {
+                    return None;
+                }
+                prot = narrow(prot, entry);
+                if level == 0 {
+                    st.hints.mine(cx).set(addr, id);
+                    return Some((entry, prot));
+                }
+                match self.child(st.id, entry, tag(addr, level - 1)) {
+                    Some(next) => (id, seq) = next,
+                    None => continue 'top,
+                }
+            }
+        }
+    }
+    /// Calls `f` with every table of a hat, top first, then by address: a hint where tables come and go.
+    pub(crate) fn each_table(&self, st: &HatState, f: &mut dyn FnMut(u32)) {
+        f(st.root);
+        self.each_below(st, st.root, TOP, f);
+    }
+    fn each_below(&self, st: &HatState, id: u32, level: u8, f: &mut dyn FnMut(u32)) {
+        let rec = self.tables.get(id);
+        let base = if level == TOP { st.window.start().get() } else { rec.base() };
+        let first = if level == TOP { index(base, TOP) } else { 0 };
+        let mut left = rec.valid();
+        for i in first..ENTRIES {
+            if left == 0 {
+                return;
+            }
+            let entry = X86Pte(self.db.mem().u64_at(rec.pfn(), i).load(SeqCst));
+            if !entry.is_present() {
+                continue;
+            }
+            left -= 1;
+            let at = base + (i - first) as u64 * span(level);
+            if let Some((child, _)) = self.child(st.id, entry, tag(at, level - 1)) {
+                f(child);
+                if level > 1 {
+                    self.each_below(st, child, level - 1, f);
+                }
+            }
+        }
+    }
+}
+
+/// A cursor over the leaves of a range.
+#[doc(alias = "htable_walk")]
+pub(crate) struct Walk<'a> {
+    hx: &'a HatX86,
+    st: &'a HatState,
+    at: u64,
+    end: u64,
+    level: u8,
+    /// Record and number of the table at each level from `level` up.
+    path: [(u32, u32); TOP as usize + 1],
+    /// Rights gathered above each level.
+    rights: [Prot; TOP as usize + 1],
+}
+
+/// A leaf the cursor stopped at.
+pub(crate) struct Leaf<'a> {
+    pub(crate) table: TableGuard<'a>,
+    /// The entries of it that lie in the range.
+    pub(crate) entries: RangeInclusive<usize>,
+    /// Rights the upper levels grant.
+    pub(crate) rights: Prot,
+}
+
+impl Leaf<'_> {
+    /// The address entry `index` translates.
+    #[inline]
+    pub(crate) fn addr(&self, index: usize) -> u64 {
+        self.table.rec.base() + ((index as u64) << PAGE_SHIFT)
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// A cursor at the start of `range`, which lies in the hat's window.
+    pub(crate) fn new(hx: &'a HatX86, st: &'a HatState, range: VirtRange) -> Self {
+        let seq = hx.tables.get(st.root).seq();
+        Self {
+            hx,
+            st,
+            at: range.start().get(),
+            end: range.end(),
+            level: TOP,
+            path: [(st.root, seq); TOP as usize + 1],
+            rights: [Prot::RWX | Prot::USER; TOP as usize + 1],
+        }
+    }
+    fn restart(&mut self) {
+        self.level = TOP;
+        core::hint::spin_loop();
+    }
+    /// Moves on to `to`, the end of what an entry of `level` spans.
+    fn advance(&mut self, to: u64, level: u8) {
+        self.at = to;
+        self.level = level;
+        while self.level < TOP && index(to, self.level) == 0 {
+            self.level += 1; // past the end of this table
+        }
+    }
+    /// The next leaf that exists, locked. The cursor is past it already.
+    pub(crate) fn next(&mut self, cx: &'a Cx) -> Option<Leaf<'a>> {
+        while self.at < self.end {
+            if self.level == 0 {
+                if let Some(leaf) = self.stop(cx) {
+                    return Some(leaf);
+                }
+                continue;
+            }
+            let (level, at) = (self.level, self.at);
+            let (id, seq) = self.path[usize::from(level)];
+            let (entry, same) = self.hx.read(id, seq, index(at, level));
+            cx.count(Counter::PteReads);
+            if !same {
+                if level == TOP {
+                    return None; // the hat is gone
+                }
+                self.restart();
+            } else if !entry.is_present() {
+                self.advance((at & !(span(level) - 1)) + span(level), level);
+            } else {
+                self.rights[usize::from(level - 1)] =
+                    narrow(self.rights[usize::from(level)], entry);
+                match self.hx.child(self.st.id, entry, tag(at, level - 1)) {
+                    Some(child) => {
+                        self.path[usize::from(level - 1)] = child;
+                        self.level = level - 1;
+                    }
+                    None => self.restart(),
+                }
+            }
+        }
+        None
+    }
+    /// Locks the leaf the path ends in; `None` if it is one no more.
+    fn stop(&mut self, cx: &'a Cx) -> Option<Leaf<'a>> {
+        let (id, seq) = self.path[0];
+        let table = self.hx.lock_table(cx, id);
+        if table.rec.seq() != seq {
+            drop(table);
+            self.restart();
+            return None;
+        }
+        let base = table_base(self.at, 0);
+        let until = (base + table_span(0)).min(self.end);
+        let entries = index(self.at, 0)..=index(until - 1, 0);
+        self.advance(base + table_span(0), 1);
+        Some(Leaf { table, entries, rights: self.rights[0] })
+    }
+}
