@@ -90,7 +90,7 @@ pub type ViewCall = ViewRequest<ProcSlot, FileSlot, u64>;
 /// What a view shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// As a table for people.
+    /// As a table for people; always there, because expectations look at it.
     pub text: String,
     /// As JSON; may be left empty when the request did not ask for it.
     pub json: String,

@@ -17,11 +17,13 @@ impl<W: World> Runner<W> {
             return Ok(());
         }
         self.begin();
-        let call = self.resolve_view(request)?;
+        let mut call = self.resolve_view(request)?;
+        call.json |= self.options.json_views;
         let view = self.world.view(&call)?;
-        let text = if request.json { view.json } else { view.text };
-        sink.event(Event::View { statement, text: &text })?;
-        self.last_view = Some(text);
+        let text = if call.json { &view.json } else { &view.text };
+        sink.event(Event::View { statement, text })?;
+        // What the script expects is written about what the script asked for.
+        self.last_view = Some(if request.json { view.json } else { view.text });
         Ok(())
     }
 

@@ -20,6 +20,8 @@ pub struct RunOptions {
     pub ignore_views: bool,
     /// Go on after a failed expectation; all failures are in the report.
     pub keep_going: bool,
+    /// Show every view as JSON; what the script expects of it still looks at what it asked for.
+    pub json_views: bool,
 }
 
 /// What happens while a script runs.
