@@ -363,22 +363,29 @@ impl HatX86 {
         self.tables.get(id).become_table(hat, tag(0, TOP), 0, 0);
         id
     }
-    /// Unlinks a table that was seen empty with `seq`, then its parents as they become empty. No hat lock is held; afterwards `due` owes their flush.
+    /// Unlinks a table that was seen empty with `seq`, then its parents as they become empty. No hat lock is held; `due` owes their flush afterwards.
+    /// Returns how many went.
     #[doc(alias = "htable_release")]
-    pub(crate) fn reclaim(&self, cx: &Cx, mut emptied: Option<(u32, u32)>, due: &mut FlushDue) {
+    pub(crate) fn reclaim(
+        &self,
+        cx: &Cx,
+        mut emptied: Option<(u32, u32)>,
+        due: &mut FlushDue,
+    ) -> u64 {
+        let mut gone = 0;
         while let Some((id, seq)) = emptied {
             let rec = self.tables.get(id);
             let above = rec.parent();
             if above == 0 {
-                return; // a top table stays as long as its hat
+                return gone; // a top table stays as long as its hat
             }
             let parent = self.lock_table(cx, above);
             if rec.seq() != seq {
-                return; // gone already, so `above` may be anybody: the order between the two is not known
+                return gone; // gone already, so `above` may be anybody: the order between the two is not known
             }
             let child = self.lock_child(cx, id);
             if rec.valid() != 0 || rec.busy() != 0 {
-                return;
+                return gone;
             }
             let (base, level) = (rec.base(), rec.level() + 1);
             let old = X86Pte(parent.cell(index(base, level)).swap(0, SeqCst));
@@ -390,8 +397,10 @@ impl HatX86 {
             rec.link.store(due.retired, Relaxed);
             due.retired = id;
             drop(child);
+            gone += 1;
             emptied = parent.emptied();
         }
+        gone
     }
     /// Ends a top table; its hat is going.
     pub(crate) fn retire_root(&self, cx: &Cx, id: u32, due: &mut FlushDue) {

@@ -32,7 +32,7 @@
 //! # Invariants
 //!
 //! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F3 in [`tlb`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
-//! [`addr_space::hat`]'s. `HatX86::verify` checks those that can be seen when nothing runs.
+//! [`addr_space::hat`]'s. [`HatX86::verify`] checks those that can be seen when nothing runs.
 //!
 //! # Large pages
 //!
@@ -49,6 +49,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod access;
+pub mod dump;
 pub mod error;
 pub mod geometry;
 pub mod hat;
@@ -61,6 +62,7 @@ pub mod page;
 pub mod provider;
 pub mod pte;
 pub mod range;
+pub mod steal;
 pub mod tlb;
 pub mod verify;
 pub mod walk;
@@ -70,6 +72,7 @@ pub mod walker;
 mod tests;
 
 pub use access::{Bytes, Stopped, Trap, UserAccess};
+pub use dump::{HTableRow, HTableTree, Vatopfn, VatopfnStep};
 pub use error::{HatDamage, SetupError};
 pub use geometry::{KERNEL_WINDOW, USER_WINDOW};
 pub use hat::X86Hat;

@@ -20,7 +20,7 @@ use page_db::{Counter, Cx, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
 impl HatX86 {
     /// Calls `f` with the index of each present entry of the leaf that lies in the range.
-    fn each_entry(&self, cx: &Cx, leaf: &Leaf<'_>, mut f: impl FnMut(usize, X86Pte)) {
+    pub(crate) fn each_entry(&self, cx: &Cx, leaf: &Leaf<'_>, mut f: impl FnMut(usize, X86Pte)) {
         let mut left = leaf.table.rec.valid();
         let mut reads = 0;
         for i in leaf.entries.clone() {

@@ -1,6 +1,5 @@
 //! Tests that need a whole small machine: frames, pages, processors, hats.
 
-
 use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, X86Hat};
 use addr_space::{Hat, HatProvider, LoadFlags, Loaded, UnloadFlags};
 use alloc::sync::Arc;

@@ -46,6 +46,8 @@ mod protect;
 mod reserve;
 mod softlock;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod unmap;
 mod upper;
 mod vpage;

@@ -1,0 +1,87 @@
+//! Taking tables back when frames are short.
+//!
+//! Tables are a cache of what segments know, so any of them that maps nothing locked may go: what it maps is unloaded, its
+//! referenced and modified bits go to the pages, and the next access faults and builds it again. Whoever waits for memory asks, when the
+//! page layer alone cannot help; no hat lock and no page lock is held.
+//!
+//! ```text
+//!   pass   takes leaves with at most          from hats that run nowhere first, then from the others;
+//!     1    64 of 512 entries present          each pass starts behind the hat stolen from last, so that the burden goes round
+//!     2    256
+//!     3    any
+//! ```
+//!
+//! A leaf is visited even if it is spared, so a pass costs what the tables of the hats cost; tables with few entries go first since they
+//! cost as much memory as full ones and give less.
+//!
+//! Sources: illumos `htable_steal`, `htable_steal_active` (behaviour); illumos.md 9.3; DESIGN D10.
+
+use crate::geometry::ENTRIES;
+use crate::hat::HatState;
+use crate::provider::HatX86;
+use crate::pte::X86Pte;
+use crate::walk::Walk;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use page_db::Cx;
+use page_db::sync::atomic::Ordering::Relaxed;
+
+/// Most present entries of a leaf that each pass takes.
+const PASSES: [usize; 3] = [ENTRIES / 8, ENTRIES / 2, ENTRIES];
+
+impl HatX86 {
+    /// Takes back at least `want` page tables if there are as many without locked translations; returns how many. The kernel's are left alone.
+    ///
+    /// # Locks
+    /// None of the hat's on entry, none on return.
+    #[doc(alias("htable_steal", "htable_reap"))]
+    pub fn steal_tables(&self, cx: &Cx, want: u64) -> u64 {
+        let victims = self.victims(cx);
+        let mut got = 0;
+        for most in PASSES {
+            for st in &victims {
+                if got >= want {
+                    return got;
+                }
+                let more = self.steal_from(cx, st, want - got, most as u16);
+                if more > 0 {
+                    self.steal_hand.store(st.id, Relaxed);
+                }
+                got += more;
+            }
+        }
+        got
+    }
+    /// User hats in the order they are stolen from.
+    fn victims(&self, cx: &Cx) -> Vec<Arc<HatState>> {
+        let hand = self.steal_hand.load(Relaxed);
+        let mut victims = self.states(cx);
+        victims.retain(|st| st.is_user() && !st.is_freeing());
+        let behind = victims.iter().position(|st| st.id > hand).unwrap_or(0);
+        victims.rotate_left(behind);
+        // Stable: the rotation survives in each half.
+        victims.sort_by_cached_key(|st| !self.mmu.running_on(cx, st.space()).is_empty());
+        victims
+    }
+    fn steal_from(&self, cx: &Cx, st: &HatState, want: u64, most: u16) -> u64 {
+        let mut due = self.flush_due_of(st);
+        let mut got = 0;
+        let mut walk = Walk::new(self, st, st.window);
+        while got < want {
+            let Some(leaf) = walk.next(cx) else { break };
+            let rec = leaf.table.rec;
+            if rec.locks() != 0 || rec.busy() != 0 || rec.valid() > most {
+                continue;
+            }
+            self.each_entry(cx, &leaf, |i, _| {
+                let old = self.remove_entry(cx, &leaf.table, i, true);
+                due.add(st.space(), leaf.addr(i), 0, old, X86Pte::EMPTY);
+            });
+            let emptied = leaf.table.emptied();
+            drop(leaf);
+            got += self.reclaim(cx, emptied, &mut due);
+        }
+        self.finish(cx, due);
+        got
+    }
+}
