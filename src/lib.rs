@@ -3,5 +3,9 @@
 #![forbid(unsafe_code)]
 
 pub mod files;
+pub mod machine;
 pub mod model;
 pub mod script;
+pub mod view;
+
+pub use machine::{BootError, Machine, MachineBuilder, MapFlags, MapRequest, Pid, Process, SysError};

@@ -1,0 +1,155 @@
+//! `madvise`, `mincore`, `msync`, `mlock` and their relatives (`memcntl`).
+//!
+//! Sources: illumos `os/grow.c`, `os/mem_cntl.c`, `os/mincore.c` (behaviour); illumos.md 3.8, 3.9.
+
+use super::SysError;
+use super::process::{Process, USER_TOP, user_pages, user_range};
+use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
+use page_db::{PAGE_SIZE, VirtRange, errno};
+
+/// What `madvise` is told.
+#[doc(alias("MADV_NORMAL", "MADV_RANDOM", "MADV_SEQUENTIAL", "MADV_WILLNEED", "MADV_DONTNEED", "MADV_FREE"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub enum MemAdvice {
+    /// A pattern of use, or that contents may go.
+    Use(Advice),
+    /// Bring the pages in.
+    WillNeed,
+    /// The pages may leave memory; contents are kept.
+    DontNeed,
+    /// A child of fork finds zeros (`MC_INHERIT_ZERO`).
+    InheritZero,
+}
+
+/// Pages that one step of `mincore` looks at.
+const INCORE_CHUNK: u64 = 128;
+
+impl Process {
+    /// Gives advice about `[addr, addr + len)`. It stops at the first hole.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EBUSY` for
+    /// [`MemAdvice::DontNeed`] of locked memory, and what the driver says.
+    #[doc(alias("memcntl", "MC_ADVISE"))]
+    pub fn madvise(&self, addr: u64, len: u64, advice: MemAdvice) -> Result<(), SysError> {
+        const CALL: &str = "madvise";
+        let range = user_pages(CALL, addr, len)?;
+        let (space, cx) = (self.space(), self.cx());
+        let done = match advice {
+            MemAdvice::Use(Advice::Free) => return self.madvise_free(range, len),
+            MemAdvice::Use(advice) => space.advise(cx, range, advice),
+            MemAdvice::WillNeed => {
+                return space.will_need(cx, range).map_err(|e| will_need_error(CALL, e));
+            }
+            MemAdvice::DontNeed => space.dont_need(cx, range),
+            MemAdvice::InheritZero => space.inherit_zero(cx, range),
+        };
+        done.map_err(|e| SysError::of(CALL, e))
+    }
+    /// `MADV_FREE` speaks of whole pages: the length is rounded down. The rest must be mapped all the same.
+    fn madvise_free(&self, range: VirtRange, len: u64) -> Result<(), SysError> {
+        const CALL: &str = "madvise";
+        let (space, cx) = (self.space(), self.cx());
+        let whole = range.until(range.start().get() + len / PAGE_SIZE * PAGE_SIZE);
+        if let Some(whole) = whole {
+            space.advise(cx, whole, Advice::Free).map_err(|e| SysError::of(CALL, e))?;
+        }
+        let partial = range.pages().get() != whole.map_or(0, |w| w.pages().get());
+        let last = range.page_at(range.pages().get() - 1);
+        if partial && space.range_at(cx, last).is_none() {
+            return Err(SysError::of(CALL, AsError::Unmapped { addr: last }));
+        }
+        Ok(())
+    }
+
+    /// One byte a page of `[addr, addr + len)`: bit 0 says whether it is in memory ([`addr_space::InCore`]).
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or a length of 0 or 2^63 and more, `ENOMEM` for holes.
+    pub fn mincore(&self, addr: u64, len: u64) -> Result<Vec<u8>, SysError> {
+        const CALL: &str = "mincore";
+        let wrong = |what| SysError::arg(CALL, errno::EINVAL, what);
+        if !addr.is_multiple_of(PAGE_SIZE) {
+            return Err(wrong("the address is not on a page boundary"));
+        }
+        if len == 0 || len > i64::MAX as u64 {
+            return Err(wrong("the length is 0 or negative"));
+        }
+        if addr.checked_add(len).is_none_or(|end| end > USER_TOP) {
+            return Err(SysError::arg(CALL, errno::ENOMEM, "the range leaves the user's addresses"));
+        }
+        let range = user_range(CALL, addr, len)?;
+        let space = self.space();
+        let mut out = Vec::new();
+        let mut rest = Some(range);
+        while let Some(left) = rest {
+            let chunk = left.until(left.page_at(INCORE_CHUNK.min(left.pages().get())).get());
+            let chunk = chunk.unwrap_or(left);
+            let at = out.len();
+            out.resize(at + chunk.pages().get() as usize, 0);
+            let (_, done) = space.incore(self.cx(), chunk, &mut out[at..]);
+            done.map_err(|e| SysError::of(CALL, e))?;
+            rest = range.from(chunk.end());
+        }
+        Ok(out)
+    }
+
+    /// Writes the dirty pages of `[addr, addr + len)` to where they belong. It stops at the first hole.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EBUSY` when locked pages are
+    /// to be dropped, and i/o errors.
+    #[doc(alias("MC_SYNC", "MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"))]
+    pub fn msync(&self, addr: u64, len: u64, flags: SyncFlags) -> Result<(), SysError> {
+        const CALL: &str = "msync";
+        let range = user_pages(CALL, addr, len)?;
+        self.space().sync(self.cx(), range, flags).map_err(|e| SysError::of(CALL, e))
+    }
+
+    /// Locks `[addr, addr + len)` in memory; on failure nothing of this call stays locked.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EAGAIN` over a limit.
+    #[doc(alias = "MC_LOCK")]
+    pub fn mlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
+        const CALL: &str = "mlock";
+        let range = user_pages(CALL, addr, len)?;
+        self.space().lock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+    }
+    /// Unlocks `[addr, addr + len)`, up to the first hole.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range.
+    #[doc(alias = "MC_UNLOCK")]
+    pub fn munlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
+        const CALL: &str = "munlock";
+        let range = user_pages(CALL, addr, len)?;
+        self.space().unlock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+    }
+    /// Locks all memory, that of now, that of later, or both.
+    ///
+    /// # Errors
+    /// `EINVAL` when neither is asked for, `EAGAIN` over a limit.
+    #[doc(alias = "MC_LOCKAS")]
+    pub fn mlockall(&self, what: LockAll) -> Result<(), SysError> {
+        const CALL: &str = "mlockall";
+        if what.is_empty() || LockAll::from_bits(what.bits()).is_none() {
+            return Err(SysError::arg(CALL, errno::EINVAL, "neither current nor future memory"));
+        }
+        self.space().lock_all(self.cx(), what).map_err(|e| SysError::of(CALL, e))
+    }
+    /// Unlocks all memory; what is mapped later is not locked any more.
+    #[doc(alias = "MC_UNLOCKAS")]
+    pub fn munlockall(&self) {
+        self.space().unlock_all(self.cx());
+    }
+}
+
+/// What `madvise(MADV_WILLNEED)` makes of a fault: the object's errno, `ENOMEM` for a hole, `EINVAL` for the rest.
+fn will_need_error(call: &'static str, error: AsError) -> SysError {
+    match error {
+        AsError::Fault(FaultError::Object { errno, .. }) => SysError::with(call, errno, error),
+        AsError::Fault(_) => SysError::with(call, errno::EINVAL, error),
+        error => SysError::of(call, error),
+    }
+}

@@ -1,0 +1,167 @@
+//! `exec`: a program file becomes an address space.
+//!
+//! ```text
+//!   .text   r-x   seg_vn over the file, private
+//!   .data   rw-   seg_vn over the file, private: the first store makes a copy     zero tail: such a store
+//!   .bss    rw-   seg_vn without a file
+//!   break         starts above the last segment
+//!   stack   rw-   grows down from STACK_TOP
+//! ```
+//!
+//! Everything that can be refused is refused before the old address space goes: the new one is built beside it. What can fail after that
+//! (memory for a zero tail) ends the process, as it does in illumos.
+//!
+//! No instruction is executed here. [`Process::relocate`] does what the dynamic linker would do first, with stores of the process's own.
+//!
+//! Sources: illumos `exec/elf/elf.c` (behaviour); System V ABI.
+
+use super::SysError;
+use super::cpu::AccessError;
+use super::process::{Process, STACK_TOP};
+use crate::files::{ElfImage, File, Piece};
+use addr_space::{AddrSpace, AsError, SegKind};
+use page_db::sync::atomic::Ordering;
+use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, Vnode, errno};
+use seg_drivers::seg_vn::SegVnArgs;
+use std::sync::Arc;
+
+const EXEC: &str = "exec";
+
+/// Where a position-independent program is loaded.
+pub const LOAD_BASE: u64 = 0x40_0000;
+
+/// A program that was loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// The file's headers.
+    pub image: ElfImage,
+    /// What was added to every address.
+    pub base: u64,
+    /// Where it would begin to run.
+    pub entry: VirtAddr,
+    /// Its mappings.
+    pub pieces: Vec<Piece>,
+}
+
+impl Process {
+    /// Puts a new address space with the program of `file` in the place of this one, with a break and one page of stack. Other
+    /// handles of the process see it at their next call.
+    ///
+    /// # Errors
+    /// `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped: nothing has changed. A failure after that ends the process.
+    #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
+    pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
+        let program = self.read_program(file)?;
+        let fresh = self.machine.new_space(EXEC)?;
+        if let Err(e) = self.map_program(&fresh, file, &program) {
+            self.machine.release_space(&fresh);
+            return Err(SysError::of(EXEC, e));
+        }
+        let limits = self.space().state().vmem_limit();
+        fresh.state().set_vmem_limit(limits);
+        fresh.state().set_memlock_limit(self.space().state().memlock_limit());
+        file.set_exec(self.machine.db());
+        let old = self.replace_space(fresh);
+        self.machine.release_space(&old);
+        self.set_up(&program).inspect_err(|_| self.exit())?;
+        Ok(program)
+    }
+    fn read_program(&self, file: &Arc<File>) -> Result<Program, SysError> {
+        let image = ElfImage::read(self.cx(), self.machine.db(), file)
+            .map_err(|e| SysError::of(EXEC, e))?;
+        let base = if image.position_independent { LOAD_BASE } else { 0 };
+        let pieces = image.plan(base).map_err(|e| SysError::of(EXEC, e))?;
+        let above = || SysError::arg(EXEC, errno::ENOMEM, "the program reaches into the stack");
+        let entry = image.entry_at(base).ok_or_else(above)?;
+        let room = self.stack_room();
+        if pieces.iter().any(|p| p.range().end() > room.start().get()) {
+            return Err(above());
+        }
+        Ok(Program { image, base, entry, pieces })
+    }
+    fn map_program(
+        &self,
+        space: &AddrSpace,
+        file: &Arc<File>,
+        program: &Program,
+    ) -> Result<(), AsError> {
+        program.pieces.iter().try_for_each(|piece| {
+            let prot = piece.prot();
+            let args = match piece {
+                Piece::Zero { .. } => SegVnArgs::zfod(self.machine.vn(), prot),
+                Piece::File { offset, .. } => {
+                    let data = prot.contains(Prot::WRITE);
+                    SegVnArgs {
+                        vnode: Some(Arc::clone(file) as Arc<dyn Vnode>),
+                        offset: FileOffset(offset.0),
+                        kind: if data { SegKind::INITDATA } else { SegKind::TEXT },
+                        ..SegVnArgs::zfod(self.machine.vn(), prot)
+                    }
+                }
+            };
+            space.map(self.cx(), piece.range(), &args)
+        })
+    }
+    /// Break, stack and zero tails, in the new address space.
+    fn set_up(&self, program: &Program) -> Result<(), SysError> {
+        let s = &self.shared;
+        let (_, end) = program.image.span();
+        let brk = (end + program.base).next_multiple_of(PAGE_SIZE);
+        s.break_base.store(brk, Ordering::Release);
+        s.break_now.store(brk, Ordering::Release);
+        s.stack_size.store(0, Ordering::Release);
+        *s.name.lock_leaf() = program.image.name.clone();
+        for piece in &program.pieces {
+            if let Piece::File { range, zero_tail, prot, .. } = piece
+                && *zero_tail > 0
+                && prot.contains(Prot::WRITE)
+            {
+                let zeros = [0; PAGE_SIZE as usize];
+                self.copyout(range.end() - zero_tail, &zeros[..*zero_tail as usize])?;
+            }
+        }
+        self.grow_stack(STACK_TOP - PAGE_SIZE)?;
+        self.push_arguments(&program.image.name)
+    }
+    /// What a program finds on its stack: one argument, no environment.
+    fn push_arguments(&self, name: &str) -> Result<(), SysError> {
+        // A name longer than the page leaves room for nothing else.
+        let name = &name.as_bytes()[..name.len().min(1024)];
+        let string = (STACK_TOP - name.len() as u64 - 1) & !15;
+        let words = [1, string, 0, 0];
+        let mut block: Vec<u8> = words.iter().flat_map(|w: &u64| w.to_le_bytes()).collect();
+        self.copyout(string - block.len() as u64, &block)?;
+        block.clear();
+        block.extend_from_slice(name);
+        block.push(0);
+        self.copyout(string, &block)
+    }
+
+    /// Stores the relative relocations of a program that was just loaded, then takes the right to write from what is to be
+    /// read-only afterwards. Returns how many words were stored.
+    ///
+    /// # Errors
+    /// The access that failed.
+    pub fn relocate(&self, program: &Program) -> Result<u64, AccessError> {
+        let base = program.base;
+        for r in &program.image.relative {
+            let at = r.vaddr.wrapping_add(base);
+            let addend = match r.addend {
+                Some(a) => a,
+                None => {
+                    let mut word = [0; 8];
+                    self.load(at, &mut word)?;
+                    u64::from_le_bytes(word)
+                }
+            };
+            self.store(at, &addend.wrapping_add(base).to_le_bytes())?;
+        }
+        if let Some((at, size)) = program.image.relro {
+            let start = at.wrapping_add(base) & !PAGE_MASK;
+            let end = at.wrapping_add(base).wrapping_add(size) & !PAGE_MASK;
+            // Advisory: a program without it runs as well.
+            let _ = self.mprotect(start, end.saturating_sub(start), 1);
+        }
+        Ok(program.image.relative.len() as u64)
+    }
+}

@@ -1,0 +1,169 @@
+//! Memory as a whole: waiting for it, page-out by hand, taking frames away, swap areas that come and go.
+//!
+//! No allocation sleeps. Whoever finds no frame backs out of all its locks and asks here; page-out then runs on the caller's own time
+//! until there is enough, or until there is nothing left to take. Frames that hold the page tables of idle ranges are the last resort.
+
+use super::builder::{SwapArea, SwapBacking};
+use super::process::Process;
+use super::{Machine, Parts};
+use page_db::pageout::{PageoutState, ReclaimHook, ScanReport, SinglestepWait};
+use page_db::{Cx, LockedPage, PageDb, Reserve};
+use std::fmt;
+use std::sync::{Arc, Weak};
+use swapfs::{AreaId, DeviceError, FileDevice, MemDevice, SwapDevice, SwapError};
+
+/// Why a swap area could not be added or removed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SwapCtlError {
+    /// The device could not be opened.
+    #[error("swap on `{path}`: {source}")]
+    Device {
+        /// Which.
+        path: String,
+        /// Why.
+        source: DeviceError,
+    },
+    /// Swap refused.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+}
+
+impl SwapCtlError {
+    /// The number `swapctl` reports for it.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Device { source, .. } => source.errno,
+            Self::Swap(e) => e.errno(),
+        }
+    }
+}
+
+/// Takes back page tables when page-out came up short.
+pub(super) struct StealTables {
+    parts: Weak<Parts>,
+}
+
+impl fmt::Debug for StealTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StealTables").finish_non_exhaustive()
+    }
+}
+
+impl ReclaimHook for StealTables {
+    fn steal(&self, cx: &Cx, _db: &PageDb, want: u64) -> u64 {
+        let _ = (cx, want, &self.parts); 0
+    }
+}
+
+impl Machine {
+    pub(super) fn install_memory_wait(&self) {
+        let parts = self.parts();
+        let hook = StealTables { parts: Arc::downgrade(parts) };
+        let wait = SinglestepWait::new(Arc::clone(&parts.pageout), Arc::new(hook));
+        let first = parts.db.set_memory_wait(Arc::new(wait));
+        debug_assert!(first, "a machine's page database is its own");
+    }
+    /// Moves the hands of the clock by `turns` frames and pushes what they found.
+    pub fn scan(&self, turns: u64) -> ScanReport {
+        self.parts().pageout.step(self.cx(), self.db(), turns)
+    }
+    /// What one quarter of a second of a running system does about memory.
+    #[doc(alias = "schedpaging")]
+    pub fn pageout_interval(&self) -> ScanReport {
+        self.parts().pageout.run(self.cx(), self.db())
+    }
+    /// Evicts whatever can be evicted.
+    pub fn pageout_all(&self) -> ScanReport {
+        self.parts().pageout.reclaim_all(self.cx(), self.db())
+    }
+    /// Where page-out stands.
+    pub fn pageout_state(&self) -> PageoutState {
+        self.parts().pageout.state(self.cx(), self.db())
+    }
+
+    /// Takes `frames` frames away, as if something else used them, evicting pages to get them; says how many could be had.
+    pub fn squeeze(&self, frames: u64) -> u64 {
+        let (cx, db) = (self.cx(), self.db());
+        for taken in 0..frames {
+            if !db.free_mem().reserve_kernel(1) {
+                return taken;
+            }
+            let page = loop {
+                match db.alloc(cx, taken, Reserve::Normal) {
+                    Ok(page) => break Some(page),
+                    Err(_) if db.wait_for_memory(cx, 1).is_ok() => {}
+                    Err(_) => break None,
+                }
+            };
+            let Some(page) = page else {
+                db.free_mem().uncharge(1);
+                return taken;
+            };
+            db.set_kernel(&page, true);
+            self.parts().squeezed.lock_leaf().push(page.id());
+            drop(page);
+        }
+        frames
+    }
+    /// Gives back every frame taken away; says how many.
+    pub fn release(&self) -> u64 {
+        let (cx, db) = (self.cx(), self.db());
+        let frames = std::mem::take(&mut *self.parts().squeezed.lock_leaf());
+        for id in &frames {
+            let page = db.lock_excl(cx, *id);
+            db.set_kernel(&page, false);
+            db.free(cx, page, false);
+            db.free_mem().uncharge(1);
+        }
+        frames.len() as u64
+    }
+    /// Frames taken away now.
+    pub fn squeezed(&self) -> u64 {
+        self.parts().squeezed.lock_leaf().len() as u64
+    }
+
+    /// Adds a swap area.
+    ///
+    /// # Errors
+    /// [`SwapCtlError`]; nothing has changed.
+    #[doc(alias = "swapadd")]
+    pub fn swap_add(&self, area: &SwapArea) -> Result<AreaId, SwapCtlError> {
+        match &area.backing {
+            SwapBacking::Memory => self.swap_add_device(self.memory_device(area.pages), area),
+            SwapBacking::File(path) => {
+                let device = FileDevice::create(path, area.pages).map_err(|source| {
+                    SwapCtlError::Device { path: path.display().to_string(), source }
+                })?;
+                self.swap_add_device(Arc::new(device), area)
+            }
+        }
+    }
+    fn memory_device(&self, pages: u64) -> Arc<dyn SwapDevice> {
+        // Two devices of one name would count as one medium.
+        let n = self.parts().next_device.fetch_add(1, page_db::sync::atomic::Ordering::Relaxed);
+        Arc::new(MemDevice::new(format!("mem{n}"), pages))
+    }
+    fn swap_add_device(
+        &self,
+        device: Arc<dyn SwapDevice>,
+        area: &SwapArea,
+    ) -> Result<AreaId, SwapCtlError> {
+        Ok(self.swap().add(self.cx(), device, 0, area.pages, area.priority)?)
+    }
+    /// Removes a swap area; what is stored there is brought back first.
+    ///
+    /// # Errors
+    /// [`SwapCtlError`]; the area stays in use.
+    #[doc(alias = "swapdel")]
+    pub fn swap_del(&self, area: AreaId) -> Result<(), SwapCtlError> {
+        Ok(self.swap().remove(self.cx(), area)?)
+    }
+}
+
+impl Process {
+    /// Pushes pages of this process that nobody maps (the soft swapper), then everything that can be evicted anywhere.
+    #[doc(alias = "as_swapout")]
+    pub fn swap_out(&self) -> u64 {
+        self.space().swapout(self.cx())
+    }
+}

@@ -1,0 +1,306 @@
+//! `mmap`, `munmap`, `mprotect`: who asks for what, and where it goes.
+//!
+//! On x86-64 no translation can allow a store or a fetch without a load, so the right to write or execute brings the right to
+//! read along, openly, here.
+//!
+//! Sources: illumos `os/grow.c` (behaviour); illumos.md 3.4, 3.12.
+
+use super::SysError;
+use super::process::{Process, USER_TOP, user_pages};
+use crate::files::FileHandle;
+use crate::files::file::MAX_OFFSET;
+use addr_space::{AddrRequest, AddrSpace, SegKind};
+use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
+use seg_drivers::seg_vn::SegVnArgs;
+use std::sync::Arc;
+
+bitflags::bitflags! {
+    /// Flags of `mmap`, with illumos's values; the last three are extensions above them.
+    #[doc(alias("MAP_SHARED", "MAP_PRIVATE", "MAP_FIXED", "MAP_NORESERVE", "MAP_ANON", "MAP_ALIGN", "MAP_TEXT", "MAP_INITDATA"))]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct MapFlags: u32 {
+        /// Stores are seen by everybody who maps the object.
+        const SHARED = 0x1;
+        /// Stores stay in this address space.
+        const PRIVATE = 0x2;
+        /// Exactly there, in place of what is there.
+        const FIXED = 0x10;
+        /// Swap is not reserved now but at the first store.
+        const NORESERVE = 0x40;
+        /// Zeros instead of a file.
+        const ANON = 0x100;
+        /// The address is an alignment.
+        const ALIGN = 0x200;
+        /// Program text.
+        const TEXT = 0x400;
+        /// Initialised data.
+        const INITDATA = 0x800;
+        /// With `FIXED`: fail with `EEXIST` rather than replace anything.
+        const EXCL = 0x1_0000;
+        /// Fault the pages in at once.
+        const POPULATE = 0x2_0000;
+        /// Lock the pages at once.
+        const LOCKED = 0x4_0000;
+    }
+}
+
+/// What to map.
+#[derive(Clone, Copy, Debug)]
+pub struct MapRequest<'a> {
+    /// Where, or a hint, or with [`MapFlags::ALIGN`] an alignment; 0 for anywhere.
+    pub addr: u64,
+    /// Bytes; rounded up to pages.
+    pub len: u64,
+    /// `PROT_*` bits: 1 read, 2 write, 4 execute.
+    pub prot: u32,
+    /// Flags.
+    pub flags: MapFlags,
+    /// The file, or `None` with [`MapFlags::ANON`].
+    pub file: Option<&'a FileHandle>,
+    /// Offset in the file, a multiple of the page size.
+    pub offset: u64,
+}
+
+const MMAP: &str = "mmap";
+
+fn invalid(what: &'static str) -> SysError {
+    SysError::arg(MMAP, errno::EINVAL, what)
+}
+
+/// A request whose arguments have been checked.
+struct Checked {
+    /// Bytes, whole pages.
+    len: u64,
+    prot: Prot,
+    max_prot: Prot,
+    kind: SegKind,
+    /// The fixed place.
+    fixed: Option<VirtRange>,
+}
+
+/// `PROT_*` bits as rights; `None` when a bit means nothing.
+pub(crate) fn rights(bits: u32) -> Option<Prot> {
+    let prot = u8::try_from(bits).ok().and_then(Prot::from_bits)?;
+    if prot.contains(Prot::USER) {
+        return None;
+    }
+    let implied = if prot.intersects(Prot::WRITE | Prot::EXEC) { Prot::READ } else { Prot::empty() };
+    Some(prot | implied)
+}
+
+impl MapRequest<'_> {
+    fn check(&self) -> Result<Checked, SysError> {
+        self.check_object()?;
+        if self.len == 0 {
+            return Err(invalid("the length is 0"));
+        }
+        let range = self.check_place()?;
+        let prot = self.check_flags()?;
+        let max_prot = self.check_rights(prot)?;
+        let mut kind = SegKind::empty();
+        for (flag, bit) in [
+            (MapFlags::SHARED, SegKind::SHARED),
+            (MapFlags::NORESERVE, SegKind::NORESERVE),
+            (MapFlags::TEXT, SegKind::TEXT),
+            (MapFlags::INITDATA, SegKind::INITDATA),
+        ] {
+            kind.set(bit, self.flags.contains(flag));
+        }
+        Ok(Checked { len: range.0, prot, max_prot, kind, fixed: range.1 })
+    }
+    fn check_object(&self) -> Result<(), SysError> {
+        if MapFlags::from_bits(self.flags.bits()).is_none() {
+            return Err(invalid("an unknown flag"));
+        }
+        if !self.offset.is_multiple_of(PAGE_SIZE) {
+            return Err(invalid("the offset is not a multiple of the page size"));
+        }
+        match (self.flags.contains(MapFlags::ANON), self.file) {
+            (true, Some(_)) => Err(invalid("anonymous memory and a descriptor")),
+            (false, None) => Err(SysError::arg(MMAP, errno::EBADF, "no such descriptor")),
+            _ => Ok(()),
+        }
+    }
+    /// The length in whole pages, and the place if it is fixed.
+    fn check_place(&self) -> Result<(u64, Option<VirtRange>), SysError> {
+        let outside = || SysError::arg(MMAP, errno::ENOMEM, "the range leaves the user's addresses");
+        let len = self.len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(outside)?;
+        if len > USER_TOP {
+            return Err(outside());
+        }
+        if !self.flags.contains(MapFlags::FIXED) {
+            return Ok((len, None));
+        }
+        if self.addr > USER_TOP - len {
+            return Err(outside());
+        }
+        if !self.addr.is_multiple_of(PAGE_SIZE) {
+            return Err(invalid("the address is not on a page boundary"));
+        }
+        let range = VirtRange::exact(self.addr, len).map_err(|_| outside())?;
+        Ok((len, Some(range)))
+    }
+    fn check_flags(&self) -> Result<Prot, SysError> {
+        let has = |f| self.flags.contains(f);
+        if has(MapFlags::SHARED) == has(MapFlags::PRIVATE) {
+            return Err(invalid("a mapping is either shared or private"));
+        }
+        if has(MapFlags::TEXT) && (self.prot & 4 == 0 || has(MapFlags::INITDATA)) {
+            return Err(invalid("text that cannot be executed, or is data"));
+        }
+        if has(MapFlags::ALIGN) {
+            let good = self.addr == 0 || (self.addr.is_power_of_two() && self.addr >= PAGE_SIZE);
+            if has(MapFlags::FIXED) || !good {
+                return Err(invalid("an alignment that is none, or a fixed place"));
+            }
+        }
+        rights(self.prot).ok_or_else(|| {
+            let place = has(MapFlags::FIXED) || self.file.is_none();
+            let errno = if place { errno::ENOTSUP } else { errno::EACCES };
+            SysError::arg(MMAP, errno, "an unknown protection bit")
+        })
+    }
+    /// The ceiling for later changes of protection.
+    fn check_rights(&self, prot: Prot) -> Result<Prot, SysError> {
+        let Some(file) = self.file else { return Ok(Prot::RWX) };
+        if self.offset > MAX_OFFSET {
+            return Err(SysError::arg(MMAP, errno::ENXIO, "a negative offset"));
+        }
+        let read_only = self.flags.contains(MapFlags::SHARED) && !file.writable;
+        let max = if read_only { Prot::RX } else { Prot::RWX };
+        if !file.readable || !max.contains(prot) {
+            return Err(SysError::arg(MMAP, errno::EACCES, "the descriptor does not allow that"));
+        }
+        if self.len.next_multiple_of(PAGE_SIZE) > MAX_OFFSET - self.offset {
+            return Err(SysError::arg(MMAP, errno::EOVERFLOW, "the mapping passes the largest offset"));
+        }
+        Ok(max)
+    }
+}
+
+impl Process {
+    /// Maps a file or anonymous memory and says where.
+    ///
+    /// A fixed mapping replaces what is there; when it then fails for want of swap or by its object, what was there is gone.
+    /// Otherwise a hint is followed if there is room, and else the highest hole below the stack is taken.
+    ///
+    /// # Errors
+    /// `EINVAL`, `EBADF`, `EACCES`, `ENOTSUP`, `ENXIO`, `EOVERFLOW` for arguments; `EEXIST`; `ENOMEM` when there is no room or a limit is
+    /// passed; `EAGAIN` when no swap can be reserved or the new memory cannot be locked.
+    #[doc(alias("smmap", "choose_addr", "map_addr"))]
+    pub fn mmap(&self, request: &MapRequest<'_>) -> Result<u64, SysError> {
+        let checked = request.check()?;
+        let vnode = request.file.map(|f| Arc::clone(&f.vnode) as Arc<dyn Vnode>);
+        let args = SegVnArgs {
+            driver: Arc::clone(self.machine.vn()),
+            vnode,
+            offset: FileOffset(if request.file.is_some() { request.offset } else { 0 }),
+            prot: checked.prot,
+            max_prot: checked.max_prot,
+            kind: checked.kind,
+            amp: None,
+        };
+        let space = self.space();
+        let range = self.place(&space, request, &checked, &args)?;
+        drop(space);
+        if request.flags.contains(MapFlags::POPULATE) {
+            self.populate(range, checked.prot);
+        }
+        if request.flags.contains(MapFlags::LOCKED) {
+            self.mlock(range.start().get(), range.len()).inspect_err(|_| {
+                let _ = self.munmap(range.start().get(), range.len());
+            })?;
+        }
+        Ok(range.start().get())
+    }
+    fn place(
+        &self,
+        space: &AddrSpace,
+        request: &MapRequest<'_>,
+        checked: &Checked,
+        args: &SegVnArgs,
+    ) -> Result<VirtRange, SysError> {
+        let cx = self.cx();
+        let claim = space.claim_range(cx);
+        if let Some(range) = checked.fixed {
+            let excl = request.flags.contains(MapFlags::EXCL);
+            if excl && space.segs(cx).pieces(cx, range).any(|p| p.is_ok()) {
+                return Err(SysError::arg(MMAP, errno::EEXIST, "something is mapped there"));
+            }
+            claim.map_fixed(range, args).map_err(|e| SysError::of(MMAP, e))?;
+            return Ok(range);
+        }
+        let align = if request.flags.contains(MapFlags::ALIGN) { request.addr } else { 0 };
+        let hint = if align == 0 { request.addr & !PAGE_MASK } else { 0 };
+        let at_hint = hint != 0 && hint <= USER_TOP - checked.len;
+        let wanted = AddrRequest {
+            len: checked.len,
+            hint: VirtAddr::new(hint).ok().filter(|_| at_hint),
+            window: Some(self.mapping_window()),
+            align,
+        };
+        claim.map_anywhere(&wanted, args).map_err(|e| SysError::of(MMAP, e))
+    }
+    /// Where mappings without an address go: below the room that the stack may take.
+    fn mapping_window(&self) -> VirtRange {
+        let room = self.stack_room();
+        VirtRange::exact(PAGE_SIZE, room.start().get() - PAGE_SIZE)
+            .expect("U2: the stack's room lies far above the first page")
+    }
+    /// Faults a range in, as far as it goes: a failure shows when the page is used.
+    fn populate(&self, range: VirtRange, prot: Prot) {
+        use addr_space::FaultKind;
+        use page_db::Access;
+        let access = if prot.contains(Prot::READ) { Access::Read } else { Access::Other };
+        let space = self.space();
+        for page in range.iter_pages() {
+            if space.fault_at(self.cx(), page, FaultKind::Invalid, access).is_err() {
+                return;
+            }
+        }
+    }
+    /// Anonymous private memory anywhere: the common case in one line.
+    ///
+    /// # Errors
+    /// As [`Process::mmap`].
+    pub fn map_anon(&self, len: u64) -> Result<u64, SysError> {
+        let flags = MapFlags::PRIVATE | MapFlags::ANON;
+        self.mmap(&MapRequest { addr: 0, len, prot: 3, flags, file: None, offset: 0 })
+    }
+
+    /// Removes whatever is mapped in `[addr, addr + len)`; nothing there is no error.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address, length 0, or a range outside the user's addresses; `ENOMEM` when a segment would have to be cut
+    /// in two and there is no heap.
+    pub fn munmap(&self, addr: u64, len: u64) -> Result<(), SysError> {
+        const CALL: &str = "munmap";
+        let wrong = |what| SysError::arg(CALL, errno::EINVAL, what);
+        if !addr.is_multiple_of(PAGE_SIZE) {
+            return Err(wrong("the address is not on a page boundary"));
+        }
+        if len == 0 {
+            return Err(wrong("the length is 0"));
+        }
+        if addr > USER_TOP || len > USER_TOP - addr {
+            return Err(wrong("the range leaves the user's addresses"));
+        }
+        let range = VirtRange::covering(addr, len).map_err(|_| wrong("no range"))?;
+        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+    }
+
+    /// Changes the rights of `[addr, addr + len)`; what lies below a hole or a page that refuses is changed and stays so.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `ENOTSUP` for bits that mean
+    /// nothing, `EACCES` above the ceiling, `EAGAIN` when no swap can be reserved.
+    pub fn mprotect(&self, addr: u64, len: u64, prot: u32) -> Result<(), SysError> {
+        const CALL: &str = "mprotect";
+        let range = user_pages(CALL, addr, len)?;
+        let prot = rights(prot)
+            .ok_or_else(|| SysError::arg(CALL, errno::ENOTSUP, "an unknown protection bit"))?;
+        self.space()
+            .set_prot(self.cx(), range, prot)
+            .map_err(|e| SysError::of(CALL, e))
+    }
+}

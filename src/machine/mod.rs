@@ -1,0 +1,381 @@
+//! A machine: memory, processors, swap, a kernel and processes, all hanging off one value.
+//!
+//! ```text
+//!   Process ─▶ AddrSpace ─▶ Seg ─▶ seg_vn ─┬─▶ anon maps ─▶ swapfs ─▶ swap areas
+//!      │            │                      └─▶ File ─▶ store
+//!      │            ▼                              │
+//!      └── CPU ─▶ HatX86: tables in frames         ▼
+//!              │                                PageDb: pages by <vnode, offset>, free lists, page-out
+//!              └─▶ HostMmu: remembers translations, walks the same tables
+//! ```
+//!
+//! There are no globals: any number of machines live side by side, and two machines given the same calls give the same answers. Numbers are
+//! handed out in order of creation.
+//!
+//! A [`Machine`] is a handle that one thread works with: it carries that thread's [`Cx`]. Clone it for another thread.
+//!
+//! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for.
+
+mod brk;
+mod builder;
+mod copy;
+mod cpu;
+mod ctl;
+mod error;
+mod exec;
+mod fork;
+mod memory;
+mod mmap;
+mod process;
+mod stack;
+mod verify;
+mod world;
+
+pub use builder::{DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, MachineBuilder, SwapArea, SwapBacking};
+pub use cpu::AccessError;
+pub use ctl::MemAdvice;
+pub use error::{Cause, SysError};
+pub use exec::{LOAD_BASE, Program};
+pub use memory::SwapCtlError;
+pub use mmap::{MapFlags, MapRequest};
+pub use verify::Violation;
+pub use world::{ARENA, MachineWorld};
+pub use process::{BREAK_BASE, Limit, Pid, Process, STACK_LIMIT, STACK_TOP, USER_RANGE, USER_TOP};
+
+use crate::files::{File, FileError};
+use addr_space::{AddrSpace, AsError, HatProvider, SegCx, SegError};
+use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, SetupError};
+use page_db::pageout::{Pageout, PageoutConfig};
+use page_db::phys_mem::NoHostMemory;
+use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::{
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageDbError, PageId, Pfn, PhysMem, Rank,
+    SpinHooks, ThreadId, Vnode, VnodeId,
+};
+use seg_drivers::anon::AnonLayer;
+use seg_drivers::seg_kmem::{Kmem, KmemArgs};
+use seg_drivers::seg_vn::VnDriver;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use swapfs::{SwapConfig, SwapError, SwapFs};
+
+/// The first frame of memory: below lies what firmware keeps.
+const FIRST_FRAME: Pfn = Pfn(0x100);
+
+/// Why a machine cannot be switched on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The host has no memory for the frames.
+    #[error(transparent)]
+    Memory(#[from] NoHostMemory),
+    /// The page database refused.
+    #[error(transparent)]
+    Pages(#[from] PageDbError),
+    /// Swap could not be set up.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+    /// A swap area could not be had.
+    #[error(transparent)]
+    SwapArea(#[from] SwapCtlError),
+    /// The hat could not be set up.
+    #[error(transparent)]
+    Hat(#[from] SetupError),
+    /// The kernel's heap could not be mapped.
+    #[error("the kernel's heap: {0}")]
+    Kernel(#[from] AsError),
+    /// There is no memory for the first process.
+    #[error("the machine is too small for one process")]
+    NoProcess,
+    /// Something asked for is not there yet.
+    #[error("{0} is not supported")]
+    NotSupported(&'static str),
+}
+
+impl From<SegError> for BootError {
+    fn from(e: SegError) -> Self {
+        Self::Kernel(AsError::Seg(e))
+    }
+}
+
+/// What all handles of a machine share.
+pub(crate) struct Parts {
+    pub(crate) db: Arc<PageDb>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) swap: Arc<SwapFs>,
+    pub(crate) mmu: Arc<HostMmu>,
+    pub(crate) hat: Arc<HatX86>,
+    pub(crate) vn: Arc<VnDriver>,
+    pub(crate) kas: Arc<AddrSpace>,
+    pub(crate) kmem: Arc<Kmem>,
+    pub(crate) pageout: Arc<Pageout>,
+    /// Whose turn it is on each processor.
+    pub(crate) turns: cpu::Turns,
+    pub(crate) config: MachineBuilder,
+    procs: Mutex<BTreeMap<Pid, Arc<process::Shared>>>,
+    files: Mutex<BTreeMap<VnodeId, Arc<File>>>,
+    /// Frames taken away by [`Machine::squeeze`].
+    squeezed: Mutex<Vec<PageId>>,
+    next_pid: AtomicU32,
+    next_space: AtomicU32,
+    next_thread: AtomicU32,
+    pub(crate) next_device: AtomicU32,
+}
+
+/// One thread's handle of a machine.
+pub struct Machine {
+    parts: Arc<Parts>,
+    cx: Cx,
+}
+
+impl Clone for Machine {
+    /// A handle for another thread, on the same CPU.
+    fn clone(&self) -> Self {
+        self.thread(self.cx.cpu())
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("frames", &self.parts.db.pages().len())
+            .field("cpus", &self.parts.db.cpus())
+            .field("cx", &self.cx)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A machine to be chosen.
+    pub fn builder() -> MachineBuilder {
+        MachineBuilder::default()
+    }
+    fn boot(config: &MachineBuilder) -> Result<Self, BootError> {
+        if config.fork == ForkPolicy::Lazy {
+            return Err(BootError::NotSupported("the lazy fork policy"));
+        }
+        let counters = Counters::new(config.cpus);
+        let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+        let mem: Arc<dyn PhysMem> = match &config.memory {
+            Some(mem) => Arc::clone(mem),
+            None => Arc::new(HostMem::new(FIRST_FRAME, config.frames)?),
+        };
+        let clock = Arc::new(ManualClock::default());
+        let pages = PageDbConfig {
+            cpus: config.cpus,
+            colours: config.colours,
+            hash: config.hash,
+            thresholds: config.thresholds,
+            ..PageDbConfig::default()
+        };
+        let clock_dyn = Arc::clone(&clock) as Arc<dyn page_db::Clock>;
+        let db = PageDb::new(&cx, Arc::clone(&mem), clock_dyn, Arc::clone(&counters), &pages)?;
+        let db = Arc::new(db);
+        let mmu = HostMmu::new(mem, config.cpus);
+        let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _)?;
+        let swap = SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..SwapConfig::default() })?;
+        let layer = AnonLayer::new(&db, &swap);
+        let vn = VnDriver::new(&layer, config.tunables);
+        let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
+        let kmem = Kmem::new(&cx, &db, KERNEL_WINDOW)?;
+        kas.map(&cx, KERNEL_WINDOW, &KmemArgs(Arc::clone(&kmem)))?;
+        let parts = Arc::new(Parts {
+            pageout: Arc::new(Pageout::new(&db, PageoutConfig::default())),
+            turns: cpu::turns(config.cpus),
+            db,
+            counters,
+            clock,
+            swap,
+            mmu,
+            hat,
+            vn,
+            kas: Arc::new(kas),
+            kmem,
+            config: config.clone(),
+            procs: Mutex::new(Rank::Registry, BTreeMap::new()),
+            files: Mutex::new(Rank::Registry, BTreeMap::new()),
+            squeezed: Mutex::new(Rank::Registry, Vec::new()),
+            next_pid: AtomicU32::new(1),
+            next_space: AtomicU32::new(1),
+            next_thread: AtomicU32::new(1),
+            next_device: AtomicU32::new(0),
+        });
+        let machine = Self { parts, cx };
+        machine.install_memory_wait();
+        match &config.swap {
+            Some(areas) => areas.iter().try_for_each(|a| machine.swap_add(a).map(drop))?,
+            None => {
+                let area = SwapArea { backing: SwapBacking::Memory, pages: DEFAULT_SWAP, priority: 0 };
+                machine.swap_add(&area).map(drop)?;
+            }
+        }
+        Ok(machine)
+    }
+    /// A handle for a thread on `cpu`.
+    #[must_use]
+    pub fn thread(&self, cpu: CpuId) -> Self {
+        let thread = ThreadId(self.parts.next_thread.fetch_add(1, Ordering::Relaxed));
+        let cpu = self.clamp_cpu(cpu);
+        let cx = Cx::new(&self.parts.counters, cpu, thread, Arc::new(SpinHooks));
+        Self { parts: Arc::clone(&self.parts), cx }
+    }
+    /// CPUs that do not exist are those that do, counted round.
+    pub(crate) fn clamp_cpu(&self, cpu: CpuId) -> CpuId {
+        CpuId(cpu.0 % self.parts.db.cpus())
+    }
+    pub(crate) fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+    /// This thread's context.
+    pub fn cx(&self) -> &Cx {
+        &self.cx
+    }
+    /// How the machine was chosen.
+    pub fn config(&self) -> &MachineBuilder {
+        &self.parts.config
+    }
+    /// The pages.
+    pub fn db(&self) -> &Arc<PageDb> {
+        &self.parts.db
+    }
+    /// Names and places of anonymous pages.
+    pub fn swap(&self) -> &Arc<SwapFs> {
+        &self.parts.swap
+    }
+    /// The page tables.
+    pub fn hat(&self) -> &Arc<HatX86> {
+        &self.parts.hat
+    }
+    /// What the processors remember of them.
+    pub fn mmu(&self) -> &Arc<HostMmu> {
+        &self.parts.mmu
+    }
+    /// What all `seg_vn` segments share.
+    pub fn vn(&self) -> &Arc<VnDriver> {
+        &self.parts.vn
+    }
+    /// Anonymous memory.
+    pub fn anon(&self) -> &Arc<AnonLayer> {
+        self.parts.vn.layer()
+    }
+    /// The kernel's address space.
+    pub fn kas(&self) -> &Arc<AddrSpace> {
+        &self.parts.kas
+    }
+    /// The kernel's heap.
+    pub fn kmem(&self) -> &Arc<Kmem> {
+        &self.parts.kmem
+    }
+    /// The kernel's address space as its heap wants it.
+    pub fn kernel_scx(&self) -> SegCx<'_> {
+        self.parts.kas.scx(&self.cx, self.parts.kmem.window(), false)
+    }
+    /// The counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.parts.counters
+    }
+    /// The clock: it moves only when something waits for a tick.
+    pub fn clock(&self) -> &Arc<ManualClock> {
+        &self.parts.clock
+    }
+
+    // ---- processes ----
+
+    /// Makes a process with an empty address space; its handle is a thread on this handle's CPU.
+    ///
+    /// # Errors
+    /// `ENOMEM` when there is no frame for its page table.
+    pub fn spawn(&self, name: &str) -> Result<Process, SysError> {
+        Process::create(self, self.cx.cpu(), name)
+    }
+    /// The processes that live, by number.
+    pub fn processes(&self) -> Vec<Process> {
+        let live: Vec<_> = self.parts.procs.lock_leaf().values().cloned().collect();
+        live.iter().map(|p| Process::handle(self, self.cx.cpu(), p)).collect()
+    }
+    /// A process by number.
+    pub fn process(&self, pid: Pid) -> Option<Process> {
+        let shared = self.parts.procs.lock_leaf().get(&pid).cloned()?;
+        Some(Process::handle(self, self.cx.cpu(), &shared))
+    }
+    /// Every address space, the kernel's first, then by process.
+    pub fn spaces(&self) -> Vec<(Option<Pid>, Arc<AddrSpace>)> {
+        let mut all = vec![(None, Arc::clone(&self.parts.kas))];
+        all.extend(self.parts.procs.lock_leaf().iter().map(|(pid, p)| (Some(*pid), p.space())));
+        all
+    }
+    pub(crate) fn next_pid(&self) -> Pid {
+        Pid(self.parts.next_pid.fetch_add(1, Ordering::Relaxed))
+    }
+    pub(crate) fn register(&self, p: &Arc<process::Shared>) {
+        self.parts.procs.lock_leaf().insert(p.pid, Arc::clone(p));
+    }
+    pub(crate) fn unregister(&self, pid: Pid) {
+        self.parts.procs.lock_leaf().remove(&pid);
+    }
+    /// An empty user address space.
+    pub(crate) fn new_space(&self, call: &'static str) -> Result<Arc<AddrSpace>, SysError> {
+        let hat = loop {
+            match self.parts.hat.alloc(&self.cx) {
+                Ok(hat) => break hat,
+                Err(addr_space::HatError::NoMemory { .. }) => self
+                    .parts
+                    .db
+                    .wait_for_memory(&self.cx, 1)
+                    .map_err(|e| SysError::of(call, e))?,
+                Err(e) => return Err(SysError::of(call, AsError::Hat(e))),
+            }
+        };
+        let id = process::as_id(self.parts.next_space.fetch_add(1, Ordering::Relaxed));
+        let db = Arc::clone(&self.parts.db);
+        Ok(Arc::new(AddrSpace::new(&self.cx, id, USER_RANGE, hat, db)))
+    }
+    /// Takes an address space apart. CPUs that run in it go to the kernel's.
+    pub(crate) fn release_space(&self, space: &AddrSpace) {
+        space.free(&self.cx);
+    }
+
+    // ---- files ----
+
+    /// Makes a file of `size` zero bytes in the host's memory.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn create_file(&self, name: &str, size: u64) -> Result<Arc<File>, FileError> {
+        let file = File::in_memory(&self.cx, &self.parts.db, name, size)?;
+        Ok(self.keep_file(file))
+    }
+    /// Opens a file of the host. Opening one twice gives two vnodes, which do not see each other's pages.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn open_host_file(&self, path: &Path, writable: bool) -> Result<Arc<File>, FileError> {
+        let file = File::on_host(&self.cx, &self.parts.db, path, writable)?;
+        Ok(self.keep_file(file))
+    }
+    fn keep_file(&self, file: Arc<File>) -> Arc<File> {
+        self.parts.files.lock_leaf().insert(file.id(), Arc::clone(&file));
+        file
+    }
+    /// The files, by vnode number.
+    pub fn files(&self) -> Vec<Arc<File>> {
+        self.parts.files.lock_leaf().values().cloned().collect()
+    }
+    /// Forgets a file: its pages go, and its vnode number. Says whether it could; a file that is mapped or open elsewhere stays.
+    pub fn remove_file(&self, file: Arc<File>) -> bool {
+        {
+            let mut files = self.parts.files.lock_leaf();
+            let known = files.get(&file.id()).is_some_and(|f| Arc::ptr_eq(f, &file));
+            // The table's reference and the caller's are all there are.
+            if !known || Arc::strong_count(&file) > 2 {
+                return false;
+            }
+            files.remove(&file.id());
+        }
+        file.retire(&self.cx, &self.parts.db)
+    }
+}

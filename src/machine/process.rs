@@ -1,0 +1,253 @@
+//! Processes: an address space, its limits, its break and its stack.
+//!
+//! ```text
+//!   0                                                                                    USER_TOP
+//!   │  program  │ break ▲ │                                      │ mappings ▼ │ ▼ stack │
+//! ```
+//!
+//! A [`Process`] is a handle that one thread works with: it carries that thread's [`Cx`]. Several handles of one process are
+//! several threads of it ([`Process::another_thread`]). The system calls are its methods, a group a file; each checks its arguments in
+//! illumos's order and answers with illumos's errno ([`SysError`]).
+//!
+//! Choosing an address, moving the break and growing the stack hold the address space's range claim, which therefore guards the break
+//! and the stack's size.
+//!
+//! Sources: illumos `os/grow.c`, `os/fork.c` (behaviour); illumos.md 3.12.
+
+use super::{Machine, SysError};
+use addr_space::{AddrSpace, AsId};
+use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use page_db::{CpuId, Cx, PAGE_SIZE, Rank, VirtRange, errno};
+use std::cell::{Ref, RefCell};
+use std::sync::Arc;
+
+/// First address user code cannot have (`USERLIMIT`).
+pub const USER_TOP: u64 = 0x7fff_ffff_f000;
+
+/// What user code can have.
+pub const USER_RANGE: VirtRange = match VirtRange::exact(0, USER_TOP) {
+    Ok(r) => r,
+    Err(_) => panic!("U2: the user range is a range"),
+};
+
+/// First address above the stack (`p_usrstack`). Mappings that choose no address go below the room kept for the stack.
+pub const STACK_TOP: u64 = 0x7fff_f000_0000;
+
+/// Where the break starts in a process that runs no program.
+pub const BREAK_BASE: u64 = 0x6000_0000_0000;
+
+/// The stack's limit unless another is set: 10 MB, as illumos has it.
+pub const STACK_LIMIT: u64 = 10 << 20;
+
+/// A process's number, in order of creation from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+pub struct Pid(pub u32);
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A limit on what a process may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub enum Limit {
+    /// Bytes the stack may grow to (`RLIMIT_STACK`).
+    Stack,
+    /// Bytes the break may be moved up (`RLIMIT_DATA`).
+    Data,
+    /// Bytes of address space (`RLIMIT_VMEM`).
+    Vmem,
+    /// Bytes locked in memory (`max-locked-memory`).
+    Memlock,
+}
+
+/// What all handles of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) pid: Pid,
+    /// Replaced by exec.
+    space: Mutex<Arc<AddrSpace>>,
+    /// Counts replacements, so that handles notice.
+    generation: AtomicU32,
+    pub(crate) name: Mutex<String>,
+    pub(crate) break_base: AtomicU64,
+    /// First byte past the break; page-aligned or not.
+    pub(crate) break_now: AtomicU64,
+    /// Bytes of stack mapped below [`STACK_TOP`].
+    pub(crate) stack_size: AtomicU64,
+    pub(crate) stack_limit: AtomicU64,
+    pub(crate) data_limit: AtomicU64,
+    exited: AtomicBool,
+}
+
+/// One thread's handle of a process.
+#[derive(Debug)]
+pub struct Process {
+    pub(crate) machine: Machine,
+    pub(crate) shared: Arc<Shared>,
+    space: RefCell<(u32, Arc<AddrSpace>)>,
+}
+
+impl Process {
+    /// A process with an empty address space. Use [`Machine::spawn`].
+    pub(crate) fn create(machine: &Machine, cpu: CpuId, name: &str) -> Result<Self, SysError> {
+        let machine = machine.thread(cpu);
+        let space = machine.new_space("fork")?;
+        let shared = Arc::new(Shared {
+            pid: machine.next_pid(),
+            space: Mutex::new(Rank::Registry, Arc::clone(&space)),
+            generation: AtomicU32::new(0),
+            name: Mutex::new(Rank::Registry, name.to_owned()),
+            break_base: AtomicU64::new(BREAK_BASE),
+            break_now: AtomicU64::new(BREAK_BASE),
+            stack_size: AtomicU64::new(0),
+            stack_limit: AtomicU64::new(STACK_LIMIT),
+            data_limit: AtomicU64::new(u64::MAX),
+            exited: AtomicBool::new(false),
+        });
+        machine.register(&shared);
+        Ok(Self { machine, shared, space: RefCell::new((0, space)) })
+    }
+    /// A handle of a process that exists, for a thread on `cpu`.
+    pub(crate) fn handle(machine: &Machine, cpu: CpuId, shared: &Arc<Shared>) -> Self {
+        let generation = shared.generation.load(Ordering::Acquire);
+        let space = Arc::clone(&shared.space.lock_leaf());
+        Self {
+            machine: machine.thread(cpu),
+            shared: Arc::clone(shared),
+            space: RefCell::new((generation, space)),
+        }
+    }
+    /// Another thread of the same process, on `cpu`.
+    #[must_use]
+    pub fn another_thread(&self, cpu: CpuId) -> Self {
+        Self::handle(&self.machine, cpu, &self.shared)
+    }
+    /// The number.
+    pub fn pid(&self) -> Pid {
+        self.shared.pid
+    }
+    /// The program's name, or what the process was called when it was made.
+    pub fn name(&self) -> String {
+        self.shared.name.lock_leaf().clone()
+    }
+    /// The machine it runs on.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+    /// This thread's context.
+    pub fn cx(&self) -> &Cx {
+        self.machine.cx()
+    }
+    /// Goes on on another CPU.
+    pub fn run_on(&self, cpu: CpuId) {
+        self.cx().migrate(self.machine.clamp_cpu(cpu));
+    }
+    /// The address space now; a new one after exec.
+    #[doc(alias = "p_as")]
+    pub fn space(&self) -> Ref<'_, Arc<AddrSpace>> {
+        let now = self.shared.generation.load(Ordering::Acquire);
+        if self.space.borrow().0 != now {
+            *self.space.borrow_mut() = (now, Arc::clone(&self.shared.space.lock_leaf()));
+        }
+        Ref::map(self.space.borrow(), |(_, space)| space)
+    }
+    /// Puts another address space in the place of the old one, which is returned (exec).
+    pub(crate) fn replace_space(&self, space: Arc<AddrSpace>) -> Arc<AddrSpace> {
+        let old = std::mem::replace(&mut *self.shared.space.lock_leaf(), space);
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        old
+    }
+    /// Whether the process has exited.
+    pub fn has_exited(&self) -> bool {
+        self.shared.exited.load(Ordering::Acquire)
+    }
+    /// Where the break starts, and where it is: the heap lies between.
+    pub fn heap(&self) -> (u64, u64) {
+        let s = &self.shared;
+        (s.break_base.load(Ordering::Acquire), s.break_now.load(Ordering::Acquire))
+    }
+    /// The mapped stack, if there is one.
+    pub fn stack(&self) -> Option<VirtRange> {
+        let size = self.shared.stack_size.load(Ordering::Acquire);
+        VirtRange::exact(STACK_TOP.wrapping_sub(size), size).ok()
+    }
+    /// Sets a limit in bytes; `u64::MAX` is no limit. What is over it already stays.
+    #[doc(alias = "setrlimit")]
+    pub fn set_limit(&self, limit: Limit, bytes: u64) {
+        match limit {
+            Limit::Stack => self.shared.stack_limit.store(bytes, Ordering::Release),
+            Limit::Data => self.shared.data_limit.store(bytes, Ordering::Release),
+            Limit::Vmem => self.space().state().set_vmem_limit(bytes),
+            Limit::Memlock => self.space().state().set_memlock_limit(bytes),
+        }
+    }
+    /// A limit in bytes.
+    pub fn limit(&self, limit: Limit) -> u64 {
+        match limit {
+            Limit::Stack => self.shared.stack_limit.load(Ordering::Acquire),
+            Limit::Data => self.shared.data_limit.load(Ordering::Acquire),
+            Limit::Vmem => self.space().state().vmem_limit(),
+            Limit::Memlock => self.space().state().memlock_limit(),
+        }
+    }
+    /// Ends the process: everything it maps goes. A second exit does nothing.
+    #[doc(alias("proc_exit", "relvm"))]
+    pub fn exit(&self) {
+        if !self.shared.exited.swap(true, Ordering::AcqRel) {
+            let space = Arc::clone(&self.space());
+            self.machine.release_space(&space);
+            self.machine.unregister(self.pid());
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn space(&self) -> Arc<AddrSpace> {
+        Arc::clone(&self.space.lock_leaf())
+    }
+    /// Takes over what exec and fork hand on besides the address space.
+    pub(crate) fn inherit(&self, from: &Self) {
+        for (to, from) in [
+            (&self.break_base, &from.break_base),
+            (&self.break_now, &from.break_now),
+            (&self.stack_size, &from.stack_size),
+            (&self.stack_limit, &from.stack_limit),
+            (&self.data_limit, &from.data_limit),
+        ] {
+            to.store(from.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+}
+
+/// A byte range as system calls check it: the pages that hold `[addr, addr + len)`, with `addr` on a page boundary.
+///
+/// # Errors
+/// `EINVAL` for a misaligned address or length 0, `ENOMEM` for what wraps or leaves the user's half.
+pub(crate) fn user_pages(call: &'static str, addr: u64, len: u64) -> Result<VirtRange, SysError> {
+    if !addr.is_multiple_of(PAGE_SIZE) {
+        return Err(SysError::arg(call, errno::EINVAL, "the address is not on a page boundary"));
+    }
+    if len == 0 {
+        return Err(SysError::arg(call, errno::EINVAL, "the length is 0"));
+    }
+    user_range(call, addr, len)
+}
+
+/// The pages that hold `[addr, addr + len)`.
+///
+/// # Errors
+/// `ENOMEM` for what wraps, is empty, or leaves the user's half.
+pub(crate) fn user_range(call: &'static str, addr: u64, len: u64) -> Result<VirtRange, SysError> {
+    match VirtRange::covering(addr, len) {
+        Ok(range) if USER_RANGE.covers(range) => Ok(range),
+        _ => Err(SysError::arg(call, errno::ENOMEM, "the range leaves the user's addresses")),
+    }
+}
+
+/// The number of an address space, given by the machine.
+pub(crate) fn as_id(n: u32) -> AsId {
+    AsId(n)
+}

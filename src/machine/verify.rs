@@ -1,0 +1,38 @@
+//! Checking a whole machine.
+
+use super::Machine;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{invariant}: {what}")]
+pub struct Violation {
+    /// Its short name.
+    pub invariant: String,
+    /// What was found.
+    pub what: String,
+}
+
+impl Violation {
+    fn new(invariant: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { invariant: invariant.into(), what: what.into() }
+    }
+}
+
+impl Machine {
+    /// Checks every invariant; nothing else may run meanwhile.
+    ///
+    /// # Errors
+    /// The first one found broken.
+    pub fn verify(&self) -> Result<(), Violation> {
+        let cx = self.cx();
+        self.db().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        self.swap().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        for (_, space) in self.spaces() {
+            space.verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        }
+        for map in self.anon().maps() {
+            map.verify(cx).map_err(|what| Violation::new("anon map", what))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,621 @@
+//! A machine as a world that scripts drive.
+//!
+//! Slots of the script stand for processes and files of the machine; a slot is taken when its process is forked or its file is made.
+//! Everything goes through the same calls and accesses as any other use of the machine: the digest reads pages by loads, on a CPU, through
+//! translations, faulting.
+//!
+//! The arena lies at a fixed address, far from where mappings without an address go, and the break at its own, so results do not
+//! depend on addresses.
+
+use super::builder::{self, ForkPolicy};
+use super::process::{BREAK_BASE, Process};
+use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemAdvice, SysError};
+use crate::files::{self, FileError, FileHandle};
+use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags};
+use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
+use crate::script::outcome::{
+    BusCode, Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode,
+    fnv, is_zero, page_hash,
+};
+use crate::script::outcome::Facts;
+use crate::script::world::{
+    Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
+    ViewCall, ViewError, World,
+};
+use addr_space::{Advice, Signal};
+use page_db::{Counter, CpuId, HashKind, Vnode};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use swapfs::AreaId;
+
+/// Where the arena lies in every process.
+pub const ARENA: u64 = 0x1000_0000_0000;
+
+/// Bytes that one write to a file may have.
+const MAX_WRITE: u64 = 1 << 30;
+
+/// A file as the script knows it.
+#[derive(Debug)]
+struct Slot {
+    handle: FileHandle,
+    closed: bool,
+}
+
+/// A machine behind a script.
+#[derive(Debug)]
+pub struct MachineWorld {
+    machine: Machine,
+    procs: BTreeMap<u32, Process>,
+    files: BTreeMap<u32, Slot>,
+}
+
+impl MachineSettings {
+    /// The machine these settings ask for; what they do not say is as `default` has it.
+    pub fn builder(&self, default: builder::MachineBuilder) -> builder::MachineBuilder {
+        let mut b = default;
+        if let Some(m) = self.memory {
+            b = b.frames(m.frames());
+        }
+        if let Some(n) = self.cpus {
+            b = b.cpus(u16::try_from(n).unwrap_or(u16::MAX));
+        }
+        if let Some(n) = self.colours {
+            b = b.colours(n);
+        }
+        if let Some(h) = self.hash {
+            b = b.hash(match h {
+                ast::HashKind::Chain => HashKind::Chain,
+                ast::HashKind::DashMap => HashKind::Dash,
+            });
+        }
+        if let Some(f) = self.fork {
+            b = b.fork(match f {
+                ast::ForkPolicy::Eager => ForkPolicy::Eager,
+                ast::ForkPolicy::Lazy => ForkPolicy::Lazy,
+            });
+        }
+        if let Some(s) = self.seed {
+            b = b.seed(s);
+        }
+        self.swap.iter().fold(b, |b, area| b.swap(area_of(area)))
+    }
+}
+
+fn area_of(spec: &SwapSpec) -> builder::SwapArea {
+    let backing = match &spec.backing {
+        ast::SwapBacking::Memory => builder::SwapBacking::Memory,
+        ast::SwapBacking::File(path) => builder::SwapBacking::File(path.into()),
+    };
+    let priority = spec.priority.unwrap_or(0);
+    let priority = i16::try_from(priority).unwrap_or(if priority < 0 { i16::MIN } else { i16::MAX });
+    builder::SwapArea { backing, pages: spec.pages, priority }
+}
+
+/// The errno of a number; whatever the system answers with has a name.
+fn errno(n: i32) -> Outcome {
+    Errno::from_number(n).map_or(Outcome::Crash, Outcome::Errno)
+}
+
+impl From<SysError> for Outcome {
+    fn from(e: SysError) -> Self {
+        errno(e.errno)
+    }
+}
+impl From<FileError> for Outcome {
+    fn from(e: FileError) -> Self {
+        errno(e.errno())
+    }
+}
+impl From<AccessError> for Outcome {
+    fn from(e: AccessError) -> Self {
+        let at = e.done;
+        match e.signal {
+            Signal::SegvMapErr => Self::Segv { at, code: SegvCode::Maperr },
+            Signal::SegvAccErr => Self::Segv { at, code: SegvCode::Accerr },
+            Signal::BusAdrErr => Self::Bus { at, code: BusCode::Adrerr },
+            Signal::BusAdrAln => Self::Bus { at, code: BusCode::Adraln },
+            Signal::BusObjErr(_) => Self::Bus { at, code: BusCode::Objerr },
+            Signal::None => Self::Crash,
+        }
+    }
+}
+
+/// `ok`, or whatever the call answered.
+fn done<E: Into<Outcome>>(r: Result<(), E>) -> Outcome {
+    r.map_or_else(Into::into, |()| Outcome::OK)
+}
+
+/// `PROT_*` bits.
+fn prot_bits(prot: Prot) -> u32 {
+    match prot {
+        Prot::Letters { read, write, exec } => {
+            u32::from(read) | u32::from(write) << 1 | u32::from(exec) << 2
+        }
+        Prot::Bad => 1 | 1 << 30,
+    }
+}
+
+fn mode_of(mode: OpenMode) -> files::OpenMode {
+    match mode {
+        OpenMode::ReadWrite => files::OpenMode::ReadWrite,
+        OpenMode::ReadOnly => files::OpenMode::ReadOnly,
+        OpenMode::WriteOnly => files::OpenMode::WriteOnly,
+    }
+}
+
+fn run_of(byte: u8, from: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| byte.wrapping_add((from + i) as u8)).collect()
+}
+
+impl MachineWorld {
+    /// A world with process 0 alone, on the machine that a script asks for.
+    ///
+    /// # Errors
+    /// [`BootError`]; [`BootError::NoProcess`] on a machine too small for one process.
+    pub fn new(settings: &MachineSettings) -> Result<Self, BootError> {
+        Self::on(settings.builder(Machine::builder()).build()?)
+    }
+    /// A world with process 0 alone, on a machine.
+    ///
+    /// # Errors
+    /// As [`MachineWorld::new`].
+    pub fn on(machine: Machine) -> Result<Self, BootError> {
+        let first = machine.spawn("0").map_err(|_| BootError::NoProcess)?;
+        Ok(Self { machine, procs: BTreeMap::from([(0, first)]), files: BTreeMap::new() })
+    }
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+    /// The process in a slot.
+    pub fn process(&self, slot: ProcSlot) -> Option<&Process> {
+        self.procs.get(&slot.0)
+    }
+    /// The file in a slot.
+    pub fn file_in(&self, slot: FileSlot) -> Option<&FileHandle> {
+        self.files.get(&slot.0).map(|f| &f.handle)
+    }
+    fn on_proc(&self, slot: ProcSlot, f: impl FnOnce(&Process) -> Outcome) -> Outcome {
+        self.procs.get(&slot.0).map_or(Outcome::Skip, f)
+    }
+    fn on_file(&self, slot: FileSlot, f: impl FnOnce(&Slot) -> Outcome) -> Outcome {
+        self.files.get(&slot.0).map_or(Outcome::Skip, f)
+    }
+    fn add_file(
+        &mut self,
+        slot: FileSlot,
+        made: Result<Arc<files::File>, FileError>,
+        mode: OpenMode,
+    ) -> Outcome {
+        match made {
+            Ok(file) => {
+                let handle = FileHandle::new(file, mode_of(mode));
+                self.files.insert(slot.0, Slot { handle, closed: false });
+                Outcome::OK
+            }
+            Err(e) => e.into(),
+        }
+    }
+    fn on_cpu<'a>(&self, process: &'a Process, cpu: Option<u32>) -> &'a Process {
+        process.run_on(CpuId(cpu.unwrap_or(0) as u16));
+        process
+    }
+    /// Maps as the call says; whether a hint was not followed is seen from the address.
+    fn map_call(&self, p: &Process, call: &MapCall) -> Result<Outcome, SysError> {
+        let Region { addr, len, .. } = call.region;
+        let mut flags = match call.share {
+            Share::Private => MapFlags::PRIVATE,
+            Share::Shared => MapFlags::SHARED,
+            Share::Both => MapFlags::PRIVATE | MapFlags::SHARED,
+            Share::Neither => MapFlags::empty(),
+        };
+        flags |= match call.placement {
+            Placement::Fixed => MapFlags::FIXED,
+            Placement::Hint => MapFlags::empty(),
+            Placement::NoReplace => MapFlags::FIXED | MapFlags::EXCL,
+        };
+        for (on, flag) in [
+            (call.flags.noreserve, MapFlags::NORESERVE),
+            (call.flags.populate, MapFlags::POPULATE),
+            (call.flags.locked, MapFlags::LOCKED),
+        ] {
+            flags.set(flag, on);
+        }
+        let (file, offset) = match call.source {
+            MapSource::Anon => (None, 0),
+            MapSource::File(slot, offset) => {
+                (self.files.get(&slot.0).filter(|f| !f.closed).map(|f| &f.handle), offset)
+            }
+        };
+        flags.set(MapFlags::ANON, call.source == MapSource::Anon);
+        let request = MapRequest { addr, len, prot: prot_bits(call.prot), flags, file, offset };
+        let at = p.mmap(&request)?;
+        if call.placement == Placement::Hint && at != addr & !(PAGE_BYTES - 1) {
+            p.munmap(at, len)?;
+            return Ok(Outcome::MOVED);
+        }
+        if addr == 0 && call.placement == Placement::Hint {
+            p.munmap(at, len)?;
+            return Ok(Outcome::MOVED);
+        }
+        Ok(Outcome::OK)
+    }
+    /// Loads a range page by page into the hash of its bytes.
+    fn read_range(p: &Process, region: Region) -> Outcome {
+        let mut hash = FNV_OFFSET;
+        let mut first = FirstBytes::default();
+        let mut buf: PageBytes = [0; PAGE_BYTES as usize];
+        for (done, at, n) in super::copy::pieces(region.addr, region.len) {
+            match p.load(at, &mut buf[..n]) {
+                Ok(()) => {
+                    hash = fnv(hash, &buf[..n]);
+                    first.extend(&buf[..n]);
+                }
+                Err(e) => return AccessError { done: done + e.done, ..e }.into(),
+            }
+        }
+        Outcome::bytes(hash, first)
+    }
+    fn write_range(p: &Process, region: Region, byte: u8) -> Outcome {
+        for (done, at, n) in super::copy::pieces(region.addr, region.len) {
+            if let Err(e) = p.store(at, &run_of(byte, done, n)) {
+                return AccessError { done: done + e.done, ..e }.into();
+            }
+        }
+        Outcome::OK
+    }
+}
+
+impl World for MachineWorld {
+    fn name(&self) -> &'static str {
+        "segvm"
+    }
+    fn begin(&mut self, _arena_pages: u32) {}
+    fn layout(&self, proc: ProcSlot) -> Layout {
+        let brk = self.procs.get(&proc.0).map_or(BREAK_BASE, |p| p.heap().0);
+        Layout { arena: ARENA, brk }
+    }
+
+    fn file(&mut self, file: FileSlot, size: u64, mode: OpenMode) -> Outcome {
+        if self.files.contains_key(&file.0) {
+            return Outcome::Skip;
+        }
+        if size > files::file::MAX_OFFSET {
+            // The file is made; it is its size that is refused.
+            let made = self.machine.create_file(&format!("file{}", file.0), 0);
+            let made = self.add_file(file, made, mode);
+            return if made.is_ok() { Errno::EINVAL.into() } else { made };
+        }
+        let made = self.machine.create_file(&format!("file{}", file.0), size);
+        self.add_file(file, made, mode)
+    }
+    fn truncate(&mut self, file: FileSlot, size: u64) -> Outcome {
+        self.on_file(file, |f| {
+            done(f.handle.vnode.truncate(self.machine.cx(), self.machine.db(), size))
+        })
+    }
+    fn pwrite(&mut self, file: FileSlot, offset: u64, len: u64, byte: u8) -> Outcome {
+        self.on_file(file, |f| {
+            if offset > files::file::MAX_OFFSET || len > files::file::MAX_OFFSET {
+                return Errno::EINVAL.into();
+            }
+            if len > MAX_WRITE || len > files::file::MAX_OFFSET - offset {
+                return Errno::EFBIG.into();
+            }
+            let (cx, db) = (self.machine.cx(), self.machine.db());
+            let bytes = run_of(byte, 0, len as usize);
+            match f.handle.vnode.pwrite(cx, db, offset, &bytes) {
+                Ok(n) => Outcome::count(n as u64),
+                Err(e) => e.into(),
+            }
+        })
+    }
+    fn pread(&mut self, file: FileSlot, offset: u64, len: u64) -> Outcome {
+        self.on_file(file, |f| {
+            if offset > files::file::MAX_OFFSET || len > files::file::MAX_OFFSET {
+                return Errno::EINVAL.into();
+            }
+            let (cx, db) = (self.machine.cx(), self.machine.db());
+            let (mut n, mut hash) = (0, FNV_OFFSET);
+            let mut buf: PageBytes = [0; PAGE_BYTES as usize];
+            let there = len.min(f.handle.vnode.size().saturating_sub(offset));
+            while n < there {
+                let want = (there - n).min(PAGE_BYTES) as usize;
+                match f.handle.vnode.pread(cx, db, offset + n, &mut buf[..want]) {
+                    Ok(0) => break,
+                    Ok(got) => {
+                        hash = fnv(hash, &buf[..got]);
+                        n += got as u64;
+                    }
+                    Err(e) if n == 0 => return e.into(),
+                    Err(_) => break,
+                }
+            }
+            Outcome::count_and_hash(n, hash)
+        })
+    }
+    fn fclose(&mut self, file: FileSlot) -> Outcome {
+        match self.files.get_mut(&file.0) {
+            Some(f) if !f.closed => {
+                f.closed = true;
+                Outcome::OK
+            }
+            _ => Outcome::Skip,
+        }
+    }
+
+    fn map(&mut self, call: &MapCall) -> Outcome {
+        self.on_proc(call.region.proc, |p| self.map_call(p, call).unwrap_or_else(Into::into))
+    }
+    fn unmap(&mut self, r: Region) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.munmap(r.addr, r.len)))
+    }
+    fn protect(&mut self, r: Region, prot: Prot) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.mprotect(r.addr, r.len, prot_bits(prot))))
+    }
+    fn advise(&mut self, r: Region, advice: ast::Advice) -> Outcome {
+        let advice = match advice {
+            ast::Advice::Normal => MemAdvice::Use(Advice::Normal),
+            ast::Advice::Random => MemAdvice::Use(Advice::Random),
+            ast::Advice::Sequential => MemAdvice::Use(Advice::Sequential),
+            ast::Advice::Free => MemAdvice::Use(Advice::Free),
+            ast::Advice::WillNeed => MemAdvice::WillNeed,
+            ast::Advice::DontNeed => MemAdvice::DontNeed,
+            ast::Advice::InheritZero => MemAdvice::InheritZero,
+            ast::Advice::DontFork | ast::Advice::DoFork | ast::Advice::InheritCopy => {
+                return Errno::ENOTSUP.into();
+            }
+            ast::Advice::Bad => return Errno::EINVAL.into(),
+        };
+        self.on_proc(r.proc, |p| done(p.madvise(r.addr, r.len, advice)))
+    }
+    fn sync(&mut self, r: Region, flags: SyncFlags) -> Outcome {
+        if flags.bad || (flags.sync && flags.asynchronous) {
+            return Errno::EINVAL.into();
+        }
+        let mut how = addr_space::SyncFlags::empty();
+        how.set(addr_space::SyncFlags::ASYNC, flags.asynchronous);
+        how.set(addr_space::SyncFlags::INVALIDATE, flags.invalidate);
+        self.on_proc(r.proc, |p| done(p.msync(r.addr, r.len, how)))
+    }
+    fn lock(&mut self, r: Region) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.mlock(r.addr, r.len)))
+    }
+    fn unlock(&mut self, r: Region) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.munlock(r.addr, r.len)))
+    }
+    fn lock_all(&mut self, proc: ProcSlot, what: LockAll) -> Outcome {
+        use addr_space::LockAll as All;
+        let what = match what {
+            LockAll::Current => All::CURRENT,
+            LockAll::Future => All::FUTURE,
+            LockAll::Both => All::CURRENT | All::FUTURE,
+            LockAll::Nothing => All::empty(),
+        };
+        self.on_proc(proc, |p| done(p.mlockall(what)))
+    }
+    fn unlock_all(&mut self, proc: ProcSlot) -> Outcome {
+        self.on_proc(proc, |p| {
+            p.munlockall();
+            Outcome::OK
+        })
+    }
+    fn incore(&mut self, r: Region) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.mincore(r.addr, r.len).map(drop)))
+    }
+    fn brk(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
+        self.on_proc(proc, |p| done(p.brk(addr)))
+    }
+    fn remap(&mut self, _: Region, _: u64, _: RemapFlags, _: Option<u64>) -> Outcome {
+        Errno::ENOTSUP.into()
+    }
+
+    fn read(&mut self, a: Access) -> Outcome {
+        self.on_proc(a.region.proc, |p| Self::read_range(self.on_cpu(p, a.cpu), a.region))
+    }
+    fn write(&mut self, a: Access, byte: u8) -> Outcome {
+        self.on_proc(a.region.proc, |p| Self::write_range(self.on_cpu(p, a.cpu), a.region, byte))
+    }
+    fn fread(&mut self, t: TransferCall) -> Outcome {
+        self.transfer(&t, |p, h, r| p.pread(h, t.offset, r.addr, r.len))
+    }
+    fn fwrite(&mut self, t: TransferCall) -> Outcome {
+        self.transfer(&t, |p, h, r| p.pwrite(h, t.offset, r.addr, r.len))
+    }
+
+    fn fork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
+        if self.procs.contains_key(&child.0) {
+            return Outcome::Skip;
+        }
+        let Some(p) = self.procs.get(&parent.0) else { return Outcome::Skip };
+        match p.fork() {
+            Ok(c) => {
+                self.procs.insert(child.0, c);
+                Outcome::OK
+            }
+            Err(e) => e.into(),
+        }
+    }
+    fn exit(&mut self, proc: ProcSlot) -> Outcome {
+        match self.procs.remove(&proc.0) {
+            Some(p) => {
+                p.exit();
+                Outcome::OK
+            }
+            None => Outcome::Skip,
+        }
+    }
+    fn pageout(&mut self, proc: Option<ProcSlot>) -> Outcome {
+        if let Some(slot) = proc {
+            let Some(p) = self.procs.get(&slot.0) else { return Outcome::Skip };
+            p.swap_out();
+        }
+        self.machine.pageout_all();
+        Outcome::OK
+    }
+
+    fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState {
+        let Some(p) = self.procs.get(&proc.0) else { return PageState::Unmapped };
+        match p.load(addr, bytes) {
+            Ok(()) if !store => PageState::Readable,
+            Ok(()) => match p.store(addr, &bytes[..1]) {
+                Ok(()) => PageState::Writable,
+                Err(e) if e.signal == Signal::SegvAccErr => PageState::Readable,
+                Err(_) => PageState::BusOnWrite,
+            },
+            Err(e) => match e.signal {
+                Signal::SegvMapErr => PageState::Unmapped,
+                Signal::SegvAccErr => PageState::NoAccess,
+                _ => PageState::Bus,
+            },
+        }
+    }
+    fn file_contents(&mut self, file: FileSlot) -> Option<FileContents> {
+        let f = self.files.get(&file.0)?;
+        let (cx, db, vnode) = (self.machine.cx(), self.machine.db(), &f.handle.vnode);
+        let size = vnode.size();
+        let mut pages = Vec::new();
+        for index in 0..size.div_ceil(PAGE_BYTES) {
+            let mut bytes: PageBytes = [0; PAGE_BYTES as usize];
+            // A page that cannot be read shows as zeros.
+            let _ = vnode.pread(cx, db, index * PAGE_BYTES, &mut bytes);
+            if !is_zero(&bytes) {
+                pages.push((index, page_hash(&bytes)));
+            }
+        }
+        Some(FileContents { size, pages })
+    }
+    fn verify(&mut self) -> Result<(), String> {
+        self.machine.verify().map_err(|v| v.to_string())
+    }
+
+    fn view(&mut self, call: &ViewCall) -> Result<View, ViewError> {
+        crate::view::show(self, call)
+    }
+    fn counter(&self, name: &str) -> Option<u64> {
+        let counter = Counter::ALL.iter().find(|c| c.name() == name)?;
+        Some(self.machine.counters().get(*counter))
+    }
+    fn counters(&self) -> Vec<String> {
+        Counter::ALL.iter().map(|c| c.name().to_owned()).collect()
+    }
+
+    fn host_file(&mut self, file: FileSlot, path: &str, mode: OpenMode) -> Outcome {
+        if self.files.contains_key(&file.0) {
+            return Outcome::Skip;
+        }
+        let made = self.machine.open_host_file(Path::new(path), mode != OpenMode::ReadOnly);
+        self.add_file(file, made, mode)
+    }
+    fn exec(&mut self, proc: ProcSlot, file: FileSlot) -> Outcome {
+        let Some(f) = self.files.get(&file.0) else { return Outcome::Skip };
+        if f.closed {
+            return Errno::EBADF.into();
+        }
+        let vnode = Arc::clone(&f.handle.vnode);
+        let outcome = self.on_proc(proc, |p| done(p.exec(&vnode).map(drop)));
+        // A failure past the point of no return ends the process.
+        if self.procs.get(&proc.0).is_some_and(Process::has_exited) {
+            self.procs.remove(&proc.0);
+        }
+        outcome
+    }
+    fn spawn(&mut self, proc: ProcSlot, path: &str) -> Outcome {
+        if self.procs.contains_key(&proc.0) {
+            return Outcome::Skip;
+        }
+        let file = match self.machine.open_host_file(Path::new(path), false) {
+            Ok(file) => file,
+            Err(e) => return e.into(),
+        };
+        let p = match self.machine.spawn(path) {
+            Ok(p) => p,
+            Err(e) => return e.into(),
+        };
+        match p.exec(&file) {
+            Ok(_) => {
+                self.procs.insert(proc.0, p);
+                Outcome::OK
+            }
+            Err(e) => {
+                p.exit();
+                drop(p);
+                self.machine.remove_file(file);
+                e.into()
+            }
+        }
+    }
+    fn fetch(&mut self, proc: ProcSlot, addr: u64, cpu: Option<u32>) -> Outcome {
+        self.on_proc(proc, |p| {
+            let n = (PAGE_BYTES - addr % PAGE_BYTES).min(FirstBytes::MAX as u64) as usize;
+            let mut bytes = [0; FirstBytes::MAX];
+            match self.on_cpu(p, cpu).fetch(addr, &mut bytes[..n]) {
+                Ok(()) => {
+                    Outcome::Ok(Facts { b: Some(FirstBytes::of(&bytes[..n])), ..Facts::default() })
+                }
+                Err(e) => e.into(),
+            }
+        })
+    }
+    fn scan(&mut self, steps: u64) -> Outcome {
+        let report = self.machine.scan(steps);
+        Outcome::count(report.scanned)
+    }
+    fn squeeze(&mut self, frames: u64) -> Outcome {
+        Outcome::count(self.machine.squeeze(frames))
+    }
+    fn release(&mut self) -> Outcome {
+        Outcome::count(self.machine.release())
+    }
+    fn swap_add(&mut self, area: &SwapSpec) -> Outcome {
+        match self.machine.swap_add(&area_of(area)) {
+            Ok(id) => Outcome::count(u64::from(id.0)),
+            Err(e) => errno(e.errno()),
+        }
+    }
+    fn swap_del(&mut self, area: u32) -> Outcome {
+        match self.machine.swap_del(AreaId(area)) {
+            Ok(()) => Outcome::OK,
+            Err(e) => errno(e.errno()),
+        }
+    }
+    fn grow(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
+        self.on_proc(proc, |p| done(p.grow_stack(addr)))
+    }
+    fn set_rlimit(&mut self, proc: ProcSlot, limit: ScriptLimit, bytes: Option<u64>) -> Outcome {
+        let limit = match limit {
+            ScriptLimit::Stack => Limit::Stack,
+            ScriptLimit::Data => Limit::Data,
+            ScriptLimit::Vmem => Limit::Vmem,
+            ScriptLimit::Memlock => Limit::Memlock,
+        };
+        self.on_proc(proc, |p| {
+            p.set_limit(limit, bytes.unwrap_or(u64::MAX));
+            Outcome::OK
+        })
+    }
+}
+
+impl MachineWorld {
+    fn transfer(
+        &self,
+        t: &TransferCall,
+        call: impl FnOnce(&Process, &FileHandle, Region) -> Result<u64, SysError>,
+    ) -> Outcome {
+        let Some(f) = self.files.get(&t.file.0) else { return Outcome::Skip };
+        self.on_proc(t.memory.region.proc, |p| {
+            if f.closed {
+                return Errno::EBADF.into();
+            }
+            match call(self.on_cpu(p, t.memory.cpu), &f.handle, t.memory.region) {
+                Ok(n) => Outcome::count(n),
+                Err(e) => e.into(),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

@@ -1,0 +1,54 @@
+//! Traces with known results, on a machine.
+
+use super::*;
+use crate::script::outcome::compare_results;
+use crate::script::{ResultText, RunOptions, Runner, parse};
+
+/// The result of a script on a machine with every invariant checked as often as asked.
+fn result_of(script: &str, settings: &str, verify_each: bool) -> String {
+    let script = parse(&format!("{settings}{script}")).expect("a well-formed script");
+    let world = MachineWorld::new(&script.machine()).expect("a machine");
+    let options = RunOptions { verify_each, keep_going: true, ..RunOptions::default() };
+    let mut runner = Runner::new(world, options);
+    let mut text = String::new();
+    let report = runner.run(&script, &mut ResultText(&mut text)).expect("a result");
+    if let Some(failure) = report.failures.first() {
+        panic!("{failure}\n{text}");
+    }
+    runner.world_mut().verify().expect("sound at the end");
+    assert!(runner.world().machine().cx().held().is_empty(), "I15");
+    text
+}
+
+fn check(name: &str, script: &str, expected: &str, settings: &str, verify_each: bool) {
+    let got = result_of(script, settings, verify_each);
+    let differences = compare_results(expected, &got);
+    let shown: Vec<_> = differences.iter().take(10).collect();
+    assert!(differences.is_empty(), "{name} ({settings}): {} differ: {shown:#?}", differences.len());
+}
+
+macro_rules! traces {
+    ($($test:ident = $name:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            let script = include_str!(concat!("../../tests/traces/", $name, ".vmt"));
+            let expected = include_str!(concat!("../../tests/traces/", $name, ".res"));
+            check($name, script, expected, "", true);
+            check($name, script, expected, "machine memory=192 cpus=2 swap=mem:40000\n", false);
+        })+
+    };
+}
+
+traces! {
+    the_map_trace = "map",
+    the_cow_trace = "cow",
+    the_file_trace = "file",
+    the_prot_trace = "prot",
+    the_sync_trace = "sync",
+    the_err_trace = "err",
+    the_mix_trace = "mix",
+    the_cow_trace_as_illumos = "cow-illumos",
+    the_file_trace_as_illumos = "file-illumos",
+    the_mix_trace_as_illumos = "mix-illumos",
+    the_sync_trace_as_illumos = "sync-illumos",
+}
