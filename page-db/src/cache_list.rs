@@ -43,6 +43,9 @@ impl CacheList {
     ) -> Option<PageId> {
         self.bins.take(cx, pages, colour, accept)
     }
+    pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
+        self.bins.broken_link(cx, pages)
+    }
     pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> Vec<Vec<PageId>> {
         self.bins.snapshot(cx, pages)
     }

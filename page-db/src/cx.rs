@@ -141,7 +141,10 @@ impl Cx {
         reads.remove(at).rouse();
     }
 
-    /// Notes a lock that may be waited for; panics in a debug build when the order is broken.
+    /// Notes a lock that may be waited for.
+    ///
+    /// # Panics
+    /// In a debug build, when the order of [`Rank`] is broken.
     #[inline]
     pub fn rank_wait(&self, rank: Rank, nested: bool) {
         #[cfg(debug_assertions)]
@@ -165,6 +168,9 @@ impl Cx {
         let _ = rank;
     }
     /// Forgets a lock.
+    ///
+    /// # Panics
+    /// In a debug build, when this context holds none of that rank.
     #[inline]
     pub fn rank_release(&self, rank: Rank) {
         #[cfg(debug_assertions)]

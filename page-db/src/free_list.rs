@@ -158,6 +158,9 @@ impl FreeList {
             }
         }
     }
+    pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
+        self.sizes.iter().find_map(|s| s.broken_link(cx, pages))
+    }
     /// The lists by colour, for checks and views.
     pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> Vec<Vec<PageId>> {
         self.sizes[0].snapshot(cx, pages)

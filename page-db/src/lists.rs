@@ -60,6 +60,18 @@ impl List {
         self.remove(pages, id);
         Some(id)
     }
+    /// The first page whose back link is not the page before it, or the last of a list whose count is wrong.
+    pub(crate) fn broken_link(&self, pages: &PageArray) -> Option<PageId> {
+        let (mut prev, mut n) = (0, 0);
+        for id in self.iter(pages) {
+            n += 1;
+            if pages.get(id).prev.load(Relaxed) != prev || n > self.count {
+                return Some(id);
+            }
+            prev = id.link();
+        }
+        if prev != self.tail || n != self.count { PageId::from_link(prev.max(1)) } else { None }
+    }
     pub(crate) fn iter<'a>(&self, pages: &'a PageArray) -> impl Iterator<Item = PageId> + 'a {
         let mut next = self.head;
         core::iter::from_fn(move || {
@@ -184,6 +196,10 @@ impl Bins {
             }
         }
         None
+    }
+    /// See [`List::broken_link`].
+    pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
+        self.bins.iter().find_map(|b| b.lock_nested(cx).broken_link(pages))
     }
     /// The ids on each list, for checks and views.
     pub(crate) fn snapshot(&self, cx: &Cx, pages: &PageArray) -> Vec<Vec<PageId>> {

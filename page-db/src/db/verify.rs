@@ -1,14 +1,29 @@
 //! Checking the page layer against itself, when nothing runs.
 //!
-//! The walk recomputes every membership from each side and names the first disagreement: L1..L4, P1, P2, F1, C1, B1 in part.
+//! The walk recomputes every membership from each side and names the first disagreement:
+//!
+//! | name | what is compared |
+//! |---|---|
+//! | I4 | no two pages in the hash carry one identity |
+//! | L1 | hash and pages: each entry is filed under the identity its page carries, and found there; vnode lists likewise |
+//! | L4 | pages counted free, and freemem |
+//! | P1 | each page is in exactly one of the four states; state bits fit the name |
+//! | P2 | free pages have no mapping and no claim |
+//! | F1, F2 | free lists and magazines hold the nameless free pages, each once; links and bounds |
+//! | C1 | cache lists hold the named free pages, each once, in the bin of their colour |
+//! | K4 | no free page is in transit |
+//! | B1 | claims are charged to availrmem |
 
-use super::PageDb;
+use super::claim::Claims;
+use super::{MEMORY_KEY, PageDb};
 use crate::cx::Cx;
 use crate::page::{PageId, PageState};
-use crate::vnode::Identity;
+use crate::sync::atomic::Ordering;
+use crate::vnode::{Identity, VnodeKind};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 /// A broken invariant of the page layer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -35,8 +50,31 @@ pub struct PageCensus {
     pub unnamed: u64,
 }
 
-fn broken(invariant: &'static str, what: impl Into<String>) -> PageDamage {
-    PageDamage { invariant, what: what.into() }
+impl PageCensus {
+    /// All frames counted.
+    pub fn total(&self) -> u64 {
+        self.free + self.cached + self.named + self.kernel + self.unnamed
+    }
+}
+
+/// On how many lists of each kind a page was met.
+#[derive(Clone, Copy, Default)]
+struct Met {
+    free: u8,
+    cached: u8,
+    vnode: u8,
+}
+
+fn broken<T>(invariant: &'static str, what: String) -> Result<T, PageDamage> {
+    Err(PageDamage { invariant, what })
+}
+
+macro_rules! check {
+    ($holds:expr, $invariant:literal, $($what:tt)+) => {
+        if !$holds {
+            return broken($invariant, alloc::format!($($what)+));
+        }
+    };
 }
 
 impl PageDb {
@@ -45,119 +83,186 @@ impl PageDb {
     /// # Errors
     /// The first invariant found broken.
     pub fn verify(&self, cx: &Cx) -> Result<PageCensus, PageDamage> {
-        let n = self.pages().len() as usize + 1;
-        let mut on_free = vec![0u8; n];
-        let mut on_cache = vec![0u8; n];
-        let mut on_vnode = vec![0u8; n];
-        for id in self.free_list().snapshot(cx, self.pages()).into_iter().flatten() {
-            on_free[id.link() as usize] += 1;
-        }
-        for id in self.free_list().magazines(cx).into_iter().flatten() {
-            on_free[id.link() as usize] += 1;
-        }
-        for id in self.cache_list().snapshot(cx, self.pages()).into_iter().flatten() {
-            on_cache[id.link() as usize] += 1;
-        }
+        const { assert!(MEMORY_KEY > u32::MAX as u64, "no page's key is the memory key") };
+        let mut met = vec![Met::default(); self.pages().len() as usize + 1];
+        self.verify_free(cx, &mut met)?;
+        self.verify_cached(cx, &mut met)?;
         let hashed = self.verify_hash(cx)?;
-        for v in self.vnodes().ids() {
-            for id in self.vnode_pages(cx, v) {
-                on_vnode[id.link() as usize] += 1;
-                if self.page(id).identity().map(|i| i.vnode) != Some(v) {
-                    return Err(broken(
-                        "L1",
-                        alloc::format!(
-                            "page {id} is on the list of vnode {v} but is {:?}",
-                            self.page(id).identity()
-                        ),
-                    ));
-                }
-            }
-        }
+        self.verify_vnodes(cx, &mut met)?;
         let mut census = PageCensus::default();
+        let mut claimed = 0;
         for id in self.pages().ids() {
-            let at = id.link() as usize;
-            self.verify_page(id, on_free[at], on_cache[at], on_vnode[at], &hashed, &mut census)?;
+            self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
+            claimed += Claims::from_word(self.page(id).claims.load(Ordering::Acquire)).charge();
         }
         let free = census.free + census.cached;
-        if free != self.freemem() {
-            return Err(broken(
-                "L4",
-                alloc::format!("{free} pages are free, freemem says {}", self.freemem()),
-            ));
-        }
+        check!(
+            free == self.freemem(),
+            "L4",
+            "{free} pages are free, freemem says {}",
+            self.freemem()
+        );
+        let (avail, total) = (self.free_mem().availrmem(), self.free_mem().total());
+        check!(
+            claimed + avail <= total,
+            "B1",
+            "claims hold {claimed} pages, yet availrmem is {avail} of {total}"
+        );
         Ok(census)
+    }
+    fn verify_free(&self, cx: &Cx, met: &mut [Met]) -> Result<(), PageDamage> {
+        if let Some(id) = self.free_list().broken_link(cx, self.pages()) {
+            return broken("F1", alloc::format!("the links at page {id} disagree"));
+        }
+        for (bin, list) in self.free_list().snapshot(cx, self.pages()).into_iter().enumerate() {
+            for id in list {
+                met[id.link() as usize].free += 1;
+                let colour = self.pfn(id).0 & (self.free_list().colours() - 1);
+                check!(colour == bin as u64, "F1", "page {id} of colour {colour} is in bin {bin}");
+            }
+        }
+        for (cpu, frames) in self.free_list().magazines(cx).into_iter().enumerate() {
+            let (n, most) = (frames.len() as u64, self.free_list().magazine_size());
+            check!(n <= most, "F2", "the magazine of cpu {cpu} holds {n} frames of at most {most}");
+            for id in frames {
+                met[id.link() as usize].free += 1;
+            }
+        }
+        Ok(())
+    }
+    fn verify_cached(&self, cx: &Cx, met: &mut [Met]) -> Result<(), PageDamage> {
+        if let Some(id) = self.cache_list().broken_link(cx, self.pages()) {
+            return broken("C1", alloc::format!("the links at page {id} disagree"));
+        }
+        for (bin, list) in self.cache_list().snapshot(cx, self.pages()).into_iter().enumerate() {
+            for id in list {
+                met[id.link() as usize].cached += 1;
+                let colour = self.pfn(id).0 & (self.free_list().colours() - 1);
+                check!(colour == bin as u64, "C1", "page {id} of colour {colour} is in bin {bin}");
+            }
+        }
+        Ok(())
     }
     fn verify_hash(&self, cx: &Cx) -> Result<BTreeMap<Identity, PageId>, PageDamage> {
         let mut hashed = BTreeMap::new();
-        for (id, page) in self.hash().all(cx, self.pages()) {
+        let mut all = self.hash().all(cx, self.pages());
+        all.sort_unstable();
+        for (id, page) in all {
             if let Some(other) = hashed.insert(id, page) {
-                return Err(broken(
-                    "I4 one page per identity",
-                    alloc::format!("{id} names pages {other} and {page}"),
-                ));
+                return broken("I4", alloc::format!("{id} names pages {other} and {page}"));
             }
-            if self.page(page).identity() != Some(id) {
-                return Err(broken(
-                    "L1",
-                    alloc::format!(
-                        "page {page} is filed under {id}, carries {:?}",
-                        self.page(page).identity()
-                    ),
-                ));
-            }
-            if self.hash().search_locked(cx, self.pages(), id) != Some(page) {
-                return Err(broken(
-                    "L1",
-                    alloc::format!("page {page} is in the table but {id} does not find it"),
-                ));
-            }
+            let carries = self.page(page).identity();
+            check!(
+                carries == Some(id),
+                "L1",
+                "page {page} is filed under {id}, carries {}",
+                named(carries)
+            );
+            check!(
+                self.hash().search_locked(cx, self.pages(), id) == Some(page),
+                "L1",
+                "page {page} is in the table but {id} does not find it"
+            );
         }
         Ok(hashed)
+    }
+    fn verify_vnodes(&self, cx: &Cx, met: &mut [Met]) -> Result<(), PageDamage> {
+        for v in self.vnodes().ids() {
+            let pages = self.vnode_pages(cx, v);
+            let n = self.vnode_page_count(cx, v);
+            check!(
+                n == pages.len() as u64,
+                "P1",
+                "vnode {v} counts {n} pages, lists {}",
+                pages.len()
+            );
+            for (i, id) in pages.iter().enumerate() {
+                met[id.link() as usize].vnode += 1;
+                let carries = self.page(*id).identity();
+                check!(
+                    carries.map(|i| i.vnode) == Some(v),
+                    "L1",
+                    "page {id} is on the list of vnode {v} but is {}",
+                    named(carries)
+                );
+                let next = pages[(i + 1) % pages.len()];
+                let back = PageId::from_link(self.page(next).vp_prev.load(Ordering::Relaxed));
+                check!(back == Some(*id), "P1", "the list of vnode {v} is broken at page {next}");
+            }
+        }
+        Ok(())
     }
     fn verify_page(
         &self,
         id: PageId,
-        free: u8,
-        cached: u8,
-        listed: u8,
+        met: Met,
         hashed: &BTreeMap<Identity, PageId>,
         census: &mut PageCensus,
     ) -> Result<(), PageDamage> {
         let p = self.page(id);
-        let named = p.identity();
-        let in_hash = named.is_some_and(|i| hashed.get(&i) == Some(&id));
-        if named.is_some() != in_hash {
-            return Err(broken(
-                "L1",
-                alloc::format!("page {id} carries {named:?} but is not in the hash"),
-            ));
+        let (name, state, free) = (p.identity(), p.state(), p.is_free());
+        let in_hash = name.is_some_and(|i| hashed.get(&i) == Some(&id));
+        check!(
+            name.is_some() == in_hash,
+            "L1",
+            "page {id} carries {} but is not in the hash",
+            named(name)
+        );
+        check!(
+            u8::from(name.is_some()) == met.vnode,
+            "P1",
+            "page {id} ({}) is on {} vnode lists",
+            named(name),
+            met.vnode
+        );
+        let (on_free, on_cache) =
+            (u8::from(free && name.is_none()), u8::from(free && name.is_some()));
+        check!(
+            met.free == on_free,
+            "F1",
+            "page {id} ({}, free {free}) is on {} free lists",
+            named(name),
+            met.free
+        );
+        check!(
+            met.cached == on_cache,
+            "C1",
+            "page {id} ({}, free {free}) is on {} cache lists",
+            named(name),
+            met.cached
+        );
+        let swap = name.is_some_and(|i| self.vnodes().kind(i.vnode) == VnodeKind::Swap);
+        check!(
+            state.contains(PageState::SWAP) == swap
+                && !(state.contains(PageState::KERNEL) && (free || name.is_some())),
+            "P1",
+            "page {id} ({}) is in state {state:?}",
+            named(name)
+        );
+        if free {
+            check!(!p.is_mapped(), "P2", "free page {id} is mapped");
+            check!(!p.is_claimed(), "P2", "free page {id} is claimed");
+            check!(!self.is_io_locked(id), "K4", "free page {id} is in transit");
         }
-        if named.is_some() != (listed == 1) || listed > 1 {
-            return Err(broken(
-                "P1",
-                alloc::format!("page {id} ({named:?}) is on {listed} vnode lists"),
-            ));
-        }
-        let is_free = p.is_free();
-        let expect = (u8::from(is_free && named.is_none()), u8::from(is_free && named.is_some()));
-        if (free, cached) != expect {
-            return Err(broken(
-                "P1",
-                alloc::format!(
-                    "page {id} ({named:?}, free {is_free}) is on {free} free and {cached} cache lists"
-                ),
-            ));
-        }
-        if is_free && (p.is_mapped() || p.is_claimed()) {
-            return Err(broken("P2", alloc::format!("free page {id} is mapped or claimed")));
-        }
-        match (named.is_some(), is_free) {
+        match (name.is_some(), free) {
             (false, true) => census.free += 1,
             (true, true) => census.cached += 1,
             (true, false) => census.named += 1,
-            (false, false) if p.state().contains(PageState::KERNEL) => census.kernel += 1,
+            (false, false) if state.contains(PageState::KERNEL) => census.kernel += 1,
             (false, false) => census.unnamed += 1,
         }
         Ok(())
     }
+    /// The pages of `census.unnamed`: nameless, in use, not the kernel's. Empty when nothing runs (P1).
+    pub fn unnamed_pages(&self) -> Vec<PageId> {
+        let unnamed = |id: &PageId| {
+            let p = self.page(*id);
+            p.identity().is_none() && !p.state().intersects(PageState::FREE | PageState::KERNEL)
+        };
+        self.pages().ids().filter(unnamed).collect()
+    }
+}
+
+fn named(id: Option<Identity>) -> String {
+    id.map_or_else(|| String::from("nameless"), |i| alloc::format!("{i}"))
 }

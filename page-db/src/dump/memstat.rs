@@ -77,7 +77,7 @@ impl MemStat {
         .map(|(what, pages)| MemRow {
             what,
             pages,
-            mb: pages.0 * PAGE_SIZE >> 20,
+            mb: (pages.0 * PAGE_SIZE) >> 20,
             percent: pages.0 * 100 / total.0.max(1),
         })
     }
