@@ -80,10 +80,10 @@ impl Sizes {
         let pages = FRAMES / 2;
         let hand = small.on(0);
         hand.map(shape::BASE, pages * PAGE);
-        let tables = small.table_frames();
+        let free = small.free_frames();
         let ((), heap) =
             bytes_kept(|| (0..pages).for_each(|page| hand.fault(shape::BASE + page * PAGE)));
-        let tables = (small.table_frames() - tables) * PAGE;
+        let tables = (free - small.free_frames() - pages) * PAGE;
         let (untouched, segment) = segments(&large);
         Ok(Self {
             frame,
