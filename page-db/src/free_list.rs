@@ -170,3 +170,21 @@ impl FreeList {
         self.magazines.iter().map(|m| m.frames.lock(cx).clone()).collect()
     }
 }
+
+/// Damage, for tests of `verify`.
+impl FreeList {
+    pub(crate) fn lose(&self, cx: &Cx, pages: &PageArray, id: PageId) {
+        self.sizes[0].remove(cx, pages, id);
+    }
+    #[cfg(test)]
+    pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {
+        self.sizes[0].add_uncounted(cx, pages, id);
+    }
+    #[cfg(test)]
+    pub(crate) fn stuff_magazine(&self, cx: &Cx, id: PageId) {
+        let m = self.magazines.mine(cx);
+        let mut frames = m.frames.lock(cx);
+        frames.push(id);
+        m.note(&frames);
+    }
+}

@@ -34,6 +34,8 @@ pub mod cache_list;
 pub mod clock;
 pub mod counters;
 pub mod cx;
+#[doc(hidden)]
+pub mod damage;
 pub mod db;
 pub mod dump;
 pub mod error;

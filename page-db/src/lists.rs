@@ -197,6 +197,10 @@ impl Bins {
         }
         None
     }
+    #[cfg(test)]
+    pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {
+        self.bins[self.colour_of(pages, id)].lock_nested(cx).push_back(pages, id);
+    }
     /// See [`List::broken_link`].
     pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
         self.bins.iter().find_map(|b| b.lock_nested(cx).broken_link(pages))

@@ -29,6 +29,8 @@ mod free;
 mod lookup;
 mod reclaim;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use claim::Claim;

@@ -144,13 +144,13 @@ impl PageDb {
         Ok(())
     }
     fn verify_hash(&self, cx: &Cx) -> Result<BTreeMap<Identity, PageId>, PageDamage> {
-        let mut hashed = BTreeMap::new();
         let mut all = self.hash().all(cx, self.pages());
         all.sort_unstable();
-        for (id, page) in all {
-            if let Some(other) = hashed.insert(id, page) {
-                return broken("I4", alloc::format!("{id} names pages {other} and {page}"));
-            }
+        if let Some(twice) = all.windows(2).find(|w| w[0].0 == w[1].0) {
+            let (id, a, b) = (twice[0].0, twice[0].1, twice[1].1);
+            return broken("I4", alloc::format!("{id} names pages {a} and {b}"));
+        }
+        for &(id, page) in &all {
             let carries = self.page(page).identity();
             check!(
                 carries == Some(id),
@@ -164,7 +164,7 @@ impl PageDb {
                 "page {page} is in the table but {id} does not find it"
             );
         }
-        Ok(hashed)
+        Ok(all.into_iter().collect())
     }
     fn verify_vnodes(&self, cx: &Cx, met: &mut [Met]) -> Result<(), PageDamage> {
         for v in self.vnodes().ids() {

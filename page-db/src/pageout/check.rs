@@ -1,5 +1,6 @@
 //! One hand looks at one frame.
 
+use super::push::Queued;
 use super::{Hands, Pageout, ScanReport};
 use crate::counters::Counter;
 use crate::cx::Cx;
@@ -77,11 +78,14 @@ impl Pageout {
                 report.freed += 1;
                 Checked::Freed
             }
-            Look::Dirty(id) if hands.queue.push(id) => {
-                report.queued += 1;
-                Checked::Freed
-            }
-            Look::Dirty(_) => Checked::Examined, // O5
+            Look::Dirty(id) => match hands.queue.push(id) {
+                Queued::New => {
+                    report.queued += 1;
+                    Checked::Freed
+                }
+                Queued::Already => Checked::Freed,
+                Queued::Full => Checked::Examined, // O5
+            },
         };
         match checked {
             Checked::Skipped => report.skipped += 1,

@@ -92,7 +92,8 @@ impl Hands {
 
 /// What one turn of both hands did.
 struct Turn {
-    freed: bool,
+    /// A page went, or will with its push.
+    success: bool,
     wrapped: bool,
 }
 
@@ -163,7 +164,7 @@ impl Pageout {
             && db.freemem() < self.wanted(db)
         {
             let turn = self.turn(cx, db, &mut hands, report);
-            if turn.freed {
+            if turn.success {
                 fruitless_wraps = 0;
             }
             if turn.wrapped {
@@ -228,7 +229,7 @@ impl Pageout {
 
     /// Both hands look at their frames and move on by one. held: hands
     fn turn(&self, cx: &Cx, db: &PageDb, hands: &mut Hands, report: &mut ScanReport) -> Turn {
-        let freed_before = report.freed;
+        let before = report.freed + report.queued;
         let front = self.look_at(cx, db, hands, hands.front, Hand::Front, report);
         let back = self.look_at(cx, db, hands, hands.back, Hand::Back, report);
         report.turns += 1;
@@ -242,7 +243,7 @@ impl Pageout {
             report.revs += 1;
             cx.count(Counter::Rev);
         }
-        Turn { freed: report.freed != freed_before, wrapped }
+        Turn { success: report.freed + report.queued != before, wrapped }
     }
 
     /// Free pages below which the scanner works.

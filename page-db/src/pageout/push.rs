@@ -20,6 +20,16 @@ pub(super) struct Queue {
     limit: usize,
 }
 
+/// What became of a name given to [`Queue::push`].
+pub(super) enum Queued {
+    /// It waits now.
+    New,
+    /// It waited already.
+    Already,
+    /// There is no room for one more.
+    Full,
+}
+
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
         Self { stack: Vec::new(), members: BTreeSet::new(), limit }
@@ -30,18 +40,18 @@ impl Queue {
     pub(super) fn is_full(&self) -> bool {
         self.stack.len() >= self.limit
     }
-    /// Adds a name; `false` when there is no room for one more.
+    /// Adds a name.
     #[doc(alias = "queue_io_request")]
-    pub(super) fn push(&mut self, id: Identity) -> bool {
+    pub(super) fn push(&mut self, id: Identity) -> Queued {
         if self.members.contains(&id) {
-            return true;
+            return Queued::Already;
         }
         if self.is_full() {
-            return false;
+            return Queued::Full;
         }
         self.members.insert(id);
         self.stack.push(id);
-        true
+        Queued::New
     }
     fn pop(&mut self) -> Option<Identity> {
         let id = self.stack.pop()?;

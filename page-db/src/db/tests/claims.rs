@@ -1,0 +1,141 @@
+//! Pages locked in memory, and what they cost (behaviour 52, illumos.md 7.6).
+
+use crate::db::Claim;
+use crate::testing::{World, name};
+use crate::{PageError, SharedPage, VnodeKind};
+use std::thread;
+
+struct Claimed {
+    w: World,
+}
+
+impl Claimed {
+    fn new() -> Self {
+        let w = World::new(1000);
+        let v = w.vnode(VnodeKind::Swap);
+        for i in 0..2 {
+            w.make(name(v, i));
+        }
+        Self { w }
+    }
+    fn page(&self, n: u64) -> SharedPage<'_> {
+        self.w.db.lookup_shared(&self.w.cx, name(crate::VnodeId(1), n)).expect("there")
+    }
+    fn avail(&self) -> u64 {
+        self.w.db.free_mem().availrmem()
+    }
+    fn counts(&self) -> (u16, u16) {
+        use crate::LockedPage as _;
+        let page = self.page(0);
+        (page.page().lckcnt(), page.page().cowcnt())
+    }
+}
+
+#[test]
+fn cow_claims_are_charged_each_and_lck_claims_once() {
+    let c = Claimed::new();
+    let db = &c.w.db;
+    for _ in 0..2 {
+        db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    }
+    assert_eq!((c.avail(), c.counts()), (998, (0, 2)));
+    for _ in 0..2 {
+        db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
+    }
+    assert_eq!((c.avail(), c.counts()), (997, (2, 2)));
+    db.unclaim(&c.page(0), Claim::Lck);
+    assert_eq!(c.avail(), 997);
+    db.unclaim(&c.page(0), Claim::Lck);
+    db.unclaim(&c.page(0), Claim::Lck); // at 0 already: tolerated
+    assert_eq!((c.avail(), c.counts()), (998, (0, 2)));
+}
+
+#[test]
+fn claims_at_the_floor_change_nothing() {
+    let c = Claimed::new();
+    let (mem, db) = (c.w.db.free_mem(), &c.w.db);
+    assert!(mem.charge(mem.availrmem() - mem.pages_pp_maximum(), 0));
+    let floor = mem.pages_pp_maximum();
+    for claim in [Claim::Cow, Claim::Lck] {
+        let e = db.claim(&c.page(0), claim).expect_err("availrmem is at pages_pp_maximum");
+        assert_eq!(e, PageError::ClaimRefused { availrmem: floor, floor });
+        assert_eq!(e.errno(), crate::errno::EAGAIN);
+    }
+    assert_eq!((c.avail(), c.counts()), (floor, (0, 0)));
+    assert!(db.claim_forced(&c.page(0), Claim::Cow), "a claim that must not be lost");
+    assert_eq!((c.avail(), c.counts()), (floor - 1, (0, 1)));
+}
+
+#[test]
+fn the_last_lck_claim_just_moves_and_one_of_several_costs() {
+    let c = Claimed::new();
+    let (mem, db) = (c.w.db.free_mem(), &c.w.db);
+    db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
+    db.move_claim(&c.page(0), Claim::Cow).expect("page_addclaim of the only claim");
+    assert_eq!((c.avail(), c.counts()), (999, (0, 1)));
+    db.move_claim(&c.page(0), Claim::Lck).expect("page_subclaim");
+    assert_eq!((c.avail(), c.counts()), (999, (1, 0)));
+    db.claim(&c.page(0), Claim::Lck).expect("free of charge");
+    db.move_claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    assert_eq!((c.avail(), c.counts()), (998, (1, 1)));
+    // Back: both are lck claims again, one page is given up.
+    db.move_claim(&c.page(0), Claim::Lck).expect("gives memory up");
+    assert_eq!((c.avail(), c.counts()), (999, (2, 0)));
+    // At the floor the costly move is refused and nothing has changed.
+    assert!(mem.charge(mem.availrmem() - mem.pages_pp_maximum(), 0));
+    assert!(db.move_claim(&c.page(0), Claim::Cow).is_err());
+    assert_eq!(c.counts(), (2, 0));
+    // Without a claim to move there is nothing to do.
+    db.move_claim(&c.page(1), Claim::Cow).expect("nothing");
+    c.w.verify();
+}
+
+#[test]
+fn a_claim_goes_along_with_the_copy() {
+    let c = Claimed::new();
+    let db = &c.w.db;
+    db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    let from = c.page(0);
+    let copy = name(crate::VnodeId(1), 1);
+    let to = db.try_lookup_shared(&c.w.cx, copy).expect("there");
+    db.use_claim(&from, &to, Claim::Cow).expect("net cost nothing");
+    drop((from, to));
+    assert_eq!((c.avail(), c.counts()), (999, (0, 0)));
+    db.unclaim(&c.page(1), Claim::Cow);
+    assert_eq!(c.avail(), 1000);
+}
+
+#[test]
+fn counts_saturate_as_an_error() {
+    let c = Claimed::new();
+    let db = &c.w.db;
+    for _ in 0..u16::MAX {
+        db.claim(&c.page(0), Claim::Lck).expect("up to PAGE_LOCK_MAXIMUM");
+    }
+    assert!(db.claim(&c.page(0), Claim::Lck).is_err());
+    assert_eq!((c.avail(), c.counts()), (999, (u16::MAX, 0)));
+}
+
+#[test]
+fn claims_of_several_holders_are_charged_exactly() {
+    // Readers claim, move and drop at once; an uncounted first or last claim would leave availrmem wrong.
+    let c = Claimed::new();
+    let (w, id) = (&c.w, c.page(0).leak());
+    thread::scope(|s| {
+        for t in 1..4 {
+            let (db, make) = (&w.db, || w.thread(t));
+            let cx = make();
+            s.spawn(move || {
+                for i in 0..5000 {
+                    let page = db.lock_shared(&cx, id);
+                    let claim = if (i + t) % 3 == 0 { Claim::Cow } else { Claim::Lck };
+                    if db.claim(&page, claim).is_ok() {
+                        db.unclaim(&page, claim);
+                    }
+                }
+            });
+        }
+    });
+    drop(w.db.adopt_shared(&w.cx, id));
+    assert_eq!((c.avail(), c.counts()), (1000, (0, 0)));
+}

@@ -1,0 +1,199 @@
+//! Making pages: names, undoing, depth of reserve (behaviours 46 and 53).
+
+use crate::db::{PageDbConfig, Reserve};
+use crate::free_mem::Thresholds;
+use crate::testing::{World, hashes, name};
+use crate::{Counter, ExclPage, LockedPage, PageError, RefMod, VnodeKind};
+use alloc::vec::Vec;
+
+fn thresholds(lotsfree: u64, throttlefree: u64, pageout_reserve: u64) -> Option<Thresholds> {
+    let minfree = throttlefree;
+    Some(Thresholds { lotsfree, desfree: lotsfree / 2, minfree, throttlefree, pageout_reserve })
+}
+
+fn named(w: &World, v: crate::VnodeId, range: core::ops::Range<u64>) -> Vec<bool> {
+    range.map(|i| w.db.exists(&w.cx, name(v, i)).is_some()).collect()
+}
+
+#[test]
+fn a_created_page_is_exclusive_in_transit_referenced_and_named() {
+    for hash in hashes() {
+        let w = World::with(8, &PageDbConfig { hash, ..PageDbConfig::default() });
+        let v = w.vnode(VnodeKind::File);
+        let page = w.db.create(&w.cx, name(v, 3), 0, Reserve::Normal).expect("a frame");
+        assert!(w.db.lock_state(page.id()).excl && w.db.is_io_locked(page.id()));
+        assert_eq!(page.page().ref_mod(), RefMod::REF);
+        assert_eq!(page.identity(), Some(name(v, 3)));
+        assert_eq!(w.db.vnode_pages(&w.cx, v), [page.id()]);
+        assert_eq!(w.db.freemem(), 7);
+        page.end_io();
+        drop(page);
+        assert_eq!(w.verify().named, 1);
+    }
+}
+
+#[test]
+fn create_excl_of_a_range_with_an_existing_page_undoes_everything() {
+    // Behaviour 46, PG_EXCL: page 2 of 3 exists.
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    w.make(name(v, 1));
+    let before = w.db.freemem();
+    let e = w.db.create_range(&w.cx, name(v, 0), 3, 0, Reserve::Normal);
+    assert_eq!(e.err(), Some(PageError::Exists(name(v, 1))));
+    assert_eq!(named(&w, v, 0..3), [false, true, false]);
+    assert_eq!(w.db.freemem(), before);
+    assert!(w.cx.held().is_empty());
+    w.verify();
+}
+
+#[test]
+fn create_or_find_yields_the_existing_page_in_its_place() {
+    // Behaviour 46, PG_WAIT without PG_EXCL; once in use, once on the cache list.
+    for cached in [false, true] {
+        let w = World::new(16);
+        let v = w.vnode(VnodeKind::File);
+        let old = w.make(name(v, 1));
+        if cached {
+            w.free(name(v, 1), false);
+        }
+        let got = w.db.create_range_or_find(&w.cx, name(v, 0), 3, 0, Reserve::Normal);
+        let got = got.expect("three pages");
+        assert_eq!(got[1].id(), old);
+        let names: Vec<_> = got.iter().map(ExclPage::identity).collect();
+        assert_eq!(names, [0, 1, 2].map(|i| Some(name(v, i))));
+        assert!(got.iter().all(|p| w.db.is_io_locked(p.id())));
+        for page in got {
+            page.end_io();
+        }
+        assert_eq!(w.verify().named, 3);
+    }
+}
+
+#[test]
+fn a_range_past_the_last_offset_or_half_of_memory_is_refused() {
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    let last = crate::Identity::new(v, crate::FileOffset(u64::MAX));
+    assert!(w.db.create_range(&w.cx, last, 2, 0, Reserve::Push).is_err());
+    let got = w.db.create_range(&w.cx, last, 1, 0, Reserve::Push).expect("the last page");
+    for page in got {
+        page.end_io();
+        w.db.destroy(&w.cx, page);
+    }
+    assert!(w.db.create_range(&w.cx, name(v, 0), 8, 0, Reserve::Push).is_err());
+    assert!(w.db.create_range(&w.cx, name(v, 0), u64::MAX, 0, Reserve::Push).is_err());
+    assert!(w.db.create_range(&w.cx, name(v, 0), 0, 0, Reserve::Push).is_ok_and(|v| v.is_empty()));
+    assert_eq!(w.verify().free, 16);
+}
+
+#[test]
+fn each_reserve_leaves_what_it_must() {
+    // Behaviour 53: NORMALPRI stops at throttlefree, a plain request at pageout_reserve, PUSHPAGE takes the last page.
+    let config = PageDbConfig { thresholds: thresholds(12, 6, 4), ..PageDbConfig::default() };
+    let w = World::with(16, &config);
+    let v = w.vnode(VnodeKind::File);
+    let fill = |reserve, from: u64| {
+        let made = (from..).map_while(|i| w.db.create(&w.cx, name(v, i), 0, reserve).ok());
+        made.map(|p| p.end_io()).count() as u64
+    };
+    assert_eq!(fill(Reserve::Spare, 0), 10);
+    assert_eq!(w.db.freemem(), 6);
+    assert_eq!(fill(Reserve::Normal, 100), 2);
+    assert_eq!(w.db.freemem(), 4);
+    let refused = w.db.create(&w.cx, name(v, 900), 0, Reserve::Normal).err();
+    assert_eq!(refused, Some(PageError::NoMemory { wanted: 1, freemem: 4 }));
+    // Page-out itself asks like anybody else and gets what it needs.
+    w.cx.freeing_memory(|| {
+        let page = w.db.create(&w.cx, name(v, 200), 0, Reserve::Normal).expect("from the reserve");
+        page.end_io();
+    });
+    assert_eq!(fill(Reserve::Push, 300), 3);
+    assert_eq!(w.db.freemem(), 0);
+    assert!(w.db.alloc(&w.cx, 0, Reserve::Push).is_err());
+    assert_eq!(w.verify().named, 16);
+}
+
+#[test]
+fn waiting_without_a_machine_is_refused_and_counts_the_need_meanwhile() {
+    let w = World::new(8);
+    assert!(matches!(w.db.wait_for_memory(&w.cx, 3), Err(PageError::NoMemory { wanted: 3, .. })));
+    assert_eq!(w.db.free_mem().needfree(), 0);
+}
+
+#[test]
+fn consecutive_colours_yield_consecutive_frames() {
+    let w = World::with(32, &PageDbConfig { colours: 4, ..PageDbConfig::default() });
+    let got: Vec<_> =
+        (0..8u64).map(|c| w.db.alloc(&w.cx, c, Reserve::Push).expect("a frame")).collect();
+    let colours: Vec<_> = got.iter().map(|p| p.pfn().0 % 4).collect();
+    assert_eq!(colours, [0, 1, 2, 3, 0, 1, 2, 3]);
+    // When the wanted colour is used up the nearest one serves: all of colour 1 first, then its neighbours.
+    let more: Vec<_> =
+        (0..8).map(|_| w.db.alloc(&w.cx, 1, Reserve::Push).expect("a frame")).collect();
+    let colours: Vec<_> = more.iter().map(|p| p.pfn().0 % 4).collect();
+    assert_eq!(colours, [1, 1, 1, 1, 1, 1, 2, 2]);
+    for page in got.into_iter().chain(more) {
+        w.db.free(&w.cx, page, false);
+    }
+    assert_eq!(w.verify().free, 32);
+}
+
+#[test]
+fn a_frame_is_taken_from_the_cache_list_only_when_no_nameless_one_is_left() {
+    let w = World::new(4);
+    let v = w.vnode(VnodeKind::File);
+    w.make(name(v, 0));
+    w.free(name(v, 0), false);
+    for i in 1..4 {
+        w.make(name(v, i));
+    }
+    assert!(w.db.exists(&w.cx, name(v, 0)).is_some());
+    w.make(name(v, 4));
+    assert!(w.db.exists(&w.cx, name(v, 0)).is_none(), "the cached page gave up its name");
+    assert_eq!(w.db.freemem(), 0);
+    w.verify();
+}
+
+#[test]
+fn magazines_keep_within_their_bound_and_are_empty_when_memory_is_short() {
+    // F2: 1024 frames, 2 CPUs: at most 64 each. lotsfree is 128 here.
+    let w = World::with(1024, &PageDbConfig { cpus: 2, ..PageDbConfig::default() });
+    assert_eq!(w.db.free_list().magazine_size(), 64);
+    let other = w.thread(1);
+    let mut held = Vec::new();
+    for i in 0..400u64 {
+        let cx = if i % 3 == 0 { &other } else { &w.cx };
+        held.push(w.db.alloc(cx, i, Reserve::Normal).expect("a frame").leak());
+        assert_eq!(w.db.freemem(), 1023 - i, "frames in magazines are free");
+    }
+    assert!(w.db.free_list().in_magazines() > 0);
+    for (i, id) in held.drain(..).enumerate() {
+        let cx = if i % 2 == 0 { &other } else { &w.cx };
+        w.db.free(cx, w.db.adopt_excl(cx, id), false);
+        w.verify();
+    }
+    assert_eq!(w.db.freemem(), 1024);
+    // Down to the reserve: the first refill below lotsfree drains both.
+    while let Ok(page) = w.db.alloc(&w.cx, 0, Reserve::Normal) {
+        held.push(page.leak());
+    }
+    assert_eq!(w.db.free_list().in_magazines(), 0);
+    assert_eq!(w.db.freemem(), w.db.free_mem().thresholds().pageout_reserve);
+    for id in held {
+        w.db.free(&w.cx, w.db.adopt_excl(&w.cx, id), false);
+    }
+    assert!(w.db.free_list().in_magazines() > 0, "memory is plentiful again");
+    assert_eq!(w.verify().free, 1024);
+    let c = |c| w.count(c);
+    assert_eq!(c(Counter::FrameAllocs), c(Counter::FrameFrees));
+}
+
+#[test]
+fn machines_under_256_frames_have_no_magazines() {
+    let w = World::new(255);
+    assert_eq!(w.db.free_list().magazine_size(), 0);
+    let page = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("a frame");
+    w.db.free(&w.cx, page, false);
+    assert_eq!(w.db.free_list().in_magazines(), 0);
+}

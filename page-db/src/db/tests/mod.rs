@@ -1,0 +1,10 @@
+//! The page layer's own tests, one file for each subject.
+
+mod claims;
+mod create;
+mod damage;
+mod free;
+mod locks;
+mod lookup;
+mod random;
+mod threads;

@@ -1,0 +1,208 @@
+//! Races of the page layer with real threads: what is found carries its name, what is free is nobody's, nothing gets lost.
+
+use crate::db::{PageDbConfig, Reserve};
+use crate::pageout::{Pageout, PageoutConfig};
+use crate::testing::{Lot, TestFile, World, hashes, name};
+use crate::{HashKind, LockedPage, PageError, RefMod, VnodeKind};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+/// Threads create, look up, free and destroy a few names on a machine that is too small for all of them, so that frames change names all
+/// the time; each page found is stamped with its name in its contents.
+fn churn(hash: HashKind, frames: u64, cpus: u16) {
+    let w =
+        World::with(frames, &PageDbConfig { hash, cpus, colours: 2, ..PageDbConfig::default() });
+    let v = w.vnode(VnodeKind::File);
+    let start = Barrier::new(4);
+    thread::scope(|s| {
+        for t in 0..4u32 {
+            let (db, start, cx) = (&w.db, &start, w.thread(t));
+            s.spawn(move || {
+                let mut lot = Lot(0x1234_5678 + u64::from(t));
+                start.wait();
+                for _ in 0..4000 {
+                    let n = lot.below(frames + frames / 2);
+                    let id = name(v, n);
+                    match lot.below(8) {
+                        0..=3 => match db.create(&cx, id, n, Reserve::Push) {
+                            Ok(page) => {
+                                db.mem().write(page.pfn(), 0, &n.to_ne_bytes());
+                                page.end_io();
+                            }
+                            Err(PageError::Exists(e)) => assert_eq!(e, id),
+                            Err(_) => {} // all in use
+                        },
+                        4 => {
+                            if let Some(page) = db.lookup_excl(&cx, id) {
+                                db.free(&cx, page, lot.below(2) == 0);
+                            }
+                        }
+                        5 => {
+                            if let Some(page) = db.lookup_excl_cached(&cx, id) {
+                                assert_eq!(page.identity(), Some(id), "L3");
+                                db.destroy(&cx, page);
+                            }
+                        }
+                        _ => {
+                            if let Some(page) = db.lookup_shared(&cx, id) {
+                                assert_eq!(page.identity(), Some(id), "L3");
+                                assert!(!page.page().is_free(), "a page found is never free");
+                                let mut stamp = [0; 8];
+                                db.mem().read(page.pfn(), 0, &mut stamp);
+                                assert_eq!(
+                                    u64::from_ne_bytes(stamp),
+                                    n,
+                                    "the bytes of another name"
+                                );
+                            }
+                        }
+                    }
+                    assert!(cx.held().is_empty());
+                }
+            });
+        }
+    });
+    let census = w.verify();
+    assert_eq!((census.unnamed, census.total()), (0, frames));
+}
+
+#[test]
+fn frames_change_names_under_lookups() {
+    for hash in hashes() {
+        churn(hash, 12, 2);
+        churn(hash, 300, 4);
+    }
+}
+
+#[test]
+fn one_of_several_creators_wins() {
+    for hash in hashes() {
+        let w = World::with(64, &PageDbConfig { hash, ..PageDbConfig::default() });
+        let v = w.vnode(VnodeKind::File);
+        for n in 0..50 {
+            let start = Barrier::new(3);
+            let won: usize = thread::scope(|s| {
+                let spawn = |t: u32| {
+                    let (db, start, cx) = (&w.db, &start, w.thread(t));
+                    s.spawn(move || {
+                        start.wait();
+                        let made = db.create(&cx, name(v, n), 0, Reserve::Normal);
+                        made.map(|p| p.end_io()).is_ok()
+                    })
+                };
+                [0, 1, 2]
+                    .map(spawn)
+                    .into_iter()
+                    .filter_map(|t| t.join().ok())
+                    .filter(|w| *w)
+                    .count()
+            });
+            assert_eq!(won, 1);
+        }
+        assert_eq!(w.verify().named, 50);
+    }
+}
+
+#[test]
+fn lookup_waits_and_compares_the_name_again() {
+    // Behaviour 49: renamed while the lookup sleeps.
+    let w = World::new(8);
+    let v = w.vnode(VnodeKind::File);
+    w.make(name(v, 0));
+    let page = w.db.lookup_excl(&w.cx, name(v, 0)).expect("there");
+    let cx = w.thread(1);
+    let found = thread::scope(|s| {
+        let sleeper = s.spawn(|| {
+            let cx = cx;
+            w.db.lookup_shared(&cx, name(v, 0)).map(|p| p.identity())
+        });
+        thread::sleep(Duration::from_millis(5));
+        w.db.rename(&w.cx, &page, name(v, 9));
+        drop(page);
+        sleeper.join().expect("no panic")
+    });
+    assert_eq!(found, None);
+    assert_eq!(w.count(crate::Counter::PageLockWaits), 1);
+}
+
+#[test]
+fn page_out_beside_users_loses_no_page_and_no_store() {
+    // Two threads store into pages of a file through "mappings" (bits on the page), two run page-out. A page is only ever freed clean.
+    let w = World::with(64, &PageDbConfig { cpus: 4, ..PageDbConfig::default() });
+    let file = TestFile::new(&w);
+    let pageout = Pageout::new(&w.db, PageoutConfig { queue: Some(8), ..PageoutConfig::default() });
+    let stop = AtomicBool::new(false);
+    thread::scope(|s| {
+        let scanners = [2, 3].map(|t| {
+            let (db, pageout, stop, cx) = (&w.db, &pageout, &stop, w.thread(t));
+            s.spawn(move || {
+                while !stop.load(SeqCst) {
+                    pageout.step(&cx, db, 20);
+                    pageout.run(&cx, db);
+                    assert!(cx.held().is_empty());
+                }
+            })
+        });
+        let users = [0, 1].map(|t| {
+            let (db, file, cx) = (&w.db, &file, w.thread(t));
+            s.spawn(move || {
+                let mut lot = Lot(0xfeed + u64::from(t));
+                for i in 0..3000u64 {
+                    let id = file.page(lot.below(40));
+                    let got =
+                        crate::Vnode::get_page(&**file, &cx, db, id.offset, crate::Access::Write);
+                    match got {
+                        Ok(got) => {
+                            assert_eq!(got.page.identity(), Some(id));
+                            if i % 2 == 0 {
+                                got.page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+                            }
+                        }
+                        Err(e) => assert!(matches!(e, crate::VnodeError::NoMemory { .. }), "{e}"),
+                    }
+                }
+            })
+        });
+        for u in users {
+            u.join().expect("no panic");
+        }
+        stop.store(true, SeqCst);
+        for sc in scanners {
+            sc.join().expect("no panic");
+        }
+    });
+    assert_eq!(w.verify().unnamed, 0);
+    pageout.reclaim_all(&w.cx, &w.db);
+    assert_eq!(w.db.freemem(), 64);
+    assert_eq!(w.verify().named, 0);
+}
+
+#[test]
+fn a_sleeper_for_memory_is_woken_by_a_free() {
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    let mut n = 0;
+    while let Ok(page) = w.db.create(&w.cx, name(v, n), 0, Reserve::Push) {
+        page.end_io();
+        n += 1;
+    }
+    let cx = w.thread(1);
+    thread::scope(|s| {
+        let sleeper = s.spawn(|| {
+            let cx = cx;
+            let _need = w.db.free_mem().need(2);
+            w.db.sleep_for_memory(&cx, 2, || false)
+        });
+        while w.db.free_mem().needfree() == 0 {
+            thread::yield_now();
+        }
+        for i in 0..2 + w.db.free_mem().thresholds().pageout_reserve {
+            assert!(!sleeper.is_finished());
+            w.free(name(v, i), false);
+        }
+        assert!(sleeper.join().expect("no panic"));
+    });
+    assert_eq!(w.db.free_mem().needfree(), 0);
+}
