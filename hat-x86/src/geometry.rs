@@ -79,7 +79,7 @@ const fn window(start: u64, len: u64) -> VirtRange {
 }
 
 const _: () = assert!(
-    KERNEL_WINDOW.start().get() % span(TOP) == 0,
+    KERNEL_WINDOW.start().get().is_multiple_of(span(TOP)),
     "the kernel's window is one top-level entry"
 );
 

@@ -228,22 +228,21 @@ impl HostCpu {
         self.random ^= self.random >> 27;
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-    /// The remembered key at or after a random one, `keep` excepted.
+    /// A remembered key other than `keep`: the first at or after a random address of a random space.
     fn victim(&mut self, keep: Key) -> Key {
-        let (first, last) =
-            match (self.remembered.first_key_value(), self.remembered.last_key_value()) {
-                (Some((f, _)), Some((l, _))) => (*f, *l),
-                _ => return keep,
-            };
         let r = self.next_random();
-        let space = first.0.0 + (r >> 32) as u32 % (last.0.0 - first.0.0 + 1);
-        let from = (SpaceId(space), r & 0x000f_ffff_ffff);
-        let pick = |mut keys: alloc::collections::btree_map::Range<'_, Key, Walked>| {
-            keys.find(|(k, _)| **k != keep).map(|(k, _)| *k)
+        let all = &self.remembered;
+        let (Some((first, _)), Some((last, _))) = (all.first_key_value(), all.last_key_value())
+        else {
+            return keep;
         };
-        pick(self.remembered.range(from..))
-            .or_else(|| pick(self.remembered.range(..)))
-            .unwrap_or(keep)
+        let space = first.0.0 + (r >> 32) as u32 % (last.0.0 - first.0.0 + 1);
+        // Space ids have gaps: the next space that has anything, then an address between its first and its last.
+        let low = all.range((SpaceId(space), 0)..).next().map_or(*first, |(k, _)| *k);
+        let high = all.range(..=(low.0, u64::MAX)).next_back().map_or(low, |(k, _)| *k);
+        let from = (low.0, low.1 + (r & u64::from(u32::MAX)) % (high.1 - low.1 + 1));
+        let mut wrapped = all.range(from..).chain(all.range(..from));
+        wrapped.find(|(k, _)| **k != keep).map_or(keep, |(k, _)| *k)
     }
     fn forget(&mut self, e: &FlushEntry) {
         let space = if e.va.is_kernel() { SpaceId::KERNEL } else { e.space };

@@ -1,8 +1,21 @@
 //! Tests that need a whole small machine: frames, pages, processors, hats.
 
-use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, X86Hat};
+mod damage;
+mod lists;
+mod loads;
+mod memory;
+mod ranges;
+mod shootdown;
+mod tables;
+mod threads;
+mod views;
+
+use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, UserAccess};
 use addr_space::{Hat, HatProvider, LoadFlags, Loaded, UnloadFlags};
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Deref;
 use page_db::{
     Counter, Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageId, PageMappings,
     Pfn, PhysMem, Prot, RefMod, Reserve, Snapshot, SpinHooks, SyncMode, ThreadId, Thresholds,
@@ -11,13 +24,25 @@ use page_db::{
 
 pub(crate) const U: Prot = Prot::RW;
 
-/// A machine of two processors.
-pub(crate) struct World {
+/// What threads share of a [`World`].
+pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
-    pub(crate) cx: Cx,
     pub(crate) db: Arc<PageDb>,
     pub(crate) mmu: Arc<HostMmu>,
     pub(crate) hx: Arc<HatX86>,
+}
+
+/// A machine of two processors, and a thread on it.
+pub(crate) struct World {
+    pub(crate) cx: Cx,
+    pub(crate) parts: Parts,
+}
+
+impl Deref for World {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 pub(crate) fn new_cx(counters: &Arc<Counters>, n: u16) -> Cx {
@@ -48,7 +73,7 @@ impl World {
         let mmu = HostMmu::new(mem, 2);
         let hx = HatX86::with_limits(&cx, Arc::clone(&db), mmu.clone() as Arc<dyn Mmu>, limits)
             .expect("room for the kernel's tables");
-        Self { counters, cx, db, mmu, hx }
+        Self { cx, parts: Parts { counters, db, mmu, hx } }
     }
     pub(crate) fn hat(&self) -> Arc<dyn Hat> {
         self.hx.alloc(&self.cx).expect("room for a top table")
@@ -84,6 +109,14 @@ impl World {
     }
     pub(crate) fn run(&self, cpu: u16, hat: &dyn Hat) {
         self.mmu.activate(&self.cx, CpuId(cpu), Some(SpaceId(hat.id())));
+    }
+    /// Stores a byte at `addr` on a CPU; the translation is there.
+    pub(crate) fn mmu_store(&self, cpu: u16, addr: u64) {
+        self.mmu.store(&self.cx, CpuId(cpu), va(addr), b"x").expect("mapped and writable");
+    }
+    /// Loads a byte at `addr` on a CPU; the translation is there.
+    pub(crate) fn mmu_load(&self, cpu: u16, addr: u64) {
+        self.mmu.load(&self.cx, CpuId(cpu), va(addr), &mut [0]).expect("mapped");
     }
     pub(crate) fn end(&self, hat: &Arc<dyn Hat>) {
         hat.free_start(&self.cx);
@@ -156,6 +189,3 @@ fn a_database_has_one_hat() {
     assert_eq!(again.err(), Some(crate::SetupError::SecondHat));
     assert_eq!(w.db.freemem(), free);
 }
-
-#[expect(dead_code, reason = "names the type for the object-safety reader")]
-fn types(_: &X86Hat, _: &dyn PageMappings, _: SyncMode, _: UnloadFlags) {}
