@@ -1,0 +1,178 @@
+//! The parts, in the order in which they need each other.
+
+use crate::{Result, ensure};
+use addr_space::{AddrSpace, AsId, HatProvider, USER_RANGE};
+use alloc::sync::Arc;
+use hat_x86::access::{self, Stopped};
+use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, Mmu, SpaceId, Trap};
+use page_db::pageout::{NoHook, Pageout, PageoutConfig, SinglestepWait};
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::{
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, PhysMem, ThreadId,
+    VirtAddr, VirtRange, WaitHooks,
+};
+use seg_drivers::seg_kmem::KmemArgs;
+use seg_drivers::{AnonLayer, Kmem, VnDriver, VnTunables};
+use swapfs::{MemDevice, SwapConfig, SwapFs};
+
+/// Frames the page database manages.
+pub const FRAMES: u64 = 240;
+/// Frames behind them that belong to a device.
+pub const DEVICE_FRAMES: u64 = 16;
+/// Number of the first frame: as on real machines, not 0.
+pub const FIRST_FRAME: u64 = 256;
+/// Pages of the swap area.
+pub const SWAP_PAGES: u64 = 1024;
+/// Pages of the kernel's heap.
+const HEAP_PAGES: u64 = 64;
+
+/// A machine. Nothing of it is global; the tests run several at a time.
+#[derive(Debug)]
+pub struct Machine {
+    /// Pages.
+    pub db: Arc<PageDb>,
+    /// Names and places of anonymous pages.
+    pub swap: Arc<SwapFs>,
+    /// Its one area's device.
+    pub disk: Arc<MemDevice>,
+    /// Page tables.
+    pub hat: Arc<HatX86>,
+    /// Processors.
+    pub mmu: Arc<HostMmu>,
+    /// What `seg_vn` segments share.
+    pub vn: Arc<VnDriver>,
+    /// The two-handed clock.
+    pub pageout: Arc<Pageout>,
+    /// `kas`.
+    pub kernel: AddrSpace,
+    /// The kernel's heap, the one segment of `kas`.
+    pub kmem: Arc<Kmem>,
+    next_space: AtomicU32,
+}
+
+impl core::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+/// What makes contexts: the hooks of whoever runs the machine, and the numbers of its threads.
+#[derive(Clone)]
+pub struct Hooks {
+    counters: Arc<Counters>,
+    hooks: Arc<dyn WaitHooks>,
+}
+
+impl Hooks {
+    /// For a machine with `cpus` processors.
+    pub fn new(cpus: u16, hooks: Arc<dyn WaitHooks>) -> Self {
+        Self { counters: Counters::new(cpus), hooks }
+    }
+    /// The context of a thread: by hand, as a kernel makes one for each of its threads.
+    pub fn cx(&self, cpu: u16, thread: u32) -> Cx {
+        Cx::new(&self.counters, CpuId(cpu), ThreadId(thread), Arc::clone(&self.hooks))
+    }
+}
+
+impl Machine {
+    /// Switches a machine on.
+    ///
+    /// # Errors
+    /// Whatever a part could not have.
+    pub fn boot(cx: &Cx, hooks: &Hooks, cpus: u16) -> Result<Self> {
+        let mem: Arc<dyn PhysMem> =
+            Arc::new(HostMem::new(Pfn(FIRST_FRAME), FRAMES + DEVICE_FRAMES)?);
+        let config = PageDbConfig { frames: Some(FRAMES), cpus, ..PageDbConfig::default() };
+        let clock = Arc::new(ManualClock::default());
+        let counters = Arc::clone(&hooks.counters);
+        let db = Arc::new(PageDb::new(cx, Arc::clone(&mem), clock, counters, &config)?);
+
+        let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
+        let wait = SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook));
+        ensure!(db.set_memory_wait(Arc::new(wait)), "somebody else waits for memory");
+
+        let swap = SwapFs::new(cx, &db, SwapConfig { cpus, ..SwapConfig::default() })?;
+        let disk = Arc::new(MemDevice::new("disk", SWAP_PAGES));
+        swap.add(cx, Arc::clone(&disk) as Arc<_>, 0, SWAP_PAGES, 0)?;
+
+        let mmu = HostMmu::new(mem, cpus);
+        let hat = HatX86::new(cx, Arc::clone(&db), Arc::clone(&mmu) as Arc<dyn Mmu>)?;
+
+        let kernel = AddrSpace::kernel(cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
+        let heap = VirtRange::exact(KERNEL_WINDOW.start().get(), HEAP_PAGES * page_db::PAGE_SIZE)?;
+        let kmem = Kmem::new(cx, &db, heap)?;
+        kernel.map(cx, heap, &KmemArgs(Arc::clone(&kmem)))?;
+
+        let vn = VnDriver::new(&AnonLayer::new(&db, &swap), VnTunables::default());
+        let next_space = AtomicU32::new(1);
+        Ok(Self { db, swap, disk, hat, mmu, vn, pageout, kernel, kmem, next_space })
+    }
+    /// An empty address space for a user.
+    ///
+    /// # Errors
+    /// No frame for its top table.
+    pub fn space(&self, cx: &Cx) -> Result<AddrSpace> {
+        let id = AsId(self.next_space.fetch_add(1, Ordering::Relaxed));
+        Ok(AddrSpace::new(cx, id, USER_RANGE, self.hat.alloc(cx)?, Arc::clone(&self.db)))
+    }
+    /// Loads what a user of `space` would find at `addr`, on the thread's processor, faulting as it does.
+    ///
+    /// # Errors
+    /// The fault that could not be resolved.
+    pub fn load(&self, cx: &Cx, space: &AddrSpace, addr: u64, buf: &mut [u8]) -> Result<()> {
+        self.run(cx, space, |done| {
+            access::load(&*self.mmu, cx, cx.cpu(), at(addr, done)?, &mut buf[done..])
+                .map_or_else(|stopped| Ok(Some(stopped)), |()| Ok(None))
+        })
+    }
+    /// Stores as a user of `space` does.
+    ///
+    /// # Errors
+    /// The fault that could not be resolved.
+    pub fn store(&self, cx: &Cx, space: &AddrSpace, addr: u64, bytes: &[u8]) -> Result<()> {
+        self.run(cx, space, |done| {
+            access::store(&*self.mmu, cx, cx.cpu(), at(addr, done)?, &bytes[done..])
+                .map_or_else(|stopped| Ok(Some(stopped)), |()| Ok(None))
+        })
+    }
+    /// The trap handler: resolves page faults until the access, told how many bytes are done, comes to its end.
+    fn run(
+        &self,
+        cx: &Cx,
+        space: &AddrSpace,
+        mut go_on: impl FnMut(usize) -> Result<Option<Stopped>>,
+    ) -> Result<()> {
+        self.mmu.activate(cx, cx.cpu(), Some(SpaceId(space.hat().id())));
+        let mut done = 0;
+        while let Some(stopped) = go_on(done)? {
+            done += stopped.done;
+            match stopped.trap {
+                Trap::Page(fault) => space.fault_at(cx, fault.va, fault.kind(), fault.access)?,
+                other => return Err(other.into()),
+            }
+        }
+        Ok(())
+    }
+    /// Checks every structure against every other, with nothing running and nothing held.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    pub fn verify(&self, cx: &Cx, spaces: &[&AddrSpace]) -> Result<()> {
+        ensure!(cx.held().is_empty(), "X2: a thread holds {:?} on return", cx.held());
+        self.db.verify(cx)?;
+        self.swap.verify(cx)?;
+        self.hat.verify(cx)?;
+        self.kernel.verify(cx)?;
+        for space in spaces {
+            space.verify(cx)?;
+        }
+        for map in self.vn.layer().maps() {
+            map.verify(cx)?;
+        }
+        Ok(())
+    }
+}
+
+fn at(addr: u64, done: usize) -> Result<VirtAddr> {
+    Ok(VirtAddr::new(addr + done as u64)?)
+}

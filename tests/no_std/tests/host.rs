@@ -1,0 +1,185 @@
+//! The crates without std under a host's scheduler: the hooks yield to it, and count how often they were asked to wait.
+
+use addr_space::{AddrSpace, FaultKind};
+use bare_machine::machine::Hooks;
+use bare_machine::{Machine, tour};
+use page_db::{Access, Counter, Cx, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange, WaitHooks};
+use seg_drivers::SegVnArgs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// A kernel's yield, here the host's.
+#[derive(Default)]
+struct Yielding {
+    pauses: AtomicU64,
+}
+
+impl WaitHooks for Yielding {
+    fn pause(&self, _spins: u32) {
+        self.pauses.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+    }
+}
+
+impl Yielding {
+    fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::SeqCst)
+    }
+    /// Returns once a thread that uses these hooks has had to wait since `before`.
+    fn until_one_waits(&self, before: u64) {
+        while self.pauses() == before {
+            thread::yield_now();
+        }
+    }
+}
+
+fn hooks(cpus: u16) -> (Arc<Yielding>, Hooks) {
+    let yielding = Arc::new(Yielding::default());
+    (Arc::clone(&yielding), Hooks::new(cpus, yielding))
+}
+
+const BASE: u64 = 0x20_0000;
+
+fn mapped(cx: &Cx, machine: &Machine, pages: u64) -> AddrSpace {
+    let space = machine.space(cx).expect("a frame for the top table");
+    let range = VirtRange::exact(BASE, pages * PAGE_SIZE).expect("a range");
+    let args = SegVnArgs::zfod(&machine.vn, Prot::RW);
+    space.map(cx, range, &args).expect("nothing is mapped there yet");
+    space
+}
+
+#[test]
+fn map_fault_fork_and_page_out_give_every_byte_back_and_one_thread_never_waits() {
+    let (yielding, hooks) = hooks(1);
+    let mut steps = Vec::new();
+    let report = tour(&hooks, &mut |step| steps.push(step.to_owned())).expect("the tour");
+    assert_eq!(steps.len(), 7, "{steps:?}");
+    assert_eq!(yielding.pauses(), 0, "alone, there is nobody to wait for");
+    let count = |counter| report.counters.get(counter);
+    assert!(count(Counter::CowFault) >= 32, "{}", count(Counter::CowFault));
+    assert!(count(Counter::AnonPgOut) > 300, "{}", count(Counter::AnonPgOut));
+    assert!(count(Counter::AnonPgIn) > 300, "{}", count(Counter::AnonPgIn));
+    // Clustered: many pages to a transfer.
+    assert!(report.written * 4 < count(Counter::AnonPgOut), "{} transfers", report.written);
+}
+
+#[test]
+fn the_same_calls_count_the_same() {
+    let run = || {
+        let (_, hooks) = hooks(1);
+        tour(&hooks, &mut |_| {}).expect("the tour").counters
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_fault_on_a_locked_page_turns_in_the_hook_until_the_page_is_free() {
+    let (yielding, hooks) = hooks(2);
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, &hooks, 2).expect("a machine");
+    let space = &mapped(cx, machine, 1);
+    machine.store(cx, space, BASE, b"locked").expect("a store");
+
+    let addr = VirtAddr::new(BASE).expect("canonical");
+    let frame = space.hat().probe(cx, addr).expect("loaded by the store").pfn;
+    let page = machine.db.page_of(frame).expect("memory, not a device");
+    let page = machine.db.lock_excl(cx, page);
+    machine.db.unload(cx, &page);
+    let before = yielding.pauses();
+    thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            let cx = &hooks.cx(1, 2);
+            let mut found = [0; 6];
+            machine.load(cx, space, BASE, &mut found).expect("a load");
+            found
+        });
+        yielding.until_one_waits(before);
+        assert!(!reader.is_finished(), "the page is locked");
+        machine.db.mem().write(page.pfn(), 0, b"opened");
+        drop(page);
+        assert_eq!(&reader.join().expect("the reader"), b"opened");
+    });
+    machine.verify(cx, &[space]).expect("every invariant");
+    space.free(cx);
+}
+
+#[test]
+fn a_writer_of_the_address_space_turns_in_the_hook_until_the_reader_is_gone() {
+    let (yielding, hooks) = hooks(2);
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, &hooks, 2).expect("a machine");
+    let space = &mapped(cx, machine, 4);
+    let segs = space.segs(cx);
+    let before = yielding.pauses();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let cx = &hooks.cx(1, 2);
+            let range = VirtRange::exact(BASE + PAGE_SIZE, PAGE_SIZE).expect("a range");
+            space.unmap(cx, range).expect("mapped");
+        });
+        yielding.until_one_waits(before);
+        assert_eq!(segs.len(), 1, "while it is read, the list stays as it is");
+        drop(segs);
+    });
+    assert_eq!(space.segs(cx).len(), 2);
+    machine.verify(cx, &[space]).expect("every invariant");
+    space.free(cx);
+}
+
+/// Bytes that say which thread wrote them, to which page, in which round.
+fn mark(thread: u64, page: u64, round: u64) -> [u8; 8] {
+    (thread << 48 | page << 24 | (round + 1)).to_le_bytes()
+}
+
+/// Stores, forks, stores again and compares, while others do the same and memory is too small for all of them.
+fn one_of_many(hooks: &Hooks, machine: &Machine, thread: u64) {
+    const PAGES: u64 = 90;
+    let cx = &hooks.cx(thread as u16, 10 + thread as u32);
+    let space = mapped(cx, machine, PAGES);
+    let at = |page: u64| BASE + page * PAGE_SIZE + 16;
+    for page in 0..PAGES {
+        machine.store(cx, &space, at(page), &mark(thread, page, 0)).expect("a store");
+    }
+    for round in 1..4 {
+        let child = machine.space(cx).expect("a frame for the top table");
+        space.dup(cx, &child).expect("a fork");
+        for page in (0..PAGES).step_by(3) {
+            machine.store(cx, &space, at(page), &mark(thread, page, round)).expect("a store");
+        }
+        for page in 0..PAGES {
+            let now = if page % 3 == 0 { round } else { 0 };
+            let then = if page % 3 == 0 { round - 1 } else { 0 };
+            for (space, round) in [(&space, now), (&child, then)] {
+                let mut found = [0; 8];
+                machine.load(cx, space, at(page), &mut found).expect("a load");
+                assert_eq!(found, mark(thread, page, round), "page {page}, thread {thread}");
+            }
+        }
+        child.free(cx);
+    }
+    let bad = VirtAddr::new(BASE + PAGES * PAGE_SIZE).expect("canonical");
+    space.fault_at(cx, bad, FaultKind::Invalid, Access::Read).expect_err("nothing is mapped");
+    space.free(cx);
+    assert!(cx.held().is_empty(), "X2");
+}
+
+#[test]
+fn three_threads_share_too_little_memory_and_keep_their_bytes() {
+    const THREADS: u16 = 3;
+    let (_, hooks) = hooks(THREADS);
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, &hooks, THREADS).expect("a machine");
+    let at_boot = machine.db.freemem();
+    thread::scope(|threads| {
+        for n in 0..THREADS {
+            let hooks = &hooks;
+            threads.spawn(move || one_of_many(hooks, machine, u64::from(n)));
+        }
+    });
+    machine.verify(cx, &[]).expect("every invariant");
+    assert_eq!((machine.swap.live(), machine.swap.info().reserved()), (0, 0));
+    machine.db.drain_magazines(cx);
+    assert_eq!(machine.db.freemem(), at_boot);
+    assert!(cx.held().is_empty(), "X2");
+}
