@@ -420,6 +420,15 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         let _ = (scx, range);
         Err(SegError::NotSupported { driver: self.driver(), op: "inherit" })
     }
+    /// Takes [`SegOps::inherit_zero`] back: `range` is copied over fork. Nothing to do where it never was otherwise.
+    ///
+    /// # Errors
+    /// As [`SegOps::inherit_zero`].
+    #[doc(alias = "MINHERIT_COPY")]
+    fn inherit_copy(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        let _ = (scx, range);
+        Ok(())
+    }
     /// Takes over `next`, an adjacent segment above this one, if the two can be one: on `true` this driver serves both ranges
     /// and `next` is dropped without further calls.
     #[doc(alias("segvn_concat", "segvn_extend_prev", "segvn_extend_next"))]

@@ -3,7 +3,7 @@
 //! Sources: illumos `os/grow.c`, `os/mem_cntl.c`, `os/mincore.c` (behaviour); illumos.md 3.8, 3.9.
 
 use super::SysError;
-use super::process::{Process, USER_TOP, user_pages, user_range};
+use super::process::{Process, USER_TOP, user_pages, user_range, vpns};
 use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
 use page_db::{PAGE_SIZE, VirtRange, errno};
 
@@ -19,6 +19,12 @@ pub enum MemAdvice {
     DontNeed,
     /// A child of fork finds zeros (`MC_INHERIT_ZERO`).
     InheritZero,
+    /// A child of fork finds a copy again.
+    InheritCopy,
+    /// A child of fork has nothing there.
+    DontFork,
+    /// A child of fork has the mapping again.
+    DoFork,
 }
 
 /// Pages that one step of `mincore` looks at.
@@ -43,6 +49,9 @@ impl Process {
             }
             MemAdvice::DontNeed => space.dont_need(cx, range),
             MemAdvice::InheritZero => space.inherit_zero(cx, range),
+            MemAdvice::InheritCopy => space.inherit_copy(cx, range),
+            MemAdvice::DontFork => self.set_no_fork(range, true),
+            MemAdvice::DoFork => self.set_no_fork(range, false),
         };
         done.map_err(|e| SysError::of(CALL, e))
     }
@@ -58,6 +67,17 @@ impl Process {
         let last = range.page_at(range.pages().get() - 1);
         if partial && space.range_at(cx, last).is_none() {
             return Err(SysError::of(CALL, AsError::Unmapped { addr: last }));
+        }
+        Ok(())
+    }
+    /// Marks the mapped pages of a range, up to the first hole, as what a child of fork has or has not. Drivers know nothing of it: fork
+    /// unmaps such pages in the child.
+    fn set_no_fork(&self, range: VirtRange, on: bool) -> Result<(), AsError> {
+        let space = self.space();
+        let segs = space.segs(self.cx());
+        for piece in segs.pieces(self.cx(), range) {
+            let (_, piece) = piece.map_err(|hole| AsError::Unmapped { addr: hole.addr })?;
+            self.shared.no_fork.lock_leaf().set(vpns(piece), on);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! `fork`: a copy of the address space, on write.
 
-use super::process::Process;
 use super::SysError;
-use page_db::errno;
+use super::process::{Process, USER_RANGE, vpns};
+use addr_space::{AddrSpace, AsError};
+use page_db::{PAGE_SIZE, VirtRange, errno};
 
 impl Process {
     /// Makes a child with a copy of this address space; its handle is a thread on the same CPU.
@@ -18,7 +19,7 @@ impl Process {
             // The claim keeps the break and the stack as they are meanwhile.
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);
-            from.dup(self.cx(), &to)
+            from.dup(self.cx(), &to).and_then(|()| self.leave_out(&to))
         };
         match done {
             Ok(()) => Ok(child),
@@ -36,7 +37,23 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Unmaps in a child what it is not to have.
+    fn leave_out(&self, child: &AddrSpace) -> Result<(), AsError> {
+        let all = vpns(USER_RANGE);
+        let runs = {
+            let no_fork = self.shared.no_fork.lock_leaf();
+            if no_fork.is_plain() { Vec::new() } else { no_fork.iter(all) }
+        };
+        for (run, _) in runs.into_iter().filter(|(_, on)| *on) {
+            let range = VirtRange::exact(run.start * PAGE_SIZE, (run.end - run.start) * PAGE_SIZE)?;
+            child.unmap(self.cx(), range)?;
+        }
+        Ok(())
+    }
+}
+
 /// A segment's swap could not be reserved: `segvn_dup` says `ENOMEM` where other calls say `EAGAIN`.
-fn is_swap(e: &addr_space::AsError) -> bool {
-    matches!(e, addr_space::AsError::Seg(addr_space::SegError::NoSwap { .. }))
+fn is_swap(e: &AsError) -> bool {
+    matches!(e, AsError::Seg(addr_space::SegError::NoSwap { .. }))
 }

@@ -227,6 +227,7 @@ impl Process {
             if excl && space.segs(cx).pieces(cx, range).any(|p| p.is_ok()) {
                 return Err(SysError::arg(MMAP, errno::EEXIST, "something is mapped there"));
             }
+            self.shared.forget_pages(range);
             claim.map_fixed(range, args).map_err(|e| SysError::of(MMAP, e))?;
             return Ok(range);
         }
@@ -286,7 +287,9 @@ impl Process {
             return Err(wrong("the range leaves the user's addresses"));
         }
         let range = VirtRange::covering(addr, len).map_err(|_| wrong("no range"))?;
-        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))?;
+        self.shared.forget_pages(range);
+        Ok(())
     }
 
     /// Changes the rights of `[addr, addr + len)`; what lies below a hole or a page that refuses is changed and stays so.

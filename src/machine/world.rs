@@ -363,9 +363,9 @@ impl World for MachineWorld {
             ast::Advice::WillNeed => MemAdvice::WillNeed,
             ast::Advice::DontNeed => MemAdvice::DontNeed,
             ast::Advice::InheritZero => MemAdvice::InheritZero,
-            ast::Advice::DontFork | ast::Advice::DoFork | ast::Advice::InheritCopy => {
-                return Errno::ENOTSUP.into();
-            }
+            ast::Advice::InheritCopy => MemAdvice::InheritCopy,
+            ast::Advice::DontFork => MemAdvice::DontFork,
+            ast::Advice::DoFork => MemAdvice::DoFork,
             ast::Advice::Bad => return Errno::EINVAL.into(),
         };
         self.on_proc(r.proc, |p| done(p.madvise(r.addr, r.len, advice)))

@@ -6,7 +6,9 @@ use crate::script::{ResultText, RunOptions, Runner, parse};
 
 /// The result of a script on a machine with every invariant checked as often as asked.
 fn result_of(script: &str, settings: &str, verify_each: bool) -> String {
-    let script = parse(&format!("{settings}{script}")).expect("a well-formed script");
+    // Settings stand behind the header.
+    let (header, rest) = script.split_once('\n').expect("a header line");
+    let script = parse(&format!("{header}\n{settings}{rest}")).expect("a well-formed script");
     let world = MachineWorld::new(&script.machine()).expect("a machine");
     let options = RunOptions { verify_each, keep_going: true, ..RunOptions::default() };
     let mut runner = Runner::new(world, options);

@@ -51,6 +51,17 @@ impl AddrSpace {
             self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().inherit_zero(scx, piece))
         })
     }
+    /// Makes `range` a copy in a child of fork again.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, or a driver's; what lies below is marked.
+    #[doc(alias = "minherit")]
+    pub fn inherit_copy(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+            self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().inherit_copy(scx, piece))
+        })
+    }
     /// Prefers the page size `code` for `range`, always as writer. A driver that has no such operation is `EINVAL` to the caller.
     ///
     /// # Errors

@@ -110,6 +110,15 @@ pub(super) fn inherit_zero(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Re
     Ok(())
 }
 
+/// The reverse: no page of `range` is marked any more.
+pub(super) fn inherit_copy(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+    let mut inner = seg.lock.lock(scx.cx);
+    if inner.vpage.any(vpns(range), |v| v.inherit_zero) {
+        inner.vpage.update(vpns(range), |v| VPage { inherit_zero: false, ..v });
+        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    }
+}
+
 #[doc(alias = "segvn_getmemid")]
 pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
     if !seg.shared() {

@@ -291,6 +291,10 @@ impl SegOps for SegVn {
     fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
         advise::inherit_zero(self, scx, range)
     }
+    fn inherit_copy(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        advise::inherit_copy(self, scx, range);
+        Ok(())
+    }
     fn concat(
         &self,
         scx: &SegCx<'_>,
