@@ -12,7 +12,7 @@ use crate::walker::narrow;
 use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::atomic::Ordering::SeqCst;
-use page_db::{Cx, PageId, Pfn, Prot, VirtAddr};
+use page_db::{Cx, Pfn, Prot, VirtAddr};
 
 /// One page table.
 #[doc(alias = "::htable")]
@@ -112,30 +112,7 @@ impl fmt::Display for Vatopfn {
     }
 }
 
-/// One translation of a page, as seen from the page.
-#[doc(alias("hment", "pv_entry", "p_mapping"))]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
-pub struct MappingRow {
-    /// The hat.
-    pub hat: u32,
-    /// The address it translates.
-    pub va: u64,
-    /// The entry.
-    pub entry: X86Pte,
-}
-
 impl HatX86 {
-    /// Every translation of a page, by hat and address: the way up from a frame to those who use it.
-    pub fn mappings_of(&self, cx: &Cx, page: PageId) -> Vec<MappingRow> {
-        let list = self.lists.enter(cx, &self.db, page);
-        let row = |site| {
-            let (space, va) = self.place_of(site);
-            MappingRow { hat: space.0, va, entry: X86Pte(self.cell_at(site).load(SeqCst)) }
-        };
-        let mut rows: Vec<_> = list.sites().map(row).collect();
-        rows.sort_unstable();
-        rows
-    }
     /// The tables of a hat; `None` if there is no such hat.
     pub fn dump_tables(&self, cx: &Cx, hat: u32) -> Option<HTableTree> {
         let st = self.state(cx, hat)?;

@@ -72,7 +72,7 @@ pub mod walker;
 mod tests;
 
 pub use access::{Bytes, Stopped, Trap, UserAccess};
-pub use dump::{HTableRow, HTableTree, MappingRow, Vatopfn, VatopfnStep};
+pub use dump::{HTableRow, HTableTree, Vatopfn, VatopfnStep};
 pub use error::{HatDamage, SetupError};
 pub use geometry::{KERNEL_WINDOW, USER_WINDOW};
 pub use hat::X86Hat;
