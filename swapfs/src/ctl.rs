@@ -129,8 +129,14 @@ impl SwapFs {
             if self.unpublish(cx, area, token)? {
                 return Ok(());
             }
-            // Some push has a slot and has not put it in its word yet; it waits for nobody.
+            // Somebody is between the word and the bitmap (a push with its new slot, a free with its old one) and waits for nobody.
+            debug_assert!(
+                spins < 1_000_000,
+                "W2: slots of area {id} are taken and nobody owns them"
+            );
             cx.blocking(|| cx.pause(spins));
+            #[cfg(feature = "std")]
+            std::thread::yield_now();
         }
         unreachable!("the range above has no end")
     }

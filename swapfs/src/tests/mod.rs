@@ -1,5 +1,6 @@
 //! A small machine with swap, and what the textbook says must happen on it.
 
+mod area;
 mod clusters;
 mod ctl;
 mod faults;

@@ -155,6 +155,30 @@ fn a_free_waits_for_the_push_in_flight() {
     assert_eq!(w.db.freemem(), 64);
 }
 
+/// A push that has its slot but has not put it in its word yet is waited for, though no word speaks of it.
+#[test]
+fn a_removal_waits_for_slots_on_their_way() {
+    let w = World::with(64, SwapConfig { cpus: 2, ..SwapConfig::default() });
+    let (_, id) = w.add("d", 8, 0);
+    let run = w.fs.space().alloc(&w.cx, 1).expect("room");
+    let (fs, db) = (&w.fs, &w.db);
+    std::thread::scope(|s| {
+        let gone = s.spawn(move || fs.remove(&cx_on(db.counters(), 1), id));
+        while !fs.list()[0].removing {
+            std::thread::yield_now();
+        }
+        for _ in 0..200 {
+            std::thread::yield_now();
+        }
+        assert!(!gone.is_finished());
+        assert!(fs.space().alloc(&w.cx, 1).is_none(), "nothing new from an area on its way out");
+        fs.space().free(&w.cx, crate::PhysSlot { area: id, index: run.first });
+        assert_eq!(gone.join().expect("removed"), Ok(()));
+    });
+    assert!(fs.list().is_empty());
+    w.check();
+}
+
 fn end(fs: &crate::SwapFs, db: &page_db::PageDb, cx: &page_db::Cx, n: AnonNumber) {
     if let Some(page) = db.lookup_excl(cx, fs.identity(n)) {
         db.destroy(cx, page);
