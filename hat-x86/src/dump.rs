@@ -52,14 +52,11 @@ impl fmt::Display for HTableTree {
             "LEVEL", "VADDR", "ID", "PFN", "VALID", "LOCKS"
         )?;
         for t in &self.tables {
-            let indent = usize::from(TOP - t.level);
-            let level = format_args!("{:indent$}{}", "", t.level);
-            // A fixed width for the indented number: Arguments do not pad themselves.
-            write!(f, "{level}{:pad$}", "", pad = 7 - indent)?;
+            let (indent, pad) = (usize::from(TOP - t.level), 5 + usize::from(t.level));
             writeln!(
                 f,
-                " {:>#18x} {:>5} {:>#8x} {:>5} {:>5}",
-                t.base, t.id, t.pfn.0, t.valid, t.locks
+                "{:indent$}{:<pad$} {:>#18x} {:>5} {:>#8x} {:>5} {:>5}",
+                "", t.level, t.base, t.id, t.pfn.0, t.valid, t.locks
             )?;
         }
         Ok(())

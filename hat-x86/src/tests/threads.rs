@@ -69,7 +69,7 @@ fn two_threads_load_and_unload_their_own_ranges_of_one_hat() {
 fn anything(w: &Parts, cx: &Cx, hats: &[Arc<dyn Hat>], pages: &[PageId], seed: &mut u64) {
     let hat = &hats[next(seed) as usize % hats.len()];
     let page = pages[next(seed) as usize % pages.len()];
-    let addr = 0x4000_0000 + (next(seed) % 3 << 21) + (next(seed) % 4 << 12);
+    let addr = 0x4000_0000 + ((next(seed) % 3) << 21) + ((next(seed) % 4) << 12);
     let span = range(addr, 1 + next(seed) % 3);
     match next(seed) % 12 {
         0..=4 => {
@@ -119,7 +119,7 @@ fn threads_do_anything_to_shared_pages_and_nothing_is_damaged() {
                             let space = hats[(i / 16) as usize % 2].id();
                             w.mmu.activate(&cx, cpu, Some(SpaceId(space)));
                         }
-                        let at = va(0x4000_0000 + (next(&mut seed) % 3 << 21));
+                        let at = va(0x4000_0000 + ((next(&mut seed) % 3) << 21));
                         let _ = access::store(&*w.mmu, &cx, cpu, at, &[1; 3]);
                         assert_eq!(cx.held(), []);
                     }
