@@ -1,13 +1,13 @@
-//! What scripts drive here.
+//! What scripts drive here: a machine.
 
 use anyhow::Result;
-use segvm::model::Model;
+use segvm::machine::MachineWorld;
 use segvm::script::ast::MachineSettings;
 
-/// The world behind `run` and `shell`.
-pub(crate) type Executor = Model;
+/// The world behind every command.
+pub(crate) type Executor = MachineWorld;
 
 /// Makes the machine that a script asks for.
-pub(crate) fn build(_settings: &MachineSettings) -> Result<Executor> {
-    Ok(Model::new())
+pub(crate) fn build(settings: &MachineSettings) -> Result<Executor> {
+    Ok(MachineWorld::new(settings)?)
 }

@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod run;
 mod shell;
+mod tour;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Tour(tour::Args),
     Run(run::Args),
     Shell(shell::Args),
 }
@@ -51,6 +53,7 @@ const STATUS_WRONG: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Tour(args) => tour::tour(&args, cli.color),
         Command::Run(args) => run::run(&args, cli.color),
         Command::Shell(args) => shell::shell(&args, cli.color),
     };
