@@ -284,3 +284,52 @@ impl PageHash for DashHash {
         self.map.iter().map(|e| (*e.key(), *e.value())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract;
+    use crate::testing::{cx, name};
+    use crate::units::Pfn;
+    use crate::vnode::VnodeId;
+
+    #[test]
+    fn chain_hash_keeps_the_contract() {
+        contract::page_hash(|n| Box::new(ChainHash::new(n)));
+        // All in sixteen buckets: long chains, walks that give up.
+        contract::page_hash(|_| Box::new(ChainHash::new(1)));
+    }
+
+    #[test]
+    #[cfg(feature = "dashmap")]
+    fn dash_hash_keeps_the_contract() {
+        contract::page_hash(|n| Box::new(DashHash::new(n)));
+    }
+
+    #[test]
+    fn neighbouring_offsets_fall_into_neighbouring_buckets() {
+        let h = ChainHash::new(1024);
+        for vnode in 1..20 {
+            for page in [0, 5, 1000, 1 << 23] {
+                let at = |p| h.bucket(name(VnodeId(vnode), p));
+                assert_eq!(at(page + 1), (at(page) + 1) & 1023);
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_that_is_too_long_leaves_the_answer_to_the_locked_search() {
+        let (cx, h) = (cx(), ChainHash::new(1));
+        let pages = PageArray::new(Pfn(0), 2000).expect("heap");
+        // Sixteen buckets: every sixteenth page of a vnode is in one chain.
+        let ids: Vec<_> = pages.ids().take(200).collect();
+        for (i, id) in ids.iter().enumerate() {
+            let n = name(VnodeId(1), i as u64 * 16);
+            h.insert_unless_present(&cx, &pages, n, *id).expect("absent");
+        }
+        let oldest = name(VnodeId(1), 0);
+        assert_eq!(h.search_hint(&cx, &pages, oldest), None, "the oldest is at the end");
+        assert_eq!(h.search_locked(&cx, &pages, oldest), Some(ids[0]));
+        assert_eq!(h.chain_lengths(&cx, &pages), [15, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+}

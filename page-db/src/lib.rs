@@ -32,6 +32,7 @@ extern crate std;
 pub mod access;
 pub mod cache_list;
 pub mod clock;
+pub mod contract;
 pub mod counters;
 pub mod cx;
 #[doc(hidden)]

@@ -129,11 +129,12 @@ impl Page {
     }
     /// Whether the page carries `id` now, a hint unless the page is locked.
     #[inline]
-    pub(crate) fn is(&self, id: Identity) -> bool {
+    pub fn is(&self, id: Identity) -> bool {
         self.vnode.load(Ordering::Acquire) == id.vnode.0
             && self.offset.load(Ordering::Relaxed) == id.offset.page_index()
     }
-    pub(crate) fn set_identity(&self, id: Option<Identity>) {
+    /// Gives the page a name or takes it; for implementations of [`crate::PageHash`], which do it together with filing the page (H4).
+    pub fn set_identity(&self, id: Option<Identity>) {
         match id {
             Some(i) => {
                 self.offset.store(i.offset.page_index(), Ordering::Relaxed);
@@ -253,7 +254,8 @@ pub struct PageArray {
 }
 
 impl PageArray {
-    pub(crate) fn new(base: Pfn, frames: u64) -> Option<Self> {
+    /// Structures of `frames` frames from `base` on, none of them named or listed; `None` when there are more than ids, or no heap.
+    pub fn new(base: Pfn, frames: u64) -> Option<Self> {
         let n = usize::try_from(frames).ok().filter(|n| *n < u32::MAX as usize)?;
         let mut v = Vec::new();
         v.try_reserve_exact(n).ok()?;

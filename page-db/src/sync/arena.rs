@@ -9,8 +9,10 @@
 //! ```
 //!
 //! - R1: id 0 is never handed out; it means "none" in links.
-//! - R2: ids come back last-freed-first from the CPU's own magazine, then from the depot; single-threaded use is deterministic.
+//! - R2: ids come back last-freed-first from the CPU's own magazine, then from the depot, at last from other CPUs' magazines;
+//!   single-threaded use is deterministic.
 //! - R3: `live` counts ids handed out; it is exact when quiet.
+//! - R4: giving an id back cannot fail and allocates nothing.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::{Mutex, Once, PerCpu};
@@ -37,6 +39,20 @@ pub struct ArenaFull {
     pub live: u64,
 }
 
+/// One CPU's free ids, and beside them what can be read without the lock.
+struct Stock {
+    magazine: Mutex<Vec<u32>>,
+    /// Ids handed out less ids given back on this CPU, wrapping; written under the lock.
+    live: AtomicU64,
+}
+
+impl Stock {
+    /// Adds `n` (wrapping) to the count of ids handed out here. The caller holds the magazine.
+    fn count(&self, n: u64) {
+        self.live.store(self.live.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+}
+
 struct Depot {
     free: Vec<u32>,
     next: u32,
@@ -47,9 +63,7 @@ pub struct Arena<T> {
     what: &'static str,
     limit: u32,
     buckets: [Once<Box<[T]>>; BUCKETS],
-    magazines: PerCpu<Mutex<Vec<u32>>>,
-    /// Ids handed out less ids given back, per CPU, wrapping.
-    live: PerCpu<AtomicU64>,
+    stocks: PerCpu<Stock>,
     depot: Mutex<Depot>,
     high: AtomicU32,
 }
@@ -61,8 +75,10 @@ impl<T: Default> Arena<T> {
             what,
             limit: limit.min(u32::MAX - (1 << FIRST)),
             buckets: core::array::from_fn(|_| Once::new()),
-            magazines: PerCpu::new(cpus, |_| Mutex::new(Rank::Arena, Vec::new())),
-            live: PerCpu::new(cpus, |_| AtomicU64::new(0)),
+            stocks: PerCpu::new(cpus, |_| Stock {
+                magazine: Mutex::new(Rank::Arena, Vec::with_capacity(MAGAZINE)),
+                live: AtomicU64::new(0),
+            }),
             depot: Mutex::new(Rank::Arena, Depot { free: Vec::new(), next: 1 }),
             high: AtomicU32::new(0),
         }
@@ -93,37 +109,59 @@ impl<T: Default> Arena<T> {
     /// Hands out an id. The record is as its last user left it, or `T::default()`.
     ///
     /// # Errors
-    /// [`ArenaFull`] at the limit or when the heap refuses; nothing is changed.
+    /// [`ArenaFull`] when every id up to the limit is in use or the heap refuses; nothing is changed.
     pub fn alloc(&self, cx: &Cx) -> Result<u32, ArenaFull> {
-        let mut mag = self.magazines.mine(cx).lock(cx);
+        let stock = self.stocks.mine(cx);
+        let mut mag = stock.magazine.lock(cx);
         let id = match mag.pop() {
-            Some(id) => id,
-            None => self.refill(cx, &mut mag)?,
+            Some(id) => Some(id),
+            None => self.refill(cx, &mut mag),
         };
-        self.live.mine(cx).fetch_add(1, Ordering::Relaxed);
-        Ok(id)
+        if let Some(id) = id {
+            stock.count(1);
+            return Ok(id);
+        }
+        drop(mag);
+        self.steal(cx)
     }
+    /// Fills an empty magazine and takes an id out of it; `None` when neither old nor new ids are to be had. held: the magazine
     #[cold]
-    fn refill(&self, cx: &Cx, mag: &mut Vec<u32>) -> Result<u32, ArenaFull> {
-        let full = ArenaFull { what: self.what, live: self.live() };
-        mag.try_reserve(MAGAZINE).map_err(|_| full)?;
+    fn refill(&self, cx: &Cx, mag: &mut Vec<u32>) -> Option<u32> {
         let mut depot = self.depot.lock_nested(cx);
         let keep = depot.free.len().saturating_sub(MAGAZINE / 2);
         if keep < depot.free.len() {
             mag.extend(depot.free.drain(keep..));
-            return Ok(mag.pop().expect("some ids were moved"));
+            return mag.pop();
         }
         let fresh = (MAGAZINE as u32 / 2).min(self.limit.saturating_sub(depot.next - 1));
         if fresh == 0 {
-            return Err(full);
+            return None;
         }
+        // Room for every id to come back: freeing allocates nothing (R4).
+        let ids = (depot.next + fresh) as usize;
+        let room = ids.saturating_sub(depot.free.len());
+        depot.free.try_reserve(room).ok()?;
+        // Fewer than the smallest bucket, so they lie in at most two.
         for id in [depot.next, depot.next + fresh - 1] {
-            self.ensure(id).ok_or(full)?;
+            self.ensure(id)?;
         }
         mag.extend((depot.next..depot.next + fresh).rev());
         depot.next += fresh;
         self.high.store(depot.next - 1, Ordering::Release);
-        Ok(mag.pop().expect("some ids were made"))
+        mag.pop()
+    }
+    /// The last ids may lie in magazines of other CPUs.
+    #[cold]
+    fn steal(&self, cx: &Cx) -> Result<u32, ArenaFull> {
+        for stock in self.stocks.iter() {
+            let mut mag = stock.magazine.lock(cx);
+            if let Some(id) = mag.pop() {
+                stock.count(1);
+                return Ok(id);
+            }
+        }
+        // A rival may have put some into the depot meanwhile; then this answer was true a moment ago.
+        Err(ArenaFull { what: self.what, live: self.live() })
     }
     fn ensure(&self, id: u32) -> Option<()> {
         let (b, _) = Self::locate(id);
@@ -140,17 +178,18 @@ impl<T: Default> Arena<T> {
     /// Gives an id back. The caller has made the record say that it is nobody's.
     pub fn free(&self, cx: &Cx, id: u32) {
         debug_assert!(id != 0, "R1: 0 is never handed out");
-        self.live.mine(cx).fetch_sub(1, Ordering::Relaxed);
-        let mut mag = self.magazines.mine(cx).lock(cx);
+        let stock = self.stocks.mine(cx);
+        let mut mag = stock.magazine.lock(cx);
         if mag.len() >= MAGAZINE {
             let mut depot = self.depot.lock_nested(cx);
             depot.free.extend(mag.drain(..MAGAZINE / 2));
         }
         mag.push(id);
+        stock.count(1u64.wrapping_neg());
     }
     /// Ids handed out and not given back (R3).
     pub fn live(&self) -> u64 {
-        self.live.iter().fold(0, |n, c| n.wrapping_add(c.load(Ordering::Relaxed)))
+        self.stocks.iter().fold(0, |n, s| n.wrapping_add(s.live.load(Ordering::Relaxed)))
     }
     /// The largest id ever handed out; walks visit `1..=high`.
     pub fn high(&self) -> u32 {
@@ -199,6 +238,79 @@ mod tests {
         assert_eq!(a.alloc(&cx), Ok(9));
         assert_eq!(a.alloc(&cx), Ok(7));
         assert_eq!(a.live(), 200);
+    }
+
+    #[test]
+    fn the_last_ids_are_taken_from_other_magazines() {
+        let counters = crate::Counters::new(2);
+        let hooks = alloc::sync::Arc::new(crate::SpinHooks);
+        let on =
+            |cpu| Cx::new(&counters, crate::CpuId(cpu), crate::ThreadId(cpu.into()), hooks.clone());
+        let (a, b) = (on(0), on(1));
+        let arena = Arena::<AtomicU32>::new("test", 2, 16);
+        // The first refill of CPU 0 takes all sixteen.
+        assert_eq!(arena.alloc(&a), Ok(1));
+        let mut rest: Vec<u32> =
+            (1..16).map(|_| arena.alloc(&b).expect("CPU 0 has some")).collect();
+        rest.sort_unstable();
+        assert_eq!(rest, (2..=16).collect::<Vec<_>>());
+        assert_eq!(arena.alloc(&b), Err(ArenaFull { what: "test", live: 16 }));
+    }
+
+    #[test]
+    fn no_id_has_two_owners_under_threads() {
+        let counters = crate::Counters::new(3);
+        let hooks = alloc::sync::Arc::new(crate::SpinHooks);
+        let arena = Arena::<AtomicU32>::new("test", 3, 500);
+        std::thread::scope(|s| {
+            for t in 0..4u16 {
+                let cx =
+                    Cx::new(&counters, crate::CpuId(t), crate::ThreadId(t.into()), hooks.clone());
+                let arena = &arena;
+                s.spawn(move || {
+                    let mut mine = Vec::new();
+                    let mut lot = crate::testing::Lot(u64::from(t) + 99);
+                    for _ in 0..20_000 {
+                        if lot.below(2) == 0 {
+                            // Four threads wanting 150 each do not fit: some are refused.
+                            if mine.len() < 150
+                                && let Ok(id) = arena.alloc(&cx)
+                            {
+                                let was = arena.get(id).swap(u32::from(t) + 1, Ordering::SeqCst);
+                                assert_eq!(was, 0, "id {id} had an owner");
+                                mine.push(id);
+                            }
+                        } else if !mine.is_empty() {
+                            let id = mine.swap_remove(lot.below(mine.len() as u64) as usize);
+                            arena.get(id).store(0, Ordering::SeqCst);
+                            arena.free(&cx, id);
+                        }
+                    }
+                    for id in mine {
+                        arena.get(id).store(0, Ordering::SeqCst);
+                        arena.free(&cx, id);
+                    }
+                });
+            }
+        });
+        assert_eq!(arena.live(), 0);
+        assert!(arena.high() <= 500);
+        // Every id can be had again.
+        let cx = cx();
+        let mut all: Vec<u32> = core::iter::from_fn(|| arena.alloc(&cx).ok()).collect();
+        all.sort_unstable();
+        assert_eq!(all, (1..=500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stale_id_reads_a_record_of_the_same_kind() {
+        let cx = cx();
+        let a = Arena::<AtomicU32>::new("test", 1, 1000);
+        let id = a.alloc(&cx).expect("room");
+        a.get(id).store(7, Ordering::Relaxed);
+        a.free(&cx, id);
+        assert_eq!(a.get(id).load(Ordering::Relaxed), 7);
+        assert!(a.try_get(0).is_none() && a.try_get(a.high() + 1).is_none());
     }
 
     #[test]
