@@ -89,12 +89,15 @@ pub(crate) fn rights(bits: u32) -> Option<Prot> {
 }
 
 impl MapRequest<'_> {
-    fn check(&self) -> Result<Checked, SysError> {
+    fn check(&self, taken: impl FnOnce(VirtRange) -> bool) -> Result<Checked, SysError> {
         self.check_object()?;
         if self.len == 0 {
             return Err(invalid("the length is 0"));
         }
         let range = self.check_place()?;
+        if self.flags.contains(MapFlags::EXCL) && range.1.is_some_and(taken) {
+            return Err(exists());
+        }
         let prot = self.check_flags()?;
         let max_prot = self.check_rights(prot)?;
         let mut kind = SegKind::empty();
@@ -178,6 +181,10 @@ impl MapRequest<'_> {
     }
 }
 
+fn exists() -> SysError {
+    SysError::arg(MMAP, errno::EEXIST, "something is mapped there")
+}
+
 impl Process {
     /// Maps a file or anonymous memory and says where.
     ///
@@ -189,7 +196,8 @@ impl Process {
     /// passed; `EAGAIN` when no swap can be reserved or the new memory cannot be locked.
     #[doc(alias("smmap", "choose_addr", "map_addr"))]
     pub fn mmap(&self, request: &MapRequest<'_>) -> Result<u64, SysError> {
-        let checked = request.check()?;
+        let space = self.space();
+        let checked = request.check(|range| self.is_taken(&space, range))?;
         let vnode = request.file.map(|f| Arc::clone(&f.vnode) as Arc<dyn Vnode>);
         let args = SegVnArgs {
             driver: Arc::clone(self.machine.vn()),
@@ -200,7 +208,6 @@ impl Process {
             kind: checked.kind,
             amp: None,
         };
-        let space = self.space();
         let range = self.place(&space, request, &checked, &args)?;
         drop(space);
         if request.flags.contains(MapFlags::POPULATE) {
@@ -224,8 +231,8 @@ impl Process {
         let claim = space.claim_range(cx);
         if let Some(range) = checked.fixed {
             let excl = request.flags.contains(MapFlags::EXCL);
-            if excl && space.segs(cx).pieces(cx, range).any(|p| p.is_ok()) {
-                return Err(SysError::arg(MMAP, errno::EEXIST, "something is mapped there"));
+            if excl && self.is_taken(space, range) {
+                return Err(exists()); // somebody else was faster
             }
             self.shared.forget_pages(range);
             claim.map_fixed(range, args).map_err(|e| SysError::of(MMAP, e))?;
@@ -241,6 +248,12 @@ impl Process {
             align,
         };
         claim.map_anywhere(&wanted, args).map_err(|e| SysError::of(MMAP, e))
+    }
+    /// Whether anything is mapped in `range`.
+    fn is_taken(&self, space: &AddrSpace, range: VirtRange) -> bool {
+        let cx = self.cx();
+        let segs = space.segs(cx);
+        segs.seg_at_or_above(cx, range.start()).is_some_and(|s| s.range().start().get() < range.end())
     }
     /// Where mappings without an address go: below the room that the stack may take.
     fn mapping_window(&self) -> VirtRange {

@@ -249,7 +249,8 @@ impl Process {
         page.and_then(|n| self.pages.get_mut(&n)).ok_or(Errno::ENOMEM)
     }
 
-    pub(super) fn advise(&mut self, region: Region, advice: Advice) -> Answer {
+    /// `ends` has the number of pages of each object: reading ahead past the end of a file is refused as the read would be.
+    pub(super) fn advise(&mut self, region: Region, advice: Advice, ends: &[u64]) -> Answer {
         if advice == Advice::Bad {
             return Err(Errno::EINVAL);
         }
@@ -258,6 +259,7 @@ impl Process {
             let page = self.page_or_hole(page)?;
             match advice {
                 Advice::DontNeed if page.locked => return Err(Errno::EBUSY),
+                Advice::WillNeed if page.is_past_end(ends) => return Err(Errno::EFAULT),
                 Advice::InheritZero if !page.is_private_anon() => return Err(Errno::EINVAL),
                 Advice::InheritZero => page.wipe = true,
                 Advice::InheritCopy => page.wipe = false,

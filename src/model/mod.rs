@@ -81,6 +81,14 @@ impl Page {
         self.read || self.write || self.exec
     }
 
+    /// The page shows a place past the end of its object, of which `ends` has the lengths in pages.
+    pub fn is_past_end(&self, ends: &[u64]) -> bool {
+        match self.backing {
+            Backing::Object { object, index } => self.copy.is_none() && index >= ends[object],
+            Backing::Zero => false,
+        }
+    }
+
     /// The page has bytes of its own.
     pub fn is_copied(&self) -> bool {
         self.copy.is_some()

@@ -52,7 +52,8 @@ impl World for Model {
     }
 
     fn advise(&mut self, region: Region, advice: Advice) -> Outcome {
-        self.on(region.proc.0, |p| p.advise(region, advice))
+        let ends: Vec<u64> = self.objects().iter().map(|o| o.page_count()).collect();
+        self.on(region.proc.0, |p| p.advise(region, advice, &ends))
     }
 
     fn sync(&mut self, region: Region, flags: SyncFlags) -> Outcome {

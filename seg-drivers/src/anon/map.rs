@@ -500,17 +500,25 @@ impl AnonMap {
             pp.update(range, |n| n + 1);
         }
     }
-    /// A segment that covers `range` becomes two; each slot stays covered as often as it was.
+    /// A segment becomes two, which cover `low` and `high`; what lay between has been given up before.
     #[doc(alias = "amap_splitref")]
-    pub fn split(&self, cx: &Cx, range: Range<u64>) {
+    pub fn split(&self, cx: &Cx, low: Range<u64>, high: Range<u64>) {
         let mut grow = self.grow.lock(cx);
-        self.establish(&mut grow, range);
+        let refs = self.refs();
+        grow.slot_refs.get_or_insert_with(|| {
+            let mut pp = Runs::new(0);
+            pp.set(low, refs);
+            pp.set(high, refs);
+            pp
+        });
         self.refs.fetch_add(1, Ordering::AcqRel);
     }
     /// Two adjacent segments that use the map become one (the reverse of [`AnonMap::split`]).
     pub fn unsplit(&self, cx: &Cx) {
-        let _grow = self.grow.lock(cx);
-        self.refs.fetch_sub(1, Ordering::AcqRel);
+        let mut grow = self.grow.lock(cx);
+        if self.refs.fetch_sub(1, Ordering::AcqRel) == 2 {
+            grow.slot_refs = None; // one segment covers whatever is left (M2)
+        }
     }
     fn establish(&self, grow: &mut Grow, coverage: Range<u64>) {
         let refs = self.refs();
@@ -541,6 +549,10 @@ impl AnonMap {
                 );
             }
             left = if whole { self.refs.fetch_sub(1, Ordering::AcqRel) - 1 } else { refs };
+            if left == 1 {
+                // One segment is left, and it covers every slot that is still occupied (M2): it may grow like any other.
+                grow.slot_refs = None;
+            }
         }
         for range in freed {
             self.free_range(cx, range);

@@ -151,8 +151,8 @@ fn a_split_map_knows_its_halves() {
     }
     // The middle page of three is unmapped: two segments, slot references 1 0 1.
     map.lose(&w.cx, 0..3, 1..2);
-    map.split(&w.cx, 0..3);
-    let _ = map.slot_refs(&w.cx, 0..3);
+    map.split(&w.cx, 0..1, 2..3);
+    assert_eq!(map.slot_refs(&w.cx, 0..3), [(0..1, 1), (1..2, 0), (2..3, 1)]);
     assert_eq!(map.refs(), 2);
     assert_eq!(w.layer.swap().live(), 2);
     map.lose(&w.cx, 0..1, 0..1);

@@ -2,7 +2,7 @@
 //!
 //! Sources: illumos.md 4.8 (sync, swapout).
 
-use super::{SegVn, run_range, vpns};
+use super::SegVn;
 use addr_space::{SegCx, SegError, SyncFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
@@ -34,12 +34,8 @@ pub(super) fn sync(
     sync_layers(seg, scx, range, put)
 }
 
-/// Invalidating a page that this mapping, or another, has locked in memory is refused before anything is written.
+/// Invalidating a page that a mapping, this one or another, has locked in memory is refused before anything is written.
 fn refuse_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(range));
-    if let Some((run, _)) = runs.iter().find(|(_, v)| v.locked) {
-        return Err(SegError::Locked { addr: run_range(scx.seg, run).start() });
-    }
     each_page(seg, scx, range, &mut |addr, id| {
         let claimed = scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_claimed());
         if claimed { Err(SegError::Locked { addr }) } else { Ok(()) }

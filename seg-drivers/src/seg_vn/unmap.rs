@@ -67,7 +67,7 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
                 (reserved_before.left(seg, scx, low), reserved_before.left(seg, scx, high));
             give_back(seg, scx, reserved_before, l + h, range);
             if let Some(map) = seg.amap() {
-                map.split(scx.cx, seg.slots_of(scx.seg, scx.seg));
+                map.split(scx.cx, seg.slots_of(scx.seg, low), seg.slots_of(scx.seg, high));
             }
             let twin = upper_part(seg, scx, high, h);
             seg.swresv.store(l, Ordering::Release);
