@@ -103,7 +103,7 @@ fn alu_chain(steps: usize) -> u64 {
 impl Group for Calibration {
     fn measure(&mut self, config: &Config, samples: &mut Samples) {
         const STEPS: usize = 100_000;
-        samples.put("calibration.alu", timed(STEPS, || _ = alu_chain(STEPS)));
+        samples.put("calibration.alu", timed(STEPS, |part| _ = alu_chain(part.len())));
         if config.two_cpus() {
             let count = config.pick(101, 31);
             let lengths = |threads| {
@@ -115,36 +115,33 @@ impl Group for Calibration {
             samples.lacks(TWO_THREAD_ALU, "this process may use one CPU only");
         }
         let warm = (WARM / PAGE) as u32;
+        let half = warm / 2;
+        let frame = move |i: usize| i as u32 % warm;
+        let pair = move |i: usize| (i as u32 % half, i as u32 % half + half);
         self.zero(0..warm);
         samples.put(
             "calibration.zero_warm",
-            timed(8 * warm as usize, || (0..8).for_each(|_| self.zero(0..warm))),
+            timed(16 * warm as usize, |part| self.zero(part.map(frame))),
         );
-        let half = warm / 2;
-        self.copy((0..half).map(|i| (i, i + half)));
         samples.put(
             "calibration.copy_warm",
-            timed(16 * half as usize, || {
-                (0..16).for_each(|_| self.copy((0..half).map(|i| (i, i + half))))
-            }),
+            timed(16 * warm as usize, |part| self.copy(part.map(pair))),
         );
         let cold = self.cold_frames(8192);
-        samples.put("calibration.zero_cold", timed(cold.len(), || self.zero(cold.iter().copied())));
+        samples.put(
+            "calibration.zero_cold",
+            timed(cold.len(), |part| self.zero(cold[part].iter().copied())),
+        );
         let cold = self.cold_frames(8192);
-        let pairs = cold.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-        samples.put("calibration.copy_cold", timed(cold.len() / 2, || self.copy(pairs)));
+        let pairs: Vec<_> = cold.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        samples.put(
+            "calibration.copy_cold",
+            timed(pairs.len(), |part| self.copy(pairs[part].iter().copied())),
+        );
         let word = AtomicU64::new(0);
-        samples.put(
-            "calibration.locked_add",
-            timed(STEPS, || {
-                for _ in 0..STEPS {
-                    word.fetch_add(1, Ordering::SeqCst);
-                }
-            }),
-        );
-        samples.put(
-            "calibration.syscall",
-            timed(10_000, || (0..10_000).for_each(|_| linux::null_system_call())),
-        );
+        let add = |_| _ = word.fetch_add(1, Ordering::SeqCst);
+        samples.put("calibration.locked_add", timed(STEPS, |part| part.for_each(add)));
+        let call = |_| linux::null_system_call();
+        samples.put("calibration.syscall", timed(10_000, |part| part.for_each(call)));
     }
 }

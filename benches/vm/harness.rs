@@ -21,6 +21,7 @@
 //!   for two. A repetition in which two cores did not even run an ALU loop side by side is left out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -181,11 +182,21 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Times `work` once and returns ns per operation.
-pub(crate) fn timed(operations: usize, work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_nanos() as f64 / operations as f64
+/// Parts a timed loop is cut into.
+const PARTS: usize = 16;
+
+/// Runs `work` over all of `0..operations`, part by part, and returns the median of the parts in ns per operation: when the
+/// processor is taken away in the middle, one part of sixteen is lost and not the sample.
+pub(crate) fn timed(operations: usize, mut work: impl FnMut(Range<usize>)) -> f64 {
+    let part = operations.div_ceil(PARTS).max(1);
+    let one = |from: usize| {
+        let range = from..operations.min(from + part);
+        let count = range.len() as f64;
+        let start = Instant::now();
+        work(range);
+        start.elapsed().as_nanos() as f64 / count
+    };
+    median(&(0..operations).step_by(part).map(one).collect::<Vec<_>>())
 }
 
 /// A barrier that spins: threads leave it within tens of nanoseconds of each other.
@@ -315,9 +326,14 @@ impl Rng {
     /// The numbers below `n` in random order.
     pub(crate) fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();
-        for i in (1..n).rev() {
-            order.swap(i, self.below(i as u64 + 1) as usize);
-        }
+        self.shuffle(&mut order);
         order
+    }
+
+    /// Puts `items` in random order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
     }
 }

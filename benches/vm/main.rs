@@ -77,7 +77,11 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--json" => options.json = Some(value("a file")?.into()),
             "--repetitions" => {
                 let text = value("a number")?;
-                let count = text.parse().ok().filter(|&n| n > 0).ok_or(format!("{text:?} is not a number of repetitions"))?;
+                let count = text
+                    .parse()
+                    .ok()
+                    .filter(|&n| n > 0)
+                    .ok_or(format!("{text:?} is not a number of repetitions"))?;
                 options.repetitions = Some(count);
             }
             "--quick" => options.quick = true,
@@ -103,9 +107,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let chosen = |goal: &Goal| options.rows.is_empty() || options.rows.iter().any(|wanted| means(wanted, goal.row));
-    let groups: Vec<&GroupSpec> = GROUPS.iter().filter(|group| group.goals.iter().any(chosen)).collect();
-    let goals: Vec<&'static Goal> = groups.iter().flat_map(|group| group.goals).filter(|goal| chosen(goal)).collect();
+    let chosen = |goal: &Goal| {
+        options.rows.is_empty() || options.rows.iter().any(|wanted| means(wanted, goal.row))
+    };
+    let groups: Vec<&GroupSpec> =
+        GROUPS.iter().filter(|group| group.goals.iter().any(chosen)).collect();
+    let goals: Vec<&'static Goal> =
+        groups.iter().flat_map(|group| group.goals).filter(|goal| chosen(goal)).collect();
     if goals.is_empty() {
         eprintln!("no goal is called {}; --list shows them", options.rows.join(" or "));
         return ExitCode::from(2);
@@ -161,7 +169,8 @@ fn run(options: &Options, specs: &[&GroupSpec], goals: &[&'static Goal]) -> Resu
     print!("{}", table::text(&outcomes, &also, &samples, &environment, stolen));
     if let Some(file) = &options.json {
         let document = table::json(&outcomes, &also, &samples, &environment, stolen);
-        std::fs::write(file, format!("{document:#}\n")).map_err(|e| format!("{}: {e}", file.display()))?;
+        std::fs::write(file, format!("{document:#}\n"))
+            .map_err(|e| format!("{}: {e}", file.display()))?;
     }
     Ok(())
 }

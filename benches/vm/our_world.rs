@@ -50,7 +50,8 @@ impl World {
     /// A thread of the process on `cpu`.
     pub(crate) fn on(&self, cpu: usize) -> Hand {
         let machine = self.machine.lock().expect("nobody panics with the machine in hand");
-        let process = machine.process(self.pid).expect("the process lives").another_thread(CpuId(cpu as u16));
+        let process =
+            machine.process(self.pid).expect("the process lives").another_thread(CpuId(cpu as u16));
         let space = Arc::clone(&process.space());
         Hand { process, space }
     }
@@ -69,7 +70,14 @@ impl Hand {
     /// Maps anonymous private memory at `start`, nothing touched.
     pub(crate) fn map(&self, start: usize, len: usize) {
         let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
-        let request = MapRequest { addr: start as u64, len: len as u64, prot: 3, flags, file: None, offset: 0 };
+        let request = MapRequest {
+            addr: start as u64,
+            len: len as u64,
+            prot: 3,
+            flags,
+            file: None,
+            offset: 0,
+        };
         self.process.mmap(&request).expect("room and swap for a mapping");
     }
 
@@ -84,20 +92,25 @@ impl Hand {
 
     /// Makes a range read-only, or writable again.
     pub(crate) fn protect(&self, start: usize, len: usize, writable: bool) {
-        self.process.mprotect(start as u64, len as u64, if writable { 3 } else { 1 }).expect("rights within the ceiling");
+        self.process
+            .mprotect(start as u64, len as u64, if writable { 3 } else { 1 })
+            .expect("rights within the ceiling");
     }
 
     /// A store's page fault.
     #[inline]
     pub(crate) fn fault(&self, at: usize) {
-        let done = self.space.fault_at(self.process.cx(), address(at), FaultKind::Invalid, Access::Write);
+        let done =
+            self.space.fault_at(self.process.cx(), address(at), FaultKind::Invalid, Access::Write);
         done.expect("memory for one page");
     }
 
     /// Start of the segment that holds `at`, or 0.
     #[inline]
     pub(crate) fn find(&self, at: usize) -> usize {
-        self.space.range_at(self.process.cx(), address(at)).map_or(0, |range| range.start().get() as usize)
+        self.space
+            .range_at(self.process.cx(), address(at))
+            .map_or(0, |range| range.start().get() as usize)
     }
 
     /// The lowest hole of `len` bytes in the window.

@@ -157,12 +157,9 @@ fn dependent(addresses: &[u64], lookup: impl Fn(u64) -> u64) -> f64 {
     let zero = black_box(0);
     let (warm, addresses) = addresses.split_at(addresses.len() / 10);
     warm.iter().for_each(|&address| _ = black_box(lookup(address)));
-    timed(addresses.len(), || {
-        let mut last = 0;
-        for &address in addresses {
-            last = lookup(address | (last & zero));
-        }
-        black_box(last);
+    timed(addresses.len(), |part| {
+        let addresses = addresses[part].iter();
+        black_box(addresses.fold(0, |last, &address| lookup(address | (last & zero))));
     })
 }
 
@@ -171,11 +168,7 @@ fn pairs(index: &mut impl Index, n: usize) -> f64 {
     let victims = Rng::new(112).permutation(n);
     let count = victims.len().min(20_000);
     let rounds = 20_000 / count;
-    timed(count * rounds, || {
-        (0..rounds).for_each(|_| {
-            victims[..count].iter().for_each(|&victim| index.replace(victim as usize))
-        })
-    })
+    timed(count * rounds, |part| part.for_each(|i| index.replace(victims[i % count] as usize)))
 }
 
 /// The keys of one size: find, gap and pair of ours, classic, btree, range.
@@ -219,16 +212,17 @@ impl Indexes {
 fn hinted(size: &Size) -> f64 {
     let zero = black_box(0);
     let order = Rng::new(113).permutation(size.n);
-    timed(size.n * 64, || {
+    let per_segment = timed(size.n, |part| {
         let (mut hint, mut last) = (None, 0);
-        for &segment in &order {
+        for &segment in &order[part] {
             for i in 0..64 {
                 let address = u64::from(segment) * STEP + i * 64;
                 last = size.ours.find_with_hint(address | (last & zero), &mut hint);
             }
         }
         black_box(last);
-    })
+    });
+    per_segment / 64.0
 }
 
 /// The finds and pairs of one size, kind after kind.

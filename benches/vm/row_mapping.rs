@@ -91,8 +91,8 @@ impl Mapping {
             hand.unmap(start, shape::PAGES * PAGE);
             hand.map(start, shape::PAGES * PAGE);
         }
-        timed(COLD_PAGES, || {
-            for at in 0..COLD_PAGES {
+        timed(COLD_PAGES, |part| {
+            for at in part {
                 hand.fault(shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES));
             }
         })
@@ -100,8 +100,8 @@ impl Mapping {
 
     fn their_cold_faults(&mut self, map: bool, zero: bool) -> f64 {
         self.mapping.empty();
-        timed(COLD_PAGES, || {
-            for at in 0..COLD_PAGES {
+        timed(COLD_PAGES, |part| {
+            for at in part {
                 let frame = self.order[at] as usize * PAGE;
                 if zero {
                     // SAFETY: the frame lies in the region, which only this test uses.

@@ -65,14 +65,18 @@ impl Group for Pair {
             hand.unmap(at, PAGE);
         };
         (0..100).for_each(|_| pair());
-        samples.put("9.ours", timed(PAIRS, || (0..PAIRS).for_each(|_| pair())));
+        samples.put("9.ours", timed(PAIRS, |part| part.for_each(|_| pair())));
         match linux_segments() {
-            Ok(_background) => samples
-                .put("9.linux", timed(PAIRS, || (0..PAIRS).for_each(|_| map_and_unmap_one_page()))),
+            Ok(_background) => {
+                samples.put(
+                    "9.linux",
+                    timed(PAIRS, |part| part.for_each(|_| map_and_unmap_one_page())),
+                );
+            }
             Err(why) => samples.lacks("9.linux", why),
         }
-        let per_pair = timed(self.victims.len(), || {
-            for &victim in &self.victims {
+        let per_pair = timed(self.victims.len(), |part| {
+            for &victim in &self.victims[part] {
                 let start = shape::address(0, victim as usize + 1, 0);
                 self.areas.unmap(start, shape::PAGES * PAGE);
                 self.areas.map(start, shape::PAGES * PAGE, true);
@@ -166,7 +170,8 @@ struct Crowd {
     world: World,
     n: usize,
     hole: usize,
-    order: Vec<u32>,
+    /// Its segments, in an order that has nothing to do with address or birth.
+    victims: Vec<u32>,
     built: f64,
 }
 
@@ -180,15 +185,18 @@ impl Crowd {
             .filter(|&i| !(hole..hole + HOLE).contains(&(i as usize)))
             .collect();
         let hand = world.on(0);
-        let built = timed(order.len(), || order.iter().for_each(|&i| hand.map(start(i), LEN)));
+        let built =
+            timed(order.len(), |part| order[part].iter().for_each(|&i| hand.map(start(i), LEN)));
+        let mut victims = order;
+        Rng::new(12).shuffle(&mut victims);
         drop(hand);
-        Ok(Self { world, n, hole, order, built })
+        Ok(Self { world, n, hole, victims, built })
     }
 
     fn pair(&self, count: usize) -> f64 {
         let hand = self.world.on(0);
-        timed(count, || {
-            for &i in &self.order[..count] {
+        timed(count, |part| {
+            for &i in &self.victims[part] {
                 hand.unmap(start(i), LEN);
                 hand.map(start(i), LEN);
             }
@@ -197,8 +205,8 @@ impl Crowd {
 
     fn protect(&self, count: usize) -> f64 {
         let hand = self.world.on(0);
-        timed(count, || {
-            for &i in &self.order[..count] {
+        timed(count, |part| {
+            for &i in &self.victims[part] {
                 hand.protect(start(i) + PAGE, PAGE, false);
                 hand.protect(start(i) + PAGE, PAGE, true);
             }
@@ -210,9 +218,10 @@ impl Crowd {
         let hand = self.world.on(0);
         let zero = black_box(0);
         let mut last = 0;
-        timed(count, || {
-            for &i in self.order.iter().cycle().take(count) {
-                last = hand.find((start(i) + PAGE) | (last & zero));
+        timed(count, |part| {
+            for i in part {
+                let victim = self.victims[i % self.victims.len()];
+                last = hand.find((start(victim) + PAGE) | (last & zero));
             }
             black_box(last);
         })
@@ -222,8 +231,8 @@ impl Crowd {
         let hand = self.world.on(0);
         let hole = start(self.hole as u32) - (STEP - LEN);
         let end = start(self.n as u32) - (STEP - LEN);
-        timed(count, || {
-            for _ in 0..count {
+        timed(count, |part| {
+            for _ in part {
                 let at = hand.find_gap(shape::BASE, end - shape::BASE, HOLE * STEP + STEP - LEN);
                 assert_eq!(black_box(at), Some(hole), "the only hole that fits");
             }
@@ -250,8 +259,8 @@ fn areas(n: usize) -> Areas {
 /// `count` random areas of `n` taken out and put back.
 fn replace(areas: &mut Areas, n: usize, count: usize) -> f64 {
     let victims = Rng::new(11).permutation(n);
-    timed(count, || {
-        for &i in &victims[..count] {
+    timed(count, |part| {
+        for &i in &victims[part] {
             areas.unmap(start(i), LEN);
             areas.map(start(i), LEN, true);
         }
