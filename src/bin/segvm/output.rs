@@ -50,6 +50,7 @@ impl Paint {
     }
 
     /// No colours.
+    #[cfg(test)]
     pub(crate) const NONE: Paint = Paint(false);
 
     /// Whether anything is painted.

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ColorChoice;
 use segvm::files::{ElfImage, File};
 use segvm::machine::MachineWorld;
@@ -51,7 +51,7 @@ const FRAMES: u64 = 4096;
 const SWAP_PAGES: u64 = 65536;
 
 /// Steps there are.
-const STEPS: u64 = 16;
+const STEPS: u64 = 17;
 
 /// A process of the tour.
 pub(super) const PROGRAM: &str = "prog";
@@ -86,6 +86,7 @@ pub(crate) fn tour(args: &Args, color: ColorChoice) -> Result<ExitCode> {
 
 /// Reads a program's headers, on a vnode that is thrown away.
 fn read_headers(world: &MachineWorld, path: &PathBuf) -> Result<()> {
+    Bytes::open(path)?;
     let machine = world.machine();
     let file = machine.open_host_file(path, false)?;
     let image = ElfImage::read(machine.cx(), machine.db(), &file);
@@ -95,9 +96,10 @@ fn read_headers(world: &MachineWorld, path: &PathBuf) -> Result<()> {
 }
 
 fn steps(stage: &mut Stage<'_>, path: Option<PathBuf>) -> Result<()> {
-    let all: [fn(&mut Stage<'_>, &Subject) -> Result<()>; 13] = [
+    let all: [fn(&mut Stage<'_>, &Subject) -> Result<()>; 14] = [
         program::exec,
         program::first_fault,
+        program::tables,
         program::shared_text,
         program::relocation,
         anon::heap,
@@ -123,11 +125,7 @@ fn steps(stage: &mut Stage<'_>, path: Option<PathBuf>) -> Result<()> {
 }
 
 /// The program behind `$exe`, once the world has it.
-fn subject_of(stage: &Stage<'_>, name: String, bytes: Bytes, file: &Arc<File>) -> Result<Subject> {
+fn subject_of(stage: &Stage<'_>, bytes: Bytes, file: &Arc<File>) -> Result<Subject> {
     let machine = stage.world().machine();
-    let image = ElfImage::read(machine.cx(), machine.db(), file)?;
-    if image.segments.is_empty() {
-        bail!("{name} has nothing to load");
-    }
-    Subject::new(name, bytes, image)
+    Subject::new(bytes, ElfImage::read(machine.cx(), machine.db(), file)?)
 }

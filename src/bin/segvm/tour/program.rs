@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use page_db::dump::MemStat;
-use page_db::{VirtAddr, Vnode};
+use page_db::{Pfn, VirtAddr, Vnode};
 use segvm::files::{File, Piece};
+use segvm::machine::USER_RANGE;
+use segvm::script::ast::{FileRef, OpenMode};
 use segvm::script::outcome::PAGE_BYTES;
-use segvm::script::{FileSlot, Outcome};
+use segvm::script::{FileSlot, Operation, Outcome};
 
 use super::stage::{Keep, Stage};
 use super::subject::{Bytes, Subject};
@@ -57,15 +59,17 @@ pub(super) fn open(stage: &mut Stage<'_>, path: Option<PathBuf>) -> Result<Subje
         let file = exe(stage)?;
         let machine = stage.world().machine();
         file.pwrite(machine.cx(), machine.db(), 0, &bytes)?;
-        return subject_of(stage, "the built-in program".into(), Bytes::Memory(bytes), &file);
+        return subject_of(stage, Bytes::Memory(bytes), &file);
     };
-    let name = path.display().to_string();
     let host = Bytes::open(&path)?;
+    let path = path.to_str().context("a script cannot write this path: it is not UTF-8")?;
     stage.step(EXEC_TITLE, EXEC);
-    let quoted = serde_json::to_string(&name).context("the path cannot be written")?;
-    stage.run(&format!("proc ${PROGRAM} = 0; hostfile $exe {quoted} ro"))?;
+    stage.run(&format!("proc ${PROGRAM} = 0"))?;
+    let file = FileRef::Name("exe".into());
+    let open = Operation::HostFile { file, path: path.into(), mode: OpenMode::ReadOnly };
+    stage.run(&open.to_string())?;
     let file = exe(stage)?;
-    subject_of(stage, name, host, &file)
+    subject_of(stage, host, &file)
 }
 
 /// The first named file.
@@ -134,6 +138,36 @@ fn check_bytes(stage: &mut Stage<'_>, subject: &Subject, at: u64, got: &Outcome)
     Ok(())
 }
 
+/// The page tables behind the translation.
+pub(super) fn tables(stage: &mut Stage<'_>, subject: &Subject) -> Result<()> {
+    stage.step(
+        "The hat: page tables in frames",
+        "Ch. 12: the hat keeps translations in page tables that the processors walk; each table is a frame \
+         like any other, and all of it can be made again from the segments.",
+    );
+    let at = subject.entry();
+    stage.view(&format!("::htable ${PROGRAM}"), Keep::Ends(14, 0))?;
+    let before = stage.counters(["as_fault"]);
+    stage.run(&format!("fetch ${PROGRAM} {at:#x} cpu=1"))?;
+    stage.check(
+        "the other processor finds the translation without a fault",
+        stage.rose(before) == [0],
+    );
+    let p = stage.process(PROGRAM)?;
+    let (hat, mut walked, mut stray) = (Arc::clone(p.space().hat()), 0, 0);
+    let space = Arc::clone(&p.space());
+    hat.walk(p.cx(), USER_RANGE, &mut |addr, _| {
+        walked += 1;
+        stray += u64::from(space.range_at(p.cx(), addr).is_none());
+    });
+    let resident = hat.resident();
+    stage.check(
+        "every translation lies in a segment, and all are counted",
+        stray == 0 && walked == resident,
+    );
+    Ok(())
+}
+
 /// A second process that runs the same file.
 pub(super) fn shared_text(stage: &mut Stage<'_>, subject: &Subject) -> Result<()> {
     stage.step(
@@ -172,38 +206,54 @@ pub(super) fn relocation(stage: &mut Stage<'_>, subject: &Subject) -> Result<()>
          and from then on the anon map comes before the vnode.",
     );
     let Some(data) = subject.data_page() else {
-        stage.say("This program has no writable data, so there is nothing to relocate.");
+        stage.say("This program has no writable data, so there is nothing to store into.");
         return Ok(());
     };
-    let before = stage.counters(["case_2b", "cow_fault"]);
-    let words = if subject.program.image.relative.is_empty() {
-        stage.say("This program asks for no relative relocation; its data is stored into instead.");
-        stage.run(&format!("write ${PROGRAM} {data:#x} 0+16 65"))?;
-        0
-    } else {
-        match stage.process(PROGRAM)?.relocate(&subject.program) {
-            Ok(words) => words,
-            Err(e) => {
-                stage.check(format!("every word can be relocated ({e})"), false);
-                0
-            }
-        }
-    };
-    let [copies, cow] = stage.rose(before);
-    if words > 0 {
-        stage.say(&format!(
-            "The dynamic linker's work is done: {words} words get the load address {:#x} added.",
-            subject.program.base
-        ));
-    }
     let first = subject.program.image.relative.first();
     let at = first.map_or(data, |r| r.vaddr.wrapping_add(subject.program.base));
+    // A page whose end exec had to clear has been stored to already.
+    let fresh = !is_anon(stage, at)?;
+    let before = stage.counters(["case_2b", "cow_fault"]);
+    match first {
+        None => {
+            stage.say(
+                "This program asks for no relative relocation; its data is stored into instead.",
+            );
+            stage.run(&format!("write ${PROGRAM} {data:#x} 0+16 65"))?;
+        }
+        Some(_) => {
+            let done = stage.process(PROGRAM)?.relocate(&subject.program);
+            let words = done.as_ref().map_or(0, |words| *words);
+            stage.say(&format!(
+                "The dynamic linker's work is done: {words} words get the load address {:#x} added.",
+                subject.program.base
+            ));
+            stage.check("every word can be relocated", done.is_ok());
+        }
+    }
+    let [made, copied] = stage.rose(before);
     stage.view(&format!("::walk ${PROGRAM} {at:#x}"), Keep::All)?;
     stage.view(&format!("::anon ${PROGRAM} {at:#x}"), Keep::Ends(8, 0))?;
-    stage.say(&format!("{copies} pages became anonymous, {cow} of them as copies of the file's."));
-    stage.check("stores made anons", copies > 0 && cow > 0 && cow <= copies);
+    let s = if made == 1 { "" } else { "s" };
+    stage.say(&format!("Anons made: {made} page{s}, {copied} of them copied from the file."));
+    if fresh {
+        stage.check(
+            "stores made anons with copies of the file's pages",
+            copied > 0 && made >= copied,
+        );
+    }
+    stage.check("the page has a name in swapfs now", is_anon(stage, at)?);
     check_words(stage, subject)?;
     check_file(stage, subject, at)
+}
+
+/// Whether the page that is mapped at `at` is anonymous.
+fn is_anon(stage: &Stage<'_>, at: u64) -> Result<bool> {
+    let Some(pfn) = frame(stage, PROGRAM, at)? else { return Ok(false) };
+    let machine = stage.world().machine();
+    let page = machine.db().pages().of_pfn(Pfn(pfn));
+    let name = page.and_then(|page| machine.db().page(page).identity());
+    Ok(name.is_some_and(|name| machine.swap().number_of(name).is_some()))
 }
 
 /// Every relocated word holds what it should.
@@ -234,8 +284,8 @@ fn word(bytes: Option<Vec<u8>>) -> Option<u64> {
 
 /// The file has not changed, and the other process still sees it.
 fn check_file(stage: &mut Stage<'_>, subject: &Subject, at: u64) -> Result<()> {
-    let page = at & !(PAGE_BYTES - 1);
-    let Some(offset) = subject.offset_of(page) else { return Ok(()) };
+    let Some(offset) = subject.offset_of(at) else { return Ok(()) };
+    let offset = offset & !(PAGE_BYTES - 1);
     let want = subject.bytes.at(offset, PAGE_BYTES as usize)?;
     let mut got = vec![0; PAGE_BYTES as usize];
     let file = exe(stage)?;

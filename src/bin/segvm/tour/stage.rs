@@ -65,9 +65,9 @@ impl<'a> Stage<'a> {
         self.end_step();
         self.step += 1;
         if self.json {
-            let (step, figure) = (self.step, concept.split_once(": ").map(|(figure, _)| figure));
+            let (step, book) = (self.step, concept.split_once(": ").map(|(book, _)| book));
             self.out.json(&json!({
-                "event": "step", "step": step, "title": title, "concept": concept, "figure": figure,
+                "event": "step", "step": step, "title": title, "concept": concept, "book": book,
             }));
             return;
         }
@@ -102,8 +102,14 @@ impl<'a> Stage<'a> {
         let mut last = Outcome::OK;
         for statement in &statements {
             let done = self.runner.step(statement, &mut |_: Event<'_>| -> fmt::Result { Ok(()) });
-            let Some(outcome) = done.with_context(|| format!("`{text}`"))? else { continue };
+            let outcome = done.with_context(|| format!("`{text}`"))?;
             let said = statement.operation.to_string();
+            let Some(outcome) = outcome else {
+                if !self.json {
+                    self.out.line(&format!("  > {said}"));
+                }
+                continue;
+            };
             if self.json {
                 self.out
                     .json(&json!({ "event": "operation", "statement": said, "outcome": outcome }));

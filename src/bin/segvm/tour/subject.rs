@@ -4,7 +4,8 @@ use std::fs::File as HostFile;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use page_db::Prot;
 use segvm::files::elf::LoadSegment;
 use segvm::files::{ElfImage, Piece};
 use segvm::machine::{LOAD_BASE, Program};
@@ -22,7 +23,7 @@ impl Bytes {
     /// Opens a file of the host.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When it cannot be opened, or is a directory or a device.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file =
             HostFile::open(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -57,8 +58,6 @@ impl Bytes {
 
 /// The program.
 pub(super) struct Subject {
-    /// What to call it.
-    pub(super) name: String,
     /// Its bytes.
     pub(super) bytes: Bytes,
     /// Its headers, where it was loaded, its mappings.
@@ -70,11 +69,11 @@ impl Subject {
     ///
     /// # Errors
     /// When its headers place it where no program can be.
-    pub(super) fn new(name: String, bytes: Bytes, image: ElfImage) -> Result<Self> {
+    pub(super) fn new(bytes: Bytes, image: ElfImage) -> Result<Self> {
         let base = if image.position_independent { LOAD_BASE } else { 0 };
         let pieces = image.plan(base)?;
         let entry = image.entry_at(base).context("the entry point is no user address")?;
-        Ok(Subject { name, bytes, program: Program { image, base, entry, pieces } })
+        Ok(Subject { bytes, program: Program { image, base, entry, pieces } })
     }
 
     /// Where it begins to run.
@@ -98,25 +97,13 @@ impl Subject {
         self.offset_of(addr).map(|offset| self.bytes.at(offset, len)).transpose()
     }
 
-    /// A page of initialised data for the tour to store into, by its address: the last one that the file
-    /// has and relocation leaves writable, else the last one of writable file pages.
+    /// The first page of initialised data, by its address.
     pub(super) fn data_page(&self) -> Option<u64> {
-        let sealed = self.program.image.relro.map_or(0..0, |(at, size)| {
-            let at = at.wrapping_add(self.program.base);
-            at..at.wrapping_add(size)
-        });
-        let writable = self.program.pieces.iter().filter_map(|p| match p {
-            Piece::File { range, prot, .. } if prot.contains(page_db::Prot::WRITE) => Some(*range),
-            _ => None,
-        });
-        let pages = writable.map(|range| range.end() - PAGE_BYTES);
-        let (mut open, mut any) = (None, None);
-        for page in pages {
-            any = Some(page);
-            if !sealed.contains(&page) {
-                open = Some(page);
+        self.program.pieces.iter().find_map(|p| match p {
+            Piece::File { range, prot, .. } if prot.contains(Prot::WRITE) => {
+                Some(range.start().get())
             }
-        }
-        open.or(any)
+            _ => None,
+        })
     }
 }
