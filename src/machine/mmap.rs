@@ -166,13 +166,13 @@ impl MapRequest<'_> {
     /// The ceiling for later changes of protection.
     fn check_rights(&self, prot: Prot) -> Result<Prot, SysError> {
         let Some(file) = self.file else { return Ok(Prot::RWX) };
-        if self.offset > MAX_OFFSET {
-            return Err(SysError::arg(MMAP, errno::ENXIO, "a negative offset"));
-        }
         let read_only = self.flags.contains(MapFlags::SHARED) && !file.writable;
         let max = if read_only { Prot::RX } else { Prot::RWX };
         if !file.readable || !max.contains(prot) {
             return Err(SysError::arg(MMAP, errno::EACCES, "the descriptor does not allow that"));
+        }
+        if self.offset > MAX_OFFSET {
+            return Err(SysError::arg(MMAP, errno::ENXIO, "a negative offset"));
         }
         if self.len.next_multiple_of(PAGE_SIZE) > MAX_OFFSET - self.offset {
             return Err(SysError::arg(MMAP, errno::EOVERFLOW, "the mapping passes the largest offset"));

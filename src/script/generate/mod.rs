@@ -175,7 +175,7 @@ impl Generator {
         let n =
             if self.lot.chance(80) { self.lot.between(1, run + 1) } else { self.lot.between(1, 9) };
         let limit = match addr.base {
-            AddrBase::Arena(start) => self.arena() - start,
+            AddrBase::Arena(start) => self.arena().saturating_sub(start).max(1),
             _ => run,
         };
         Range { proc: ProcRef::Slot(proc), addr, len: Length::Pages(n.min(limit), 0) }
