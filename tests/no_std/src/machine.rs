@@ -1,7 +1,7 @@
 //! The parts, in the order in which they need each other.
 
 use crate::{Result, ensure};
-use addr_space::{AddrSpace, AsId, HatProvider, USER_RANGE};
+use addr_space::{AddrSpace, AsId, HatError, HatProvider, USER_RANGE};
 use alloc::sync::Arc;
 use hat_x86::access::{self, Stopped};
 use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, Mmu, SpaceId, Trap};
@@ -107,13 +107,21 @@ impl Machine {
         let next_space = AtomicU32::new(1);
         Ok(Self { db, swap, disk, hat, mmu, vn, pageout, kernel, kmem, next_space })
     }
-    /// An empty address space for a user.
+    /// An empty address space for a user. Making a hat needs a frame and does not wait for one: nothing that allocates does. The caller
+    /// waits, with nothing held, and tries again.
     ///
     /// # Errors
-    /// No frame for its top table.
+    /// No frame for its top table, and none to be had.
     pub fn space(&self, cx: &Cx) -> Result<AddrSpace> {
+        let hat = loop {
+            match self.hat.alloc(cx) {
+                Ok(hat) => break hat,
+                Err(HatError::NoMemory { .. }) => self.db.wait_for_memory(cx, 1)?,
+                Err(error) => return Err(error.into()),
+            }
+        };
         let id = AsId(self.next_space.fetch_add(1, Ordering::Relaxed));
-        Ok(AddrSpace::new(cx, id, USER_RANGE, self.hat.alloc(cx)?, Arc::clone(&self.db)))
+        Ok(AddrSpace::new(cx, id, USER_RANGE, hat, Arc::clone(&self.db)))
     }
     /// Loads what a user of `space` would find at `addr`, on the thread's processor, faulting as it does.
     ///
