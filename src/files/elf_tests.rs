@@ -1,3 +1,5 @@
+//! The ELF reader: a program built by hand, and each way to spoil it.
+
 use super::*;
 
 /// A program with text, data and bss, byte by byte, so that each byte can be spoiled.

@@ -1,3 +1,5 @@
+//! Files as vnodes: bytes in, bytes out, truncation, stores that fail.
+
 use super::*;
 use page_db::{Counters, CpuId, HostMem, ManualClock, PageDbConfig, SpinHooks, ThreadId};
 

@@ -1,3 +1,5 @@
+//! Pushes gathered into transfers: how many, of what, in what order.
+
 use super::{PUSH, World};
 use crate::{AnonNumber, SwapConfig};
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+//! Areas that come and go while pages are stored in them.
+
 use super::{World, cx_on};
 use crate::{AreaId, DeviceError, MemDevice, SwapDevice, SwapError, SwapFs};
 use alloc::string::String;

@@ -1,3 +1,5 @@
+//! Devices that fail, and what is left where.
+
 use super::World;
 use crate::{AreaId, FaultyDevice, MemDevice, Place, SwapError};
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+//! Numbers: handed out, computed into names, given back.
+
 use super::World;
 use crate::name::VNODE_PAGES;
 use crate::{AnonNumber, SwapConfig, SwapError, SwapFs};

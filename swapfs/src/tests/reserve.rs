@@ -1,3 +1,5 @@
+//! Promises: disk first, then memory; the books after each.
+
 use super::World;
 use crate::reserve::{minfree_for, reserve_for};
 use crate::{SwapConfig, SwapError};

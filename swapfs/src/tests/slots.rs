@@ -1,3 +1,5 @@
+//! Slots: late, new at each push, gone at page-in.
+
 use super::World;
 use page_db::selock::LockedPage as _;
 use page_db::{Counter, PAGE_SIZE, PutFlags, RefMod, VnodeError};

@@ -1,3 +1,5 @@
+//! Several threads: pushes, page-ins, frees and removals at once.
+
 use super::{PUSH, World, cx_on};
 use crate::{AnonNumber, MemDevice, SwapConfig};
 use alloc::format;

@@ -1,3 +1,5 @@
+//! Planted damage, found and named.
+
 use super::World;
 use crate::{AreaId, PhysSlot, Plant};
 
