@@ -25,8 +25,11 @@ impl Bytes {
     /// # Errors
     /// When it cannot be opened, or is a directory or a device.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file =
-            HostFile::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.display();
+        let file = HostFile::open(path).with_context(|| format!("cannot read {name}"))?;
+        if !file.metadata()?.is_file() {
+            bail!("{name} is no regular file");
+        }
         Ok(Bytes::Host(file))
     }
 
