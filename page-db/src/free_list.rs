@@ -176,11 +176,11 @@ impl FreeList {
     pub(crate) fn lose(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.sizes[0].remove(cx, pages, id);
     }
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.sizes[0].add_uncounted(cx, pages, id);
     }
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn stuff_magazine(&self, cx: &Cx, id: PageId) {
         let m = self.magazines.mine(cx);
         let mut frames = m.frames.lock(cx);

@@ -285,7 +285,7 @@ impl PageHash for DashHash {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::contract;

@@ -50,6 +50,8 @@ pub mod page;
 pub mod pageout;
 pub mod phys_mem;
 pub mod pvn;
+#[cfg(all(test, shuttle))]
+mod schedules;
 pub mod selock;
 pub mod sync;
 #[cfg(test)]

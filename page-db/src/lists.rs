@@ -197,7 +197,7 @@ impl Bins {
         }
         None
     }
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.bins[self.colour_of(pages, id)].lock_nested(cx).push_back(pages, id);
     }

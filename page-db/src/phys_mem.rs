@@ -70,9 +70,10 @@ impl HostMem {
     fn frame(&self, pfn: Pfn) -> &Frame {
         &self.frames[(pfn.0 - self.base.0) as usize]
     }
-    fn bytes(&self, pfn: Pfn, offset: usize, len: usize) -> *mut u8 {
+    /// The frame's words, once an access to `len` bytes at `offset` is known to stay inside (M1).
+    fn part(&self, pfn: Pfn, offset: usize, len: usize) -> &[AtomicU64; PAGE / 8] {
         assert!(offset <= PAGE && len <= PAGE - offset, "M1: an access stays inside its frame");
-        core::ptr::from_ref(self.frame(pfn)).cast::<u8>().cast_mut().wrapping_add(offset)
+        &self.frame(pfn).0
     }
 }
 
@@ -109,12 +110,10 @@ impl PhysMem for HostMem {
         bulk::copy(&self.frame(from).0, &self.frame(to).0);
     }
     fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]) {
-        let p = self.bytes(pfn, offset, buf.len());
-        bulk::load(p, buf);
+        bulk::load(self.part(pfn, offset, buf.len()), offset, buf);
     }
     fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
-        let p = self.bytes(pfn, offset, bytes.len());
-        bulk::store(p, bytes);
+        bulk::store(self.part(pfn, offset, bytes.len()), offset, bytes);
     }
     #[inline]
     fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
@@ -145,15 +144,19 @@ mod bulk {
                  options(nostack, preserves_flags));
         }
     }
-    pub(super) fn load(from: *const u8, buf: &mut [u8]) {
-        // SAFETY: `from` has buf.len() bytes inside one frame (M1); `buf` is exclusive.
+    /// The caller checked that `offset + buf.len()` stays within the frame.
+    pub(super) fn load(from: &[AtomicU64; WORDS], offset: usize, buf: &mut [u8]) {
+        let from = from.as_ptr().cast::<u8>().wrapping_add(offset);
+        // SAFETY: `from` has buf.len() bytes inside one frame (M1, checked by the caller); `buf` is exclusive.
         unsafe {
             asm!("rep movsb", inout("rcx") buf.len() => _, inout("rdi") buf.as_mut_ptr() => _, inout("rsi") from => _,
                  options(nostack, preserves_flags));
         }
     }
-    pub(super) fn store(to: *mut u8, bytes: &[u8]) {
-        // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1); `bytes` is readable.
+    /// The caller checked that `offset + bytes.len()` stays within the frame.
+    pub(super) fn store(to: &[AtomicU64; WORDS], offset: usize, bytes: &[u8]) {
+        let to = to.as_ptr().cast::<u8>().wrapping_add(offset);
+        // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1, checked by the caller); `bytes` is readable.
         unsafe {
             asm!("rep movsb", inout("rcx") bytes.len() => _, inout("rdi") to => _, inout("rsi") bytes.as_ptr() => _,
                  options(nostack, preserves_flags));
@@ -161,11 +164,12 @@ mod bulk {
     }
 }
 
+/// Words only: an access to part of a word reads it whole, and replaces the part by compare-and-swap, so that no access of
+/// another size ever meets these and a neighbour's bytes are never written back old.
 #[cfg(not(all(target_arch = "x86_64", not(miri), not(shuttle))))]
 mod bulk {
     use super::{AtomicU64, PAGE};
     use crate::sync::atomic::Ordering::Relaxed;
-    use core::sync::atomic::AtomicU8;
 
     const WORDS: usize = PAGE / 8;
 
@@ -175,23 +179,42 @@ mod bulk {
     pub(super) fn copy(from: &[AtomicU64; WORDS], to: &[AtomicU64; WORDS]) {
         to.iter().zip(from).for_each(|(t, f)| t.store(f.load(Relaxed), Relaxed));
     }
-    pub(super) fn load(from: *const u8, buf: &mut [u8]) {
-        for (i, b) in buf.iter_mut().enumerate() {
-            // SAFETY: `from` has buf.len() bytes inside one frame of atomics (M1).
-            *b = unsafe { AtomicU8::from_ptr(from.add(i).cast_mut()) }
-                .load(core::sync::atomic::Ordering::Relaxed);
+    /// The words that `len` bytes at `offset` touch: index, first byte in the word, number of bytes.
+    fn words(mut offset: usize, mut len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        core::iter::from_fn(move || {
+            let (word, at) = (offset / 8, offset % 8);
+            let n = len.min(8 - at);
+            (offset, len) = (offset + n, len - n);
+            (n != 0).then_some((word, at, n))
+        })
+    }
+    pub(super) fn load(from: &[AtomicU64; WORDS], offset: usize, mut buf: &mut [u8]) {
+        for (word, at, n) in words(offset, buf.len()) {
+            let bytes = from[word].load(Relaxed).to_ne_bytes();
+            let (part, rest) = buf.split_at_mut(n);
+            part.copy_from_slice(&bytes[at..at + n]);
+            buf = rest;
         }
     }
-    pub(super) fn store(to: *mut u8, bytes: &[u8]) {
-        for (i, b) in bytes.iter().enumerate() {
-            // SAFETY: `to` has bytes.len() bytes inside one frame of atomics (M1).
-            unsafe { AtomicU8::from_ptr(to.add(i)) }
-                .store(*b, core::sync::atomic::Ordering::Relaxed);
+    pub(super) fn store(to: &[AtomicU64; WORDS], offset: usize, mut bytes: &[u8]) {
+        for (word, at, n) in words(offset, bytes.len()) {
+            let (part, rest) = bytes.split_at(n);
+            let mut old = to[word].load(Relaxed);
+            loop {
+                let mut new = old.to_ne_bytes();
+                new[at..at + n].copy_from_slice(part);
+                let new = u64::from_ne_bytes(new);
+                match to[word].compare_exchange(old, new, Relaxed, Relaxed) {
+                    Ok(_) => break,
+                    Err(now) => old = now,
+                }
+            }
+            bytes = rest;
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 
@@ -209,6 +232,32 @@ mod tests {
         m.u64_at(Pfn(16), 511).store(7, core::sync::atomic::Ordering::Relaxed);
         m.read(Pfn(16), 4088, &mut b);
         assert_eq!(b[0], 7);
+    }
+
+    #[test]
+    fn parts_of_any_alignment_move_alone() {
+        let m = HostMem::new(Pfn(0), 1).expect("heap");
+        for offset in [0, 1, 7, 8, 13, 4070] {
+            for len in [0, 1, 3, 8, 9, 20] {
+                m.zero(Pfn(0));
+                m.write(Pfn(0), 0, &[0xee; PAGE]);
+                let bytes: alloc::vec::Vec<u8> = (1..=len as u8).collect();
+                m.write(Pfn(0), offset, &bytes);
+                let mut all = [0; PAGE];
+                m.read(Pfn(0), 0, &mut all);
+                assert!(all[..offset].iter().chain(&all[offset + len..]).all(|b| *b == 0xee));
+                assert_eq!(all[offset..offset + len], bytes);
+                let mut part = alloc::vec![0; len];
+                m.read(Pfn(0), offset, &mut part);
+                assert_eq!(part, bytes);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "M1")]
+    fn an_access_that_wraps_is_refused() {
+        HostMem::new(Pfn(0), 1).expect("heap").write(Pfn(0), usize::MAX, &[1, 2]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What this crate's own tests share: a small world, a hat that only remembers, a file that can fail.
 
+#![cfg_attr(shuttle, allow(dead_code, reason = "schedules need only a part of it"))]
+
 use crate::cx::SpinHooks;
 use crate::lock::Rank;
 use crate::pvn;

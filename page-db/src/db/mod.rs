@@ -29,7 +29,7 @@ mod free;
 mod lookup;
 mod reclaim;
 mod rename;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 mod verify;
 
@@ -237,6 +237,7 @@ impl PageDb {
         &self.waits
     }
     /// Pages free: on free lists, in magazines, on cache lists.
+    #[doc(alias = "freemem")]
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
     }

@@ -18,7 +18,7 @@ mod lists;
 mod memstat;
 mod page;
 mod stat;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 pub use lists::{ColourRow, FreeLists, HashStat, VnodeList, VnodeRow};

@@ -3,7 +3,7 @@
 use super::{FreeLists, HashStat, MemStat, PageRow, PageTable, VmStat, VnodeList};
 use crate::db::{Claim, PageDbConfig, Reserve};
 use crate::testing::{TestFile, World, hashes, name};
-use crate::{Counter, LockedPage, VnodeKind};
+use crate::{Counter, VnodeKind};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 

@@ -43,7 +43,7 @@ mod check;
 mod config;
 mod push;
 mod report;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 mod wait;
 

@@ -206,7 +206,7 @@ impl<T> fmt::Debug for Arena<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::testing::cx;

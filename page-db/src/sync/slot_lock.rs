@@ -297,7 +297,7 @@ impl<T> fmt::Debug for SlotWriteGuard<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::cx::SpinHooks;

@@ -1,0 +1,271 @@
+//! The page layer's races under a scheduler that picks every interleaving at random and replays what fails.
+//!
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p page-db`. Each scenario is small: every atomic operation is a point where the scheduler may
+//! switch. A hang is a deadlock and fails the run.
+
+use crate::db::{Claim, PageDbConfig, Reserve};
+use crate::lock::Rank;
+use crate::pageout::{Pageout, PageoutConfig};
+use crate::sync::SlotRwLock;
+use crate::testing::{World, name};
+use crate::{
+    Counters, CpuId, Cx, LockedPage, PageDb, RefMod, SpinHooks, ThreadId, VnodeId, VnodeKind,
+};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use shuttle::thread;
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    let runs = option_env!("SEGVM_SCHEDULES").and_then(|n| n.parse().ok()).unwrap_or(300);
+    let scenario = Arc::new(scenario);
+    let again = Arc::clone(&scenario);
+    shuttle::check_random(move || scenario(), runs);
+    shuttle::check_pct(move || again(), runs, 3);
+}
+
+fn spawn(
+    db: &Arc<PageDb>,
+    n: u32,
+    f: impl FnOnce(&PageDb, &Cx) + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let db = Arc::clone(db);
+    thread::spawn(move || {
+        let cx = Cx::new(db.counters(), CpuId(n as u16), ThreadId(n + 10), Arc::new(SpinHooks));
+        f(&db, &cx);
+        assert!(cx.held().is_empty());
+    })
+}
+
+fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for t in threads {
+        t.join().expect("no panic");
+    }
+}
+
+const V: VnodeId = VnodeId(1);
+
+fn world(frames: u64) -> World {
+    let w = World::with(frames, &PageDbConfig { cpus: 2, ..PageDbConfig::default() });
+    assert_eq!(w.vnode(VnodeKind::File), V);
+    w
+}
+
+/// K1, K2: writers alone, nobody sleeps for ever, EWANTED is never left behind.
+#[test]
+fn page_lock() {
+    explore(|| {
+        let w = world(2);
+        let id = w.make(name(V, 0));
+        let inside = Arc::new(AtomicU32::new(0));
+        let mut threads = Vec::new();
+        for n in 0..2 {
+            let inside = Arc::clone(&inside);
+            threads.push(spawn(&w.db, n, move |db, cx| {
+                let page = db.lock_excl(cx, id);
+                assert_eq!(inside.fetch_add(100, SeqCst), 0, "K1");
+                thread::yield_now();
+                inside.fetch_sub(100, SeqCst);
+                drop(page.downgrade());
+            }));
+        }
+        let readers = Arc::clone(&inside);
+        threads.push(spawn(&w.db, 2, move |db, cx| {
+            let page = db.lock_shared(cx, id);
+            assert!(readers.fetch_add(1, SeqCst) < 100, "K1");
+            thread::yield_now();
+            readers.fetch_sub(1, SeqCst);
+            if let Ok(x) = page.try_upgrade() {
+                assert_eq!(readers.fetch_add(100, SeqCst), 0, "K1");
+                readers.fetch_sub(100, SeqCst);
+                drop(x);
+            }
+        }));
+        join(threads);
+        assert_eq!(w.db.lock_state(id), crate::selock::SeState::default());
+    });
+}
+
+/// The i/o lock is given back by another thread while a holder of the page lock waits for it.
+#[test]
+fn io_lock() {
+    explore(|| {
+        let w = world(2);
+        let id = w.make(name(V, 0));
+        let page = w.db.lock_shared(&w.cx, id);
+        assert!(w.db.io_trylock(&page));
+        let waiter = spawn(&w.db, 0, move |db, cx| {
+            let page = db.lock_shared(cx, id);
+            db.io_lock(cx, &page);
+            db.io_unlock(id);
+        });
+        let done = spawn(&w.db, 1, move |db, _| db.io_unlock(id));
+        join([waiter, done]);
+        drop(page);
+    });
+}
+
+fn context(n: u16) -> Cx {
+    Cx::new(&Counters::new(2), CpuId(n), ThreadId(n.into()), Arc::new(SpinHooks))
+}
+
+/// S1 to S3: no reader beside a writer, everybody gets in.
+#[test]
+fn slot_lock() {
+    explore(|| {
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
+        let threads: Vec<_> = (0..3u16)
+            .map(|n| {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || {
+                    let cx = context(n);
+                    if n == 0 {
+                        let mut g = lock.write(&cx);
+                        *g += 1;
+                        thread::yield_now();
+                        *g += 1;
+                    } else {
+                        let g = lock.read(&cx);
+                        let before = *g;
+                        assert!(before != 1, "S1");
+                        drop(lock.read(&cx)); // re-entry, writer waiting or not
+                        assert_eq!(*g, before, "S1");
+                    }
+                })
+            })
+            .collect();
+        join(threads);
+    });
+}
+
+/// A reader sleeps for something only a newcomer can do, with a writer at the gate.
+#[test]
+fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
+    explore(|| {
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
+        let table = Arc::new(crate::sync::WaitTable::new(1));
+        let done = Arc::new(AtomicBool::new(false));
+        let (l, t, d) = (Arc::clone(&lock), Arc::clone(&table), Arc::clone(&done));
+        let sleeper = thread::spawn(move || {
+            let cx = context(0);
+            let g = l.read(&cx);
+            t.wait_while(&cx, 1, || !d.load(SeqCst));
+            drop(g);
+        });
+        let l = Arc::clone(&lock);
+        let waker = thread::spawn(move || {
+            let cx = context(1);
+            let g = l.read(&cx);
+            done.store(true, SeqCst);
+            table.wake_all(1);
+            drop(g);
+        });
+        let writer = thread::spawn(move || *lock.write(&context(1)) += 1);
+        join([sleeper, waker, writer]);
+    });
+}
+
+/// H1 to H4 and L3: a page that stays is found while its neighbours are destroyed and made again under other names; frames never have two owners.
+#[test]
+fn lookups_among_moving_names() {
+    explore(|| {
+        let w = world(3);
+        w.make(name(V, 0));
+        let mover = |n: u32| {
+            spawn(&w.db, n, move |db, cx| {
+                for i in 1..3 {
+                    if let Ok(page) = db.create(cx, name(V, i), 0, Reserve::Push) {
+                        page.end_io();
+                        db.destroy(cx, page);
+                    }
+                }
+            })
+        };
+        let reader = spawn(&w.db, 1, |db, cx| {
+            for _ in 0..2 {
+                let page = db.lookup_shared(cx, name(V, 0)).expect("H2: it was there all the time");
+                assert_eq!(page.identity(), Some(name(V, 0)), "L3");
+            }
+        });
+        join([mover(0), reader, mover(1)]);
+        let census = w.verify();
+        assert_eq!((census.named, census.free), (1, 2));
+    });
+}
+
+/// A cached page is wanted by name, as a frame, and by an invalidation, all at once.
+#[test]
+fn a_cached_page_has_one_fate() {
+    explore(|| {
+        let w = world(1);
+        w.make(name(V, 0));
+        w.free(name(V, 0), false);
+        let by_name = spawn(&w.db, 0, |db, cx| {
+            if let Some(page) = db.lookup_shared(cx, name(V, 0)) {
+                assert!(!page.page().is_free());
+                assert_eq!(page.identity(), Some(name(V, 0)));
+            }
+        });
+        let as_frame = spawn(&w.db, 1, |db, cx| {
+            if let Ok(page) = db.alloc(cx, 0, Reserve::Push) {
+                assert!(page.identity().is_none());
+                db.free(cx, page, false);
+            }
+        });
+        let gone = spawn(&w.db, 0, |db, cx| {
+            if let Some(page) = db.lookup_excl_cached(cx, name(V, 0)) {
+                db.destroy(cx, page);
+            }
+        });
+        join([by_name, as_frame, gone]);
+        let census = w.verify();
+        assert_eq!((census.unnamed, census.total()), (0, 1));
+    });
+}
+
+/// Q1, Q2: claims of two holders are charged exactly.
+#[test]
+fn claims() {
+    explore(|| {
+        let w = world(8);
+        let id = w.make(name(V, 0));
+        let claimer = |n, claim| {
+            spawn(&w.db, n, move |db, cx| {
+                let page = db.lock_shared(cx, id);
+                if db.claim(&page, claim).is_ok() {
+                    let _ = db.move_claim(&page, Claim::Cow);
+                    db.unclaim(&page, Claim::Cow);
+                }
+            })
+        };
+        join([claimer(0, Claim::Lck), claimer(1, Claim::Lck), claimer(0, Claim::Cow)]);
+        let page = w.db.lock_excl(&w.cx, id);
+        let left = u64::from(page.page().lckcnt() != 0) + u64::from(page.page().cowcnt());
+        assert_eq!(w.db.free_mem().availrmem(), 8 - left, "Q2");
+    });
+}
+
+/// A thread that sleeps for memory is woken by whoever frees, and both hands run beside it.
+#[test]
+fn memory_comes_to_the_sleeper() {
+    explore(|| {
+        let w = world(2);
+        for i in 0..2 {
+            w.make(name(V, i));
+        }
+        let sleeper = spawn(&w.db, 0, |db, cx| {
+            let need = db.free_mem().need(1);
+            assert!(db.sleep_for_memory(cx, 1, || false));
+            drop(need);
+        });
+        let p = Arc::new(Pageout::new(&w.db, PageoutConfig::default()));
+        let scanner = spawn(&w.db, 1, move |db, cx| while p.step(cx, db, 1).freed == 0 {});
+        let user = spawn(&w.db, 0, |db, cx| {
+            if let Some(page) = db.lookup_shared(cx, name(V, 0)) {
+                page.page().set_ref_mod(RefMod::REF);
+            }
+        });
+        join([sleeper, scanner, user]);
+        w.verify();
+    });
+}
