@@ -53,6 +53,7 @@ impl Thresholds {
 }
 
 /// The ledger of promised memory.
+#[doc(alias("freemem", "availrmem"))]
 #[derive(Debug)]
 pub struct FreeMem {
     total: u64,

@@ -237,7 +237,6 @@ impl PageDb {
         &self.waits
     }
     /// Pages free: on free lists, in magazines, on cache lists.
-    #[doc(alias = "freemem")]
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
     }
