@@ -145,6 +145,12 @@ impl Completer for Completing {
             let own = ["help", "quit"].into_iter().filter(|w| w.starts_with(word));
             pairs.extend(own.map(|w| same(w.to_owned())));
         }
+        if let [only] = pairs.as_mut_slice()
+            && pos == line.len()
+            && !only.replacement.ends_with('=')
+        {
+            only.replacement.push(' ');
+        }
         Ok((start, pairs))
     }
 }
@@ -153,6 +159,9 @@ impl Completer for Completing {
 fn byte_of(line: &str, column: usize) -> usize {
     line.char_indices().nth(column.saturating_sub(1)).map_or(line.len(), |(at, _)| at)
 }
+
+/// Characters of a hint, so that it does not break the line in two.
+const LONGEST_HINT: usize = 48;
 
 /// What may stand next, in words: shown, never taken over.
 pub(super) struct Expected(String);
@@ -174,7 +183,8 @@ impl Hinter for Completing {
             return None;
         }
         let found = self.parser.complete(line, line.chars().count() + 1);
-        (!found.expected.is_empty()).then(|| Expected(format!("  {}", found.expected)))
+        let expected: String = found.expected.chars().take(LONGEST_HINT).collect();
+        (!expected.is_empty()).then(|| Expected(format!("  {expected}")))
     }
 }
 

@@ -16,7 +16,7 @@ mod program;
 mod stage;
 mod subject;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ pub(crate) fn tour(args: &Args, color: ColorChoice) -> Result<ExitCode> {
 }
 
 /// Reads a program's headers, on a vnode that is thrown away.
-fn read_headers(world: &MachineWorld, path: &PathBuf) -> Result<()> {
+fn read_headers(world: &MachineWorld, path: &Path) -> Result<()> {
     Bytes::open(path)?;
     let machine = world.machine();
     let file = machine.open_host_file(path, false)?;

@@ -206,8 +206,10 @@ impl<'a> Stage<'a> {
             return;
         }
         for (n, line) in wrap(&checked.join("; "), 70).into_iter().enumerate() {
-            let label = if n == 0 { "checked: " } else { "         " };
-            let label = self.out.paint().text(Tone::Good, label);
+            let label = match n {
+                0 => self.out.paint().text(Tone::Good, "checked: "),
+                _ => " ".repeat("checked: ".len()),
+            };
             self.out.line(&format!("  {label}{line}"));
         }
         self.out.flush();

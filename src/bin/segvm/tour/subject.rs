@@ -9,7 +9,6 @@ use page_db::Prot;
 use segvm::files::elf::LoadSegment;
 use segvm::files::{ElfImage, Piece};
 use segvm::machine::{LOAD_BASE, Program};
-use segvm::script::outcome::PAGE_BYTES;
 
 /// Where a program's bytes are, to compare with.
 pub(super) enum Bytes {
