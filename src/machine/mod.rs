@@ -24,6 +24,7 @@ mod ctl;
 mod error;
 mod exec;
 mod fork;
+mod laws;
 mod memory;
 mod mmap;
 mod process;

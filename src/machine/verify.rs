@@ -33,6 +33,11 @@ impl Machine {
         for map in self.anon().maps() {
             map.verify(cx).map_err(|what| Violation::new("anon map", what))?;
         }
-        Ok(())
+        self.hat().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        let held = cx.held();
+        if !held.is_empty() {
+            return Err(Violation::new("I15", format!("the thread still holds {held:?}")));
+        }
+        super::laws::check(self)
     }
 }

@@ -14,6 +14,7 @@
 use super::fault::PageFault;
 use super::{SegVn, VPage, run_range, vpns};
 use addr_space::{FaultError, FaultKind, NewlyLocked, SegCx, SegError, Stamp};
+use alloc::vec::Vec;
 use page_db::db::Claim;
 use page_db::sync::atomic::Ordering;
 use page_db::{
@@ -139,6 +140,17 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
 }
 
 impl SegVn {
+    /// The pages this mapping has locked in memory, and whether their claims count in `p_cowcnt`. For checks.
+    pub fn locked_pages(&self, scx: &SegCx<'_>) -> Vec<(VirtAddr, bool)> {
+        let inner = self.lock.lock(scx.cx);
+        let runs = inner.vpage.iter(vpns(scx.seg)).into_iter().filter(|(_, v)| v.locked);
+        runs.flat_map(|(run, v)| {
+            let cow = claim_kind(self, v.prot.unwrap_or_else(|| self.prot())) == Claim::Cow;
+            let pages: Vec<_> = run_range(scx.seg, &run).iter_pages().map(|a| (a, cow)).collect();
+            pages
+        })
+        .collect()
+    }
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
     #[doc(alias = "page_pp_useclaim")]
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {

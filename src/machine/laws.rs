@@ -1,0 +1,177 @@
+//! The laws that no crate can check alone.
+//!
+//! Each crate's `verify` answers for its own structures. What lies between them is checked here, from both sides:
+//!
+//! ```text
+//!   slots of anon maps  ◀─ I1 ─▶  references of anons  ◀─ I3 ─▶  numbers that swapfs has handed out
+//!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I14 ─▶ the page that slot-then-vnode leads to
+//!   segments' swresv    ◀─ I12 ─▶ the reservation ledger
+//!   locked pages of mappings ◀─ V19 ─▶ claims on pages
+//! ```
+//!
+//! Everything is read when nothing runs.
+
+use super::Machine;
+use super::verify::Violation;
+use addr_space::{Seg, SegCx};
+use page_db::{Identity, PageId, PageState, Prot, VirtAddr};
+use seg_drivers::seg_vn::SegVn;
+use std::any::Any;
+use std::collections::BTreeMap;
+
+type Checked = Result<(), Violation>;
+
+fn broken(invariant: &str, what: String) -> Checked {
+    Err(Violation { invariant: invariant.into(), what })
+}
+
+fn as_vn(seg: &Seg) -> Option<&SegVn> {
+    let ops: &dyn Any = seg.ops();
+    ops.downcast_ref()
+}
+
+/// Checks all of them and names the first that is broken.
+pub(super) fn check(m: &Machine) -> Checked {
+    references(m)?;
+    reservations(m)?;
+    conservation(m)?;
+    let mut claims = BTreeMap::new();
+    for (pid, space) in m.spaces() {
+        let who = pid.map_or_else(|| "kas".to_string(), |p| format!("process {}", p.0));
+        let segs = space.segs(m.cx());
+        for seg in segs.iter() {
+            let scx = space.scx(m.cx(), seg.range(), false);
+            let Some(vn) = as_vn(seg) else { continue };
+            translations(m, &who, &scx, vn)?;
+            for (addr, cow) in vn.locked_pages(&scx) {
+                let (lck, c) = claims.entry(shown(m, &scx, vn, addr)).or_insert((0u64, 0u64));
+                *if cow { c } else { lck } += 1;
+            }
+        }
+    }
+    claims_match(m, &claims)
+}
+
+/// I1: `refs` of an anon is the number of slots that hold it. I3: every name handed out is in some slot.
+fn references(m: &Machine) -> Checked {
+    let mut held: BTreeMap<u32, u32> = BTreeMap::new();
+    for map in m.anon().maps() {
+        for (first, _) in map.chunks(m.cx()) {
+            for (_, n) in map.slots(m.cx(), first..first.wrapping_add(32)) {
+                *held.entry(n.get()).or_default() += 1;
+            }
+        }
+    }
+    for n in m.swap().live_numbers() {
+        let (slots, refs) = (held.remove(&n.get()).unwrap_or(0), m.anon().anons().refs(n));
+        if slots != refs {
+            return broken("I1", format!("anon {n} has {refs} references, {slots} slots hold it"));
+        }
+    }
+    match held.into_iter().next() {
+        Some((n, slots)) => {
+            broken("I3", format!("{slots} slots hold anon {n}, which swapfs has not handed out"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// I12: what segments and shared maps have reserved is what the ledger has promised.
+fn reservations(m: &Machine) -> Checked {
+    let mut bytes: u64 = m.anon().maps().iter().map(|map| map.swresv()).sum();
+    for (_, space) in m.spaces() {
+        bytes += space.segs(m.cx()).iter().map(|s| s.ops().reserved()).sum::<u64>();
+    }
+    let (own, promised) = (bytes / page_db::PAGE_SIZE, m.swap().info().reserved());
+    if own != promised {
+        return broken(
+            "I12",
+            format!("segments and maps have reserved {own} pages, the ledger says {promised}"),
+        );
+    }
+    if m.swap().live() > promised {
+        return broken(
+            "I12",
+            format!("{} anons live on {promised} reserved pages", m.swap().live()),
+        );
+    }
+    Ok(())
+}
+
+/// I8: every frame is free, cached, in use under a name, or the kernel's.
+fn conservation(m: &Machine) -> Checked {
+    let db = m.db();
+    let c =
+        db.verify(m.cx()).map_err(|d| Violation { invariant: d.invariant.into(), what: d.what })?;
+    let sum = c.free + c.cached + c.named + c.kernel + c.unnamed;
+    if sum != db.pages().len() || c.unnamed != m.squeezed() {
+        let what = format!("{c:?} of {} frames, {} squeezed", db.pages().len(), m.squeezed());
+        return broken("I8", what);
+    }
+    Ok(())
+}
+
+/// The name of the page that `addr` shows: the slot's anon, else the file's.
+fn shown(m: &Machine, scx: &SegCx<'_>, vn: &SegVn, addr: VirtAddr) -> Option<Identity> {
+    let slot = vn.amap().and_then(|map| map.peek(vn.slot_of(scx.seg, addr)));
+    match slot {
+        Some(n) => Some(m.swap().identity(n)),
+        None => vn
+            .backing_vnode()
+            .map(|v| Identity::new(v.id(), addr_space::SegOps::offset(vn, scx, addr))),
+    }
+}
+
+/// V05, I5: each translation leads to the page its address shows, with no more rights than the page may have. I2: an anon with several
+/// references is mapped writable by no private mapping. I14: nor is a file's page.
+fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked {
+    let mut result = Ok(());
+    scx.hat.walk(scx.cx, scx.seg, &mut |addr, t| {
+        if result.is_err() {
+            return;
+        }
+        let page = m.db().page_of(t.pfn);
+        let have = page.and_then(|p| m.db().page(p).identity());
+        let want = shown(m, scx, vn, addr);
+        if have.is_none() || have != want {
+            result = broken("I5", format!("{who}: {addr} is mapped to {have:?}, shows {want:?}"));
+            return;
+        }
+        if !t.prot.contains(Prot::WRITE) || !vn.is_private() {
+            return;
+        }
+        let anon = have.and_then(|id| m.swap().number_of(id));
+        result = match anon.map(|n| (n, m.anon().anons().refs(n))) {
+            None => broken(
+                "I14",
+                format!("{who}: {addr} may store into page {have:?} of a file mapped privately"),
+            ),
+            Some((_, 1)) => Ok(()),
+            Some((n, refs)) => broken(
+                "I2",
+                format!("{who}: {addr} may store into anon {n}, which has {refs} references"),
+            ),
+        };
+    });
+    result
+}
+
+/// V19: claims on pages are those of the mappings that locked them.
+fn claims_match(m: &Machine, claims: &BTreeMap<Option<Identity>, (u64, u64)>) -> Checked {
+    let db = m.db();
+    let count = |p: PageId| (u64::from(db.page(p).lckcnt()), u64::from(db.page(p).cowcnt()));
+    for p in db.pages().ids() {
+        let page = db.page(p);
+        let id = page.identity();
+        let kernel = page.state().contains(PageState::KERNEL)
+            || id.is_some_and(|i| db.vnodes().kind(i.vnode) == page_db::VnodeKind::Kernel);
+        let want = claims.get(&id).copied().unwrap_or((0, 0));
+        if !kernel && id.is_some() && count(p) != want {
+            return broken(
+                "V19",
+                format!("page {p} {id:?} has claims {:?}, mappings account for {want:?}", count(p)),
+            );
+        }
+    }
+    Ok(())
+}
