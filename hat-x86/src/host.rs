@@ -244,13 +244,24 @@ impl HostCpu {
         let mut wrapped = all.range(from..).chain(all.range(..from));
         wrapped.find(|(k, _)| **k != keep).map_or(keep, |(k, _)| *k)
     }
+    /// Forgets the pages `from..to` of a space.
+    fn forget_pages(&mut self, space: SpaceId, from: u64, to: u64) {
+        let keys: Vec<Key> =
+            self.remembered.range((space, from)..(space, to)).map(|(k, _)| *k).collect();
+        for k in keys {
+            self.remembered.remove(&k);
+        }
+    }
+    fn forget_space(&mut self, space: SpaceId) {
+        self.forget_pages(space, 0, u64::MAX);
+    }
     fn forget(&mut self, e: &FlushEntry) {
         let space = if e.va.is_kernel() { SpaceId::KERNEL } else { e.space };
         if e.level == 0 {
             self.remembered.remove(&(space, e.va.vpn()));
         } else if e.old.is_leaf(e.level) {
             let (from, to) = (e.va.vpn(), e.va.vpn() + (span(e.level) >> PAGE_SHIFT));
-            self.remembered.retain(|k, _| k.0 != space || k.1 < from || k.1 >= to);
+            self.forget_pages(space, from, to);
         }
         // An unlinked table: its translations were flushed by name, and no walk outlives the lock that is held here.
     }
@@ -285,7 +296,7 @@ impl Mmu for HostMmu {
             if cpu.current == id {
                 (cpu.current, cpu.root) = (SpaceId::KERNEL, kernel);
             }
-            cpu.remembered.retain(|k, _| k.0 != id);
+            cpu.forget_space(id);
         }
     }
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
@@ -318,9 +329,7 @@ impl Mmu for HostMmu {
                 cpu.remembered.clear();
                 continue;
             }
-            for space in due.whole_spaces() {
-                cpu.remembered.retain(|k, _| k.0 != space);
-            }
+            due.whole_spaces().for_each(|space| cpu.forget_space(space));
             due.entries().for_each(|e| cpu.forget(&e));
         }
     }

@@ -138,7 +138,7 @@ impl HatX86 {
             let mut due = self.flush_due_of(st);
             due.add(st.space(), load.addr.page_floor().get(), 0, old, new);
             self.reclaim(cx, emptied, &mut due);
-            self.finish(cx, due);
+            self.finish(cx, &mut due);
             if let Some(r) = result {
                 return r;
             }

@@ -112,7 +112,7 @@ impl PageMappings for HatX86 {
             let Some(site) = first else { break };
             self.unload_site(cx, page, site, &mut due);
         }
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
         let kept = self.db.page(page);
@@ -144,7 +144,7 @@ impl PageMappings for HatX86 {
             kept.set_ref_mod(bits);
         }
         drop(list);
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
         bits
     }
     fn clear_write(&self, cx: &Cx, page: PageId) {
@@ -154,7 +154,7 @@ impl PageMappings for HatX86 {
             self.take_bits(cx, site, PteBits::W, &mut due);
         }
         drop(list);
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     fn share_count(&self, cx: &Cx, page: PageId) -> u32 {
         self.lists.enter(cx, &self.db, page).count()

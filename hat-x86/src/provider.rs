@@ -7,15 +7,15 @@
 //!   X86Hat = Arc<HatX86> + Arc<HatState>
 //! ```
 //!
-//! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW)'s top-level entry; each user hat copies the
-//! upper half of the kernel's top table when it is made, and never has to look at it again.
+//! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW)'s top-level entry; each user hat copies that
+//! entry of the kernel's top table when it is made, and never has to look at it again.
 //!
 //! - P1: the upper halves of all top tables are the same.
 //!
 //! Sources: [SI §12.2]; illumos `hat_i86.c`, `hat_alloc`, `hat_create` (behaviour).
 
 use crate::error::SetupError;
-use crate::geometry::{ENTRIES, KERNEL_TOP, KERNEL_WINDOW, TOP, USER_WINDOW, index};
+use crate::geometry::{KERNEL_TOP, KERNEL_WINDOW, TOP, USER_WINDOW, index};
 use crate::hat::{HatState, X86Hat};
 use crate::hment::MapLists;
 use crate::htable::HTable;
@@ -153,9 +153,9 @@ impl HatX86 {
         FlushDue::new(self.caps.referenced_before_cached, st.is_freeing())
     }
     /// Pays: flushes what is owed, then gives the unlinked tables to the backend and what comes back to the page layer. No hat lock is held.
-    pub(crate) fn finish(&self, cx: &Cx, mut due: FlushDue) {
+    pub(crate) fn finish(&self, cx: &Cx, due: &mut FlushDue) {
         if due.is_owed() {
-            self.flush(cx, &mut due);
+            self.flush(cx, due);
         }
         let mut id = due.retired;
         due.settle();
@@ -202,7 +202,7 @@ impl HatX86 {
         if st.begin_to_go() {
             let mut due = self.flush_due();
             due.add_space(st.space());
-            self.finish(cx, due);
+            self.finish(cx, &mut due);
         }
     }
     /// Takes a user's hat apart: what it still maps is unloaded, every table goes back.
@@ -211,12 +211,14 @@ impl HatX86 {
         if !st.go() {
             return;
         }
-        self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
+        if self.tables.get(st.root).valid() != 0 {
+            self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
+        }
         self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
         self.hats.lock(cx).remove(&st.id);
         let mut due = self.flush_due();
         self.retire_root(cx, st.root, &mut due);
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     /// The page database under it.
     pub fn db(&self) -> &Arc<PageDb> {
@@ -245,15 +247,12 @@ impl HatProvider for HatX86 {
         self.gather(cx, USER_WINDOW.start(), &mut supply, 1)?;
         let st = self.register(cx, USER_WINDOW, &mut supply);
         let (from, to) = (self.root_pfn(self.kernel_state()), self.root_pfn(&st));
-        for i in KERNEL_TOP..ENTRIES {
-            let e = self.db.mem().u64_at(from, i).load(SeqCst);
-            if e != 0 {
-                // A was set by walks through the kernel's own top table; a copy starts without.
-                let e = X86Pte(e).with(PteBits::empty(), PteBits::A);
-                self.db.mem().u64_at(to, i).store(e.0, SeqCst);
-                cx.count(Counter::PteWrites);
-            }
-        }
+        // P1: of the upper half only the window's entry is ever present. A was set by walks through the kernel's own top table; a copy starts without.
+        let window = index(KERNEL_WINDOW.start().get(), TOP);
+        let entry = X86Pte(self.db.mem().u64_at(from, window).load(SeqCst));
+        let entry = entry.with(PteBits::empty(), PteBits::A);
+        self.db.mem().u64_at(to, window).store(entry.0, SeqCst);
+        cx.count(Counter::PteWrites);
         self.mmu.space_created(cx, SpaceId(st.id), to);
         Ok(Arc::new(X86Hat::new(self.strong(), st)))
     }

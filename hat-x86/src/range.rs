@@ -58,7 +58,7 @@ impl HatX86 {
             drop(leaf);
             self.reclaim(cx, emptied, &mut due);
         }
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     pub(crate) fn unlock_range(&self, cx: &Cx, st: &HatState, range: VirtRange) {
         let mut walk = Walk::new(self, st, range);
@@ -77,7 +77,7 @@ impl HatX86 {
                 due.add(st.space(), leaf.addr(i), 0, old, new);
             });
         }
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     pub(crate) fn chg_prot_range(&self, cx: &Cx, st: &HatState, range: VirtRange, prot: Prot) {
         self.rewrite(cx, st, range, |e| {
@@ -117,7 +117,7 @@ impl HatX86 {
                 }
             });
         }
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
     }
     /// Calls `f` for each translation, with no lock held: a leaf is read under its lock and reported afterwards.
     pub(crate) fn walk_range(

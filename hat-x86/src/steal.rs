@@ -81,7 +81,7 @@ impl HatX86 {
             drop(leaf);
             got += self.reclaim(cx, emptied, &mut due);
         }
-        self.finish(cx, due);
+        self.finish(cx, &mut due);
         got
     }
 }

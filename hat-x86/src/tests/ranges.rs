@@ -49,7 +49,7 @@ fn a_lone_page_costs_its_path() {
 }
 
 #[test]
-fn a_single_page_range_reads_one_entry_a_level() {
+fn a_single_page_reads_one_entry_a_level_or_its_own_alone() {
     let w = World::new(64);
     let (hat, page) = (w.hat(), w.page());
     for i in 0..3 {
@@ -57,8 +57,11 @@ fn a_single_page_range_reads_one_entry_a_level() {
     }
     let before = w.snapshot();
     w.unload(&*hat, 0x1000, 1);
-    assert_eq!(cost(&w, &before), (4, 1));
-    assert_eq!(hat.resident(), 2);
+    assert_eq!(cost(&w, &before), (1, 1), "this CPU used the leaf last");
+    let (before, other) = (w.snapshot(), new_cx(&w.counters, 1));
+    hat.unload(&other, range(0x2000, 1), UnloadFlags::empty());
+    assert_eq!(cost(&w, &before), (4, 1), "the other one walks");
+    assert_eq!(hat.resident(), 1);
     w.verify();
 }
 
