@@ -149,10 +149,14 @@ pub(super) fn read_ahead(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Resu
     for addr in range.iter_pages().take(usize::try_from(behind).unwrap_or(usize::MAX)) {
         faulta(seg, scx, addr)?;
     }
-    if range.pages().get() > behind {
-        // As far as the file goes all is under way; past its end there is nothing to read.
-        let addr = range.page_at(behind);
-        return Err(FaultError::Object { addr, errno: page_db::errno::EFAULT });
+    // Past the end of the file only the segment's own copies can be had; the first page that has none ends the walk.
+    let own = |i: &u64| {
+        seg.amap().is_some_and(|m| m.peek(seg.slot_of(scx.seg, range.page_at(*i))).is_some())
+    };
+    match (behind..range.pages().get()).find(|i| !own(i)) {
+        Some(i) => {
+            Err(FaultError::Object { addr: range.page_at(i), errno: page_db::errno::EFAULT })
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
