@@ -63,7 +63,12 @@ impl Process {
         let mut buf: PageBuf = [0; PAGE_SIZE as usize];
         let there = len.min(file.vnode.size().saturating_sub(offset));
         for (done, at, n) in pieces(addr, there) {
-            let got = match file.vnode.pread(self.cx(), self.machine.db(), offset + done, &mut buf[..n]) {
+            let got = match file.vnode.pread(
+                self.cx(),
+                self.machine.db(),
+                offset + done,
+                &mut buf[..n],
+            ) {
                 Ok(got) => got,
                 Err(e) if done == 0 => return Err(SysError::of(CALL, e)),
                 Err(_) => return Ok(done),

@@ -108,7 +108,10 @@ impl Process {
             let mut faults = 0;
             while let Err(trap) = make(va, done as usize, n) {
                 faults += 1;
-                debug_assert!(faults < MOST_FAULTS, "a resolved fault lets the access through: {trap}");
+                debug_assert!(
+                    faults < MOST_FAULTS,
+                    "a resolved fault lets the access through: {trap}"
+                );
                 if faults >= MOST_FAULTS {
                     return Err(stop(Signal::BusObjErr(errno::EDEADLK)));
                 }
@@ -135,7 +138,8 @@ impl Process {
     /// Does what the trap handler does; `Ok` says that the access is to be made again.
     fn resolve(&self, trap: Trap, access: Access) -> Result<(), Signal> {
         let Trap::Page(fault) = trap else { return Err(Signal::BusAdrErr) };
-        let kind = if fault.error.contains(PfError::P) { FaultKind::Prot } else { FaultKind::Invalid };
+        let kind =
+            if fault.error.contains(PfError::P) { FaultKind::Prot } else { FaultKind::Invalid };
         let resolved = self.space().fault_at(self.cx(), fault.va, kind, access);
         match resolved {
             Ok(()) => Ok(()),

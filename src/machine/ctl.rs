@@ -8,7 +8,14 @@ use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
 use page_db::{PAGE_SIZE, VirtRange, errno};
 
 /// What `madvise` is told.
-#[doc(alias("MADV_NORMAL", "MADV_RANDOM", "MADV_SEQUENTIAL", "MADV_WILLNEED", "MADV_DONTNEED", "MADV_FREE"))]
+#[doc(alias(
+    "MADV_NORMAL",
+    "MADV_RANDOM",
+    "MADV_SEQUENTIAL",
+    "MADV_WILLNEED",
+    "MADV_DONTNEED",
+    "MADV_FREE"
+))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub enum MemAdvice {
     /// A pattern of use, or that contents may go.
@@ -96,7 +103,11 @@ impl Process {
             return Err(wrong("the length is 0 or negative"));
         }
         if addr.checked_add(len).is_none_or(|end| end > USER_TOP) {
-            return Err(SysError::arg(CALL, errno::ENOMEM, "the range leaves the user's addresses"));
+            return Err(SysError::arg(
+                CALL,
+                errno::ENOMEM,
+                "the range leaves the user's addresses",
+            ));
         }
         let range = user_range(CALL, addr, len)?;
         let space = self.space();

@@ -51,7 +51,8 @@ impl fmt::Debug for StealTables {
 
 impl ReclaimHook for StealTables {
     fn steal(&self, cx: &Cx, _db: &PageDb, want: u64) -> u64 {
-        let _ = (cx, want, &self.parts); 0
+        let _ = (cx, want, &self.parts);
+        0
     }
 }
 

@@ -84,7 +84,8 @@ pub(crate) fn rights(bits: u32) -> Option<Prot> {
     if prot.contains(Prot::USER) {
         return None;
     }
-    let implied = if prot.intersects(Prot::WRITE | Prot::EXEC) { Prot::READ } else { Prot::empty() };
+    let implied =
+        if prot.intersects(Prot::WRITE | Prot::EXEC) { Prot::READ } else { Prot::empty() };
     Some(prot | implied)
 }
 
@@ -126,7 +127,8 @@ impl MapRequest<'_> {
     }
     /// The length in whole pages, and the place if it is fixed.
     fn check_place(&self) -> Result<(u64, Option<VirtRange>), SysError> {
-        let outside = || SysError::arg(MMAP, errno::ENOMEM, "the range leaves the user's addresses");
+        let outside =
+            || SysError::arg(MMAP, errno::ENOMEM, "the range leaves the user's addresses");
         let len = self.len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(outside)?;
         if len > USER_TOP {
             return Err(outside());
@@ -175,7 +177,11 @@ impl MapRequest<'_> {
             return Err(SysError::arg(MMAP, errno::ENXIO, "a negative offset"));
         }
         if self.len.next_multiple_of(PAGE_SIZE) > MAX_OFFSET - self.offset {
-            return Err(SysError::arg(MMAP, errno::EOVERFLOW, "the mapping passes the largest offset"));
+            return Err(SysError::arg(
+                MMAP,
+                errno::EOVERFLOW,
+                "the mapping passes the largest offset",
+            ));
         }
         Ok(max)
     }
@@ -253,7 +259,8 @@ impl Process {
     fn is_taken(&self, space: &AddrSpace, range: VirtRange) -> bool {
         let cx = self.cx();
         let segs = space.segs(cx);
-        segs.seg_at_or_above(cx, range.start()).is_some_and(|s| s.range().start().get() < range.end())
+        segs.seg_at_or_above(cx, range.start())
+            .is_some_and(|s| s.range().start().get() < range.end())
     }
     /// Where mappings without an address go: below the room that the stack may take.
     fn mapping_window(&self) -> VirtRange {
@@ -315,8 +322,6 @@ impl Process {
         let range = user_pages(CALL, addr, len)?;
         let prot = rights(prot)
             .ok_or_else(|| SysError::arg(CALL, errno::ENOTSUP, "an unknown protection bit"))?;
-        self.space()
-            .set_prot(self.cx(), range, prot)
-            .map_err(|e| SysError::of(CALL, e))
+        self.space().set_prot(self.cx(), range, prot).map_err(|e| SysError::of(CALL, e))
     }
 }

@@ -32,16 +32,18 @@ mod stack;
 mod verify;
 mod world;
 
-pub use builder::{DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, MachineBuilder, SwapArea, SwapBacking};
+pub use builder::{
+    DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, MachineBuilder, SwapArea, SwapBacking,
+};
 pub use cpu::AccessError;
 pub use ctl::MemAdvice;
 pub use error::{Cause, SysError};
 pub use exec::{LOAD_BASE, Program};
 pub use memory::SwapCtlError;
 pub use mmap::{MapFlags, MapRequest};
+pub use process::{BREAK_BASE, Limit, Pid, Process, STACK_LIMIT, STACK_TOP, USER_RANGE, USER_TOP};
 pub use verify::Violation;
 pub use world::{ARENA, MachineWorld};
-pub use process::{BREAK_BASE, Limit, Pid, Process, STACK_LIMIT, STACK_TOP, USER_RANGE, USER_TOP};
 
 use crate::files::{File, FileError};
 use addr_space::{AddrSpace, AsError, HatProvider, SegCx, SegError};
@@ -51,8 +53,8 @@ use page_db::phys_mem::NoHostMemory;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageDbError, PageId, Pfn, PhysMem, Rank,
-    SpinHooks, ThreadId, Vnode, VnodeId,
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageDbError, PageId, Pfn,
+    PhysMem, Rank, SpinHooks, ThreadId, Vnode, VnodeId,
 };
 use seg_drivers::anon::AnonLayer;
 use seg_drivers::seg_kmem::{Kmem, KmemArgs};
@@ -178,7 +180,8 @@ impl Machine {
         let db = Arc::new(db);
         let mmu = HostMmu::new(mem, config.cpus);
         let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _)?;
-        let swap = SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..SwapConfig::default() })?;
+        let swap =
+            SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..SwapConfig::default() })?;
         let layer = AnonLayer::new(&db, &swap);
         let vn = VnDriver::new(&layer, config.tunables);
         let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
@@ -210,7 +213,8 @@ impl Machine {
         match &config.swap {
             Some(areas) => areas.iter().try_for_each(|a| machine.swap_add(a).map(drop))?,
             None => {
-                let area = SwapArea { backing: SwapBacking::Memory, pages: DEFAULT_SWAP, priority: 0 };
+                let area =
+                    SwapArea { backing: SwapBacking::Memory, pages: DEFAULT_SWAP, priority: 0 };
                 machine.swap_add(&area).map(drop)?;
             }
         }
@@ -323,11 +327,9 @@ impl Machine {
         let hat = loop {
             match self.parts.hat.alloc(&self.cx) {
                 Ok(hat) => break hat,
-                Err(addr_space::HatError::NoMemory { .. }) => self
-                    .parts
-                    .db
-                    .wait_for_memory(&self.cx, 1)
-                    .map_err(|e| SysError::of(call, e))?,
+                Err(addr_space::HatError::NoMemory { .. }) => {
+                    self.parts.db.wait_for_memory(&self.cx, 1).map_err(|e| SysError::of(call, e))?
+                }
                 Err(e) => return Err(SysError::of(call, AsError::Hat(e))),
             }
         };

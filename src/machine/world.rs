@@ -13,11 +13,11 @@ use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemAdv
 use crate::files::{self, FileError, FileHandle};
 use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags};
 use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
+use crate::script::outcome::Facts;
 use crate::script::outcome::{
     BusCode, Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode,
     fnv, is_zero, page_hash,
 };
-use crate::script::outcome::Facts;
 use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
@@ -88,7 +88,8 @@ fn area_of(spec: &SwapSpec) -> builder::SwapArea {
         ast::SwapBacking::File(path) => builder::SwapBacking::File(path.into()),
     };
     let priority = spec.priority.unwrap_or(0);
-    let priority = i16::try_from(priority).unwrap_or(if priority < 0 { i16::MIN } else { i16::MAX });
+    let priority =
+        i16::try_from(priority).unwrap_or(if priority < 0 { i16::MIN } else { i16::MAX });
     builder::SwapArea { backing, pages: spec.pages, priority }
 }
 

@@ -26,7 +26,11 @@ fn check(name: &str, script: &str, expected: &str, settings: &str, verify_each: 
     let got = result_of(script, settings, verify_each);
     let differences = compare_results(expected, &got);
     let shown: Vec<_> = differences.iter().take(10).collect();
-    assert!(differences.is_empty(), "{name} ({settings}): {} differ: {shown:#?}", differences.len());
+    assert!(
+        differences.is_empty(),
+        "{name} ({settings}): {} differ: {shown:#?}",
+        differences.len()
+    );
 }
 
 macro_rules! traces {
