@@ -171,7 +171,9 @@ impl Page {
     /// Takes bits away.
     #[doc(alias = "hat_page_clrattr")]
     pub fn clear_ref_mod(&self, bits: RefMod) {
-        self.nrm.fetch_and(!bits.bits(), Ordering::AcqRel);
+        if self.ref_mod().intersects(bits) {
+            self.nrm.fetch_and(!bits.bits(), Ordering::AcqRel);
+        }
     }
     /// Whether any translation exists (as the hat keeps it).
     pub fn is_mapped(&self) -> bool {

@@ -24,7 +24,10 @@ use crate::cx::Cx;
 use crate::db::PageDb;
 use crate::lock::Rank;
 use crate::page::{Page, PageId};
-use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use crate::sync::atomic::{
+    AtomicU32,
+    Ordering::{Release, SeqCst},
+};
 use crate::units::Pfn;
 use crate::vnode::Identity;
 use core::fmt;
@@ -272,9 +275,9 @@ impl<'a> ExclPage<'a> {
         }
         SharedPage { db: this.db, cx: this.cx, id: this.id }
     }
-    /// Marks the contents as in transit (`page_io_lock` on a page nobody else can be moving).
+    /// Marks the contents as in transit (`page_io_lock` on a page nobody else can be moving, or waiting for).
     pub(crate) fn start_io(&self) {
-        self.page().iolock.store(IO_INUSE, SeqCst);
+        self.page().iolock.store(IO_INUSE, Release);
     }
     /// Ends the transit and wakes whoever waits for it.
     #[doc(alias = "page_io_unlock")]

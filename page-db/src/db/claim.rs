@@ -174,7 +174,10 @@ impl PageDb {
         Ok(())
     }
     /// Returns all claims of a page that is being destroyed.
-    pub(crate) fn drop_claims(&self, page: &dyn LockedPage) {
+    pub(crate) fn drop_claims(&self, page: &ExclPage<'_>) {
+        if !page.page().is_claimed() {
+            return;
+        }
         let _ = self.update_claims(page.page(), 0, |_| Some(Claims::default()));
     }
     /// Adds the claims of `from`, which is being destroyed, to `to`. A sum that passes the maximum stays at it.
