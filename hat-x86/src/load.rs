@@ -31,8 +31,9 @@ use crate::hment::{Site, Spare};
 use crate::htable::{Supply, TableGuard};
 use crate::provider::HatX86;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
+use crate::tlb::FlushDue;
 use addr_space::{HatError, LoadFlags, Loaded, Stamp};
-use page_db::sync::atomic::Ordering::SeqCst;
+use page_db::sync::atomic::Ordering::{Release, SeqCst};
 use page_db::{Counter, Cx, LockedPage, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange};
 
 /// What is to be loaded where.
@@ -124,18 +125,21 @@ impl HatX86 {
         };
         loop {
             // held: leaf
-            let step = self.step(cx, st, &leaf, load, spare);
+            let mut due = None;
+            let step = self.step(cx, st, &leaf, load, spare, &mut due);
             let emptied = leaf.emptied();
             let id = leaf.id;
             drop(leaf);
+            // held: none of the hat's
             let (old, new, result) = match step {
-                Step::Done => return Ok(Loaded::Done),
+                Step::Done if due.is_none() => return Ok(Loaded::Done),
+                Step::Done => (X86Pte::EMPTY, X86Pte::EMPTY, Some(Ok(Loaded::Done))),
                 Step::Shrunk(old, new) => (old, new, Some(Ok(Loaded::Done))),
                 Step::Broken(old) => (old, X86Pte::EMPTY, None),
                 Step::Stale => (X86Pte::EMPTY, X86Pte::EMPTY, Some(Ok(Loaded::Stale))),
                 Step::Refused(e) => (X86Pte::EMPTY, X86Pte::EMPTY, Some(Err(e))),
             };
-            let mut due = self.flush_due_of(st);
+            let mut due = due.unwrap_or_else(|| self.flush_due_of(cx, st));
             due.add(st.space(), load.addr.page_floor().get(), 0, old, new);
             self.reclaim(cx, emptied, &mut due);
             self.finish(cx, &mut due);
@@ -154,18 +158,29 @@ impl HatX86 {
         leaf: &TableGuard<'_>,
         load: &Load<'_>,
         spare: &mut Spare,
+        due: &mut Option<FlushDue>,
     ) -> Step {
         if load.stamp.is_some_and(|s| !s.is_current()) {
             return Step::Stale;
         }
         let i = index(load.addr.get(), 0);
         let old = leaf.entry(i);
+        let open = || self.flush_due_of(cx, st);
         let step = if !old.is_present() {
             self.store(cx, st, leaf, i, load, spare)
         } else if old.pfn() == load.pfn {
-            self.change(cx, leaf, i, load)
+            let prot = self.granted(load);
+            if old.loses_to(old.with_prot(prot)) {
+                due.get_or_insert_with(open); // F4: before the change
+            }
+            self.change(cx, leaf, i, prot)
+        } else if let Err(e) = self.may_replace(cx, old, load, spare) {
+            Step::Refused(e)
         } else {
-            self.replace(cx, leaf, i, old, load, spare)
+            due.get_or_insert_with(open);
+            let old = self.remove_entry(cx, leaf, i, true);
+            leaf.pin();
+            Step::Broken(old)
         };
         if load.flags.contains(LoadFlags::LOCK) && matches!(step, Step::Done | Step::Shrunk(..)) {
             leaf.lock_one();
@@ -208,43 +223,35 @@ impl HatX86 {
             }
         };
         let entry = X86Pte::new(load.pfn, bits).with_prot(self.granted(load));
-        leaf.cell(i).store(entry.0, SeqCst);
+        leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
         drop(list); // M2: the entry is there before the list is seen
         leaf.add_valid();
         cx.count(Counter::PteWrites);
         Step::Done
     }
     /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
-    fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, load: &Load<'_>) -> Step {
-        let prot = self.granted(load);
+    fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, prot: Prot) -> Step {
         let (old, new) = leaf.update(i, |e| e.with_prot(prot));
-        if old == new {
-            return Step::Done;
-        }
-        cx.count(Counter::PteWrites);
+        cx.count_n(Counter::PteWrites, u64::from(old != new));
         if old.loses_to(new) { Step::Shrunk(old, new) } else { Step::Done }
     }
-    /// Clears another frame's entry, if that is allowed.
-    fn replace(
+    /// Whether another frame's entry may be cleared to make room, with the records for the new mapping in hand.
+    fn may_replace(
         &self,
         cx: &Cx,
-        leaf: &TableGuard<'_>,
-        i: usize,
         old: X86Pte,
         load: &Load<'_>,
         spare: &mut Spare,
-    ) -> Step {
+    ) -> Result<(), HatError> {
         let device = load.page.is_none() && !old.is_consistent();
         if !load.flags.contains(LoadFlags::REMAP) && !device {
             let (have, want) = (old.pfn(), load.pfn);
-            return Step::Refused(HatError::Conflict { addr: load.addr, have, want });
+            return Err(HatError::Conflict { addr: load.addr, have, want });
         }
         if load.page.is_some() && self.lists.reserve(cx, spare).is_err() {
-            return Step::Refused(HatError::NoMemory { addr: load.addr });
+            return Err(HatError::NoMemory { addr: load.addr });
         }
-        let old = self.remove_entry(cx, leaf, i, true);
-        leaf.pin();
-        Step::Broken(old)
+        Ok(())
     }
     /// Clears entry `i`, which is present: bits to the page if `keep`, mapping off its list. Returns what the entry was.
     pub(crate) fn remove_entry(

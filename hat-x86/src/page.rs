@@ -14,6 +14,8 @@
 //!
 //! Harvesting and write protection take no mapping away, so they change the entries through the list alone (M2).
 //!
+//! A page may have lost a mapping to another thread that has not flushed yet; see F4 in [`crate::tlb`] for why every verb here ends by looking for such debts.
+//!
 //! The page database holds this side weakly: it is owned by what it would own.
 //!
 //! Sources: [SI §12.5]; illumos `hat_pageunload`, `hat_pagesync` (behaviour); illumos.md 9.5; DESIGN D10.
@@ -23,38 +25,49 @@ use crate::hment::Site;
 use crate::mmu::SpaceId;
 use crate::provider::HatX86;
 use crate::pte::{PteBits, X86Pte};
-use crate::tlb::FlushDue;
+use crate::tlb::{Debts, FlushDue};
 use alloc::sync::{Arc, Weak};
 use page_db::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use page_db::{Counter, Cx, PageId, PageMappings, RefMod, SyncMode};
 
 /// What the page database is given.
 #[derive(Debug)]
-pub(crate) struct PageSide(Weak<HatX86>);
+pub(crate) struct PageSide {
+    hx: Weak<HatX86>,
+    /// Looked at whenever a page is freed, so not through `hx`: taking a reference writes a line that all CPUs would share.
+    debts: Arc<Debts>,
+}
 
 impl PageSide {
     pub(crate) fn new(hx: &Arc<HatX86>) -> Self {
-        Self(Arc::downgrade(hx))
+        Self { hx: Arc::downgrade(hx), debts: Arc::clone(&hx.debts) }
     }
 }
 
 /// After the hat is gone no page is mapped.
 impl PageMappings for PageSide {
     fn unload(&self, cx: &Cx, page: PageId) {
-        if let Some(hx) = self.0.upgrade() {
+        if let Some(hx) = self.hx.upgrade() {
             hx.unload(cx, page);
         }
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
-        self.0.upgrade().map_or_else(RefMod::empty, |hx| hx.sync(cx, page, mode))
+        self.hx.upgrade().map_or_else(RefMod::empty, |hx| hx.sync(cx, page, mode))
     }
     fn clear_write(&self, cx: &Cx, page: PageId) {
-        if let Some(hx) = self.0.upgrade() {
+        if let Some(hx) = self.hx.upgrade() {
             hx.clear_write(cx, page);
         }
     }
     fn share_count(&self, cx: &Cx, page: PageId) -> u32 {
-        self.0.upgrade().map_or(0, |hx| hx.share_count(cx, page))
+        self.hx.upgrade().map_or(0, |hx| hx.share_count(cx, page))
+    }
+    fn settle(&self, cx: &Cx) {
+        if self.debts.any()
+            && let Some(hx) = self.hx.upgrade()
+        {
+            hx.pay_for_others(cx);
+        }
     }
 }
 
@@ -106,7 +119,7 @@ impl HatX86 {
 
 impl PageMappings for HatX86 {
     fn unload(&self, cx: &Cx, page: PageId) {
-        let mut due = self.flush_due();
+        let mut due = self.flush_due(cx);
         loop {
             let first = self.lists.enter(cx, &self.db, page).first();
             let Some(site) = first else { break };
@@ -117,7 +130,7 @@ impl PageMappings for HatX86 {
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
         let kept = self.db.page(page);
         let mut bits = kept.ref_mod();
-        let mut due = self.flush_due();
+        let mut due = self.flush_due(cx);
         let list = self.lists.enter(cx, &self.db, page);
         if let SyncMode::StopOnRef { share_limit } = mode
             && list.count() > share_limit
@@ -148,7 +161,7 @@ impl PageMappings for HatX86 {
         bits
     }
     fn clear_write(&self, cx: &Cx, page: PageId) {
-        let mut due = self.flush_due();
+        let mut due = self.flush_due(cx);
         let list = self.lists.enter(cx, &self.db, page);
         for site in list.sites() {
             self.take_bits(cx, site, PteBits::W, &mut due);
@@ -158,5 +171,10 @@ impl PageMappings for HatX86 {
     }
     fn share_count(&self, cx: &Cx, page: PageId) -> u32 {
         self.lists.enter(cx, &self.db, page).count()
+    }
+    fn settle(&self, cx: &Cx) {
+        if self.debts.any() {
+            self.pay_for_others(cx);
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::htable::Supply;
 use crate::mmu::{Caps, Mmu, SpaceId};
 use crate::page::PageSide;
 use crate::pte::{PteBits, X86Pte};
-use crate::tlb::FlushDue;
+use crate::tlb::{Debts, FlushDue};
 use addr_space::{Hat, HatError, HatProvider};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -56,6 +56,8 @@ pub struct HatX86 {
     pub(crate) caps: Caps,
     pub(crate) tables: Arena<HTable>,
     pub(crate) lists: MapLists,
+    /// Shared with the page database's side, which looks at it often.
+    pub(crate) debts: Arc<Debts>,
     pub(crate) hats: Mutex<BTreeMap<u32, Arc<HatState>>>,
     kernel: Once<Arc<HatState>>,
     next_id: AtomicU32,
@@ -97,6 +99,7 @@ impl HatX86 {
             caps: mmu.caps(),
             tables: Arena::new("page table", cpus, limits.tables),
             lists: MapLists::new(cpus, frames, limits.hments),
+            debts: Arc::new(Debts::new(cpus)),
             hats: Mutex::new(Rank::Hat, BTreeMap::new()),
             kernel: Once::new(),
             next_id: AtomicU32::new(SpaceId::KERNEL.0),
@@ -142,23 +145,30 @@ impl HatX86 {
     pub(crate) fn root_pfn(&self, st: &HatState) -> Pfn {
         self.tables.get(st.root).pfn()
     }
-    /// An empty debt.
+    /// Opens a debt for changes in any hat.
     #[inline]
-    pub(crate) fn flush_due(&self) -> FlushDue {
-        FlushDue::new(self.caps.referenced_before_cached, false)
+    pub(crate) fn flush_due(&self, cx: &Cx) -> FlushDue {
+        FlushDue::open(&self.debts, cx, None, self.caps.referenced_before_cached)
     }
-    /// An empty debt for changes in one hat; nothing will be owed if it is being freed.
+    /// Opens a debt for changes in one hat; nothing will be owed if it is being freed.
     #[inline]
-    pub(crate) fn flush_due_of(&self, st: &HatState) -> FlushDue {
-        FlushDue::new(self.caps.referenced_before_cached, st.is_freeing())
+    pub(crate) fn flush_due_of(&self, cx: &Cx, st: &HatState) -> FlushDue {
+        if st.is_freeing() {
+            return FlushDue::muted();
+        }
+        FlushDue::open(&self.debts, cx, Some(st.space()), self.caps.referenced_before_cached)
     }
-    /// Pays: flushes what is owed, then gives the unlinked tables to the backend and what comes back to the page layer. No hat lock is held.
+    /// Pays: flushes what is owed, here and by others (F4), then gives the unlinked tables to the backend and what comes back to
+    /// the page layer. No hat lock is held.
     pub(crate) fn finish(&self, cx: &Cx, due: &mut FlushDue) {
+        if due.is_open() {
+            due.join_others(&self.debts);
+        }
         if due.is_owed() {
             self.flush(cx, due);
         }
-        let mut id = due.retired;
-        due.settle();
+        due.close(&self.debts);
+        let mut id = core::mem::take(&mut due.retired);
         if id == 0 {
             return;
         }
@@ -172,6 +182,12 @@ impl HatX86 {
             frames.push(rec.pfn());
         }
         self.retire(cx, &mut frames);
+    }
+    /// Flushes for others what they owe now ([`page_db::PageMappings::settle`]).
+    pub(crate) fn pay_for_others(&self, cx: &Cx) {
+        let mut due = FlushDue::muted();
+        due.join_others(&self.debts);
+        self.finish(cx, &mut due);
     }
     fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) {
         self.mmu.retire_tables(cx, frames, &mut |pfn| self.free_table(cx, pfn));
@@ -199,11 +215,11 @@ impl HatX86 {
     }
     /// Nothing runs in the hat from here on: everything remembered of it is flushed once, and what is unloaded later owes nothing.
     pub(crate) fn begin_to_end(&self, cx: &Cx, st: &HatState) {
+        let mut due = self.flush_due_of(cx, st);
         if st.begin_to_go() {
-            let mut due = self.flush_due();
             due.add_space(st.space());
-            self.finish(cx, &mut due);
         }
+        self.finish(cx, &mut due);
     }
     /// Takes a user's hat apart: what it still maps is unloaded, every table goes back.
     pub(crate) fn end(&self, cx: &Cx, st: &HatState) {
@@ -216,7 +232,7 @@ impl HatX86 {
         }
         self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
         self.hats.lock(cx).remove(&st.id);
-        let mut due = self.flush_due();
+        let mut due = FlushDue::muted();
         self.retire_root(cx, st.root, &mut due);
         self.finish(cx, &mut due);
     }

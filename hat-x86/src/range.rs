@@ -43,7 +43,7 @@ impl HatX86 {
         range: VirtRange,
         flags: UnloadFlags,
     ) {
-        let mut due = self.flush_due_of(st);
+        let mut due = self.flush_due_of(cx, st);
         let keep = !flags.contains(UnloadFlags::NOSYNC);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
@@ -68,7 +68,7 @@ impl HatX86 {
     }
     /// Rewrites each entry of the range by `next` and flushes what lost something.
     fn rewrite(&self, cx: &Cx, st: &HatState, range: VirtRange, next: impl Fn(X86Pte) -> X86Pte) {
-        let mut due = self.flush_due_of(st);
+        let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
             self.each_entry(cx, &leaf, |i, _| {
@@ -98,7 +98,7 @@ impl HatX86 {
     }
     pub(crate) fn sync_range(&self, cx: &Cx, st: &HatState, range: VirtRange, mode: SyncMode) {
         const RM: PteBits = PteBits::A.union(PteBits::D);
-        let mut due = self.flush_due_of(st);
+        let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
             self.each_entry(cx, &leaf, |i, seen| {

@@ -64,7 +64,7 @@ impl HatX86 {
         victims
     }
     fn steal_from(&self, cx: &Cx, st: &HatState, want: u64, most: u16) -> u64 {
-        let mut due = self.flush_due_of(st);
+        let mut due = self.flush_due_of(cx, st);
         let mut got = 0;
         let mut walk = Walk::new(self, st, st.window);
         while got < want {

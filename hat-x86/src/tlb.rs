@@ -12,9 +12,28 @@
 //!
 //! - F1: an entry is owed when what it had is not in what it has: [`X86Pte::loses_to`]. Gaining is never owed.
 //! - F2: an entry whose accessed bit was never set is not owed if the backend promises
-//!   [`referenced_before_cached`](crate::mmu::Caps::referenced_before_cached). This is sound because clearing the bit is itself owed (F1),
-//!   and because a walker sets it by compare-and-swap: the swap that finds it clear makes the walker's fail.
+//!   [`referenced_before_cached`](crate::mmu::Caps::referenced_before_cached). This is sound because clearing the bit is itself owed (F1, and F4 while it is
+//!   not paid), and because a walker sets it by compare-and-swap: the swap that finds it clear makes the walker's fail.
 //! - F3: frames of unlinked tables travel with the debt, and go back only after it is paid.
+//! - F4: whoever relies on the tables waits for the debts of others. See below.
+//!
+//! # Other threads' debts
+//!
+//! Between a change and its flush the tables already say what processors do not know yet. Whoever looks at them then sees
+//! nothing left to do, and is wrong:
+//!
+//! ```text
+//!   thread 1, munmap                    thread 2, page-out                     CPU 3
+//!   entry cleared, mapping off list
+//!                                       page has no mapping, is clean: freed
+//!                                       ... the frame is somebody else's       stores through what it remembers
+//!   flush
+//! ```
+//!
+//! So [`Debts`] has a word for each CPU: how many debts are open there, and for which space. A verb opens its debt before its first change and closes it
+//! after the flush. A verb on a range ends by looking for other debts on its space, a verb on a page (and the page layer, before it
+//! frees a page) for any; if there is one, it flushes that space itself. Each CPU writes its own word, so that
+//! two threads that fault or unmap in different spaces wait for nobody.
 //!
 //! Up to [`FLUSH_ENTRIES`] entries are named one by one; past that their spaces are flushed whole, and past
 //! [`FLUSH_SPACES`] spaces everything is. Linux draws the line at 33 entries, illumos at 8 ranges; naming one costs about what refilling one does.
@@ -25,7 +44,9 @@
 use crate::geometry::LEVELS;
 use crate::mmu::{CpuSet, SpaceId};
 use crate::pte::{PteBits, X86Pte};
-use page_db::VirtAddr;
+use page_db::sync::PerCpu;
+use page_db::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use page_db::{Cx, VirtAddr};
 
 /// Entries named one by one.
 pub const FLUSH_ENTRIES: usize = 32;
@@ -45,6 +66,55 @@ pub struct FlushEntry {
     pub old: X86Pte,
     /// As it is.
     pub new: X86Pte,
+}
+
+/// The debts that are open now, by CPU (F4).
+#[derive(Debug)]
+pub(crate) struct Debts {
+    /// Number of debts in the upper half; the space they are for, or [`MANY`], in the lower.
+    slots: PerCpu<AtomicU64>,
+}
+
+/// Debts for several spaces, or for spaces not known in advance.
+const MANY: u32 = u32::MAX;
+
+impl Debts {
+    pub(crate) fn new(cpus: u16) -> Self {
+        Self { slots: PerCpu::new(cpus, |_| AtomicU64::new(0)) }
+    }
+    /// Opens a debt for `space`, `None` for any; the slot it is noted in.
+    fn open(&self, cx: &Cx, space: Option<SpaceId>) -> usize {
+        let slot = usize::from(cx.cpu().0);
+        let mine = space.map_or(MANY, |s| s.0);
+        let word = self.slots.get(slot);
+        let mut old = word.load(SeqCst);
+        loop {
+            let space = if old >> 32 == 0 || old as u32 == mine { mine } else { MANY };
+            let new = ((old >> 32) + 1) << 32 | u64::from(space);
+            match word.compare_exchange(old, new, SeqCst, SeqCst) {
+                Ok(_) => return slot,
+                Err(now) => old = now,
+            }
+        }
+    }
+    fn close(&self, slot: usize) {
+        let old = self.slots.get(slot).fetch_sub(1 << 32, SeqCst);
+        debug_assert!(old >> 32 != 0, "F4: a debt is closed once");
+    }
+    /// Calls `f` with the space of each debt that is open besides one in slot `own`.
+    fn others(&self, own: Option<usize>, mut f: impl FnMut(Option<SpaceId>)) {
+        let own = own.map(|s| s % self.slots.len());
+        for (i, word) in self.slots.iter().enumerate() {
+            let word = word.load(SeqCst);
+            if word >> 32 > u64::from(own == Some(i)) {
+                f((word as u32 != MANY).then_some(SpaceId(word as u32)));
+            }
+        }
+    }
+    /// Whether any debt is open.
+    pub(crate) fn any(&self) -> bool {
+        self.slots.iter().any(|w| w.load(SeqCst) >> 32 != 0)
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -67,16 +137,31 @@ pub struct FlushDue {
     whole: u8,
     everything: bool,
     skip_unreferenced: bool,
-    /// Nothing runs in the hat concerned any more: nothing is owed but its tables' frames.
-    muted: bool,
+    /// Where it is noted as open (F4); `None` when it is closed, or when nothing is owed because nothing runs in the hat any more.
+    slot: Option<usize>,
+    /// The only space concerned; `None` for the verbs on pages.
+    space: Option<SpaceId>,
     cpus: CpuSet,
     /// First of the unlinked tables, linked through their records; 0 for none.
     pub(crate) retired: u32,
 }
 
 impl FlushDue {
-    /// Nothing owed yet. `skip_unreferenced` is the backend's promise of F2.
-    pub(crate) fn new(skip_unreferenced: bool, muted: bool) -> Self {
+    /// Opens a debt for changes in `space`, or in any. `skip_unreferenced` is the backend's promise of F2.
+    pub(crate) fn open(
+        debts: &Debts,
+        cx: &Cx,
+        space: Option<SpaceId>,
+        skip_unreferenced: bool,
+    ) -> Self {
+        let mut due = Self::muted();
+        due.skip_unreferenced = skip_unreferenced;
+        due.space = space;
+        due.slot = Some(debts.open(cx, space));
+        due
+    }
+    /// A debt that stays empty but for the frames of tables: nothing runs in the hat concerned any more.
+    pub(crate) fn muted() -> Self {
         Self {
             entries: [Packed::default(); FLUSH_ENTRIES],
             count: 0,
@@ -85,10 +170,31 @@ impl FlushDue {
             space_count: 0,
             whole: 0,
             everything: false,
-            skip_unreferenced,
-            muted,
+            skip_unreferenced: false,
+            slot: None,
+            space: None,
             cpus: CpuSet::new(),
             retired: 0,
+        }
+    }
+    /// Adds what others owe and this verb's caller will rely on (F4). With no space of its own: everything that is open.
+    pub(crate) fn join_others(&mut self, debts: &Debts) {
+        debts.others(self.slot, |theirs| match (self.space, theirs) {
+            (Some(mine), None) => self.add_space(mine),
+            (Some(mine), Some(s)) if s != mine => {}
+            (_, Some(s)) => self.add_space(s),
+            (None, None) => self.everything = true,
+        });
+    }
+    /// Whether it is noted as open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.slot.is_some()
+    }
+    /// The flush is done.
+    pub(crate) fn close(&mut self, debts: &Debts) {
+        self.settle();
+        if let Some(slot) = self.slot.take() {
+            debts.close(slot);
         }
     }
     fn space_slot(&mut self, space: SpaceId) -> Option<usize> {
@@ -106,7 +212,7 @@ impl FlushDue {
     /// Notes that an entry of a table of `level` changed; F1 and F2 decide whether it is owed.
     pub(crate) fn add(&mut self, space: SpaceId, va: u64, level: u8, old: X86Pte, new: X86Pte) {
         let cached = old.has(PteBits::A) || !self.skip_unreferenced;
-        if self.muted || !cached || !old.loses_to(new) {
+        if self.slot.is_none() || !cached || !old.loses_to(new) {
             return;
         }
         self.named += 1;
@@ -172,9 +278,8 @@ impl FlushDue {
             new: p.new,
         })
     }
-    /// Everything is paid.
-    pub(crate) fn settle(&mut self) {
-        (self.count, self.space_count, self.retired) = (0, 0, 0);
+    fn settle(&mut self) {
+        (self.count, self.space_count) = (0, 0);
         self.everything = false;
     }
 }
@@ -183,10 +288,8 @@ impl Drop for FlushDue {
     fn drop(&mut self) {
         #[cfg(all(debug_assertions, feature = "std"))]
         if !std::thread::panicking() {
-            assert!(
-                !self.is_owed() && self.retired == 0,
-                "T1: a flush was owed and never paid: {self:?}"
-            );
+            let paid = !self.is_owed() && self.retired == 0 && self.slot.is_none();
+            assert!(paid, "T1: a flush was owed and never paid: {self:?}");
         }
     }
 }
@@ -209,13 +312,18 @@ mod tests {
     use alloc::vec::Vec;
     use page_db::Pfn;
 
+    fn cx() -> Cx {
+        let hooks = alloc::sync::Arc::new(page_db::SpinHooks);
+        Cx::new(&page_db::Counters::new(1), page_db::CpuId(0), page_db::ThreadId(0), hooks)
+    }
     fn used(pfn: u64) -> X86Pte {
         X86Pte::new(Pfn(pfn), PteBits::P | PteBits::A)
     }
 
     #[test]
     fn entries_are_named_until_there_are_too_many() {
-        let mut due = FlushDue::new(true, false);
+        let (debts, cx) = (Debts::new(1), cx());
+        let mut due = FlushDue::open(&debts, &cx, None, true);
         due.add(SpaceId(7), 0x1000, 0, X86Pte::new(Pfn(1), PteBits::P), X86Pte::EMPTY);
         assert!(!due.is_owed(), "F2: never referenced");
         due.add(SpaceId(7), 0x20_0000, 1, used(1), X86Pte::EMPTY);
@@ -233,14 +341,38 @@ mod tests {
             due.add(SpaceId(20 + s), 0, 0, used(1), X86Pte::EMPTY);
         }
         assert!(due.is_everything());
-        due.settle();
+        due.close(&debts);
+        assert!(!debts.any());
+    }
+
+    #[test]
+    fn the_debts_of_others_are_seen_by_those_they_concern() {
+        let (debts, cx) = (Debts::new(2), cx());
+        let joined = |space, others: &[Option<SpaceId>]| {
+            let mut open: Vec<_> =
+                others.iter().map(|s| FlushDue::open(&debts, &cx, *s, true)).collect();
+            let mut due = FlushDue::open(&debts, &cx, space, true);
+            due.join_others(&debts);
+            let seen = (due.whole_spaces().collect::<Vec<_>>(), due.is_everything());
+            due.close(&debts);
+            open.iter_mut().for_each(|d| d.close(&debts));
+            assert!(!debts.any());
+            seen
+        };
+        let (one, two) = (SpaceId(1), SpaceId(2));
+        assert_eq!(joined(Some(one), &[]), (Vec::new(), false), "one's own is not another's");
+        assert_eq!(joined(Some(one), &[Some(one)]), ([one].into(), false));
+        // Threads of one CPU share its word: two spaces there are many.
+        assert_eq!(joined(Some(one), &[Some(two)]), ([one].into(), false));
+        assert_eq!(joined(None, &[Some(two)]), (Vec::new(), true));
+        assert_eq!(joined(None, &[None]), (Vec::new(), true));
     }
 
     #[test]
     #[cfg(all(debug_assertions, feature = "std"))]
     #[should_panic(expected = "T1")]
     fn a_forgotten_debt_panics() {
-        let mut due = FlushDue::new(false, false);
+        let mut due = FlushDue::open(&Debts::new(1), &cx(), Some(SpaceId(1)), false);
         due.add(SpaceId(1), 0, 0, used(1), X86Pte::EMPTY);
     }
 }

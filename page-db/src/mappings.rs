@@ -51,6 +51,13 @@ pub trait PageMappings: fmt::Debug + Send + Sync {
     /// How many translations the page has.
     #[doc(alias = "hat_page_getshare")]
     fn share_count(&self, cx: &Cx, page: PageId) -> u32;
+    /// Returns once no processor can use a translation that another thread has removed or weakened but may not have flushed yet.
+    ///
+    /// A page whose translations somebody else is just removing looks unmapped a moment before the flush is complete; asked
+    /// before such a page is freed or taken for clean. Usually a glance at one word for each CPU.
+    fn settle(&self, cx: &Cx) {
+        let _ = cx;
+    }
 }
 
 const _: Option<&dyn PageMappings> = None; // used as an object everywhere; stays one

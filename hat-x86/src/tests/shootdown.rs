@@ -2,13 +2,22 @@
 
 use super::*;
 use crate::{Bytes, Caps, CpuSet, FlushDue, HostConfig, Mode, PfError, StaleEntry, Trap, access};
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// A backend that loses every flush while told to.
-#[derive(Debug)]
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// A backend that loses every flush while told to, and lets something happen before the next one.
 struct Forgetful {
     host: Arc<HostMmu>,
     lose: AtomicBool,
+    meanwhile: std::sync::Mutex<Option<Meanwhile>>,
+}
+
+impl core::fmt::Debug for Forgetful {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Forgetful").finish_non_exhaustive()
+    }
 }
 
 impl Mmu for Forgetful {
@@ -31,6 +40,8 @@ impl Mmu for Forgetful {
         self.host.remembered_on(cx, id)
     }
     fn flush(&self, cx: &Cx, due: &FlushDue) {
+        let meanwhile = self.meanwhile.lock().expect("not poisoned").take();
+        meanwhile.into_iter().for_each(|f| f());
         if !self.lose.load(Relaxed) {
             self.host.flush(cx, due);
         }
@@ -44,7 +55,11 @@ impl Mmu for Forgetful {
 fn forgetful() -> (World, Arc<Forgetful>) {
     let (counters, cx, mem, db) = floor(64);
     let host = HostMmu::new(mem, 2);
-    let mmu = Arc::new(Forgetful { host: Arc::clone(&host), lose: AtomicBool::new(false) });
+    let mmu = Arc::new(Forgetful {
+        host: Arc::clone(&host),
+        lose: AtomicBool::new(false),
+        meanwhile: std::sync::Mutex::new(None),
+    });
     let hx = HatX86::new(&cx, Arc::clone(&db), mmu.clone() as Arc<dyn Mmu>).expect("room");
     (World { cx, parts: Parts { counters, db, mmu: host, hx } }, mmu)
 }
@@ -306,4 +321,87 @@ fn a_hat_that_ends_is_flushed_once() {
     assert_eq!(w.snapshot().since(&before).get(Counter::Flushes), 1);
     assert!(pages.iter().all(|p| w.bits(*p) == RefMod::REF | RefMod::MOD));
     w.verify();
+}
+
+/// A page mapped at 0x1000 that CPU 1 has stored to, and what happens between a first change and its flush: `second`, by another
+/// thread on CPU 1. When that returns, nothing stale may be left of what it relied on.
+fn between(
+    first: impl FnOnce(&World, &Arc<dyn Hat>, PageId),
+    second: impl FnOnce(&Parts, &Cx, &Arc<dyn Hat>, PageId) + Send + 'static,
+) {
+    let (w, mmu) = forgetful();
+    let (hat, page) = (w.hat(), w.page());
+    w.run(1, &*hat);
+    w.load(&*hat, 0x1000, page, U);
+    w.mmu_store(1, 0x1000);
+    let Parts { counters, db, mmu: host, hx } = &w.parts;
+    let parts = Parts {
+        counters: Arc::clone(counters),
+        db: Arc::clone(db),
+        mmu: Arc::clone(host),
+        hx: Arc::clone(hx),
+    };
+    let (also, done) = (Arc::clone(&hat), Arc::new(AtomicBool::new(false)));
+    let came = Arc::clone(&done);
+    let meanwhile: Meanwhile = Box::new(move || {
+        let cx = new_cx(&parts.counters, 1);
+        assert_eq!(parts.mmu.stale_entries(&cx).len(), 1, "the first flush is still owed");
+        second(&parts, &cx, &also, page);
+        assert_eq!(parts.mmu.stale_entries(&cx), [], "F4: the second one paid for it");
+        came.store(true, Relaxed);
+    });
+    *mmu.meanwhile.lock().expect("not poisoned") = Some(meanwhile);
+    first(&w, &hat, page);
+    assert!(done.load(Relaxed), "there was a flush");
+    w.verify();
+}
+
+#[test]
+fn a_page_is_not_freed_while_somebody_owes_its_flush() {
+    between(
+        |w, hat, _| w.unload(&**hat, 0x1000, 1),
+        |w, cx, _, page| {
+            let page = w.db.lock_excl(cx, page);
+            assert!(!page_db::LockedPage::page(&page).is_mapped());
+            w.db.free(cx, page, false);
+        },
+    );
+}
+
+#[test]
+fn an_unused_looking_entry_is_flushed_while_its_harvest_is_owed() {
+    let harvest =
+        |w: &World, hat: &Arc<dyn Hat>| hat.sync(&w.cx, range(0x1000, 1), SyncMode::ZeroRm);
+    between(
+        move |w, hat, _| harvest(w, hat),
+        |_, cx, hat, _| hat.unload(cx, range(0x1000, 1), UnloadFlags::empty()),
+    );
+    between(
+        move |w, hat, _| harvest(w, hat),
+        |w, cx, _, page| w.db.unload(cx, &w.db.lock_excl(cx, page)),
+    );
+    between(
+        move |w, hat, _| harvest(w, hat),
+        |w, cx, hat, _| {
+            let page = w.db.alloc(cx, 0, Reserve::Push).expect("room");
+            let done = hat.memload(cx, va(0x1000), &page, U, LoadFlags::REMAP, None);
+            assert_eq!(done, Ok(Loaded::Done));
+        },
+    );
+}
+
+#[test]
+fn a_protection_found_done_is_not_done_while_its_flush_is_owed() {
+    let lock = |w: &World, page| {
+        let page = w.db.lock_shared(&w.cx, page);
+        w.db.clear_write(&w.cx, &page);
+    };
+    between(
+        move |w, _, page| lock(w, page),
+        |_, cx, hat, _| hat.chg_prot(cx, range(0x1000, 1), Prot::READ),
+    );
+    between(
+        |w, hat, _| hat.clear_write(&w.cx, range(0x1000, 1)),
+        |w, cx, _, page| w.db.clear_write(cx, &w.db.lock_shared(cx, page)),
+    );
 }

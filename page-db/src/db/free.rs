@@ -35,6 +35,8 @@ impl PageDb {
         assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
         assert!(!p.is_claimed(), "P2: page {id} is freed while locked in memory");
         assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
+        // Somebody who has just unmapped it may still owe the flush; no frame is used again before that.
+        self.settle(cx);
         p.clear_ref_mod(RefMod::all());
         p.set_state(PageState::FREE, PageState::KERNEL);
         cx.count(Counter::FrameFrees);

@@ -276,10 +276,15 @@ impl PageDb {
     /// Removes all translations of a page ([`PageMappings::unload`]). The caller holds it exclusively.
     pub fn unload(&self, cx: &Cx, page: &crate::ExclPage<'_>) {
         use crate::selock::LockedPage as _;
-        if page.page().is_mapped()
-            && let Some(m) = self.mappings.get()
-        {
-            m.unload(cx, page.id());
+        match self.mappings.get() {
+            Some(m) if page.page().is_mapped() => m.unload(cx, page.id()),
+            _ => self.settle(cx),
+        }
+    }
+    /// Waits for flushes that other threads owe ([`PageMappings::settle`]).
+    pub(crate) fn settle(&self, cx: &Cx) {
+        if let Some(m) = self.mappings.get() {
+            m.settle(cx);
         }
     }
     /// Gathers referenced and modified bits ([`PageMappings::sync`]). The caller holds the page lock.
@@ -287,15 +292,19 @@ impl PageDb {
     pub fn sync_ref_mod(&self, cx: &Cx, page: &dyn crate::LockedPage, mode: SyncMode) -> RefMod {
         match self.mappings.get() {
             Some(m) if page.page().is_mapped() => m.sync(cx, page.id(), mode),
-            _ => page.page().ref_mod(),
+            _ => {
+                if mode == SyncMode::ZeroRm {
+                    self.settle(cx);
+                }
+                page.page().ref_mod()
+            }
         }
     }
     /// Takes the right to write from all translations of a page. The caller holds the page lock.
     pub fn clear_write(&self, cx: &Cx, page: &dyn crate::LockedPage) {
-        if page.page().is_mapped()
-            && let Some(m) = self.mappings.get()
-        {
-            m.clear_write(cx, page.id());
+        match self.mappings.get() {
+            Some(m) if page.page().is_mapped() => m.clear_write(cx, page.id()),
+            _ => self.settle(cx),
         }
     }
     /// How many translations a page has.
