@@ -1,0 +1,92 @@
+//! A segment driver in fifty lines: `seg_mirror`, a range in which every page shows the same page of a file, read-only.
+//!
+//! It implements the required core of `SegOps` and inherits the rest. Run it with `cargo run --example driver`.
+
+use addr_space::{
+    FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegOps,
+    Signal, UnloadFlags,
+};
+use page_db::{Access, FileOffset, Prot, VirtRange, Vnode};
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+struct SegMirror(Arc<dyn Vnode>);
+
+impl SegCreate for SegMirror {
+    fn create(&self, _: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl SegOps for SegMirror {
+    fn driver(&self) -> &'static str {
+        "seg_mirror"
+    }
+    fn dup(&self, _: &SegCx<'_>, _: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        Ok(Box::new(self.clone()))
+    }
+    fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
+        Ok(match (scx.seg.until(range.start().get()), scx.seg.from(range.end())) {
+            (None, None) => Remnant::Nothing,
+            (Some(_), None) => Remnant::Low,
+            (None, Some(_)) => Remnant::High,
+            (Some(_), Some(_)) => Remnant::Both(Box::new(self.clone())),
+        })
+    }
+    fn fault(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        _: FaultKind,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        for addr in range.iter_pages() {
+            if !Prot::READ.allows(access) {
+                return Err(FaultError::Prot { addr, access });
+            }
+            let object = |errno| FaultError::Object { addr, errno };
+            let got = self
+                .0
+                .get_page(scx.cx, scx.db, FileOffset(0), access)
+                .map_err(|e| object(e.errno()))?;
+            scx.hat
+                .memload(scx.cx, addr, &got.page, Prot::READ, LoadFlags::empty(), None)
+                .map_err(|_| FaultError::NoMemory { addr })?;
+        }
+        Ok(())
+    }
+    fn set_prot(&self, _: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        if prot == Prot::READ { Ok(()) } else { Err(SegError::Access { range }) }
+    }
+    fn prots(&self, _: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
+        f(range, Prot::READ);
+    }
+    fn detail(&self, _: &SegCx<'_>) -> SegDetail {
+        SegDetail {
+            name: format!("[ mirror of {} ]", self.0.name()),
+            prot: Prot::READ,
+            ..SegDetail::default()
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let machine = segvm::Machine::builder().build()?;
+    let file = machine.create_file("poem", 0)?;
+    file.pwrite(machine.cx(), machine.db(), 0, b"the same page, over and over")?;
+    let process = machine.spawn("reader")?;
+    let range = VirtRange::exact(0x10_0000, 16 << 20)?;
+    process.space().map(process.cx(), range, &SegMirror(file))?;
+    for at in [0, 4096, 9 << 20] {
+        let mut text = [0; 13];
+        process.load(range.start().get() + at, &mut text)?;
+        assert_eq!(&text, b"the same page");
+    }
+    let refused = process.store(range.start().get(), b"x");
+    assert!(refused.is_err_and(|e| e.signal == Signal::SegvAccErr));
+    println!("{}", process.space().pmap(process.cx()));
+    machine.verify()?;
+    process.exit();
+    Ok(())
+}
