@@ -12,16 +12,11 @@ use super::stage::{Keep, Stage};
 use super::subject::Subject;
 
 /// Pages the heap gets.
-pub(super) const HEAP_PAGES: u64 = 256;
+pub(super) const HEAP_PAGES: u64 = 512;
 
 /// The address of a page of the heap.
 pub(super) fn heap_page(stage: &Stage<'_>, page: u64) -> Result<u64> {
     Ok(stage.process(PROGRAM)?.heap().0 + page * PAGE_BYTES)
-}
-
-/// The words by which a view's lines about these pages are known.
-fn addresses(stage: &Stage<'_>, pages: &[u64]) -> Result<Vec<String>> {
-    pages.iter().map(|p| Ok(format!("{:x}", heap_page(stage, *p)?))).collect()
 }
 
 /// `brk`, and zeros on demand.
@@ -35,8 +30,8 @@ pub(super) fn heap(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     let before = stage.counters(["zfod", "cow_fault"]);
     stage.run(&format!("write ${PROGRAM} b:0 0+4 65; write ${PROGRAM} b:1 0+4 75"))?;
     let [zeros, copies] = stage.rose(before);
-    let lines = addresses(stage, &[0, 1])?;
-    stage.view(&format!("::anon ${PROGRAM} b:0"), Keep::Lines(2, &lines))?;
+    stage.view(&format!("::anon ${PROGRAM} b:0"), Keep::All)?;
+    stage.view(&format!("::anon ${PROGRAM} b:1"), Keep::All)?;
     let rest = stage.run(&format!("read ${PROGRAM} b:0 0+16"))?;
     stage.check("two pages were filled with zeros, none copied", (zeros, copies) == (2, 0));
     stage.check("beside what was stored there are zeros", begins(&rest, b"ABCD\0\0\0\0"));
@@ -85,10 +80,10 @@ pub(super) fn stack(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
          down to that page, and then is a fault like any other.",
     );
     let lines = ["stack".to_owned()];
-    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(1, &lines))?;
+    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(0, &lines))?;
     let at = STACK_TOP - 16 * PAGE_BYTES;
     stage.run(&format!("write ${PROGRAM} {at:#x} 0+8 48; read ${PROGRAM} {at:#x} 0+8"))?;
-    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(1, &lines))?;
+    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(0, &lines))?;
     let size = stage.process(PROGRAM)?.stack().map(|s| s.len());
     stage.check("the stack has 16 pages", size == Some(16 * PAGE_BYTES));
     let far = STACK_TOP - (1 << 30);
@@ -108,14 +103,11 @@ pub(super) fn fork(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     let before = stage.counters(["frame_allocs", "bytes_copied"]);
     stage.run(&format!("fork ${PROGRAM} $child"))?;
     let [frames, copied] = stage.rose(before);
-    let lines = addresses(stage, &[0, 1])?;
-    stage.view(&format!("::anon ${PROGRAM} b:0"), Keep::Lines(2, &lines))?;
+    stage.view(&format!("::anon ${PROGRAM} b:0"), Keep::All)?;
     let read = stage.run("read $child b:0 0+4")?;
     stage.view(&format!("::vatopfn ${PROGRAM} b:0"), Keep::All)?;
     stage.view("::vatopfn $child b:0", Keep::All)?;
-    stage.say(&format!(
-        "fork copied {copied} bytes of pages; it took {frames} frames for page tables."
-    ));
+    stage.say(&format!("Bytes of pages copied: {copied}; frames taken for page tables: {frames}."));
     stage.check("no page was copied", copied == 0);
     stage.check("the child reads the parent's bytes", begins(&read, b"ABCD"));
     stage.check("two references", refs(stage, PROGRAM, 0)? == Some(2));
@@ -139,12 +131,11 @@ pub(super) fn both_sides(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     let before = stage.counters(cases);
     stage.run("write $child b:1 0+4 97")?;
     let [copied, _, cow] = stage.rose(before);
-    let lines = addresses(stage, &[0, 1])?;
-    stage.view("::anon $child b:1", Keep::Lines(2, &lines))?;
+    stage.view("::anon $child b:1", Keep::All)?;
     let before = stage.counters(cases);
     stage.run(&format!("write ${PROGRAM} b:1 0+1 33"))?;
     let [again, taken, cow_again] = stage.rose(before);
-    stage.view(&format!("::anon ${PROGRAM} b:1"), Keep::Lines(2, &lines))?;
+    stage.view(&format!("::anon ${PROGRAM} b:1"), Keep::All)?;
     let child = stage.run("read $child b:1 0+4")?;
     let parent = stage.run(&format!("read ${PROGRAM} b:1 0+4"))?;
     stage.check("the child's store was case 1B, one copy", (copied, cow) == (1, 1));

@@ -47,7 +47,7 @@ pub(super) fn cutting(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     stage.run(&format!("protect ${PROGRAM} 19 2 r"))?;
     let start = segvm::machine::ARENA + 16 * PAGE_SIZE;
     let lines: Vec<String> = (0..9).map(|n| format!("{:x}", start + n * PAGE_SIZE)).collect();
-    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(1, &lines))?;
+    stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(0, &lines))?;
     let segments = |stage: &Stage<'_>| -> Result<usize> {
         let p = stage.process(PROGRAM)?;
         let count = p.space().segs(p.cx()).iter().count();
@@ -72,10 +72,10 @@ pub(super) fn cutting(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
 const FIRST: u64 = 16;
 
 /// Pages it is about.
-const PAGES: u64 = 200;
+const PAGES: u64 = 400;
 
-/// Frames left when memory is short.
-const LEFT: u64 = 160;
+/// Frames left when memory is short, above those that are kept for page-out itself.
+const LEFT: u64 = 24;
 
 /// What a page begins with: something that no other page has.
 fn mark(page: u64) -> [u8; 8] {
@@ -103,21 +103,33 @@ pub(super) fn short(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     let machine = stage.world().machine();
     let frames = machine.db().pages().len();
     let kernel = MemStat::of(machine.cx(), machine.db()).kernel.get();
-    stage.run(&format!("squeeze {}", frames.saturating_sub(kernel + LEFT)))?;
+    let kept = machine.db().free_mem().thresholds().pageout_reserve;
+    stage.run(&format!("squeeze {}", frames.saturating_sub(kernel + kept + LEFT)))?;
     let [scanned, out, freed, pushes] = stage.rose(before);
     stage.view("::memstat", Keep::All)?;
     stage.view("::swapinfo", Keep::All)?;
-    let slots: Result<Vec<String>> =
-        (FIRST..FIRST + 4).map(|p| Ok(format!("{:x}", heap_page(stage, p)?))).collect();
-    stage.view(&format!("::anon ${PROGRAM} b:{FIRST}"), Keep::Lines(2, &slots?))?;
+    let resident = resident(stage)?;
+    let gone = resident.iter().position(|in_core| !in_core).map(|n| FIRST + n as u64);
+    if let Some(page) = gone {
+        stage.view(&format!("::walk ${PROGRAM} b:{page}"), Keep::All)?;
+    }
     stage.say(&format!(
         "The hands looked at {scanned} pages; {out} anonymous pages went out in {pushes} pushes, {freed} were freed."
     ));
-    stage.check("anonymous pages went to swap", out > 0 && freed > 0);
+    let kept = resident.iter().filter(|in_core| **in_core).count();
+    stage.say(&format!("Of the {PAGES} pages {kept} can still be found in memory by their names."));
+    stage.check("anonymous pages went to swap", out > 0 && freed > 0 && gone.is_some());
     stage.check("they went in clusters", pushes < out);
     let used: u64 = areas(stage).iter().map(|(pages, free)| pages - free).sum();
     stage.check("slots of the swap area are used", used > 0);
     Ok(())
+}
+
+/// Which of the pages are in memory.
+fn resident(stage: &Stage<'_>) -> Result<Vec<bool>> {
+    let start = heap_page(stage, FIRST)?;
+    let bits = stage.process(PROGRAM)?.mincore(start, PAGES * PAGE_SIZE)?;
+    Ok(bits.into_iter().map(|bits| bits & 1 != 0).collect())
 }
 
 /// Size and free slots of every swap area.

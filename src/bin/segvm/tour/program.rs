@@ -234,8 +234,7 @@ pub(super) fn relocation(stage: &mut Stage<'_>, subject: &Subject) -> Result<()>
     let [made, copied] = stage.rose(before);
     stage.view(&format!("::walk ${PROGRAM} {at:#x}"), Keep::All)?;
     stage.view(&format!("::anon ${PROGRAM} {at:#x}"), Keep::Ends(8, 0))?;
-    let s = if made == 1 { "" } else { "s" };
-    stage.say(&format!("Anons made: {made} page{s}, {copied} of them copied from the file."));
+    stage.say(&format!("Anons made: {made}, {copied} of them with a copy of the file's page."));
     if fresh {
         stage.check(
             "stores made anons with copies of the file's pages",
