@@ -146,6 +146,10 @@ impl FreeList {
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.sizes[0].add(cx, pages, id, false);
     }
+    /// Takes one particular page off its list, if it is there; slow.
+    pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+        self.sizes[0].take_this(cx, pages, id)
+    }
     /// Empties every magazine onto the lists; none fills again until [`FreeList::set_stock`].
     pub(crate) fn drain(&self, cx: &Cx, pages: &PageArray) {
         self.set_stock(false);

@@ -135,6 +135,16 @@ impl Bins {
             ids.for_each(|id| self.add(cx, pages, id, false));
         }
     }
+    /// Takes a page off its list if it is there.
+    pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+        let mut list = self.bins[self.colour_of(pages, id)].lock_nested(cx);
+        let there = list.iter(pages).any(|p| p == id);
+        if there {
+            list.remove(pages, id);
+            self.total.fetch_sub(1, Relaxed);
+        }
+        there
+    }
     /// Bins in order of distance from `colour`: itself, then outwards on both sides.
     fn order(&self, colour: u64) -> impl Iterator<Item = usize> + use<> {
         let n = self.bins.len();

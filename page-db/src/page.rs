@@ -15,7 +15,7 @@
 //! Links are ids into the one array; 0 means none. The structure is never freed, so an id is always safe to look at.
 //!
 //! - P1: exactly one of: free (no vnode, `P_FREE`, on a free list or in a magazine), cached (vnode, `P_FREE`, hashed, on a cache
-//!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody).
+//!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody; or retired).
 //! - P2: a page on the free or cache list has no mapping and no claim.
 //!
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
@@ -61,6 +61,8 @@ bitflags::bitflags! {
         const SWAP = 0x10;
         /// Holds page tables or kernel memory: never scanned.
         const KERNEL = 0x08;
+        /// Out of service ([`crate::PageDb::retire`]).
+        const RETIRED = 0x02;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The page lock: shared, exclusive, exclusive-wanted, and the i/o lock inside it.
 //!
 //! ```text
-//!   p_selock   bit 31 EXCL   bit 30 EWANTED   bit 29 WAITERS   bits 0..29 shared holders
+//!   p_selock   bit 31 EXCL   30 EWANTED   29 WAITERS   28 RETIRE_PENDING   27 RETIRED   0..27 shared holders
 //! ```
 //!
 //! | state | wants shared | wants exclusive |
@@ -10,6 +10,7 @@
 //! | free, EWANTED | waits (tries fail) | granted to an announced waiter, which clears the bit |
 //! | n readers | granted unless EWANTED | announces itself with EWANTED and waits |
 //! | exclusive | waits | waits |
+//! | to be retired, retired | tries fail | tries fail when retired |
 //!
 //! - K1: an exclusive holder is alone.
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
@@ -36,7 +37,12 @@ use core::mem::ManuallyDrop;
 const EXCL: u32 = 1 << 31;
 const EWANTED: u32 = 1 << 30;
 const WAITERS: u32 = 1 << 29;
-const COUNT: u32 = WAITERS - 1;
+/// The page is to be retired: tries for a shared lock are refused, and each unlock attempts it.
+pub(crate) const RETIRE_PENDING: u32 = 1 << 28;
+/// The page is out of service: every try is refused.
+pub(crate) const RETIRED: u32 = 1 << 27;
+const MARKS: u32 = RETIRE_PENDING | RETIRED;
+const COUNT: u32 = RETIRED - 1;
 
 /// Who holds a page's lock, for views and checks.
 #[doc(alias("p_selock", "SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
@@ -55,15 +61,14 @@ pub(crate) fn state(word: &AtomicU32) -> SeState {
     SeState { shared: w & COUNT, excl: w & EXCL != 0, wanted: w & EWANTED != 0 }
 }
 
-fn try_shared(word: &AtomicU32) -> bool {
-    word.fetch_update(SeqCst, SeqCst, |w| (w & (EXCL | EWANTED) == 0).then_some(w + 1)).is_ok()
+/// Bits in `refused` refuse; those who wait pass `EXCL | EWANTED` only.
+fn try_shared(word: &AtomicU32, refused: u32) -> bool {
+    word.fetch_update(SeqCst, SeqCst, |w| (w & refused == 0).then_some(w + 1)).is_ok()
 }
-/// `announced` callers own the EWANTED bit and clear it.
-fn try_excl(word: &AtomicU32, announced: bool) -> bool {
-    let grant = |w: u32| {
-        let free = w & (EXCL | COUNT) == 0;
-        (free && (announced || w & EWANTED == 0)).then_some((w & WAITERS) | EXCL)
-    };
+/// Bits in `refused` refuse. Whoever announced itself owns the EWANTED bit, does not mind it, and clears it.
+fn try_excl(word: &AtomicU32, refused: u32) -> bool {
+    let grant =
+        |w: u32| (w & (EXCL | COUNT | refused) == 0).then_some((w & (WAITERS | MARKS)) | EXCL);
     word.fetch_update(SeqCst, SeqCst, grant).is_ok()
 }
 /// Whether a waiter must go on sleeping; sets the bits that make the unlocker call (K2).
@@ -87,7 +92,7 @@ impl PageDb {
     pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         cx.rank_wait(Rank::Page, false);
         let word = self.selock(id);
-        while !try_shared(word) {
+        while !try_shared(word, EXCL | EWANTED) {
             cx.count(Counter::PageLockWaits);
             self.waits()
                 .wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | EWANTED, WAITERS));
@@ -115,10 +120,10 @@ impl PageDb {
     }
     fn wait_excl(&self, cx: &Cx, id: PageId) {
         let word = self.selock(id);
-        let mut announced = false;
-        while !try_excl(word, announced) {
+        let mut refused = EWANTED;
+        while !try_excl(word, refused) {
             cx.count(Counter::PageLockWaits);
-            announced = true;
+            refused = 0; // announced from here on
             self.waits().wait_while(cx, u64::from(id.link()), || {
                 must_wait(word, EXCL | COUNT, WAITERS | EWANTED)
             });
@@ -127,7 +132,7 @@ impl PageDb {
     /// Takes the page's lock shared if that needs no waiting; refused while an exclusive waiter is announced.
     #[doc(alias = "page_trylock")]
     pub fn try_lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
-        try_shared(self.selock(id)).then(|| {
+        try_shared(self.selock(id), EXCL | EWANTED | MARKS).then(|| {
             cx.rank_tried(Rank::Page);
             SharedPage { db: self, cx, id }
         })
@@ -135,7 +140,7 @@ impl PageDb {
     /// Takes the page's lock exclusively if that needs no waiting; refused while an exclusive waiter is announced.
     #[doc(alias = "page_trylock")]
     pub fn try_lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
-        try_excl(self.selock(id), false).then(|| {
+        try_excl(self.selock(id), EWANTED | RETIRED).then(|| {
             cx.rank_tried(Rank::Page);
             ExclPage { db: self, cx, id }
         })
@@ -153,7 +158,7 @@ impl PageDb {
     pub fn lock_state(&self, id: PageId) -> SeState {
         state(self.selock(id))
     }
-    fn unlock_shared(&self, id: PageId) {
+    fn unlock_shared(&self, cx: &Cx, id: PageId) {
         let word = self.selock(id);
         let old = word.fetch_sub(1, SeqCst);
         assert!(old & COUNT != 0, "K1: unlock of a page nobody holds");
@@ -161,13 +166,18 @@ impl PageDb {
             word.fetch_and(!WAITERS, SeqCst);
             self.waits().wake_all(u64::from(id.link()));
         }
+        if old & RETIRE_PENDING != 0 {
+            self.retire_pending(cx, id);
+        }
     }
-    fn unlock_excl(&self, id: PageId) {
+    /// Answers whether the page is to be retired.
+    fn unlock_excl(&self, id: PageId) -> bool {
         let old = self.selock(id).fetch_and(!(EXCL | WAITERS), SeqCst);
         assert!(old & EXCL != 0, "K1: exclusive unlock of a page nobody holds");
         if old & WAITERS != 0 {
             self.waits().wake_all(u64::from(id.link()));
         }
+        old & RETIRE_PENDING != 0
     }
 }
 
@@ -232,7 +242,7 @@ impl<'a> SharedPage<'a> {
     #[doc(alias = "page_tryupgrade")]
     pub fn try_upgrade(self) -> Result<ExclPage<'a>, Self> {
         let word = self.db.selock(self.id);
-        let alone = |w: u32| (w & (COUNT | EWANTED) == 1).then_some((w & WAITERS) | EXCL);
+        let alone = |w: u32| (w & (COUNT | EWANTED) == 1).then_some((w & (WAITERS | MARKS)) | EXCL);
         if word.fetch_update(SeqCst, SeqCst, alone).is_err() {
             return Err(self);
         }
@@ -250,7 +260,7 @@ impl<'a> SharedPage<'a> {
 impl Drop for SharedPage<'_> {
     fn drop(&mut self) {
         self.cx.rank_release(Rank::Page);
-        self.db.unlock_shared(self.id);
+        self.db.unlock_shared(self.cx, self.id);
     }
 }
 
@@ -269,7 +279,8 @@ impl<'a> ExclPage<'a> {
     pub fn downgrade(self) -> SharedPage<'a> {
         let this = ManuallyDrop::new(self);
         let word = this.db.selock(this.id);
-        let (Ok(old) | Err(old)) = word.fetch_update(SeqCst, SeqCst, |w| Some((w & EWANTED) | 1));
+        let (Ok(old) | Err(old)) =
+            word.fetch_update(SeqCst, SeqCst, |w| Some((w & (EWANTED | MARKS)) | 1));
         if old & WAITERS != 0 {
             this.db.waits().wake_all(u64::from(this.id.link()));
         }
@@ -284,6 +295,12 @@ impl<'a> ExclPage<'a> {
     pub fn end_io(&self) {
         self.db.io_unlock(self.id);
     }
+    /// Unlocks without looking whether the page is to be retired: what has just looked does this.
+    pub(crate) fn unlock_quietly(self) {
+        let this = ManuallyDrop::new(self);
+        this.cx.rank_release(Rank::Page);
+        this.db.unlock_excl(this.id);
+    }
     /// Keeps the lock past the guard's life; [`PageDb::adopt_excl`] takes it up again.
     pub fn leak(self) -> PageId {
         let this = ManuallyDrop::new(self);
@@ -295,7 +312,9 @@ impl<'a> ExclPage<'a> {
 impl Drop for ExclPage<'_> {
     fn drop(&mut self) {
         self.cx.rank_release(Rank::Page);
-        self.db.unlock_excl(self.id);
+        if self.db.unlock_excl(self.id) {
+            self.db.retire_pending(self.cx, self.id);
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod free;
 mod lookup;
 mod reclaim;
 mod rename;
+mod retire;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 mod verify;
@@ -36,6 +37,7 @@ mod verify;
 pub use claim::Claim;
 pub use create::Reserve;
 pub use free::Released;
+pub use retire::RetireError;
 pub use verify::{PageCensus, PageDamage};
 
 use crate::cache_list::CacheList;
@@ -49,6 +51,7 @@ use crate::hash::{ChainHash, HashKind, PageHash};
 use crate::mappings::{PageMappings, RefMod, SyncMode};
 use crate::page::{Page, PageArray, PageId, PageState};
 use crate::phys_mem::PhysMem;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Once, WaitTable};
 use crate::units::Pfn;
 use crate::vnode::VnodeTable;
@@ -119,6 +122,8 @@ pub struct PageDb {
     counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
     cpus: u16,
+    /// Pages out of service.
+    retired: AtomicU64,
 }
 
 impl fmt::Debug for PageDb {
@@ -174,6 +179,7 @@ impl PageDb {
             counters,
             clock,
             cpus: config.cpus.max(1),
+            retired: AtomicU64::new(0),
         })
     }
     /// Installs the hat's side; once, before the first translation. Says whether it was the first.

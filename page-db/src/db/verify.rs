@@ -12,7 +12,8 @@
 //! | F1, F2 | free lists and magazines hold the nameless free pages, each once; links and bounds |
 //! | C1 | cache lists hold the named free pages, each once, in the bin of their colour |
 //! | K4 | no free page is in transit |
-//! | B1 | claims are charged to availrmem |
+//! | B1 | claims and retired pages are charged to availrmem |
+//! | T1 | retired pages are nameless, on no list, and counted |
 
 use super::claim::Claims;
 use super::{MEMORY_KEY, PageDb};
@@ -48,12 +49,14 @@ pub struct PageCensus {
     pub kernel: u64,
     /// Nameless, in use, held by an operation under way.
     pub unnamed: u64,
+    /// Out of service.
+    pub retired: u64,
 }
 
 impl PageCensus {
     /// All frames counted.
     pub fn total(&self) -> u64 {
-        self.free + self.cached + self.named + self.kernel + self.unnamed
+        self.free + self.cached + self.named + self.kernel + self.unnamed + self.retired
     }
 }
 
@@ -95,6 +98,13 @@ impl PageDb {
             self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
             claimed += Claims::from_word(self.page(id).claims.load(Ordering::Acquire)).charge();
         }
+        let retired = self.retired_pages();
+        check!(
+            census.retired == retired,
+            "T1",
+            "{} pages are retired, {retired} are counted",
+            census.retired
+        );
         let free = census.free + census.cached;
         check!(
             free == self.freemem(),
@@ -104,7 +114,7 @@ impl PageDb {
         );
         let (avail, total) = (self.free_mem().availrmem(), self.free_mem().total());
         check!(
-            claimed + avail <= total,
+            claimed + census.retired + avail <= total,
             "B1",
             "claims hold {claimed} pages, yet availrmem is {avail} of {total}"
         );
@@ -234,7 +244,8 @@ impl PageDb {
         let swap = name.is_some_and(|i| self.vnodes().kind(i.vnode) == VnodeKind::Swap);
         check!(
             state.contains(PageState::SWAP) == swap
-                && !(state.contains(PageState::KERNEL) && (free || name.is_some())),
+                && !(state.intersects(PageState::KERNEL | PageState::RETIRED)
+                    && (free || name.is_some())),
             "P1",
             "page {id} ({}) is in state {state:?}",
             named(name)
@@ -249,6 +260,7 @@ impl PageDb {
             (true, true) => census.cached += 1,
             (true, false) => census.named += 1,
             (false, false) if state.contains(PageState::KERNEL) => census.kernel += 1,
+            (false, false) if state.contains(PageState::RETIRED) => census.retired += 1,
             (false, false) => census.unnamed += 1,
         }
         Ok(())
@@ -257,7 +269,8 @@ impl PageDb {
     pub fn unnamed_pages(&self) -> Vec<PageId> {
         let unnamed = |id: &PageId| {
             let p = self.page(*id);
-            p.identity().is_none() && !p.state().intersects(PageState::FREE | PageState::KERNEL)
+            p.identity().is_none()
+                && !p.state().intersects(PageState::FREE | PageState::KERNEL | PageState::RETIRED)
         };
         self.pages().ids().filter(unnamed).collect()
     }

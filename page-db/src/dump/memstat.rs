@@ -23,7 +23,7 @@ pub struct MemRow {
 /// The summary. Every frame is in exactly one of the first six fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct MemStat {
-    /// Page tables, pages of the kernel's vnode, and nameless pages in the hands of an operation.
+    /// Page tables, pages of the kernel's vnode, retired pages, and nameless pages in the hands of an operation.
     pub kernel: PageCount,
     /// Pages of swapfs vnodes.
     pub anon: PageCount,

@@ -7,4 +7,5 @@ mod free;
 mod locks;
 mod lookup;
 mod random;
+mod retire;
 mod threads;
