@@ -59,8 +59,8 @@ fn nothing_is_read_past_the_end() {
     let r = rig(16);
     let f = r.file(5000);
     assert_eq!(r.read(&f, 4990, 100), [0; 10]);
-    assert_eq!(r.read(&f, 5000, 1), []);
-    assert_eq!(r.read(&f, 1 << 40, 1), []);
+    assert!(r.read(&f, 5000, 1).is_empty());
+    assert!(r.read(&f, 1 << 40, 1).is_empty());
     let e = f.pread(&r.cx, &r.db, MAX_OFFSET + 1, &mut [0]).expect_err("no offset");
     assert_eq!(e.errno(), errno::EINVAL);
     let e = f.get_page(&r.cx, &r.db, FileOffset(8192), Access::Read).expect_err("past the end");

@@ -6,15 +6,20 @@
 //!   slots of anon maps  ◀─ I1 ─▶  references of anons  ◀─ I3 ─▶  numbers that swapfs has handed out
 //!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I14 ─▶ the page that slot-then-vnode leads to
 //!   segments' swresv    ◀─ I12 ─▶ the reservation ledger
-//!   locked pages of mappings ◀─ V19 ─▶ claims on pages
+//!   locked pages of mappings ◀─ V19 ─▶ claims on pages, bytes charged to the process
+//!   availrmem           ◀─ B1 ─▶ promises from memory, claims, frames taken away
+//!   frames              ◀─ I8, I11 ─▶ lists, names, page tables; nothing locked or in transit
+//!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
+//!
+//! I7 and I10 have no subject: anon maps are copied eagerly, and pages are not lent. I4, I6, I9, I13 and law 5 are the crates' own.
 //!
 //! Everything is read when nothing runs.
 
 use super::Machine;
 use super::verify::Violation;
-use addr_space::{Seg, SegCx};
-use page_db::{Identity, PageId, PageState, Prot, VirtAddr};
+use addr_space::{AddrSpace, Seg, SegCx};
+use page_db::{Identity, PageId, PageState, Prot, VirtAddr, Vnode as _};
 use seg_drivers::seg_vn::SegVn;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -35,9 +40,11 @@ pub(super) fn check(m: &Machine) -> Checked {
     references(m)?;
     reservations(m)?;
     conservation(m)?;
+    ends(m)?;
     let mut claims = BTreeMap::new();
     for (pid, space) in m.spaces() {
         let who = pid.map_or_else(|| "kas".to_string(), |p| format!("process {}", p.0));
+        locked_bytes(m, &who, &space)?;
         let segs = space.segs(m.cx());
         for seg in segs.iter() {
             let scx = space.scx(m.cx(), seg.range(), false);
@@ -98,15 +105,69 @@ fn reservations(m: &Machine) -> Checked {
     Ok(())
 }
 
-/// I8: every frame is free, cached, in use under a name, or the kernel's.
+/// I8: every frame is free, cached, in use under a name, a page table, or taken away. I11: none is in anybody's hands.
 fn conservation(m: &Machine) -> Checked {
     let db = m.db();
     let c =
         db.verify(m.cx()).map_err(|d| Violation { invariant: d.invariant.into(), what: d.what })?;
+    let tables: u64 = m.hat().hats(m.cx()).iter().map(|h| h.tables).sum();
     let sum = c.free + c.cached + c.named + c.kernel + c.unnamed;
-    if sum != db.pages().len() || c.unnamed != m.squeezed() {
-        let what = format!("{c:?} of {} frames, {} squeezed", db.pages().len(), m.squeezed());
+    if sum != db.pages().len() || c.kernel != tables + m.squeezed() || c.unnamed != 0 {
+        let (frames, squeezed) = (db.pages().len(), m.squeezed());
+        let what = format!("{c:?} of {frames} frames, {tables} page tables, {squeezed} squeezed");
         return broken("I8", what);
+    }
+    for p in db.pages().ids() {
+        if db.lock_state(p).excl || db.is_io_locked(p) {
+            let id = db.page(p).identity();
+            return broken("I11", format!("page {p} {id:?} is exclusively locked or in transit"));
+        }
+    }
+    charges(m)
+}
+
+/// B1: what availrmem lacks is promised from memory, claimed, or taken away.
+fn charges(m: &Machine) -> Checked {
+    let (db, mem) = (m.db(), m.db().free_mem());
+    let claim = |p| u64::from(db.page(p).lckcnt() != 0) + u64::from(db.page(p).cowcnt());
+    let claimed: u64 = db.pages().ids().map(claim).sum();
+    let charged = mem.total().saturating_sub(mem.availrmem());
+    let (promised, squeezed) = (m.swap().info().mem_resv, m.squeezed());
+    if charged != promised + claimed + squeezed {
+        let what = format!(
+            "{charged} pages are charged; {promised} promised, {claimed} claimed, {squeezed} squeezed"
+        );
+        return broken("B1", what);
+    }
+    Ok(())
+}
+
+/// V15: no page lies past the end of its file.
+fn ends(m: &Machine) -> Checked {
+    for file in m.files() {
+        for p in m.db().vnode_pages(m.cx(), file.id()) {
+            let id = m.db().page(p).identity();
+            if id.is_some_and(|id| id.offset.0 >= file.size()) {
+                let size = file.size();
+                return broken("V15", format!("page {p} is {id:?}, its file has {size:#x} bytes"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// V19: bytes charged to a process as locked are the pages its mappings have locked.
+fn locked_bytes(m: &Machine, who: &str, space: &AddrSpace) -> Checked {
+    let segs = space.segs(m.cx());
+    let locked = |s: &Seg| {
+        let scx = space.scx(m.cx(), s.range(), false);
+        s.ops().residency(&scx, s.range()).locked
+    };
+    let pages: u64 = segs.iter().map(locked).sum();
+    let charged = space.state().locked();
+    if !space.state().is_kernel() && charged != pages * page_db::PAGE_SIZE {
+        let what = format!("{who} is charged {charged:#x} locked bytes for {pages} locked pages");
+        return broken("V19", what);
     }
     Ok(())
 }

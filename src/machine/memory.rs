@@ -51,8 +51,7 @@ impl fmt::Debug for StealTables {
 
 impl ReclaimHook for StealTables {
     fn steal(&self, cx: &Cx, _db: &PageDb, want: u64) -> u64 {
-        let _ = (cx, want, &self.parts);
-        0
+        self.parts.upgrade().map_or(0, |p| p.hat.steal_tables(cx, want))
     }
 }
 

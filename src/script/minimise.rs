@@ -51,6 +51,6 @@ mod tests {
     #[test]
     fn what_does_not_fail_is_left_alone() {
         assert_eq!(minimise(&[1, 2], |_| false), [1, 2]);
-        assert_eq!(minimise::<u32>(&[], |_| true), []);
+        assert!(minimise::<u32>(&[], |_| true).is_empty());
     }
 }
