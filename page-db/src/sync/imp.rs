@@ -152,6 +152,7 @@ mod chosen {
         ///
         /// # Errors
         /// Gives the value back when another was set before.
+        #[expect(clippy::missing_panics_doc, reason = "a closure that runs once finds its value")]
         pub fn set(&self, value: T) -> Result<(), T> {
             let mut value = Some(value);
             self.0.call_once(|| value.take().expect("call_once runs its closure once"));
