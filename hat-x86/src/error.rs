@@ -1,4 +1,4 @@
-//! What can go wrong besides [`HatError`](addr_space::HatError): setting up, and damage that a check found.
+//! What can go wrong besides [`HatError`]: setting up, and damage that a check found.
 
 use addr_space::HatError;
 use alloc::string::String;

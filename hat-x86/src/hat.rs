@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - T1, T2 of [`addr_space::hat`] hold on return.
-//! - The hat maps its window and nothing else: the lower half for a user's, [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW) for the kernel's. Ranges are cut
+//! - The hat maps its window and nothing else: the lower half for a user's, [`KERNEL_WINDOW`] for the kernel's. Ranges are cut
 //!   to it, loads outside it are refused.
 //!
 //! The verbs: loading in [`crate::load`], ranges in [`crate::range`].
@@ -28,8 +28,10 @@ use page_db::{Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
 
 /// Nothing runs in it any more (`HAT_FREEING`).
 const FREEING: u8 = 1;
-/// Its tables are gone or going.
-const GONE: u8 = 2;
+/// Its tables are being taken apart; nothing more is asked of it.
+const ENDING: u8 = 2;
+/// Its top table is about to be somebody else's frame.
+const GONE: u8 = 4;
 
 /// What the provider keeps of a hat.
 #[derive(Debug)]
@@ -62,6 +64,9 @@ impl HatState {
     pub(crate) fn is_freeing(&self) -> bool {
         self.flags.load(SeqCst) & FREEING != 0
     }
+    pub(crate) fn is_ending(&self) -> bool {
+        self.flags.load(SeqCst) & ENDING != 0
+    }
     pub(crate) fn is_gone(&self) -> bool {
         self.flags.load(SeqCst) & GONE != 0
     }
@@ -70,16 +75,19 @@ impl HatState {
         self.flags.fetch_or(FREEING, SeqCst) & FREEING == 0
     }
     /// Says whether this is the first time.
-    pub(crate) fn go(&self) -> bool {
-        self.flags.fetch_or(FREEING | GONE, SeqCst) & GONE == 0
+    pub(crate) fn begin_to_end(&self) -> bool {
+        self.flags.fetch_or(ENDING, SeqCst) & ENDING == 0
+    }
+    pub(crate) fn go(&self) {
+        self.flags.fetch_or(GONE, SeqCst);
     }
     /// The part of a range this hat may map.
     pub(crate) fn cut(&self, range: VirtRange) -> Option<VirtRange> {
-        if self.is_gone() { None } else { self.window.intersect(range) }
+        if self.is_ending() { None } else { self.window.intersect(range) }
     }
     /// Whether `addr` is this hat's to map.
     pub(crate) fn owns(&self, addr: VirtAddr) -> bool {
-        self.window.contains(addr) && !self.is_gone()
+        self.window.contains(addr) && !self.is_ending()
     }
 }
 
@@ -171,7 +179,7 @@ impl Hat for X86Hat {
         }
     }
     fn resident(&self) -> u64 {
-        if self.st.is_gone() { 0 } else { self.hx.resident_of(&self.st) }
+        if self.st.is_ending() { 0 } else { self.hx.resident_of(&self.st) }
     }
     fn free_start(&self, cx: &Cx) {
         if self.st.is_user() {

@@ -68,7 +68,9 @@ pub mod verify;
 pub mod walk;
 pub mod walker;
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+mod schedules;
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 pub use access::{Bytes, Stopped, Trap, UserAccess};

@@ -7,7 +7,7 @@
 //!   X86Hat = Arc<HatX86> + Arc<HatState>
 //! ```
 //!
-//! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`](crate::geometry::KERNEL_WINDOW)'s top-level entry; each user hat copies that
+//! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`]'s top-level entry; each user hat copies that
 //! entry of the kernel's top table when it is made, and never has to look at it again.
 //!
 //! - P1: the upper halves of all top tables are the same.
@@ -224,12 +224,13 @@ impl HatX86 {
     /// Takes a user's hat apart: what it still maps is unloaded, every table goes back.
     pub(crate) fn end(&self, cx: &Cx, st: &HatState) {
         self.begin_to_end(cx, st);
-        if !st.go() {
+        if !st.begin_to_end() {
             return;
         }
         if self.tables.get(st.root).valid() != 0 {
             self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
         }
+        st.go();
         self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
         self.hats.lock(cx).remove(&st.id);
         let mut due = FlushDue::muted();

@@ -1,6 +1,6 @@
 //! What is done to all translations of a range: one walk, each leaf locked once, one flush.
 //!
-//! Every verb here is a loop over [`Walk`] with a different body. None of them fails, none allocates under a lock, and all cost what the
+//! Every verb here is a loop over `Walk` with a different body. None of them fails, none allocates under a lock, and all cost what the
 //! tables in the range cost, whatever the length of the range: `pte_reads` counts each entry looked at, `pte_writes` each one
 //! changed, and both are exact when nothing else runs.
 //!

@@ -30,7 +30,7 @@
 //!   flush
 //! ```
 //!
-//! So [`Debts`] has a word for each CPU: how many debts are open there, and for which space. A verb opens its debt before its first change and closes it
+//! So `Debts` has a word for each CPU: how many debts are open there, and for which space. A verb opens its debt before its first change and closes it
 //! after the flush. A verb on a range ends by looking for other debts on its space, a verb on a page (and the page layer, before it
 //! frees a page) for any; if there is one, it flushes that space itself. Each CPU writes its own word, so that
 //! two threads that fault or unmap in different spaces wait for nobody.

@@ -46,6 +46,19 @@ impl Hint {
     }
 }
 
+/// Turns of a search that met a table which was one no more. Each such turn needs another thread to unlink one between two of
+/// our loads; so many of them mean that an entry leads nowhere, and looping on would hide it.
+#[derive(Default)]
+struct Turns(u32);
+
+impl Turns {
+    fn again(&mut self) {
+        self.0 += 1;
+        assert!(self.0 < 1 << 20, "H4: an entry of a table leads to no table");
+        core::hint::spin_loop();
+    }
+}
+
 /// Where a search for a leaf ended.
 pub(crate) enum Found {
     /// The leaf's id, to be locked and checked.
@@ -73,8 +86,12 @@ impl HatX86 {
     }
     /// Goes down from the top to the leaf over `addr` or the lowest table that exists.
     pub(crate) fn find(&self, st: &HatState, addr: u64) -> Found {
+        let mut turns = Turns::default();
         'top: loop {
             let (mut id, mut level) = (st.root, TOP);
+            if st.is_gone() {
+                return Found::Missing(id, level);
+            }
             loop {
                 let rec = self.tables.get(id);
                 let entry =
@@ -83,8 +100,8 @@ impl HatX86 {
                     return Found::Missing(id, level);
                 }
                 let Some((child, _)) = self.child(st.id, entry, tag(addr, level - 1)) else {
-                    core::hint::spin_loop();
-                    continue 'top; // read from a frame that is a table no more
+                    turns.again(); // read from a frame that is a table no more
+                    continue 'top;
                 };
                 (id, level) = (child, level - 1);
                 if level == 0 {
@@ -96,7 +113,7 @@ impl HatX86 {
     /// Locks the leaf over `addr`, making tables as needed; with `existing` none are made, and `None` says that the leaf is missing.
     ///
     /// # Errors
-    /// [`HatError::NoMemory`]; nothing has changed but what is in `supply`.
+    /// [`HatError::NoMemory`], or [`HatError::OutOfRange`] when the hat is going; nothing has changed but what is in `supply`.
     #[doc(alias("htable_lookup", "htable_create"))]
     pub(crate) fn lock_leaf<'a>(
         &'a self,
@@ -115,6 +132,9 @@ impl HatX86 {
             }
         }
         loop {
+            if st.is_gone() {
+                return Err(HatError::OutOfRange { addr });
+            }
             match self.find(st, va) {
                 Found::Leaf(id) => {
                     let leaf = self.lock_table(cx, id);
@@ -149,7 +169,9 @@ impl HatX86 {
                 }
             }
         }
+        let mut turns = Turns::default();
         'top: loop {
+            turns.again();
             let (mut id, mut seq) = (st.root, self.tables.get(st.root).seq());
             let mut prot = Prot::RWX | Prot::USER;
             for level in (0..=TOP).rev() {
@@ -215,6 +237,7 @@ pub(crate) struct Walk<'a> {
     level: u8,
     /// Nothing has been read yet.
     fresh: bool,
+    turns: Turns,
     /// Record and number of the table at each level from `level` up.
     path: [(u32, u32); TOP as usize + 1],
     /// Rights gathered above each level.
@@ -249,16 +272,21 @@ impl<'a> Walk<'a> {
             end: range.end(),
             level: TOP,
             fresh: true,
+            turns: Turns::default(),
             path: [(st.root, seq); TOP as usize + 1],
             rights: [Prot::RWX | Prot::USER; TOP as usize + 1],
         }
     }
     fn restart(&mut self) {
         self.level = TOP;
-        core::hint::spin_loop();
+        self.turns.again();
+        if self.st.is_gone() {
+            self.at = self.end;
+        }
     }
     /// Moves on to `to`, the end of what an entry of `level` spans.
     fn advance(&mut self, to: u64, level: u8) {
+        self.turns = Turns::default();
         self.at = to;
         self.level = level;
         while self.level < TOP && index(to, self.level) == 0 {

@@ -1,0 +1,243 @@
+//! The hat's races under a scheduler that picks every interleaving at random and replays what fails.
+//!
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p hat-x86 schedules`. Each scenario is small: every atomic operation, those on entries included, is a point
+//! where the scheduler may switch. A hang is a deadlock and fails the run.
+
+use crate::{HatX86, HostMmu, Mmu, SpaceId, UserAccess};
+use addr_space::{Hat, HatProvider, LoadFlags, Loaded, Stamp, UnloadFlags};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::SeqCst;
+use page_db::sync::atomic::AtomicU32;
+use page_db::{
+    Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
+    PhysMem, Prot, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
+};
+use shuttle::thread;
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    let runs = option_env!("SEGVM_SCHEDULES").and_then(|n| n.parse().ok()).unwrap_or(300);
+    let scenario = Arc::new(scenario);
+    let again = Arc::clone(&scenario);
+    shuttle::check_random(move || scenario(), runs);
+    shuttle::check_pct(move || again(), runs, 3);
+}
+
+#[derive(Clone)]
+struct World {
+    counters: Arc<Counters>,
+    db: Arc<PageDb>,
+    mmu: Arc<HostMmu>,
+    hx: Arc<HatX86>,
+    hat: Arc<dyn Hat>,
+}
+
+fn cx_of(counters: &Arc<Counters>, n: u16) -> Cx {
+    Cx::new(counters, CpuId(n % 2), ThreadId(u32::from(n)), Arc::new(SpinHooks))
+}
+
+fn world() -> (World, Cx) {
+    let counters = Counters::new(2);
+    let cx = cx_of(&counters, 0);
+    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 24).expect("host memory"));
+    let config = PageDbConfig {
+        cpus: 2,
+        thresholds: Some(Thresholds::from_lotsfree(0)),
+        ..PageDbConfig::default()
+    };
+    let clock = Arc::new(ManualClock::default());
+    let db = PageDb::new(&cx, Arc::clone(&mem), clock, Arc::clone(&counters), &config);
+    let db = Arc::new(db.expect("small enough"));
+    let mmu = HostMmu::new(mem, 2);
+    let hx = HatX86::new(&cx, Arc::clone(&db), mmu.clone() as Arc<dyn Mmu>).expect("room");
+    let hat = hx.alloc(&cx).expect("room");
+    mmu.activate(&cx, CpuId(1), Some(SpaceId(hat.id())));
+    (World { counters, db, mmu, hx, hat }, cx)
+}
+
+impl World {
+    fn page(&self, cx: &Cx) -> PageId {
+        let page = self.db.alloc(cx, 0, Reserve::Push).expect("room");
+        self.db.mem().zero(page.pfn());
+        page.id()
+    }
+    fn load(&self, cx: &Cx, addr: u64, page: PageId) {
+        let page = self.db.lock_shared(cx, page);
+        let done = self.hat.memload(cx, va(addr), &page, Prot::RW, LoadFlags::REMAP, None);
+        assert_eq!(done, Ok(Loaded::Done));
+    }
+    fn unload(&self, cx: &Cx, addr: u64) {
+        self.hat.unload(cx, one(addr), UnloadFlags::empty());
+    }
+    fn spawn(&self, n: u16, f: impl FnOnce(&Self, &Cx) + Send + 'static) -> thread::JoinHandle<()> {
+        let w = self.clone();
+        thread::spawn(move || {
+            let cx = cx_of(&w.counters, n);
+            f(&w, &cx);
+            assert!(cx.held().is_empty());
+        })
+    }
+    fn verify(&self, cx: &Cx) {
+        self.hx.verify(cx).expect("nothing is damaged");
+        self.db.verify(cx).expect("pages are sound");
+    }
+}
+
+fn va(addr: u64) -> VirtAddr {
+    VirtAddr::new(addr).expect("canonical")
+}
+fn one(addr: u64) -> VirtRange {
+    VirtRange::page_of(va(addr))
+}
+fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for t in threads {
+        t.join().expect("no panic");
+    }
+}
+
+/// C1: a fault that read the old protection never leaves it behind a change that has returned.
+#[test]
+fn stamp_against_change() {
+    explore(|| {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        let (seq, prot) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(1)));
+        let (s, p) = (Arc::clone(&seq), Arc::clone(&prot));
+        let fault = w.spawn(1, move |w, cx| {
+            let page = w.db.lock_shared(cx, page);
+            loop {
+                let stamp = Stamp::take(&s);
+                let prot = if p.load(SeqCst) == 1 { Prot::RW } else { Prot::READ };
+                let done =
+                    w.hat.memload(cx, va(0x1000), &page, prot, LoadFlags::empty(), Some(stamp));
+                if done.expect("room") == Loaded::Done {
+                    return;
+                }
+                thread::yield_now();
+            }
+        });
+        let change = w.spawn(0, move |w, cx| {
+            seq.store(1, SeqCst);
+            prot.store(0, SeqCst);
+            seq.store(2, SeqCst);
+            w.hat.chg_prot(cx, one(0x1000), Prot::READ);
+            let t = w.hat.probe(cx, va(0x1000));
+            assert!(t.is_none_or(|t| !t.prot.contains(Prot::WRITE)), "C1");
+        });
+        join([fault, change]);
+        let t = w.hat.probe(&cx, va(0x1000)).expect("loaded in the end");
+        assert!(!t.prot.contains(Prot::WRITE), "C1");
+        w.verify(&cx);
+    });
+}
+
+/// H1, H2: neighbouring leaves come and go, and with them the tables above.
+#[test]
+fn tables_come_and_go() {
+    explore(|| {
+        let (w, cx) = world();
+        let pages = [w.page(&cx), w.page(&cx)];
+        let threads: Vec<_> = (0..2u16)
+            .map(|n| {
+                w.spawn(n, move |w, cx| {
+                    let at = 0x40_0000 + u64::from(n) * 0x20_0000;
+                    for _ in 0..2 {
+                        w.load(cx, at, pages[usize::from(n)]);
+                        assert!(w.hat.probe(cx, va(at)).is_some());
+                        w.unload(cx, at);
+                    }
+                })
+            })
+            .collect();
+        join(threads);
+        assert_eq!(w.hat.resident(), 0);
+        w.verify(&cx);
+    });
+}
+
+/// M1, M3: a page is unloaded from below while it is loaded and unloaded from above.
+#[test]
+fn page_side_against_range_side() {
+    explore(|| {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let above = w.spawn(1, move |w, cx| {
+            w.load(cx, 0x2000, page);
+            w.unload(cx, 0x1000);
+            w.load(cx, 0x1000, page);
+        });
+        let below = w.spawn(0, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            w.db.unload(cx, &page);
+            assert_eq!(w.db.share_count(cx, page.id()), 0, "M1: no load while it is held");
+        });
+        join([above, below]);
+        w.verify(&cx);
+    });
+}
+
+/// T1, F4: no store reaches a frame after whoever unmapped or freed it has returned.
+#[test]
+fn no_store_into_a_freed_frame() {
+    explore(|| {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let user = w.spawn(1, move |w, cx| {
+            for _ in 0..2 {
+                let _ = w.mmu.store(cx, CpuId(1), va(0x1000), &[1]);
+            }
+        });
+        let unmap = w.spawn(2, move |w, cx| w.unload(cx, 0x1000));
+        let free = w.spawn(0, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            let pfn = page.pfn();
+            w.db.destroy(cx, page);
+            w.db.mem().write(pfn, 0, &[7]);
+            thread::yield_now();
+            let mut now = [0];
+            w.db.mem().read(pfn, 0, &mut now);
+            assert_eq!(now, [7], "T1");
+        });
+        join([user, unmap, free]);
+        w.verify(&cx);
+    });
+}
+
+/// F2: an entry whose accessed bit was harvested is flushed all the same, whoever removes it.
+#[test]
+fn harvest_against_unload() {
+    explore(|| {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        w.mmu.store(&cx, CpuId(1), va(0x1000), &[1]).expect("mapped");
+        let harvest = w.spawn(1, move |w, cx| w.hat.sync(cx, one(0x1000), SyncMode::ZeroRm));
+        let unload = w.spawn(0, |w, cx| {
+            w.unload(cx, 0x1000);
+            assert_eq!(w.mmu.remembered(cx, CpuId(1)), [], "T1");
+        });
+        join([harvest, unload]);
+        w.verify(&cx);
+    });
+}
+
+/// H3: theft, replacement and a walk of the same leaf.
+#[test]
+fn theft_against_replacement() {
+    explore(|| {
+        let (w, cx) = world();
+        let pages = [w.page(&cx), w.page(&cx)];
+        w.load(&cx, 0x1000, pages[0]);
+        let replace = w.spawn(1, move |w, cx| {
+            w.load(cx, 0x1000, pages[1]);
+            let _ = w.mmu.store(cx, CpuId(1), va(0x1000), &[1]);
+        });
+        let steal = w.spawn(0, |w, cx| assert!(w.hx.steal_tables(cx, 1) <= 3));
+        let walk =
+            w.spawn(2, |w, cx| w.hat.walk(cx, one(0x1000), &mut |_, t| assert_eq!(t.level, 0)));
+        join([replace, steal, walk]);
+        w.verify(&cx);
+    });
+}
