@@ -1,5 +1,6 @@
 //! `::anon`: an anon map as a table: chunks, slots, references, names, residency.
 
+use crate::anon::array::CHUNK;
 use crate::anon::{AnonLayer, AnonMap};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,9 +13,9 @@ use page_db::{Cx, Identity, PageId, VirtAddr};
 pub struct AnonRow {
     /// Address of the page, where the view was asked for a segment.
     pub addr: Option<u64>,
-    /// Slot, counted from the first one shown.
+    /// Slot, counted from the segment's first.
     pub slot: u64,
-    /// Chunk the slot lies in, counted likewise.
+    /// Chunk the slot lies in, counted from that of the segment's first slot.
     pub chunk: u64,
     /// The anon's number.
     pub anon: u32,
@@ -46,15 +47,15 @@ pub struct AnonView {
 }
 
 impl AnonView {
-    /// The slots of `range` of a map; `addr` is the address of the first, where there is one.
+    /// The slots of `range` of a map, counted from `first`, which stands for the page at `base` where there is one.
     pub fn of(
         cx: &Cx,
         layer: &AnonLayer,
         map: &AnonMap,
         range: Range<u64>,
-        addr: Option<VirtAddr>,
+        first: u64,
+        base: Option<VirtAddr>,
     ) -> Self {
-        let first = range.start;
         let runs = map.slot_refs(cx, range.clone());
         let slot_refs = if runs.iter().all(|(_, n)| *n == map.refs()) {
             Vec::new()
@@ -68,9 +69,9 @@ impl AnonView {
                 let at = slot.wrapping_sub(first);
                 let name = layer.swap().identity(n);
                 AnonRow {
-                    addr: addr.map(|a| a.get() + at * page_db::PAGE_SIZE),
+                    addr: base.map(|a| a.get() + at * page_db::PAGE_SIZE),
                     slot: at,
-                    chunk: at / crate::anon::array::CHUNK,
+                    chunk: (slot / CHUNK).wrapping_sub(first / CHUNK),
                     anon: n.get(),
                     refs: layer.anons().refs(n),
                     name,

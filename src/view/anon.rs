@@ -40,8 +40,8 @@ impl AnonTable {
                 Some(_) => continue,
                 None => range,
             };
-            let slots = vn.slots_of(range, part);
-            let view = |map| AnonView::of(cx, layer, map, slots, Some(part.start()));
+            let (slots, first) = (vn.slots_of(range, part), vn.amp_index());
+            let view = |map| AnonView::of(cx, layer, map, slots, first, Some(range.start()));
             let map = vn.amap().map(|m| view(m));
             if map.is_some() || addr.is_some() {
                 table.segs.push(AnonSeg { base: range.start().get(), size: range.len(), map });
