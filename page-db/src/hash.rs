@@ -9,7 +9,7 @@
 //! - H4: a page on a chain is filed under the identity it carries; both change inside the bucket lock.
 //!
 //! The bucket function keeps neighbouring offsets in neighbouring buckets, so a run of a file's pages walks adjacent lines.
-//! The other road is `dashmap` ([`DashHash`]): simpler, 50 bytes an entry, and a written lock word for each lookup.
+//! The other road is `dashmap` (`DashHash`): simpler, 50 bytes an entry, and a written lock word for each lookup.
 //! Sources: [SI §10.2]; illumos.md 7.2.
 
 use crate::counters::Counter;

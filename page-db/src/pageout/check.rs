@@ -57,7 +57,7 @@ impl Pageout {
         hand: Hand,
         report: &mut ScanReport,
     ) -> Checked {
-        Self::check(cx, db, hands, Self::id_at(db, index), hand, report)
+        Self::check(cx, db, hands, Self::id_at(index), hand, report)
     }
     fn check(
         cx: &Cx,

@@ -275,8 +275,8 @@ impl Pageout {
             thresholds: db.free_mem().thresholds(),
         }
     }
-    fn id_at(db: &PageDb, index: u64) -> PageId {
-        let base = db.mem().base().0;
-        db.page_of(crate::units::Pfn(base + index)).expect("O2: hands stay on the circle")
+    /// The page of the frame with this index.
+    fn id_at(index: u64) -> PageId {
+        PageId::of_link(index as u32 + 1).expect("an index plus one is not 0")
     }
 }
