@@ -10,7 +10,7 @@
 //!   its middle is unmapped              1 0 1                    refs 2     (two segments now; slot 1 was freed)
 //! ```
 //!
-//! - M1 (I6): 0 <= slot_refs[i] <= refs, and a slot with 0 is empty.
+//! - M1 (I6): `0 <= slot_refs[i] <= refs`, and a slot with 0 is empty.
 //! - M2: without `slot_refs`, every segment that refers to the map covers the same slots.
 //!
 //! # Locks
@@ -286,7 +286,7 @@ impl AnonMap {
         cx.rank_release(Rank::AnonSlot);
         self.release_bits(c, id, mask);
     }
-    /// Takes a slot busy, waiting for it. `None` when its chunk does not exist: the slot is empty, and stays so as long as [`AnonMap::seq`] does.
+    /// Takes a slot busy, waiting for it. `None` when its chunk does not exist: the slot is empty, and stays so until one is made (`seq`).
     #[doc(alias = "anon_array_enter")]
     pub fn enter<'a>(&'a self, cx: &'a Cx, slot: u64) -> Option<SlotGuard<'a>> {
         loop {
@@ -520,13 +520,13 @@ impl AnonMap {
             grow.slot_refs = None; // one segment covers whatever is left (M2)
         }
     }
-    fn establish(&self, grow: &mut Grow, coverage: Range<u64>) {
+    fn establish<'a>(&self, grow: &'a mut Grow, coverage: Range<u64>) -> &'a mut Runs<u32> {
         let refs = self.refs();
         grow.slot_refs.get_or_insert_with(|| {
             let mut pp = Runs::new(0);
             pp.set(coverage, refs);
             pp
-        });
+        })
     }
     /// A segment that covers `coverage` gives up `part` of it (all of it: the segment goes). Slots nobody covers any more are freed;
     /// answers how many references are left. Translations are gone by now.
@@ -541,8 +541,7 @@ impl AnonMap {
             if refs == 1 && grow.slot_refs.is_none() {
                 freed.push(part.clone());
             } else if !(whole && grow.slot_refs.is_none()) {
-                self.establish(&mut grow, coverage);
-                let pp = grow.slot_refs.as_mut().expect("just established");
+                let pp = self.establish(&mut grow, coverage);
                 pp.update(part.clone(), |n| n.saturating_sub(1));
                 freed.extend(
                     pp.iter(part.clone()).into_iter().filter(|(_, n)| *n == 0).map(|(r, _)| r),
@@ -620,8 +619,7 @@ impl AnonMap {
     #[doc(hidden)]
     pub fn damage_slot_refs(&self, cx: &Cx, range: Range<u64>, refs: u32) {
         let mut grow = self.grow.lock(cx);
-        self.establish(&mut grow, range.clone());
-        grow.slot_refs.as_mut().expect("just established").set(range, refs);
+        self.establish(&mut grow, range.clone()).set(range, refs);
     }
 }
 
