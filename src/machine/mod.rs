@@ -29,6 +29,10 @@ mod memory;
 mod mmap;
 mod process;
 mod stack;
+#[cfg(test)]
+mod calls_tests;
+#[cfg(test)]
+mod exec_tests;
 mod verify;
 mod world;
 

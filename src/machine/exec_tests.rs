@@ -1,0 +1,142 @@
+//! Programs: this very test binary, and files that are none.
+
+use super::*;
+use crate::files::Piece;
+use addr_space::Signal;
+use page_db::errno::*;
+use page_db::{PAGE_SIZE, Prot, Vnode, VnodeKind};
+
+const ENOEXEC: i32 = 8;
+
+fn own_executable(m: &Machine) -> Arc<File> {
+    let path = std::env::current_exe().expect("a path");
+    m.open_host_file(&path, false).expect("readable")
+}
+
+#[test]
+fn a_real_program_becomes_an_address_space() {
+    let m = Machine::builder().frames(4096).build().expect("a machine");
+    let p = m.spawn("init").expect("a process");
+    let before = p.map_anon(PAGE_SIZE).expect("mapped");
+    let file = own_executable(&m);
+    let program = p.exec(&file).expect("a program");
+    m.verify().expect("sound");
+    let gone = p.load_u8(before).expect_err("the old address space is gone");
+    assert_eq!(gone.signal, Signal::SegvMapErr);
+    assert_eq!(m.db().vnodes().kind(file.id()), VnodeKind::Exec);
+
+    // The entry point holds the file's bytes, and can be fetched but not stored to.
+    let image = &program.image;
+    let offset = |vaddr: u64| {
+        let s = image.segments.iter().find(|s| vaddr >= s.vaddr && vaddr < s.vaddr + s.file_size);
+        s.map(|s| s.offset + vaddr - s.vaddr).expect("in the file")
+    };
+    let (mut seen, mut stored) = ([0; 16], [0; 16]);
+    p.fetch(program.entry.get(), &mut seen).expect("executable");
+    file.pread(m.cx(), m.db(), offset(image.entry), &mut stored).expect("readable");
+    assert_eq!(seen, stored);
+    let e = p.store(program.entry.get(), &[0]).expect_err("text is not writable");
+    assert_eq!(e.signal, Signal::SegvAccErr);
+
+    // Bss is zeros, the heap starts above it, the stack holds the arguments.
+    let zero = program.pieces.iter().find_map(|piece| match piece {
+        Piece::Zero { range, .. } => Some(range.start().get()),
+        Piece::File { range, zero_tail, .. } => (*zero_tail > 0).then(|| range.end() - zero_tail),
+    });
+    assert_eq!(p.load_u8(zero.expect("a program has a bss")), Ok(0));
+    let (base, now) = p.heap();
+    assert!(base == now && program.pieces.iter().all(|piece| piece.range().end() <= base));
+    p.brk(base + 10).expect("a heap");
+    p.store(base, b"heap").expect("stored");
+    let mut argc = [0; 8];
+    let stack = p.stack().expect("a stack");
+    let top = (stack.start().get()..STACK_TOP).rev().step_by(8).map(|a| a & !7).find(|a| {
+        p.load(*a, &mut argc).is_ok() && u64::from_le_bytes(argc) == 1
+    });
+    assert!(top.is_some(), "argc is on the stack");
+
+    // Relocation stores into private copies; the file does not change.
+    let words = p.relocate(&program).expect("relocated");
+    assert_eq!(words, image.relative.len() as u64);
+    if let Some(r) = image.relative.iter().find(|r| r.addend.is_some()) {
+        let mut word = [0; 8];
+        p.load(r.vaddr + program.base, &mut word).expect("readable");
+        let want = r.addend.map(|a| a + program.base);
+        assert_eq!(Some(u64::from_le_bytes(word)), want);
+    }
+    assert_eq!(file.transfers().1, 0);
+    m.verify().expect("sound");
+
+    let child = p.fork().expect("a child");
+    child.store(base, b"HEAP").expect("copied");
+    assert_eq!(p.load_u8(base), Ok(b'h'));
+    m.pageout_all();
+    assert_eq!(p.load_u8(base), Ok(b'h'));
+    assert_eq!(child.load_u8(base), Ok(b'H'));
+    p.exit();
+    child.exit();
+    m.verify().expect("sound");
+    assert_eq!(m.swap().live(), 0);
+}
+
+#[test]
+fn what_is_no_program_changes_nothing() {
+    let m = Machine::builder().frames(512).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(PAGE_SIZE).expect("mapped");
+    p.store(at, b"still here").expect("stored");
+    let empty = m.create_file("empty", 0).expect("a file");
+    let text = m.create_file("text", 0).expect("a file");
+    text.pwrite(m.cx(), m.db(), 0, b"#!/bin/sh\n").expect("written");
+    let cut = m.create_file("cut", 0).expect("a file");
+    let mut head = [0; 200];
+    own_executable(&m).pread(m.cx(), m.db(), 0, &mut head).expect("read");
+    cut.pwrite(m.cx(), m.db(), 0, &head).expect("written");
+    for file in [&empty, &text, &cut] {
+        let e = p.exec(file).expect_err("no program");
+        assert_eq!(e.errno, ENOEXEC, "{e}");
+        assert!(e.to_string().contains(&file.name()), "{e}");
+        m.verify().expect("sound");
+    }
+    cut.fail_read(m.cx(), 1, EIO);
+    {
+        use page_db::{FileOffset, PutFlags};
+        cut.put_page(m.cx(), m.db(), FileOffset(0), 0, PutFlags::INVAL).expect("dropped");
+    }
+    assert_eq!(p.exec(&cut).expect_err("unreadable").errno, EIO);
+    assert_eq!(p.load_u8(at), Ok(b's'));
+    assert_eq!(p.name(), "p");
+    m.verify().expect("sound");
+}
+
+#[test]
+fn a_program_without_memory_is_refused_or_dies() {
+    // The first tries have too little memory for the tables, later ones for the stack: the machine stays sound at each.
+    for frames in 8..40 {
+        let Ok(m) = Machine::builder().frames(frames).build() else { continue };
+        let Ok(p) = m.spawn("p") else { continue };
+        let done = p.exec(&own_executable(&m));
+        m.verify().unwrap_or_else(|v| panic!("{frames} frames: {v} after {done:?}"));
+        if let Err(e) = done {
+            assert!(matches!(e.errno, ENOMEM | EAGAIN | EFAULT), "{frames} frames: {e}");
+        }
+        p.exit();
+        m.verify().unwrap_or_else(|v| panic!("{frames} frames: {v} after exit"));
+    }
+}
+
+#[test]
+fn another_thread_sees_the_new_program() {
+    let m = Machine::builder().frames(2048).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let other = p.another_thread(page_db::CpuId(1));
+    let at = p.map_anon(PAGE_SIZE).expect("mapped");
+    assert_eq!(other.load_u8(at), Ok(0));
+    let program = p.exec(&own_executable(&m)).expect("a program");
+    assert!(other.load_u8(at).is_err());
+    let mut b = [0];
+    other.fetch(program.entry.get(), &mut b).expect("executable");
+    let first = program.pieces.first().expect("a piece");
+    assert!(first.prot().contains(Prot::READ));
+    m.verify().expect("sound");
+}
