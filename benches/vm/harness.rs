@@ -199,6 +199,9 @@ pub(crate) fn timed(operations: usize, mut work: impl FnMut(Range<usize>)) -> f6
     median(&(0..operations).step_by(part).map(one).collect::<Vec<_>>())
 }
 
+/// Turns a barrier spins before it lets other programs run: far longer than a window's skew.
+const PATIENCE: u32 = 1 << 16;
+
 /// A barrier that spins: threads leave it within tens of nanoseconds of each other.
 #[derive(Debug)]
 struct SpinBarrier {
@@ -225,9 +228,15 @@ impl SpinBarrier {
             self.round.store(round + 1, Ordering::Release);
             return;
         }
+        let mut spins = 0u32;
         while self.round.load(Ordering::Acquire) == round {
             assert!(!self.broken.load(Ordering::Relaxed), "another thread of this window panicked");
-            std::hint::spin_loop();
+            spins += 1;
+            if spins < PATIENCE {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now(); // the other thread has lost its processor: this window is lost too
+            }
         }
     }
 }
