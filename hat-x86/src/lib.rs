@@ -31,8 +31,41 @@
 //!
 //! # Invariants
 //!
-//! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F3 in [`tlb`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
+//! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F4 in [`tlb`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
 //! [`addr_space::hat`]'s. [`HatX86::verify`] checks those that can be seen when nothing runs.
+//!
+//! # A translation, from load to trap
+//!
+//! ```
+//! use ::addr_space::{HatProvider as _, LoadFlags, UnloadFlags};
+//! use hat_x86::{HatX86, HostMmu, Mmu as _, SpaceId, UserAccess as _};
+//! use page_db::*;
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let counters = Counters::new(1);
+//! let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+//! let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 64)?);
+//! let clock = Arc::new(ManualClock::default());
+//! let db = Arc::new(PageDb::new(&cx, mem.clone(), clock, counters, &PageDbConfig::default())?);
+//! let mmu = HostMmu::new(mem, 1);
+//! let provider = HatX86::new(&cx, db.clone(), mmu.clone())?;
+//!
+//! let hat = provider.alloc(&cx)?;
+//! let page = db.alloc(&cx, 0, Reserve::Normal)?;
+//! let at = VirtAddr::new(0x1000)?;
+//! hat.memload(&cx, at, &page, Prot::RW, LoadFlags::empty(), None)?;
+//!
+//! mmu.activate(&cx, CpuId(0), Some(SpaceId(hat.id())));
+//! mmu.store(&cx, CpuId(0), at, b"a byte of a frame")?;
+//! hat.unload(&cx, VirtRange::page_of(at), UnloadFlags::empty());
+//! assert!(page.page().ref_mod().contains(RefMod::MOD), "the dirty bit came along");
+//! assert!(mmu.store(&cx, CpuId(0), at, b"again").is_err(), "and no CPU remembers");
+//! provider.verify(&cx)?;
+//! # db.destroy(&cx, page);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Large pages
 //!
