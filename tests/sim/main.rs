@@ -8,14 +8,25 @@
 //! What must never show is varied from world to world: memory so short that everything is paged, page-out after every operation, the page
 //! hash, the number of processors, colours.
 
+mod threads;
+
 use segvm::machine::MachineWorld;
 use segvm::model::Model;
-use segvm::script::{GenerateOptions, Lockstep, Profile, Script, Statement, generate, minimise, parse};
+use segvm::script::{
+    GenerateOptions, Lockstep, Profile, Script, Statement, generate, minimise, parse,
+};
 
-const PROFILES: [Profile; 7] =
-    [Profile::Map, Profile::Cow, Profile::File, Profile::Prot, Profile::Sync, Profile::Err, Profile::Mix];
+const PROFILES: [Profile; 7] = [
+    Profile::Map,
+    Profile::Cow,
+    Profile::File,
+    Profile::Prot,
+    Profile::Sync,
+    Profile::Err,
+    Profile::Mix,
+];
 
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
@@ -69,19 +80,21 @@ fn random_worlds_agree_with_the_naive_model() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|s| {
         for _ in 0..threads {
-            s.spawn(|| loop {
-                let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if i >= worlds || failures.lock().expect("no panic").len() >= 3 {
-                    return;
+            s.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if i >= worlds || failures.lock().expect("no panic").len() >= 3 {
+                        return;
+                    }
+                    let profile = PROFILES[(i % PROFILES.len() as u64) as usize];
+                    let done = std::panic::catch_unwind(|| world(profile, first + i, ops));
+                    let report = match done {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(report)) => report,
+                        Err(_) => format!("profile {profile:?} seed {}: PANIC (above)", first + i),
+                    };
+                    failures.lock().expect("no panic").push(report);
                 }
-                let profile = PROFILES[(i % PROFILES.len() as u64) as usize];
-                let done = std::panic::catch_unwind(|| world(profile, first + i, ops));
-                let report = match done {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(report)) => report,
-                    Err(_) => format!("profile {profile:?} seed {}: PANIC (above)", first + i),
-                };
-                failures.lock().expect("no panic").push(report);
             });
         }
     });
