@@ -47,7 +47,8 @@ fn wrong_maps_have_their_errno() {
     let wo = file(&p, 3 * P, OpenMode::WriteOnly);
     let (private, shared) = (MapFlags::PRIVATE, MapFlags::SHARED);
     let (anon, fixed) = (MapFlags::ANON, MapFlags::FIXED);
-    let good = MapRequest { addr: 0, len: P, prot: 3, flags: private | anon, file: None, offset: 0 };
+    let good =
+        MapRequest { addr: 0, len: P, prot: 3, flags: private | anon, file: None, offset: 0 };
     let on = |h| MapRequest { flags: private, file: Some(h), ..good };
     let unknown = MapFlags::from_bits_retain(1 << 31);
     let table: &[(&str, MapRequest<'_>, i32)] = &[
@@ -62,24 +63,72 @@ fn wrong_maps_have_their_errno() {
         ("the kernel's right", MapRequest { prot: 8 | 1, ..good }, ENOTSUP),
         ("anonymous with a file", MapRequest { file: Some(&rw), ..good }, EINVAL),
         ("no file", MapRequest { flags: private, ..good }, EBADF),
-        ("text that cannot run", MapRequest { flags: private | anon | MapFlags::TEXT, ..good }, EINVAL),
         (
-            "text and data",
-            MapRequest { prot: 5, flags: private | anon | MapFlags::TEXT | MapFlags::INITDATA, ..good },
+            "text that cannot run",
+            MapRequest { flags: private | anon | MapFlags::TEXT, ..good },
             EINVAL,
         ),
-        ("align, fixed", MapRequest { addr: P, flags: private | anon | fixed | MapFlags::ALIGN, ..good }, EINVAL),
-        ("align to 3 pages", MapRequest { addr: 3 * P, flags: private | anon | MapFlags::ALIGN, ..good }, EINVAL),
-        ("align to 16", MapRequest { addr: 16, flags: private | anon | MapFlags::ALIGN, ..good }, EINVAL),
-        ("fixed, misaligned", MapRequest { addr: AT + 1, flags: private | anon | fixed, ..good }, EINVAL),
-        ("fixed in the hole", MapRequest { addr: HOLE, flags: private | anon | fixed, ..good }, ENOMEM),
-        ("fixed across the end", MapRequest { addr: TOP - P, len: 2 * P, flags: private | anon | fixed, ..good }, ENOMEM),
-        ("fixed in the kernel", MapRequest { addr: KERN, flags: private | anon | fixed, ..good }, ENOMEM),
-        ("fixed at the last page", MapRequest { addr: 0u64.wrapping_sub(P), flags: private | anon | fixed, ..good }, ENOMEM),
-        ("excl over something", MapRequest { addr: AT, flags: private | anon | fixed | MapFlags::EXCL, ..good }, EEXIST),
+        (
+            "text and data",
+            MapRequest {
+                prot: 5,
+                flags: private | anon | MapFlags::TEXT | MapFlags::INITDATA,
+                ..good
+            },
+            EINVAL,
+        ),
+        (
+            "align, fixed",
+            MapRequest { addr: P, flags: private | anon | fixed | MapFlags::ALIGN, ..good },
+            EINVAL,
+        ),
+        (
+            "align to 3 pages",
+            MapRequest { addr: 3 * P, flags: private | anon | MapFlags::ALIGN, ..good },
+            EINVAL,
+        ),
+        (
+            "align to 16",
+            MapRequest { addr: 16, flags: private | anon | MapFlags::ALIGN, ..good },
+            EINVAL,
+        ),
+        (
+            "fixed, misaligned",
+            MapRequest { addr: AT + 1, flags: private | anon | fixed, ..good },
+            EINVAL,
+        ),
+        (
+            "fixed in the hole",
+            MapRequest { addr: HOLE, flags: private | anon | fixed, ..good },
+            ENOMEM,
+        ),
+        (
+            "fixed across the end",
+            MapRequest { addr: TOP - P, len: 2 * P, flags: private | anon | fixed, ..good },
+            ENOMEM,
+        ),
+        (
+            "fixed in the kernel",
+            MapRequest { addr: KERN, flags: private | anon | fixed, ..good },
+            ENOMEM,
+        ),
+        (
+            "fixed at the last page",
+            MapRequest { addr: 0u64.wrapping_sub(P), flags: private | anon | fixed, ..good },
+            ENOMEM,
+        ),
+        (
+            "excl over something",
+            MapRequest { addr: AT, flags: private | anon | fixed | MapFlags::EXCL, ..good },
+            EEXIST,
+        ),
         ("offset misaligned", MapRequest { offset: 100, ..on(&rw) }, EINVAL),
         ("offset negative", MapRequest { offset: 1 << 63, ..on(&rw) }, ENXIO),
-        ("offset too large", MapRequest { offset: (1 << 63) - P, len: 2 * P, ..on(&rw) }, EOVERFLOW),
+        (
+            "offset too large",
+            MapRequest { offset: (1 << 63) - P, len: 2 * P, ..on(&rw) },
+            EOVERFLOW,
+        ),
         ("write-only descriptor", on(&wo), EACCES),
         ("shared writable, read-only descriptor", MapRequest { flags: shared, ..on(&ro) }, EACCES),
         ("unknown right, hint, file", MapRequest { prot: 64, addr: AT, ..on(&rw) }, EACCES),
@@ -137,12 +186,18 @@ fn wrong_ranges_have_their_errno() {
     }
     assert_eq!(p.munmap(end, 100 * P), Ok(()), "nothing there is no error");
     check(&p, "unknown right", p.mprotect(AT, P, 16), ENOTSUP);
-    check(&p, "zero on fork of a file", {
-        let f = file(&p, P, OpenMode::ReadWrite);
-        let flags = MapFlags::PRIVATE;
-        let at = p.mmap(&MapRequest { addr: 0, len: P, prot: 3, flags, file: Some(&f), offset: 0 });
-        p.madvise(at.expect("mapped"), P, MemAdvice::InheritZero)
-    }, EINVAL);
+    check(
+        &p,
+        "zero on fork of a file",
+        {
+            let f = file(&p, P, OpenMode::ReadWrite);
+            let flags = MapFlags::PRIVATE;
+            let at =
+                p.mmap(&MapRequest { addr: 0, len: P, prot: 3, flags, file: Some(&f), offset: 0 });
+            p.madvise(at.expect("mapped"), P, MemAdvice::InheritZero)
+        },
+        EINVAL,
+    );
     check(&p, "lock neither", p.mlockall(LockAll::empty()), EINVAL);
     p.set_limit(Limit::Memlock, P);
     check(&p, "lock over the limit", p.mlock(AT, 2 * P), EAGAIN);
@@ -273,7 +328,8 @@ fn the_stack_grows_down_to_a_touch() {
     check(&p, "above the stack", p.grow_stack(STACK_TOP), ENOMEM);
     p.set_limit(Limit::Stack, u64::MAX);
     let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
-    let wall = MapRequest { addr: STACK_TOP - 14 * P, len: P, prot: 3, flags, file: None, offset: 0 };
+    let wall =
+        MapRequest { addr: STACK_TOP - 14 * P, len: P, prot: 3, flags, file: None, offset: 0 };
     p.mmap(&wall).expect("a wall");
     check(&p, "through a mapping", p.grow_stack(STACK_TOP - 15 * P), ENOMEM);
     assert_eq!(p.stack().map(|r| r.pages().get()), Some(12));

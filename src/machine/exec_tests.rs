@@ -50,9 +50,11 @@ fn a_real_program_becomes_an_address_space() {
     p.store(base, b"heap").expect("stored");
     let mut argc = [0; 8];
     let stack = p.stack().expect("a stack");
-    let top = (stack.start().get()..STACK_TOP).rev().step_by(8).map(|a| a & !7).find(|a| {
-        p.load(*a, &mut argc).is_ok() && u64::from_le_bytes(argc) == 1
-    });
+    let top = (stack.start().get()..STACK_TOP)
+        .rev()
+        .step_by(8)
+        .map(|a| a & !7)
+        .find(|a| p.load(*a, &mut argc).is_ok() && u64::from_le_bytes(argc) == 1);
     assert!(top.is_some(), "argc is on the stack");
 
     // Relocation stores into private copies; the file does not change.

@@ -23,6 +23,7 @@ use page_db::{Identity, PageId, PageState, Prot, VirtAddr, Vnode as _};
 use seg_drivers::seg_vn::SegVn;
 use std::any::Any;
 use std::collections::BTreeMap;
+use swapfs::AnonNumber;
 
 type Checked = Result<(), Violation>;
 
@@ -59,7 +60,7 @@ pub(super) fn check(m: &Machine) -> Checked {
     claims_match(m, &claims)
 }
 
-/// I1: `refs` of an anon is the number of slots that hold it. I3: every name handed out is in some slot.
+/// I3: what a slot holds is a name that was handed out. I1: `refs` of an anon is the number of slots that hold it.
 fn references(m: &Machine) -> Checked {
     let mut held: BTreeMap<u32, u32> = BTreeMap::new();
     for map in m.anon().maps() {
@@ -69,18 +70,21 @@ fn references(m: &Machine) -> Checked {
             }
         }
     }
+    if let Some((n, slots)) = held.iter().find(|(n, _)| !is_live(m, **n)) {
+        let what = format!("{slots} slots hold anon {n}, which swapfs has not handed out");
+        return broken("I3", what);
+    }
     for n in m.swap().live_numbers() {
-        let (slots, refs) = (held.remove(&n.get()).unwrap_or(0), m.anon().anons().refs(n));
+        let (slots, refs) = (held.get(&n.get()).copied().unwrap_or(0), m.anon().anons().refs(n));
         if slots != refs {
             return broken("I1", format!("anon {n} has {refs} references, {slots} slots hold it"));
         }
     }
-    match held.into_iter().next() {
-        Some((n, slots)) => {
-            broken("I3", format!("{slots} slots hold anon {n}, which swapfs has not handed out"))
-        }
-        None => Ok(()),
-    }
+    Ok(())
+}
+
+fn is_live(m: &Machine, n: u32) -> bool {
+    AnonNumber::from_raw(n).is_some_and(|n| m.swap().is_live(n))
 }
 
 /// I12: what segments and shared maps have reserved is what the ledger has promised.

@@ -18,21 +18,21 @@
 
 mod brk;
 mod builder;
+#[cfg(test)]
+mod calls_tests;
 mod copy;
 mod cpu;
 mod ctl;
 mod error;
 mod exec;
+#[cfg(test)]
+mod exec_tests;
 mod fork;
 mod laws;
 mod memory;
 mod mmap;
 mod process;
 mod stack;
-#[cfg(test)]
-mod calls_tests;
-#[cfg(test)]
-mod exec_tests;
 mod verify;
 mod world;
 

@@ -16,6 +16,13 @@ impl Violation {
     fn new(invariant: impl Into<String>, what: impl Into<String>) -> Self {
         Self { invariant: invariant.into(), what: what.into() }
     }
+    /// What a driver or an anon map says of itself; its text begins with the invariant's name.
+    fn told(by: &str, text: String) -> Self {
+        match text.split_once(": ") {
+            Some((name, what)) if name.len() <= 4 => Self::new(name, what),
+            _ => Self::new(by, text),
+        }
+    }
 }
 
 impl Machine {
@@ -25,19 +32,23 @@ impl Machine {
     /// The first one found broken.
     pub fn verify(&self) -> Result<(), Violation> {
         let cx = self.cx();
-        self.db().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
-        self.swap().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
-        for (_, space) in self.spaces() {
-            space.verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
-        }
-        for map in self.anon().maps() {
-            map.verify(cx).map_err(|what| Violation::new("anon map", what))?;
-        }
-        self.hat().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
         let held = cx.held();
         if !held.is_empty() {
             return Err(Violation::new("I15", format!("the thread still holds {held:?}")));
         }
-        super::laws::check(self)
+        self.db().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        self.swap().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        for (_, space) in self.spaces() {
+            space.verify(cx).map_err(|d| match d.invariant {
+                driver if driver.starts_with("seg_") => Violation::told(driver, d.what),
+                invariant => Violation::new(invariant, d.what),
+            })?;
+        }
+        self.hat().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        super::laws::check(self)?;
+        for map in self.anon().maps() {
+            map.verify(cx).map_err(|what| Violation::told("anon map", what))?;
+        }
+        Ok(())
     }
 }

@@ -124,3 +124,6 @@ pub fn show(world: &MachineWorld, call: &ViewCall) -> Result<View, ViewError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
