@@ -155,10 +155,10 @@ fn json_is_one_object_per_line() {
 
 #[test]
 fn json_of_views_does_not_change_what_is_expected_of_them() {
-    let script = "map 0 0 4 rw priv fixed anon\n::pmap 0\nexpect \"Mapped File\"\n";
+    let script = "map 0 0 4 rw priv fixed anon\n::pmap -x 0\nexpect \"Mapped File\"\n";
     ended(&segvm(&["run", "-"], script), 0);
     ended(&segvm(&["run", "--json", "-"], script), 0);
-    let script = "map 0 0 4 rw priv fixed anon\n::pmap 0 --json\nexpect not \"Mapped File\"\n";
+    let script = "map 0 0 4 rw priv fixed anon\n::pmap -x 0 --json\nexpect not \"Mapped File\"\n";
     ended(&segvm(&["run", "-"], script), 0);
 }
 

@@ -19,6 +19,11 @@ pub(super) fn heap_page(stage: &Stage<'_>, page: u64) -> Result<u64> {
     Ok(stage.process(PROGRAM)?.heap().0 + page * PAGE_BYTES)
 }
 
+/// Where the break is.
+fn p_break(stage: &Stage<'_>) -> u64 {
+    stage.process(PROGRAM).map_or(0, |p| p.heap().1)
+}
+
 /// `brk`, and zeros on demand.
 pub(super) fn heap(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
     stage.step(
@@ -27,6 +32,20 @@ pub(super) fn heap(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
          slot in the anon map, makes an anon with one reference, and fills a page with zeros.",
     );
     stage.run(&format!("brk ${PROGRAM} {HEAP_PAGES}"))?;
+    let start = VirtAddr::new(heap_page(stage, 0)?)?;
+    let p = stage.process(PROGRAM)?;
+    let segment = p.space().range_at(p.cx(), start);
+    if let Some(segment) = segment {
+        let line = [format!("{:x}", segment.start().get())];
+        stage.view(&format!("::pmap ${PROGRAM}"), Keep::Lines(0, &line))?;
+        if segment.start() < start {
+            stage.say("The heap goes on where the bss ends, so the two are one segment.");
+        }
+    }
+    stage.check(
+        "the break is where a segment ends",
+        segment.is_some_and(|s| s.end() == p_break(stage)),
+    );
     let before = stage.counters(["zfod", "cow_fault"]);
     stage.run(&format!("write ${PROGRAM} b:0 0+4 65; write ${PROGRAM} b:1 0+4 75"))?;
     let [zeros, copies] = stage.rose(before);

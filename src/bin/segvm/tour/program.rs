@@ -86,6 +86,14 @@ const EXEC: &str = "Fig. 9.10: a seg_vn segment leads to a vnode and an offset; 
 /// The step that [`open`] began.
 pub(super) fn exec(stage: &mut Stage<'_>, subject: &Subject) -> Result<()> {
     stage.run(&format!("exec ${PROGRAM} $exe"))?;
+    let pieces = &subject.program.pieces;
+    let zero = pieces.iter().filter(|p| matches!(p, Piece::Zero { .. })).count();
+    let bss =
+        if zero == 0 { "its bss fits behind the data" } else { "its bss is memory without a file" };
+    stage.say(&format!(
+        "{} segments come from the file, text and data alike; {bss}; the stack has one page.",
+        pieces.len() - zero
+    ));
     stage.view(&format!("::pmap ${PROGRAM}"), Keep::Ends(12, 2))?;
     stage.view(&format!("::segtree ${PROGRAM}"), Keep::Ends(14, 1))?;
     let p = stage.process(PROGRAM)?;
