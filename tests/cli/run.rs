@@ -200,3 +200,21 @@ fn a_reader_that_goes_away_is_no_error() {
     let (_, err) = ended(&output, 1);
     assert!(err.contains("expected EINVAL") && !err.contains("cannot write"), "{err}");
 }
+
+#[test]
+fn the_examples_of_the_language_hold() {
+    let path = format!("{}/docs/script.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(path).expect("the page");
+    let mut ran = 0;
+    for (line, script) in segvm::script::script_blocks(&page) {
+        let output = segvm(&["run", "--verify", "-"], &script);
+        let err = String::from_utf8_lossy(&output.stderr);
+        // A policy that this machine does not have yet is an answer, too.
+        if err.contains("is not supported") {
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(0), "docs/script.md:{line}: {err}");
+        ran += 1;
+    }
+    assert!(ran >= 7, "{ran}");
+}

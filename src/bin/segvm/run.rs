@@ -79,7 +79,7 @@ fn execute(
     let world = match executor::build(&script.machine()) {
         Ok(world) => world,
         Err(e) => {
-            let machine = script.statements.iter().rev();
+            let machine = script.statements.iter();
             let machine = machine.filter(|s| matches!(s.operation, Operation::Machine(_)));
             let span = machine.map(|s| s.span()).next().unwrap_or_default();
             complain(&source.mistake(span, &format!("no such machine: {e:#}"), paint));
