@@ -474,7 +474,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     }
     /// What views show.
     fn detail(&self, scx: &SegCx<'_>) -> SegDetail;
-    /// Checks the driver's own invariants when nothing runs; the text names the one that is broken.
+    /// Checks the driver's own invariants when nothing runs; the text begins with the short name of the one that is broken, and `: `.
     ///
     /// # Errors
     /// The first broken invariant.

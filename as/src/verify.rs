@@ -37,7 +37,7 @@ impl AddrSpace {
         self.verify_sizes(cx, &segs)?;
         for seg in segs.iter() {
             let own = seg.ops().verify(&self.scx(cx, seg.range(), false));
-            own.map_err(|text| broken(seg.driver(), format!("{}: {text}", seg.range())))?;
+            own.map_err(|text| broken(seg.driver(), format!("{text} (segment {})", seg.range())))?;
         }
         if segs.is_closed() && !segs.is_empty() {
             return Err(broken("I13", format!("{} segments after the end", segs.len())));
@@ -123,11 +123,10 @@ impl AddrSpace {
     }
     /// Breaks one invariant, so that a test can see it named. Says whether it could.
     #[doc(hidden)]
-    pub fn damage_for_test(&mut self, damage: TestDamage) -> bool {
+    pub fn damage_for_test(&self, cx: &Cx, damage: TestDamage) -> bool {
+        let mut segs = self.lock.write(cx);
         match damage {
-            TestDamage::Tree(invariant) => {
-                self.lock.get_mut().tree_for_test().damage_for_test(invariant)
-            }
+            TestDamage::Tree(invariant) => segs.tree_for_test().damage_for_test(invariant),
             TestDamage::Size => {
                 self.state.add_size(page_db::PAGE_SIZE);
                 true
@@ -136,7 +135,7 @@ impl AddrSpace {
                 self.state.add_resv(page_db::PAGE_SIZE);
                 true
             }
-            TestDamage::Range => self.lock.get_mut().misplace_for_test(),
+            TestDamage::Range => segs.misplace_for_test(),
         }
     }
 }

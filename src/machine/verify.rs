@@ -26,7 +26,7 @@ impl Violation {
 }
 
 impl Machine {
-    /// Checks every invariant; nothing else may run meanwhile.
+    /// Checks every invariant; nothing else may run meanwhile. From the bottom up, because each floor is walked by means of those below.
     ///
     /// # Errors
     /// The first one found broken.
@@ -38,13 +38,13 @@ impl Machine {
         }
         self.db().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
         self.swap().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
+        self.hat().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
         for (_, space) in self.spaces() {
             space.verify(cx).map_err(|d| match d.invariant {
                 driver if driver.starts_with("seg_") => Violation::told(driver, d.what),
                 invariant => Violation::new(invariant, d.what),
             })?;
         }
-        self.hat().verify(cx).map_err(|d| Violation::new(d.invariant, d.what))?;
         super::laws::check(self)?;
         for map in self.anon().maps() {
             map.verify(cx).map_err(|what| Violation::told("anon map", what))?;

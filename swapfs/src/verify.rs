@@ -55,6 +55,8 @@ pub enum Plant {
     },
     /// A slot is owned that was never allocated.
     ForgeSlot(AnonNumber, PhysSlot),
+    /// A name forgets the slot it owns.
+    LoseSlot(AnonNumber),
     /// A name dies without being freed.
     Kill(AnonNumber),
     /// More is promised than there is.
@@ -188,6 +190,9 @@ impl SwapFs {
             }
             Plant::ForgeSlot(n, s) => {
                 self.names().change(n, self.names().place(n), Place::At(s));
+            }
+            Plant::LoseSlot(n) => {
+                self.names().change(n, self.names().place(n), Place::Nowhere);
             }
             Plant::Kill(n) => {
                 self.names().kill(n);

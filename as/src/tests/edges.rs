@@ -41,11 +41,11 @@ fn each_kind_of_damage_is_named() {
     let cases = Invariant::ALL.into_iter().map(|i| (TestDamage::Tree(i), "V01"));
     let others = [(TestDamage::Size, "I13"), (TestDamage::Resv, "I13"), (TestDamage::Range, "G4")];
     for (damage, invariant) in cases.chain(others) {
-        let mut w = World::new();
+        let w = World::new();
         for i in 0..3 {
             w.map(0x10000 + i * 2 * P, P);
         }
-        assert!(w.space.damage_for_test(damage), "{damage:?} can be done to three segments");
+        assert!(w.space.damage_for_test(&w.cx, damage), "{damage:?} can be done to three segments");
         let found = w.space.verify(&w.cx).expect_err("damage is found");
         assert_eq!(found.invariant, invariant, "{damage:?}: {found}");
     }

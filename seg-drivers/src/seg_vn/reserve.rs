@@ -33,6 +33,11 @@ impl SegVn {
             }
         }
     }
+    /// Counts a page more as reserved than is (tests of `verify`).
+    #[doc(hidden)]
+    pub fn damage_reserved(&self) {
+        self.swresv.fetch_add(PAGE_SIZE, Ordering::AcqRel);
+    }
     /// Whether single pages are marked as reserved, so that the segment is reserved neither whole nor not at all.
     pub(super) fn reserves_by_page(&self, scx: &SegCx<'_>) -> bool {
         let inner = self.lock.lock(scx.cx);
