@@ -1,15 +1,11 @@
-//! Memory as a whole: waiting for it, page-out by hand, taking frames away, swap areas that come and go.
-//!
-//! No allocation sleeps. Whoever finds no frame backs out of all its locks and asks here; page-out then runs on the caller's own time
-//! until there is enough, or until there is nothing left to take. Frames that hold the page tables of idle ranges are the last resort.
+//! Memory as a whole: page-out by hand, taking frames away, swap areas that come and go. Waiting for memory is in `daemons.rs`.
 
+use super::Machine;
 use super::builder::{SwapArea, SwapBacking};
 use super::process::Process;
-use super::{Machine, Parts};
-use page_db::pageout::{PageoutState, ReclaimHook, ScanReport, SinglestepWait};
-use page_db::{Cx, LockedPage, PageDb, Reserve};
-use std::fmt;
-use std::sync::{Arc, Weak};
+use page_db::pageout::{PageoutState, ScanReport};
+use page_db::{LockedPage, Reserve};
+use std::sync::Arc;
 use swapfs::{AreaId, DeviceError, FileDevice, MemDevice, SwapDevice, SwapError};
 
 /// Why a swap area could not be added or removed.
@@ -38,31 +34,7 @@ impl SwapCtlError {
     }
 }
 
-/// Takes back page tables when page-out came up short.
-pub(super) struct StealTables {
-    parts: Weak<Parts>,
-}
-
-impl fmt::Debug for StealTables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StealTables").finish_non_exhaustive()
-    }
-}
-
-impl ReclaimHook for StealTables {
-    fn steal(&self, cx: &Cx, _db: &PageDb, want: u64) -> u64 {
-        self.parts.upgrade().map_or(0, |p| p.hat.steal_tables(cx, want))
-    }
-}
-
 impl Machine {
-    pub(super) fn install_memory_wait(&self) {
-        let parts = self.parts();
-        let hook = StealTables { parts: Arc::downgrade(parts) };
-        let wait = SinglestepWait::new(Arc::clone(&parts.pageout), Arc::new(hook));
-        let first = parts.db.set_memory_wait(Arc::new(wait));
-        debug_assert!(first, "a machine's page database is its own");
-    }
     /// Moves the hands of the clock by `turns` frames and pushes what they found.
     pub fn scan(&self, turns: u64) -> ScanReport {
         self.parts().pageout.step(self.cx(), self.db(), turns)

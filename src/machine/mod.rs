@@ -14,7 +14,7 @@
 //!
 //! A [`Machine`] is a handle that one thread works with: it carries that thread's [`Cx`]. Clone it for another thread.
 //!
-//! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for.
+//! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for. [`Machine::spawn_daemons`] gives it a thread.
 
 mod brk;
 mod builder;
@@ -23,6 +23,7 @@ mod calls_tests;
 mod copy;
 mod cpu;
 mod ctl;
+mod daemons;
 mod error;
 mod exec;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use builder::{
 };
 pub use cpu::AccessError;
 pub use ctl::MemAdvice;
+pub use daemons::Daemons;
 pub use error::{Cause, SysError};
 pub use exec::{LOAD_BASE, Program};
 pub use memory::SwapCtlError;
@@ -120,6 +122,7 @@ pub(crate) struct Parts {
     pub(crate) kas: Arc<AddrSpace>,
     pub(crate) kmem: Arc<Kmem>,
     pub(crate) pageout: Arc<Pageout>,
+    pub(crate) daemon: daemons::Daemon,
     /// Whose turn it is on each processor.
     pub(crate) turns: cpu::Turns,
     pub(crate) config: MachineBuilder,
@@ -193,6 +196,7 @@ impl Machine {
         kas.map(&cx, KERNEL_WINDOW, &KmemArgs(Arc::clone(&kmem)))?;
         let parts = Arc::new(Parts {
             pageout: Arc::new(Pageout::new(&db, PageoutConfig::default())),
+            daemon: daemons::Daemon::default(),
             turns: cpu::turns(config.cpus),
             db,
             counters,

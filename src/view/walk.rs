@@ -58,7 +58,7 @@ impl Walk {
         let (pid, name, id) = (process.pid(), process.name(), space.id().0);
         walk.step("proc_t", format!("pid {pid} `{name}` p_as {id}"));
         if let Some(name) = walk.through_space(machine, cx, &space, addr) {
-            walk.to_page(machine, cx, name);
+            walk.down_to_page(machine, cx, name);
         }
         walk
     }
@@ -165,7 +165,7 @@ impl Walk {
         name
     }
     /// Steps 8 to 10.
-    fn to_page(&mut self, machine: &Machine, cx: &Cx, name: Identity) {
+    fn down_to_page(&mut self, machine: &Machine, cx: &Cx, name: Identity) {
         let db = machine.db();
         let Some(page) = db.exists(cx, name) else {
             let on_list = db.vnode_page_count(cx, name.vnode);
