@@ -54,4 +54,6 @@ pub mod model;
 pub mod script;
 pub mod view;
 
-pub use machine::{BootError, Machine, MachineBuilder, MapFlags, MapRequest, Pid, Process, SysError};
+pub use machine::{
+    BootError, Machine, MachineBuilder, MapFlags, MapRequest, Pid, Process, SysError,
+};

@@ -187,7 +187,10 @@ impl<L: World, R: World> Lockstep<L, R> {
             .map_err(|e| Difference::Run { side: "right", error: Box::new(e) })?;
         if let (Some(left), Some(right)) = (left, right) {
             let unknown = right == Outcome::Errno(Errno::ENOSYS);
-            if !unknown && !left.agrees_with(&right) && !is_explained(&statement.operation, &left, &right) {
+            if !unknown
+                && !left.agrees_with(&right)
+                && !is_explained(&statement.operation, &left, &right)
+            {
                 return Err(Difference::Outcome { left, right });
             }
             if self.every != 0 && self.steps.is_multiple_of(self.every) {
