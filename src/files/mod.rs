@@ -8,7 +8,7 @@
 //! ```
 //!
 //! All reading and writing goes through the page cache, so a descriptor and a mapping can never disagree: they look at the same
-//! frame. [`file`] tells how a file's size, its pages and its store are kept together, [`elf`] what a program file says about the
+//! frame. [`mod@file`] tells how a file's size, its pages and its store are kept together, [`elf`] what a program file says about the
 //! address space it wants.
 
 pub mod elf;
