@@ -520,6 +520,22 @@ impl AnonMap {
             grow.slot_refs = None; // one segment covers whatever is left (M2)
         }
     }
+    /// A segment beside `range` takes it over, if no segment covers any of its slots. Says whether it did.
+    ///
+    /// After a split the map has several segments, so it may not grow as it likes: what lies beside one of them may be another's.
+    #[doc(alias = "amap_extend")]
+    pub fn cover(&self, cx: &Cx, range: Range<u64>) -> bool {
+        let mut grow = self.grow.lock(cx);
+        match &mut grow.slot_refs {
+            // One segment, which has whatever there is (M2).
+            None => self.refs() == 1,
+            Some(pp) if pp.any(range.clone(), |n| n != 0) => false,
+            Some(pp) => {
+                pp.set(range, 1);
+                true
+            }
+        }
+    }
     fn establish<'a>(&self, grow: &'a mut Grow, coverage: Range<u64>) -> &'a mut Runs<u32> {
         let refs = self.refs();
         grow.slot_refs.get_or_insert_with(|| {

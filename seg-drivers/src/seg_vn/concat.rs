@@ -1,8 +1,9 @@
 //! Two adjacent segments become one.
 //!
 //! Allowed when everything that is kept once per segment is equal and what is kept per page can be joined: same file at contiguous offsets, same
-//! kind, ceiling, rights and advice (per-page rights travel as they are), nothing pinned at the seam, and at most one anon map with one
-//! reference. A fresh segment has no map, so growing a heap or a stack costs no tree node.
+//! kind, ceiling, rights and advice (per-page rights travel as they are), nothing pinned at the seam, and at most one anon map whose slots
+//! beside the seam are nobody's. A fresh segment has no map, so growing a heap or a stack costs no tree node, and filling the hole
+//! between two halves of what was one segment makes it one again.
 //!
 //! Sources: illumos.md 4.2.
 
@@ -19,13 +20,14 @@ pub(super) fn concat(
     b: &SegVn,
     join: Join,
 ) -> bool {
-    if !same_kind(a, b)
-        || !contiguous(a, scx.seg, b, b_range)
-        || !maps_join(a, scx.seg, b, b_range, join)
-    {
+    if !same_kind(a, b) || !contiguous(a, scx.seg, b, b_range) {
         return false;
     }
     if a.softlocks.load(Ordering::Acquire) != 0 || b.softlocks.load(Ordering::Acquire) != 0 {
+        return false;
+    }
+    // The last thing that can refuse: it takes the slots.
+    if !maps_join(a, scx, b, b_range, join) {
         return false;
     }
     // held: as (writer). Nobody faults; both drivers are ours alone.
@@ -68,18 +70,26 @@ fn contiguous(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange) -> b
     }
 }
 
-/// No map, two parts of the same map, or (when one of the two is new) one private map with one reference.
-fn maps_join(a: &SegVn, a_range: VirtRange, b: &SegVn, b_range: VirtRange, join: Join) -> bool {
-    let follows = |x: u64, y: u64| x.wrapping_add(a_range.pages().get()) == y;
+/// No map, two parts of the same map, or (when one of the two is new) one private map that takes over the slots of the new one.
+fn maps_join(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange, join: Join) -> bool {
+    let (a_pages, b_pages) = (scx.seg.pages().get(), b_range.pages().get());
+    // A shared map belongs to the object, not to the segment: it does not grow.
+    let may_grow = join == Join::Extend && !a.shared();
     match (a.amap(), b.amap()) {
         (None, None) => true,
         (Some(x), Some(y)) => {
             alloc::sync::Arc::ptr_eq(x, y)
-                && follows(a.amp_index(), b.amp_index())
-                && b_range.start().get() == a_range.end()
+                && a.amp_index().wrapping_add(a_pages) == b.amp_index()
+                && b_range.start().get() == scx.seg.end()
         }
-        // A shared map belongs to the object, not to the segment: it does not grow.
-        (Some(x), None) | (None, Some(x)) => join == Join::Extend && !a.shared() && x.refs() == 1,
+        (Some(x), None) => {
+            let first = a.amp_index().wrapping_add(a_pages);
+            may_grow && x.cover(scx.cx, first..first.wrapping_add(b_pages))
+        }
+        (None, Some(y)) => {
+            let end = b.amp_index();
+            may_grow && y.cover(scx.cx, end.wrapping_sub(a_pages)..end)
+        }
     }
 }
 
