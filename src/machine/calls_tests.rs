@@ -481,3 +481,29 @@ fn what_is_not_there_yet_says_so() {
     assert!(matches!(Machine::builder().frames(0).build(), Err(BootError::Memory(_))));
     assert!(Machine::builder().frames(1).build().is_err(), "no room for the kernel's tables");
 }
+
+#[test]
+fn truncation_drops_claims_with_the_page() {
+    let p = process();
+    let f = file(&p, 4 * P, OpenMode::ReadWrite);
+    let request = MapRequest {
+        addr: 0,
+        len: 4 * P,
+        prot: 3,
+        flags: MapFlags::SHARED,
+        file: Some(&f),
+        offset: 0,
+    };
+    let at = p.mmap(&request).expect("mapped");
+    p.mlock(at, 4 * P).expect("locked");
+    let (cx, db) = (p.cx(), p.machine().db());
+    f.vnode.truncate(cx, db, P).expect("cut under the locks");
+    p.machine().verify().expect("sound");
+    f.vnode.truncate(cx, db, 4 * P).expect("grown");
+    assert_eq!(p.load_u8(at + 2 * P), Ok(0));
+    p.machine().verify().expect("sound");
+    p.munlock(at, 4 * P).expect("unlocked");
+    assert_eq!(p.space().state().locked(), 0);
+    p.exit();
+    p.machine().verify().expect("sound");
+}

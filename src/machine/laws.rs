@@ -231,10 +231,17 @@ fn claims_match(m: &Machine, claims: &BTreeMap<Option<Identity>, (u64, u64)>) ->
         let kernel = page.state().contains(PageState::KERNEL)
             || id.is_some_and(|i| db.vnodes().kind(i.vnode) == page_db::VnodeKind::Kernel);
         let want = claims.get(&id).copied().unwrap_or((0, 0));
-        if !kernel && id.is_some() && count(p) != want {
+        // Truncation drops the claims with the page. A page of the file that grows again has none, while mappings go on being locked.
+        let file = id.is_some_and(|i| {
+            use page_db::VnodeKind::{Exec, File};
+            matches!(db.vnodes().kind(i.vnode), File | Exec)
+        });
+        let have = count(p);
+        let fewer = file && have.0 <= want.0 && have.1 <= want.1;
+        if !kernel && id.is_some() && have != want && !fewer {
             return broken(
                 "V19",
-                format!("page {p} {id:?} has claims {:?}, mappings account for {want:?}", count(p)),
+                format!("page {p} {id:?} has claims {have:?}, mappings account for {want:?}"),
             );
         }
     }
