@@ -11,6 +11,7 @@
 use addr_space::{Seg, UnloadFlags};
 use page_db::{FileOffset, Identity, PAGE_SIZE, PageId, VirtAddr, Vnode, VnodeId};
 use seg_drivers::seg_vn::SegVn;
+use segvm::files::File;
 use segvm::machine::{ARENA, Machine, MachineWorld, Process};
 use segvm::script::ast::MachineSettings;
 use segvm::script::{FileSlot, Parser, PlainText, ProcSlot, RunOptions, Runner, Script, parse};
@@ -146,7 +147,11 @@ impl Scene {
     }
     #[track_caller]
     pub(crate) fn file_vnode(&self, file: u32) -> VnodeId {
-        self.runner.world().file_in(FileSlot(file)).expect("the file was made").vnode.id()
+        self.file(file).id()
+    }
+    #[track_caller]
+    pub(crate) fn file(&self, file: u32) -> &File {
+        &self.runner.world().file_in(FileSlot(file)).expect("the file was made").vnode
     }
     /// Takes every translation of user memory away, as the hat may do at any time (T2).
     pub(crate) fn forget_translations(&mut self) {

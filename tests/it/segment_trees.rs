@@ -83,12 +83,12 @@ fn a_double_rotation_from_either_side() {
 fn removing_segments_rebalances() {
     check(
         "removal",
-        "of seven the three lowest go: the tree turns left and loses a level",
+        "of seven the four lowest go, two at a time: when the root goes the tree turns and loses a level",
         &map_each((0..7).map(|i| 2 * i)),
         "
-        unmap 0 0 1
+        unmap 0 0 3
         ::segtree 0
-        unmap 0 2 3
+        unmap 0 4 3
         ::segtree 0
     ",
     );
@@ -201,16 +201,21 @@ fn filling_the_hole_between_two_halves_joins_them() {
 }
 
 #[test]
-fn a_hole_between_touched_halves_joins_one_side_only() {
+fn filling_the_hole_between_touched_halves_joins_them_too() {
     check(
         "fill_touched",
-        "both sides have anons: the new pages extend the lower one, the halves stay apart",
+        "both halves have anons in the map they share; half the hole filled: the lower one grows; all of it: one segment, one use of the map",
         "
-        map 0 0 8 rw priv fixed anon; write 0 0 1 65; write 0 7 1 66; unmap 0 3 2",
+        map 0 0 8 rw priv fixed anon; write 0 0 1 65; write 0 7 1 66; unmap 0 3 4",
         "
         map 0 3 2 rw priv fixed anon
         ::segtree 0
-        ::seg 0
+        map 0 5 2 rw priv fixed anon
+        ::segtree 0
+        ::anon 0
+        read 0 0 0+1; expect ok b=41
+        read 0 4 0+1; expect ok b=00
+        read 0 7 0+1; expect ok b=42
     ",
     );
 }

@@ -122,7 +122,7 @@ fn figure_11_2_kernel_segments() {
 fn walk_of_private_anonymous_memory() {
     check(
         "walk_private_anon",
-        "before the first touch there is no anon map; after it ten steps lead to the page and back up to its one mapping",
+        "before the first touch there is no anon map; after it the steps lead to the page and back up to its one mapping; an untouched page; a hole",
         "
         machine memory=256
         map 0 0 4 rw priv fixed anon
