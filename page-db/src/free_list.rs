@@ -12,7 +12,7 @@
 //! batches come in runs.
 //!
 //! - F1: a free page has no vnode, `P_FREE`, and is on exactly one list or in one magazine.
-//! - F2: a magazine holds at most frames / (8 x CPUs), never more than 64, and nothing on machines under 256 frames.
+//! - F2: a magazine holds at most frames / (8 x CPUs), never more than 1024, and nothing on machines under 256 frames.
 //!
 //! Sources: [SI §10.2.7]; illumos.md 7.5.
 
@@ -58,7 +58,7 @@ pub struct FreeList {
 impl FreeList {
     pub(crate) fn new(frames: u64, cpus: u16, colours: u32) -> Self {
         let share = frames / (8 * u64::from(cpus.max(1)));
-        let magazine_size = if frames < 256 { 0 } else { share.min(64) as usize };
+        let magazine_size = if frames < 256 { 0 } else { share.min(1024) as usize };
         Self {
             sizes: (0..SIZES).map(|_| Bins::new(colours)).collect(),
             magazines: PerCpu::new(cpus, |_| Magazine {

@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!   alloc   the CPU's free numbers, last freed first ─▶ the depot's, if it has any ─▶ the CPU's fresh run ─▶ a new vnode ─▶ another CPU's
-//!   free    the CPU's free numbers; above 64 the oldest 32 go to the depot
+//!   free    the CPU's free numbers; above 1024 the oldest 512 go to the depot
 //! ```
 //!
 //! - Q1: 0 is no number.
@@ -41,7 +41,7 @@ pub const VNODE_SHIFT: u32 = 10;
 /// Pages of one swap vnode.
 pub const VNODE_PAGES: u32 = 1 << VNODE_SHIFT;
 /// Free numbers a CPU keeps at most; half of them move at a time.
-const STACK: usize = 64;
+const STACK: usize = 1024;
 
 /// One anon's number; never 0.
 #[doc(alias = "anon")]

@@ -137,7 +137,7 @@ fn freemem_that_forgets_a_page_breaks_l4() {
 #[test]
 fn an_overfull_magazine_breaks_f2() {
     let w = World::new(1024);
-    for id in w.db.pages().ids().take(100) {
+    for id in w.db.pages().ids().take(300) {
         w.db.damage(&w.cx, Damage::LoseFree(id));
         w.db.free_list().stuff_magazine(&w.cx, id);
     }
