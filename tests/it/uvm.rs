@@ -554,6 +554,64 @@ fn fault_ahead_neither_reads_nor_makes_anything() {
 }
 
 #[test]
+fn rights_above_the_ceiling_are_refused_where_they_are_met() {
+    // 21 as illumos has it: what lies before the segment that refuses has changed.
+    let mut s = scene(
+        "
+        file 0 4096 ro
+        map 0 0 1 r priv fixed anon; map 0 1 1 r shared fixed file 0 0; map 0 2 1 r priv fixed anon
+        protect 0 0 3 rw; expect EACCES
+        write 0 0 0+1 1; expect ok
+        write 0 1 0+1 1; expect SEGV at=0 code=accerr
+        write 0 2 0+1 1; expect SEGV at=0 code=accerr
+    ",
+    );
+    s.run("read 0 1 0+1; expect ok b=00");
+    s.end();
+}
+
+#[test]
+fn a_store_to_a_shared_anon_on_swap_reads_it_and_copies_it() {
+    // 32: what was read is the other's from then on, and has no place on swap until it is written again.
+    let mut s = Scene::on("machine memory=256 swap=mem:512");
+    s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65; fork 0 1; pageout *");
+    s.run("map 0 16 300 rw priv fixed anon noreserve");
+    for page in 16.. {
+        if s.anon(0, 0).expect("lives").frame.is_none() {
+            break;
+        }
+        s.run(&format!("write 0 {page} 0+1 66"));
+    }
+    s.run("unmap 0 16 300");
+    let old = s.anon(0, 0).expect("lives");
+    assert_eq!((old.refs, old.frame, old.on_swap), (2, None, true));
+    s.story(
+        1,
+        "write 1 0 0+1 99; expect counter anonpgin +1 | 0[a:1/-] 1[b:1/rw-] | f1 1B1 cp1 maj1",
+    );
+    let (old, new) = (s.anon(0, 0).expect("lives"), s.anon(1, 0).expect("lives"));
+    assert!(old.frame.is_some(), "the page that was read stays");
+    assert_eq!((old.on_swap, new.on_swap), (false, false));
+    s.run("read 0 0 0+2; expect ok b=4142; read 1 0 0+2; expect ok b=6342");
+    s.end();
+}
+
+#[test]
+fn with_reservation_it_is_the_mapping_or_the_fork_that_fails() {
+    // 34: nobody dies later for what was promised.
+    let mut s = Scene::on("machine memory=128 swap=mem:64");
+    let mut pages = 0;
+    while s.run(&format!("map 0 {pages} 8 rw priv fixed anon")).contains("-> ok") {
+        pages += 8;
+    }
+    assert!((64..64 + 128).contains(&pages), "{pages}");
+    s.run("fork 0 1; expect ENOMEM");
+    s.run(&format!("write 0 0 {pages} 1; expect ok"));
+    s.run(&format!("read 0 {} 0+2; expect ok b=0102", pages - 1));
+    s.end();
+}
+
+#[test]
 fn a_shared_slots_old_page_goes_when_its_owner_is_replaced() {
     // 32, the half without swap: the source keeps its page, the copy has its own.
     let mut s = forked();
