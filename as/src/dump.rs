@@ -41,10 +41,36 @@ pub struct SegTable {
     pub rows: Vec<SegRow>,
 }
 
+/// One node of the tree of segments.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct SegNode {
+    /// The segment's number.
+    pub seg: u32,
+    /// First address.
+    pub start: u64,
+    /// First byte past it.
+    pub end: u64,
+    /// How far below the root; the root has 0.
+    pub depth: u32,
+    /// Height of its subtree; a leaf has 1.
+    pub height: u32,
+    /// Height of the right subtree less that of the left.
+    pub balance: i32,
+    /// Bytes of the hole just below the segment.
+    pub gap: u64,
+    /// Bytes of the largest such hole in the subtree.
+    pub max_gap: u64,
+    /// The driver.
+    pub ops: &'static str,
+}
+
 /// The tree with its drivers (`::segtree`).
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct SegTree {
+    /// The nodes, in order of address.
+    pub nodes: Vec<SegNode>,
     /// The lines of the picture.
+    #[serde(skip)]
     pub lines: Vec<String>,
 }
 
@@ -106,7 +132,19 @@ impl AddrSpace {
             Some(driver) => format!("{line:<width$}  {driver}"),
             None => line.to_string(),
         });
-        SegTree { lines: lines.collect() }
+        let node = |(n, seg): (crate::avl::ShapeNode, &Seg)| SegNode {
+            seg: n.id.to_raw(),
+            start: n.start,
+            end: n.end,
+            depth: n.depth,
+            height: n.height,
+            balance: n.balance,
+            gap: n.gap_before,
+            max_gap: n.max_gap,
+            ops: seg.driver(),
+        };
+        let nodes = segs.tree().shape().into_iter().zip(segs.iter()).map(node).collect();
+        SegTree { nodes, lines: lines.collect() }
     }
     /// The table of mappings. Holes that only look unmapped are left out.
     pub fn pmap(&self, cx: &Cx) -> Pmap {

@@ -41,7 +41,7 @@ pub mod verify;
 
 pub use addr_space::{AddrSpace, USER_RANGE};
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
-pub use dump::{Pmap, PmapRow, SegRow, SegTable, SegTree};
+pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{Hat, HatError, HatProvider, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
