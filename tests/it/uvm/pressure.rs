@@ -1,0 +1,200 @@
+//! Locks, advice, page-out and swap, fault-ahead.
+
+use super::{forked, scene};
+use crate::{Scene, run_ok};
+
+#[test]
+fn a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
+    // 27 as illumos has it: only pages with i/o under way are copied at fork. A locked page that is stored to takes its claim along.
+    let mut s = scene("map 0 0 2 rw priv fixed anon; write 0 0 2 65; lock 0 0 2; expect ok");
+    let cow = |s: &Scene, proc| s.frame(proc, 0).map(|f| s.machine().db().page(s.page(f)).cowcnt());
+    assert_eq!(cow(&s, 0), Some(1));
+    s.story(
+        2,
+        "
+        fork 0 1         | 0[a:2/r-- b:2/r--] 1[a:2/- b:2/-]   |
+        write 0 0 0+1 66 | 0[c:1/rw- b:2/r--] 1[a:1/- b:2/-]   | f1 1B1 cp1
+        write 1 0 0+1 67 | 0[c:1/rw- b:2/r--] 1[a:1/rw- b:2/-] | f1 1A1
+    ",
+    );
+    assert_eq!((cow(&s, 0), cow(&s, 1)), (Some(1), Some(0)), "locks are the parent's alone");
+    s.end();
+}
+
+#[test]
+fn free_leaves_alone_what_somebody_else_has() {
+    // 28 as illumos has it: only an unshared page is given away.
+    let mut s = forked();
+    s.story(
+        1,
+        "
+        advise 0 0 1 free; expect ok; expect counter MADV_FREE_hit +0 | 0[a:2/r--] 1[a:2/-] |
+        read 0 0 0+1; expect ok b=41                                  | 0[a:2/r--] 1[a:2/-] |
+        exit 1                                                        | 0[a:1/r--]          |
+        advise 0 0 1 free; expect counter MADV_FREE_hit +1            | 0[a:1/-]            |
+    ",
+    );
+    s.end();
+}
+
+#[test]
+fn a_pushed_page_found_again_keeps_its_place() {
+    // 29: the page waits on the cache list, so using it again reads nothing, and evicting it again writes nothing.
+    let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 1 65");
+    s.run("pageout *; expect counter anonpgout +1");
+    let out = s.anon(0, 0).expect("the anon lives");
+    assert!(out.on_swap);
+    assert_eq!(s.rights(0, 0), "-");
+    s.run("read 0 0 0+1; expect ok b=41; expect counter pgin +0; expect counter pgrec +1");
+    assert!(s.anon(0, 0).expect("there").on_swap, "clean, and its place kept");
+    s.run("pageout *; expect counter anonpgout +0");
+    assert_eq!(s.anon(0, 0).map(|a| a.on_swap), Some(true));
+    s.end();
+}
+
+#[test]
+fn a_page_read_back_gives_up_its_place_and_gets_a_new_one() {
+    // 30: its frame was taken, so it is read; from then on the only copy is in memory.
+    let mut s = Scene::on("machine memory=256 swap=mem:256");
+    s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65; pageout *; squeeze 150");
+    assert_eq!(s.machine().swap().swapinfo().0[0].free, 255);
+    s.run("map 0 16 200 rw priv fixed anon");
+    for page in 16.. {
+        if s.anon(0, 0).expect("lives").frame.is_none() {
+            break;
+        }
+        s.run(&format!("write 0 {page} 0+1 66"));
+    }
+    let before = s.anon(0, 0).expect("lives");
+    assert!(before.on_swap);
+    s.run("unmap 0 16 200");
+    assert_eq!(s.machine().swap().swapinfo().0[0].free, 255);
+    s.run("release");
+    s.story(
+        1,
+        "
+        read 0 0 0+1; expect ok b=41; expect counter anonpgin +1 | 0[a:1/rw-] | f1 1A1 maj1
+    ",
+    );
+    let after = s.anon(0, 0).expect("lives");
+    assert_eq!(
+        (after.number, after.on_swap),
+        (before.number, false),
+        "the same anon, its place given back"
+    );
+    s.run("write 0 0 0+1 66; pageout *; expect counter anonpgout +1");
+    assert_eq!(s.machine().swap().swapinfo().0[0].free, 255, "as many places in use as before");
+    s.run("read 0 0 0+1; expect ok b=42");
+    s.end();
+}
+
+#[test]
+fn sixteen_pages_of_four_processes_go_out_in_one_transfer() {
+    // 31
+    let mut s = scene("fork 0 1; fork 0 2; fork 0 3");
+    for p in 0..4 {
+        s.run(&format!("map {p} 0 4 rw priv fixed anon; write {p} 0 4 {}", 65 + p));
+    }
+    s.run("pageout *; expect counter pgout +1; expect counter pgpgout +16; expect counter anonpgout +16");
+    for p in 0..4 {
+        s.run(&format!("read {p} 3 0+1; expect ok b={:02x}", 65 + p));
+    }
+    s.end();
+}
+
+#[test]
+fn a_load_maps_resident_neighbours_along() {
+    // 39: three back, four forward, read-only because the anons are shared.
+    let touched = "map 0 0 16 rw priv fixed anon; write 0 0 16 65; fork 0 1";
+    let mut s = scene(touched);
+    s.run("read 1 8 0+1; expect counter as_fault +1; expect counter fault_ahead +7");
+    let mapped = |s: &Scene| (0..16).filter(|p| s.rights(1, *p) != "-").collect::<Vec<_>>();
+    assert_eq!(mapped(&s), (5..=12).collect::<Vec<_>>());
+    assert!((5..=12).all(|p| s.rights(1, p) == "r--"));
+    s.run("read 1 5 8; expect counter as_fault +0");
+    s.end();
+
+    let mut s = scene(touched);
+    s.run("advise 1 0 16 random; read 1 8 0+1; expect counter fault_ahead +0");
+    assert_eq!(mapped(&s), vec![8]);
+    s.end();
+
+    let mut s = scene(touched);
+    s.run("advise 1 0 16 sequential; read 1 8 0+1; expect counter fault_ahead +15");
+    assert_eq!(mapped(&s), (0..16).collect::<Vec<_>>());
+    s.end();
+}
+
+#[test]
+fn fault_ahead_neither_reads_nor_makes_anything() {
+    // 39
+    run_ok(
+        "
+        machine memory=512
+        file 0 65536
+        map 0 0 16 r priv fixed file 0 0
+        read 0 8 0+1
+        expect counter as_fault +1
+        expect counter pgpgin +1
+        expect counter fault_ahead +0
+        map 0 16 16 rw priv fixed anon
+        write 0 24 0+1 65; fork 0 1; read 1 24 0+1
+        expect counter frame_allocs +>=0
+        expect counter zfod +0
+        expect counter fault_ahead +0
+    ",
+    );
+}
+
+#[test]
+fn a_store_to_a_shared_anon_on_swap_reads_it_and_copies_it() {
+    // 32: what was read is the other's from then on, and has no place on swap until it is written again.
+    let mut s = Scene::on("machine memory=256 swap=mem:512");
+    s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65; fork 0 1; pageout *");
+    s.run("map 0 16 300 rw priv fixed anon noreserve");
+    for page in 16.. {
+        if s.anon(0, 0).expect("lives").frame.is_none() {
+            break;
+        }
+        s.run(&format!("write 0 {page} 0+1 66"));
+    }
+    s.run("unmap 0 16 300");
+    let old = s.anon(0, 0).expect("lives");
+    assert_eq!((old.refs, old.frame, old.on_swap), (2, None, true));
+    s.story(
+        1,
+        "write 1 0 0+1 99; expect counter anonpgin +1 | 0[a:1/-] 1[b:1/rw-] | f1 1B1 cp1 maj1",
+    );
+    let (old, new) = (s.anon(0, 0).expect("lives"), s.anon(1, 0).expect("lives"));
+    assert!(old.frame.is_some(), "the page that was read stays");
+    assert_eq!((old.on_swap, new.on_swap), (false, false));
+    s.run("read 0 0 0+2; expect ok b=4142; read 1 0 0+2; expect ok b=6342");
+    s.end();
+}
+
+#[test]
+fn with_reservation_it_is_the_mapping_or_the_fork_that_fails() {
+    // 34: nobody dies later for what was promised.
+    let mut s = Scene::on("machine memory=128 swap=mem:64");
+    let mut pages = 0;
+    while s.run(&format!("map 0 {pages} 8 rw priv fixed anon")).contains("-> ok") {
+        pages += 8;
+    }
+    assert!((64..64 + 128).contains(&pages), "{pages}");
+    s.run("fork 0 1; expect ENOMEM");
+    s.run(&format!("write 0 0 {pages} 1; expect ok"));
+    s.run(&format!("read 0 {} 0+2; expect ok b=0102", pages - 1));
+    s.end();
+}
+
+#[test]
+fn a_shared_slots_old_page_goes_when_its_owner_is_replaced() {
+    // 32, the half without swap: the source keeps its page, the copy has its own.
+    let mut s = forked();
+    s.run("write 1 0 0+1 70");
+    let old = s.frame(0, 0).expect("mapped");
+    assert_eq!(s.mappers(old), vec![(0, 0)]);
+    s.run("write 0 0 0+1 71; exit 0");
+    assert_eq!(s.mappers(old), vec![]);
+    s.end();
+}
