@@ -515,8 +515,11 @@ impl Vnode for File {
         cx: &'a Cx,
         db: &'a PageDb,
         offset: FileOffset,
-        _access: Access,
+        access: Access,
     ) -> Result<GotPage<'a>, VnodeError> {
+        if access.is_write() && !self.store.is_writable() {
+            return Err(self.io(offset.0, errno::EROFS));
+        }
         let _shape = cx.blocking(|| self.shape.read(cx));
         let size = self.size();
         if offset.0 >= size {

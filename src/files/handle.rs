@@ -28,8 +28,13 @@ pub struct FileHandle {
 }
 
 impl FileHandle {
-    /// A descriptor of `vnode`.
+    /// A descriptor of `vnode`. It never allows stores that the file's own store would refuse.
     pub fn new(vnode: Arc<File>, mode: OpenMode) -> Self {
-        Self { vnode, readable: mode != OpenMode::WriteOnly, writable: mode != OpenMode::ReadOnly }
+        let writable = vnode.is_writable();
+        Self {
+            vnode,
+            readable: mode != OpenMode::WriteOnly,
+            writable: mode != OpenMode::ReadOnly && writable,
+        }
     }
 }

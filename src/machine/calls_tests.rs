@@ -507,3 +507,34 @@ fn truncation_drops_claims_with_the_page() {
     p.exit();
     p.machine().verify().expect("sound");
 }
+
+#[test]
+fn a_file_that_takes_no_writes_refuses_shared_stores() {
+    let p = process();
+    let path = std::env::current_exe().expect("a path");
+    let vnode = p.machine().open_host_file(&path, false).expect("readable");
+    let handle = FileHandle::new(Arc::clone(&vnode), OpenMode::ReadWrite);
+    assert!(!handle.writable, "the store has the last word");
+    let shared = |h| MapRequest {
+        addr: 0,
+        len: P,
+        prot: 3,
+        flags: MapFlags::SHARED,
+        file: Some(h),
+        offset: 0,
+    };
+    check(&p, "a shared writable mapping of it", p.mmap(&shared(&handle)), EACCES);
+    check(&p, "a write to it", p.pwrite(&handle, 0, AT, 1), EBADF);
+    // Even with a descriptor that lies, a store ends in a signal and not in an endless fault.
+    let liar = FileHandle { vnode, readable: true, writable: true };
+    let at = p.mmap(&shared(&liar)).expect("mapped");
+    assert_eq!(p.load_u8(at), Ok(0x7f));
+    let e = p.store(at, &[0]).expect_err("refused");
+    assert_eq!(e.signal, Signal::BusObjErr(EROFS));
+    check(&p, "a write by the liar", p.pwrite(&liar, 0, AT, 1), EROFS);
+    // A private mapping may be stored to: the copy is the process's own.
+    let private = MapRequest { flags: MapFlags::PRIVATE, ..shared(&handle) };
+    let at = p.mmap(&private).expect("mapped");
+    p.store(at, &[0]).expect("copied");
+    p.machine().verify().expect("sound");
+}
