@@ -1,6 +1,6 @@
 //! Integration tests: a test is a script and a table.
 //!
-//! One binary, one file per subject. [`check`] is the only place that touches the API, so that a hundred tests survive a change of signature. Every
+//! One binary, one file per subject. Scripts meet the API in `harness` alone, so that a hundred tests survive a change of signature. Every
 //! statement is followed by `verify()`: a broken invariant fails the test at the statement that broke it.
 //!
 //! A stored snapshot carries its description and shows one concern in under forty lines. To accept changed ones: `INSTA_UPDATE=always cargo test -p segvm --test it`.
