@@ -28,6 +28,8 @@ mod error;
 mod exec;
 #[cfg(test)]
 mod exec_tests;
+#[cfg(test)]
+mod stress_tests;
 mod fork;
 mod laws;
 mod memory;
