@@ -28,14 +28,14 @@ mod error;
 mod exec;
 #[cfg(test)]
 mod exec_tests;
-#[cfg(test)]
-mod stress_tests;
 mod fork;
 mod laws;
 mod memory;
 mod mmap;
 mod process;
 mod stack;
+#[cfg(test)]
+mod stress_tests;
 mod verify;
 mod world;
 
