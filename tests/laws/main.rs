@@ -3,8 +3,10 @@
 //! | file | law |
 //! |---|---|
 //! | [`damage`] | 3, 4, 5: `verify` sees every kind of damage, and names it |
+//! | [`bad_input`] | 7: whatever is asked for, the answer is an errno or a signal |
 //! | [`untouched`] | 1: 16 TiB that nobody touched cost what 16 KiB cost |
 
+mod bad_input;
 mod damage;
 mod tally;
 mod untouched;
