@@ -7,6 +7,20 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;
+use page_db::{PAGE_SIZE, VirtRange};
+
+/// Virtual page numbers of a range.
+pub(crate) fn vpns(range: VirtRange) -> Range<u64> {
+    let first = range.start().vpn();
+    first..first + range.pages().get()
+}
+
+/// The addresses of a run of virtual page numbers inside `whole`.
+pub(crate) fn run_range(whole: VirtRange, run: &Range<u64>) -> VirtRange {
+    let first = whole.page_at(run.start - whole.start().vpn());
+    VirtRange::exact(first.get(), (run.end - run.start) * PAGE_SIZE)
+        .expect("U2: part of a range is a range")
+}
 
 /// A map from page number to `V`, the default where nothing was set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@
 //! again, by this map or another. What it finds is believed like this:
 //!
 //! - H1: a chunk's `owner` says which map and which part of it the chunk is; it is compared *after* one of its slots was taken busy,
-//!   and a chunk changes owner only with every slot busy.
+//!   and a chunk loses its owner only with every slot busy, and gets one only when it is linked.
 //! - H2: an absent chunk is believed only under the map's shape lock.
 //! - H3: a slot changes only while its busy bit is held.
 //!

@@ -40,6 +40,15 @@ struct Grow {
     chunks: u64,
 }
 
+/// What [`AnonMap::lose`] came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// References left; only one caller is told 0.
+    pub refs: u32,
+    /// Slots that no segment covers any more, occupied or not.
+    pub slots: u64,
+}
+
 /// The map.
 #[doc(alias("struct anon_map", "amp", "vm_amap"))]
 pub struct AnonMap {
@@ -97,9 +106,17 @@ impl AnonMap {
     pub fn swresv(&self) -> u64 {
         self.swresv.load(Ordering::Acquire)
     }
-    /// Takes from what the map has reserved.
-    pub(crate) fn sub_swresv(&self, bytes: u64) {
-        self.swresv.fetch_sub(bytes, Ordering::AcqRel);
+    /// Takes up to `bytes` from what the map has reserved, and says how many there were.
+    pub(crate) fn take_swresv(&self, bytes: u64) -> u64 {
+        let mut have = self.swresv();
+        loop {
+            let taken = bytes.min(have);
+            let next = have - taken;
+            match self.swresv.compare_exchange(have, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return taken,
+                Err(now) => have = now,
+            }
+        }
     }
 
     // ---- the radix ----
@@ -133,14 +150,14 @@ impl AnonMap {
         let id = self.layer.chunks.alloc(cx)?;
         let chunk = self.layer.chunks.get(id);
         debug_assert_eq!(chunk.used.load(Ordering::Relaxed), 0, "H1: a free chunk is empty");
-        chunk.owner.store(owner_word(self.id, slot), Ordering::Release);
         if let Err(e) = self.link(cx, slot, id) {
-            chunk.owner.store(0, Ordering::Release);
             self.layer.chunks.free(cx, id);
             return Err(e);
         }
         grow.chunks += 1;
+        // Before anybody can take a slot of it: whoever believed that there is no chunk is out of date by then.
         self.seq.fetch_add(1, Ordering::SeqCst);
+        chunk.owner.store(owner_word(self.id, slot), Ordering::SeqCst);
         Ok(id)
     }
     /// Hangs a chunk into the radix, raising it as far as needed. Blocks made before a failure stay, empty, until the map goes.
@@ -544,10 +561,10 @@ impl AnonMap {
             pp
         })
     }
-    /// A segment that covers `coverage` gives up `part` of it (all of it: the segment goes). Slots nobody covers any more are freed;
-    /// answers how many references are left. Translations are gone by now.
+    /// A segment that covers `coverage` gives up `part` of it (all of it: the segment goes). Slots nobody covers any more are freed.
+    /// Translations are gone by now.
     #[doc(alias("amap_unref", "anon_free"))]
-    pub fn lose(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> u32 {
+    pub fn lose(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Lost {
         let whole = coverage == part;
         let mut freed = Vec::new();
         let left;
@@ -569,10 +586,11 @@ impl AnonMap {
                 grow.slot_refs = None;
             }
         }
+        let slots = freed.iter().map(|r| r.end - r.start).sum();
         for range in freed {
             self.free_range(cx, range);
         }
-        left
+        Lost { refs: left, slots }
     }
     /// References of `range` slot by slot, as runs, for views and checks.
     #[doc(alias = "ppref")]
@@ -694,9 +712,9 @@ impl SlotGuard<'_> {
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        let empty = self.chunk.used.load(Ordering::SeqCst) == 0;
         self.map.drop_bits(self.cx, self.chunk, self.id, 1 << (self.slot % CHUNK));
-        if empty {
+        // Looked at only now: who emptied another slot meanwhile was kept from freeing the chunk by this one's bit.
+        if self.chunk.used.load(Ordering::SeqCst) == 0 {
             self.map.try_free_chunk(self.cx, self.slot);
         }
     }

@@ -26,10 +26,10 @@ pub(super) fn advise(
 }
 
 fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Result<(), SegError> {
+    let mut inner = seg.lock.lock(scx.cx);
     if advice == Advice::Sequential && seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
-    let mut inner = seg.lock.lock(scx.cx);
     if range == scx.seg {
         inner.vpage.update(vpns(range), |v| VPage { advice: None, ..v });
         let word = match advice {
@@ -45,7 +45,7 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
             .update(vpns(range), |v| VPage { advice: (advice != base).then_some(advice), ..v });
     }
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
-    drop(inner);
+    // held: as, segment: nobody pins before the translations are gone
     if advice == Advice::Sequential && range == scx.seg {
         // Translations go, so that free-behind finds the pages unmapped.
         scx.hat.unload(scx.cx, range, UnloadFlags::empty());
@@ -138,7 +138,7 @@ pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<Mem
         break_cow: false,
         locked: false,
     };
-    let map = seg.amap_or_make();
+    let map = seg.amap_or_make(scx);
     let slot = map
         .enter_or_make(scx.cx, seg.slot_of(scx.seg, addr))
         .map_err(|_| SegError::NoMemory { range })?;

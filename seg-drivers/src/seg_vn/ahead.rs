@@ -6,6 +6,7 @@
 
 use super::SegVn;
 use super::fault::PageFault;
+use crate::anon::map::SlotGuard;
 use addr_space::{Advice, FaultError, LoadFlags, SegCx};
 use page_db::{
     Access, Counter, Identity, LockedPage, PAGE_SIZE, Prot, PutFlags, VirtAddr, VirtRange,
@@ -22,7 +23,7 @@ impl SegVn {
         };
         let at = f.scx.seg.page_index(f.addr);
         let first = at.saturating_sub(back);
-        let last = (at + forward).min(f.scx.seg.pages().get() - 1);
+        let last = at.saturating_add(forward).min(f.scx.seg.pages().get() - 1);
         for i in (first..=last).filter(|i| *i != at) {
             let addr = f.scx.seg.page_at(i);
             if f.scx.hat.probe(f.scx.cx, addr).is_none() {
@@ -97,9 +98,12 @@ pub(super) fn faulta(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(),
         page_db::VnodeError::NoMemory { .. } => FaultError::NoMemory { addr },
         e => FaultError::Object { addr, errno: e.errno() },
     };
-    if let Some(n) = seg.amap().and_then(|m| m.peek(seg.slot_of(scx.seg, addr))) {
+    // Busy during the read: the slot's reference keeps the number from being freed under the page that is made for it.
+    let slot = seg.amap().and_then(|m| m.enter(scx.cx, seg.slot_of(scx.seg, addr)));
+    if let Some(n) = slot.as_ref().and_then(SlotGuard::get) {
         return seg.driver.layer.swap().read_ahead(scx.cx, n).map_err(error);
     }
+    drop(slot);
     match (&seg.backing, seg.file_offset(scx.seg, addr)) {
         (Some(b), Some(offset)) => b.vnode.read_ahead(scx.cx, scx.db, offset).map_err(error),
         _ => Ok(()),

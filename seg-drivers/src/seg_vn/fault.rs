@@ -41,7 +41,7 @@ pub(super) struct PageFault<'a> {
     /// The page's rights.
     pub(super) prot: Prot,
     pub(super) stamp: Stamp<'a>,
-    /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a private mapping.
+    /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a private mapping that can be stored to.
     pub(super) break_cow: bool,
     /// Whether this mapping has the page locked in memory.
     pub(super) locked: bool,
@@ -109,25 +109,30 @@ pub(super) fn fault(
     kind: FaultKind,
     access: Access,
 ) -> Result<(), FaultError> {
-    if kind == FaultKind::SoftUnlock {
-        softlock::unlock(seg, scx, range, access);
-        return Ok(());
-    }
-    for addr in range.iter_pages() {
-        let mut done = fault_page(seg, scx, addr, kind, access);
-        while let Err(FaultError::Retry { .. }) = done {
-            done = fault_page(seg, scx, addr, kind, access);
+    match kind {
+        FaultKind::SoftUnlock => {
+            softlock::unlock(seg, scx, range, access);
+            Ok(())
         }
-        if let Err(e) = done {
-            if kind == FaultKind::SoftLock
-                && let Some(before) = range.until(addr.get())
-            {
-                softlock::unlock(seg, scx, before, Access::Other);
-            }
-            return Err(e);
+        FaultKind::SoftLock => softlock::lock(seg, scx, range, access),
+        _ => range.iter_pages().try_for_each(|addr| fault_at(seg, scx, addr, kind, access)),
+    }
+}
+
+/// One page, however often it has to be looked at.
+pub(super) fn fault_at(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    loop {
+        match fault_page(seg, scx, addr, kind, access) {
+            Err(FaultError::Retry { .. }) => {}
+            done => return done,
         }
     }
-    Ok(())
 }
 
 #[doc(alias = "segvn_faultpage")]
@@ -164,7 +169,7 @@ fn anon_first<'a>(seg: &'a SegVn, f: PageFault<'a>) -> Result<Found, FaultError>
     let (map, f) = match seg.amap() {
         Some(map) => (map, f),
         // Making the map bumps the number the stamp was taken of: look again.
-        None => (seg.amap_or_make(), seg.look(f.scx, f.addr, f.kind, f.access)?),
+        None => (seg.amap_or_make(f.scx), seg.look(f.scx, f.addr, f.kind, f.access)?),
     };
     let slot =
         map.enter_or_make(f.scx.cx, seg.slot_of(f.scx.seg, f.addr)).map_err(|_| f.no_memory())?;
@@ -209,7 +214,10 @@ impl SegVn {
         if !prot.allows(access) {
             return Err(FaultError::Prot { addr, access });
         }
-        let softlock = kind == FaultKind::SoftLock && access != Access::ReadNoCow;
+        // Without the right to write no later store can copy the page away from the i/o, and nothing is reserved for a copy.
+        let softlock = kind == FaultKind::SoftLock
+            && access != Access::ReadNoCow
+            && prot.contains(Prot::WRITE);
         let break_cow = !self.shared() && (access == Access::Write || softlock);
         Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked })
     }

@@ -6,15 +6,19 @@
 //!
 //! - V19: claims on pages equal the locked pages of mappings.
 //!
-//! The segment's lock is held throughout, and the sequence number bumped before a slot is taken, so a fault that copies either finishes before
-//! the page is looked for or starts over and sees the mark.
+//! The segment's lock is held throughout. Before the first page is looked for, the segment says that it has per-page state and bumps the sequence
+//! number ([`SegVn::hold_claims`]), and a page is looked for with its slot busy. So a fault that copies either finishes before the page is looked
+//! for, or starts over and waits for the segment's lock, and then sees the mark.
 //!
 //! Sources: illumos.md 4.8 (lockop), 7.6.
 
 use super::fault::PageFault;
 use super::{SegVn, VPage, run_range, vpns};
+use crate::anon::map::SlotGuard;
+use crate::runs::Runs;
 use addr_space::{FaultError, FaultKind, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;
+use core::ops::Range;
 use page_db::db::Claim;
 use page_db::sync::atomic::Ordering;
 use page_db::{
@@ -33,18 +37,30 @@ pub(super) fn lock(
     newly: &mut NewlyLocked,
 ) -> Result<(), SegError> {
     let mut inner = seg.lock.lock(scx.cx);
-    seg.publish(|| {});
-    let runs = inner.vpage.iter(vpns(range));
+    seg.hold_claims();
+    let done = lock_pages(seg, scx, range, &mut inner.vpage, newly);
+    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    done
+}
+
+/// Locks and marks the pages of `range` that are not locked yet. held: the segment's lock
+fn lock_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    vpage: &mut Runs<VPage>,
+    newly: &mut NewlyLocked,
+) -> Result<(), SegError> {
+    let runs = vpage.iter(vpns(range));
     for (run, v) in runs.into_iter().filter(|(_, v)| !v.locked) {
         let prot = v.prot.unwrap_or_else(|| seg.prot());
-        for addr in run_range(scx.seg, &run).iter_pages() {
+        for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
             if !scx.space.charge_locked(PAGE_SIZE) {
                 return Err(SegError::LockLimit { range });
             }
             match lock_page(seg, scx, addr, prot) {
                 Ok(true) => {
-                    inner.vpage.update(addr.vpn()..addr.vpn() + 1, |v| VPage { locked: true, ..v });
-                    seg.vpaged.store(1, Ordering::SeqCst);
+                    vpage.update(addr.vpn()..addr.vpn() + 1, |v| VPage { locked: true, ..v });
                     newly.note(addr);
                 }
                 Ok(false) => scx.space.credit_locked(PAGE_SIZE),
@@ -85,7 +101,7 @@ fn lock_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, prot: Prot) -> Result
 fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<SharedPage<'a>>, FaultError> {
     let scx = f.scx;
     if seg.backing.is_none() || (!seg.shared() && seg.amap().is_some()) {
-        let map = seg.amap_or_make();
+        let map = seg.amap_or_make(scx);
         let f = PageFault { stamp: Stamp::take(&seg.seq), ..*f };
         let slot_no = seg.slot_of(scx.seg, f.addr);
         let slot = if seg.backing.is_none() && !seg.noreserve() {
@@ -124,7 +140,7 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
         return;
     }
     let mut inner = seg.lock.lock(scx.cx);
-    seg.publish(|| {});
+    seg.hold_claims();
     let runs = inner.vpage.iter(vpns(range));
     for (run, v) in runs.into_iter().filter(|(_, v)| v.locked) {
         let prot = v.prot.unwrap_or_else(|| seg.prot());
@@ -140,6 +156,45 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
 }
 
 impl SegVn {
+    /// Keeps claims where they are until the segment's lock is released: no fault that has not taken its slot yet copies a page before that. The
+    /// caller holds the segment's lock and sets `vpaged` right again.
+    pub(super) fn hold_claims(&self) {
+        // A stamp taken after this is followed by a look at the pages' own state, which waits for the lock.
+        self.publish(|| self.vpaged.store(1, Ordering::SeqCst));
+    }
+    /// The pages of `range` at which there may be something to lock. Address space that nobody has touched is not walked (D12): where swap is reserved
+    /// at the first touch only occupied slots count, and so it is past the end of the file.
+    fn lockable(&self, scx: &SegCx<'_>, range: VirtRange) -> impl Iterator<Item = VirtAddr> {
+        let pages = range.pages().get();
+        let everywhere = match &self.backing {
+            None if self.noreserve() => 0,
+            None => pages,
+            Some(b) => {
+                let first = self.file_offset(scx.seg, range.start()).unwrap_or_default();
+                b.vnode.size().saturating_sub(first.0).div_ceil(PAGE_SIZE).min(pages)
+            }
+        };
+        let Range { start, end } = self.slots_of(scx.seg, range);
+        let rest = start.wrapping_add(everywhere)..end;
+        let touched = self.amap().map_or_else(Vec::new, |m| m.slots(scx.cx, rest));
+        let touched =
+            touched.into_iter().map(move |(slot, _)| range.page_at(slot.wrapping_sub(start)));
+        range.iter_pages().take(usize::try_from(everywhere).unwrap_or(usize::MAX)).chain(touched)
+    }
+    /// The page a claim of this mapping is on, found with its slot busy, so that a copy under way is over. Claimed pages stay resident. The caller
+    /// has called [`SegVn::hold_claims`].
+    pub(super) fn claimed_page<'a>(
+        &self,
+        scx: &SegCx<'a>,
+        addr: VirtAddr,
+    ) -> Option<SharedPage<'a>> {
+        let slot = self.amap().and_then(|m| m.enter(scx.cx, self.slot_of(scx.seg, addr)));
+        let id = match slot.as_ref().and_then(SlotGuard::get) {
+            Some(n) => self.driver.layer.swap().identity(n),
+            None => self.file_identity(scx, addr)?,
+        };
+        scx.db.lookup_shared(scx.cx, id)
+    }
     /// The pages this mapping has locked in memory, and whether their claims count in `p_cowcnt`. For checks.
     pub fn locked_pages(&self, scx: &SegCx<'_>) -> Vec<(VirtAddr, bool)> {
         let inner = self.lock.lock(scx.cx);

@@ -19,12 +19,13 @@
 //!
 //! - S1: `prot` and the per-page rights change between an odd and an even `seq`, and translations are changed *after* the even one. A fault
 //!   reads `seq` first, and the hat compares it under the table's lock ([`addr_space::Stamp`]).
-//! - S2: the anon map is set once. Setting it bumps `seq` by two, so a fault that saw none cannot load a translation of the lower layer after that.
+//! - S2: the anon map is set once, over a file between an odd and an even `seq`: whoever finds it knows that a fault which found none cannot load a
+//!   translation of the lower layer any more.
 //! - S3: a private file page is mapped from below only with the slot held busy, or with a stamp on the map's own sequence number while the chunk
 //!   does not exist.
 //! - S4: `offset`, `amp_index` and the reservation follow the segment's geometry: they change under the address-space lock as writer.
 //!
-//! `lock` (rank SegPrivate) serialises those who publish; a fault takes it only when per-page rights exist.
+//! `lock` (rank SegPrivate) serialises those who publish; a fault takes it only when per-page state exists, to make the map over a file, or to pin.
 //!
 //! # Invariants
 //!
@@ -56,7 +57,7 @@ pub use args::{SegVnArgs, VnDriver, VnTunables};
 pub use vpage::VPage;
 
 use crate::anon::AnonMap;
-use crate::runs::Runs;
+use crate::runs::{Runs, run_range, vpns};
 use addr_space::{
     Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
     SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
@@ -160,14 +161,17 @@ impl SegVn {
                 + (addr.get() - seg.start().get()) / PAGE_SIZE * PAGE_SIZE,
         ))
     }
-    /// The anon map, made if need be (S2).
-    fn amap_or_make(&self) -> &Arc<AnonMap> {
+    /// The anon map, made if need be (S2). Over a file the caller does not hold `lock`.
+    fn amap_or_make(&self, scx: &SegCx<'_>) -> &Arc<AnonMap> {
         if let Some(map) = self.amap.get() {
             return map;
         }
-        let map = self.amap.get_or_init(|| AnonMap::new(&self.driver.layer, 0));
-        self.seq.fetch_add(2, Ordering::SeqCst);
-        map
+        let make = || self.amap.get_or_init(|| AnonMap::new(&self.driver.layer, 0));
+        if self.backing.is_none() {
+            return make(); // there is no lower layer that could be loaded meanwhile
+        }
+        let _publishers = self.lock.lock(scx.cx);
+        self.publish(make)
     }
     /// Publishes a change of rights (S1). The caller holds `lock`.
     fn publish<R>(&self, change: impl FnOnce() -> R) -> R {
@@ -182,26 +186,6 @@ impl SegVn {
     fn name(&self) -> String {
         self.backing.as_ref().map_or_else(|| "[ anon ]".to_string(), |b| b.vnode.name())
     }
-}
-
-/// Counts that must fit a lock's counter.
-mod bytes {
-    /// A page count as `u32`; a range of 2^32 pages cannot be pinned page by page.
-    pub(super) fn as_u32(pages: u64) -> u32 {
-        u32::try_from(pages).expect("a pinned range was walked page by page")
-    }
-}
-
-/// Virtual page numbers of a range.
-fn vpns(range: VirtRange) -> Range<u64> {
-    let first = range.start().get() / PAGE_SIZE;
-    first..first + range.pages().get()
-}
-/// The addresses of a run of virtual page numbers inside `seg`.
-fn run_range(seg: VirtRange, run: &Range<u64>) -> VirtRange {
-    let first = seg.page_at(run.start - seg.start().get() / PAGE_SIZE);
-    VirtRange::exact(first.get(), (run.end - run.start) * PAGE_SIZE)
-        .expect("U2: part of a range is a range")
 }
 
 impl SegOps for SegVn {
@@ -282,8 +266,8 @@ impl SegOps for SegVn {
     ) -> Result<PageList, SegError> {
         softlock::lock_pages(self, scx, range, access)
     }
-    fn unlock_pages(&self, scx: &SegCx<'_>, range: VirtRange, access: Access, pages: PageList) {
-        softlock::unlock_pages(self, scx, range, access, pages);
+    fn unlock_pages(&self, scx: &SegCx<'_>, _: VirtRange, access: Access, pages: PageList) {
+        softlock::unlock_pages(self, scx, access, pages);
     }
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         advise::mem_id(self, scx, addr)

@@ -7,11 +7,13 @@
 //! Sources: illumos.md 4.7; uvm.md 5.4.
 
 use super::{SegVn, VPage, run_range, vpns};
+use crate::runs::Runs;
 use addr_space::{SegCx, SegError, UnloadFlags};
 use alloc::vec::Vec;
 use page_db::db::Claim;
 use page_db::sync::atomic::Ordering;
 use page_db::{PAGE_SIZE, Prot, VirtAddr, VirtRange};
+use swapfs::Reservation;
 
 #[doc(alias = "segvn_setprot")]
 pub(super) fn set_prot(
@@ -34,9 +36,10 @@ pub(super) fn set_prot(
         return Err(SegError::Pinned { range });
     }
     let mut give_back = 0;
+    let mut gain = None;
     if !seg.shared() && !seg.noreserve() {
         if prot.contains(Prot::WRITE) {
-            gain_reservation(seg, scx, &mut inner.vpage, range)?;
+            gain = Some(Gain::plan(seg, scx, &inner.vpage, range)?);
         } else if whole && seg.backing.is_some() && seg.amap().is_none() && !page_prot {
             let by_page = inner.vpage.any(vpns(scx.seg), |v| v.reserved);
             let own = seg.swresv.load(Ordering::Acquire);
@@ -50,6 +53,10 @@ pub(super) fn set_prot(
     }
     if !seg.shared() {
         move_claims(seg, scx, &inner.vpage, range, prot)?;
+    }
+    // Nothing fails from here on.
+    if let Some(gain) = gain {
+        gain.commit(seg, scx, &mut inner.vpage, range);
     }
     seg.publish(|| {
         if whole {
@@ -77,46 +84,59 @@ pub(super) fn set_prot(
     Ok(())
 }
 
-/// Reserves what `range` needs before it may be stored to: the whole segment, or the pages that are not reserved yet.
-fn gain_reservation(
-    seg: &SegVn,
-    scx: &SegCx<'_>,
-    vpage: &mut crate::runs::Runs<VPage>,
-    range: VirtRange,
-) -> Result<(), SegError> {
-    let own = seg.swresv.load(Ordering::Acquire);
-    let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
-    if own == scx.seg.len() && !by_page {
-        return Ok(());
+/// What `range` needs reserved before it may be stored to; given back again unless it is committed.
+struct Gain<'a> {
+    held: Reservation<'a>,
+    /// The segment is reserved as one, rather than page by page.
+    whole: bool,
+}
+
+impl<'a> Gain<'a> {
+    /// Reserves the whole segment, or the pages that are not reserved yet.
+    fn plan(
+        seg: &'a SegVn,
+        scx: &SegCx<'_>,
+        vpage: &Runs<VPage>,
+        range: VirtRange,
+    ) -> Result<Self, SegError> {
+        let own = seg.swresv.load(Ordering::Acquire);
+        let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
+        let whole = !by_page && (range == scx.seg || own == scx.seg.len());
+        let pages = if whole {
+            (scx.seg.len() - own) / PAGE_SIZE
+        } else {
+            vpage.count(vpns(range), |v| !v.reserved)
+        };
+        let held = seg.driver.layer.swap().take(pages);
+        let held = held.map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
+        Ok(Self { held, whole })
     }
-    let whole = range == scx.seg && !by_page;
-    let pages = if whole {
-        range.pages().get() - own / PAGE_SIZE
-    } else {
-        vpage.count(vpns(range), |v| !v.reserved)
-    };
-    let swap = seg.driver.layer.swap();
-    swap.reserve(pages).map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
-    seg.swresv.fetch_add(pages * PAGE_SIZE, Ordering::AcqRel);
-    if !whole {
+    fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut Runs<VPage>, range: VirtRange) {
+        seg.swresv.fetch_add(self.held.keep() * PAGE_SIZE, Ordering::AcqRel);
+        if self.whole {
+            return;
+        }
         vpage.update(vpns(range), |v| VPage { reserved: true, ..v });
         if vpage.count(vpns(scx.seg), |v| v.reserved) == scx.seg.pages().get() {
             vpage.update(vpns(scx.seg), |v| VPage { reserved: false, ..v }); // whole again
         }
     }
-    Ok(())
 }
 
 /// Moves the claims of locked pages whose right to write changes between `p_lckcnt` and `p_cowcnt`; all of them or none.
 fn move_claims(
     seg: &SegVn,
     scx: &SegCx<'_>,
-    vpage: &crate::runs::Runs<VPage>,
+    vpage: &Runs<VPage>,
     range: VirtRange,
     prot: Prot,
 ) -> Result<(), SegError> {
     let to = if prot.contains(Prot::WRITE) { Claim::Cow } else { Claim::Lck };
     let from = if to == Claim::Cow { Claim::Lck } else { Claim::Cow };
+    if !vpage.any(vpns(range), |v| v.locked) {
+        return Ok(());
+    }
+    seg.hold_claims(); // `vpaged` stays as it is: a locked page is state of its own
     let mut moved: Vec<VirtAddr> = Vec::new();
     for (run, v) in vpage.iter(vpns(range)) {
         let had = v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);

@@ -6,35 +6,60 @@
 //!
 //! Sources: illumos.md 4.6.
 
-use super::{SegVn, bytes};
-use addr_space::{PageList, SegCx, SegError};
+use super::SegVn;
+use addr_space::{FaultError, FaultKind, PageList, SegCx, SegError};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, Identity, LockedPage, RefMod, SharedPage, VirtAddr, VirtRange};
+use page_db::{Access, Identity, LockedPage, RefMod, VirtAddr, VirtRange, errno};
 
 impl SegVn {
     /// The name of the page that `addr` shows: the anon's, else the file's.
-    pub(super) fn identity_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Identity> {
+    fn identity_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Identity> {
         let anon = self.amap().and_then(|m| m.peek(self.slot_of(scx.seg, addr)));
         if let Some(n) = anon {
             return Some(self.driver.layer.swap().identity(n));
         }
+        self.file_identity(scx, addr)
+    }
+    /// The name of the file's page at `addr`.
+    pub(super) fn file_identity(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Identity> {
         let b = self.backing.as_ref()?;
         Some(Identity::new(b.vnode.id(), self.file_offset(scx.seg, addr)?))
-    }
-    /// The page a claim of this mapping is on. Claimed pages stay resident, so it is found by name.
-    pub(super) fn claimed_page<'a>(
-        &self,
-        scx: &SegCx<'a>,
-        addr: VirtAddr,
-    ) -> Option<SharedPage<'a>> {
-        scx.db.lookup_shared(scx.cx, self.identity_at(scx, addr)?)
     }
     fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
         if self.softlocks.fetch_sub(pages, Ordering::AcqRel) == pages {
             scx.space.pins_released(scx.db.waits());
         }
     }
+}
+
+/// Locks the pages of `range` one by one, all of them or none.
+#[doc(alias = "F_SOFTLOCK")]
+pub(super) fn lock(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    access: Access,
+) -> Result<(), FaultError> {
+    // More pages than there are page numbers cannot all be in memory.
+    let no_room = FaultError::Object { addr: range.start(), errno: errno::ENOMEM };
+    let pages = u32::try_from(range.pages().get()).map_err(|_| no_room)?;
+    {
+        // Counted under the lock, and before the first page: whoever changes rights holds it until the translations are changed, so it
+        // either sees the count or is done before a translation is locked.
+        let _publishers = seg.lock.lock(scx.cx);
+        seg.softlocks.fetch_add(pages, Ordering::AcqRel);
+    }
+    for (done, addr) in (0u32..).zip(range.iter_pages()) {
+        if let Err(e) = super::fault::fault_at(seg, scx, addr, FaultKind::SoftLock, access) {
+            if let Some(before) = range.until(addr.get()) {
+                unlock(seg, scx, before, Access::Other);
+            }
+            seg.unpinned(scx, pages - done);
+            return Err(e);
+        }
+    }
+    Ok(())
 }
 
 /// Undoes soft locks of `range`. `access` says what the i/o did to the pages.
@@ -86,6 +111,7 @@ pub(super) fn lock_pages(
     }
     let floor = scx.db.free_mem().thresholds().minfree;
     let count = range.pages().get();
+    let Ok(pins) = u32::try_from(count) else { return Err(SegError::NoMemory { range }) };
     if !scx.db.free_mem().charge(count, floor) {
         return Err(SegError::NoMemory { range });
     }
@@ -107,22 +133,18 @@ pub(super) fn lock_pages(
             }
         }
     }
-    seg.softlocks.fetch_add(bytes::as_u32(count), Ordering::AcqRel);
+    seg.softlocks.fetch_add(pins, Ordering::AcqRel);
     Ok(PageList { pages })
 }
 
-pub(super) fn unlock_pages(
-    seg: &SegVn,
-    scx: &SegCx<'_>,
-    range: VirtRange,
-    access: Access,
-    list: PageList,
-) {
+pub(super) fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, access: Access, list: PageList) {
+    // The list says how many there were; it was made by `lock_pages`, which counts in 32 bits.
+    let pins = u32::try_from(list.pages.len()).unwrap_or(u32::MAX);
     let bits = if access == Access::Write { RefMod::REF | RefMod::MOD } else { RefMod::REF };
     for id in list.pages {
         let page = scx.db.adopt_shared(scx.cx, id);
         page.page().set_ref_mod(bits);
     }
-    scx.db.free_mem().uncharge(range.pages().get());
-    seg.unpinned(scx, bytes::as_u32(range.pages().get()));
+    scx.db.free_mem().uncharge(u64::from(pins));
+    seg.unpinned(scx, pins);
 }

@@ -13,6 +13,8 @@ use page_db::{
 };
 use swapfs::{MemDevice, SwapConfig, SwapFs};
 
+mod unhappy;
+
 const BASE: u64 = 0x10000;
 
 struct World {
@@ -31,9 +33,12 @@ struct Proc {
 }
 
 fn world(frames: u64) -> World {
+    world_over(Arc::new(HostMem::new(Pfn(16), frames).expect("heap")))
+}
+
+fn world_over(mem: Arc<dyn PhysMem>) -> World {
     let counters = Counters::new(1);
     let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), frames).expect("heap"));
     let config = PageDbConfig::default();
     let db = Arc::new(
         PageDb::new(&cx, Arc::clone(&mem), Arc::new(ManualClock::default()), counters, &config)

@@ -42,14 +42,7 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     let remnant = match (below, above) {
         (None, None) => {
             give_back(seg, scx, reserved_before, 0, range);
-            if let Some(map) = seg.amap()
-                && map.refs() == 0
-                && map.swresv() != 0
-            {
-                seg.driver.layer.swap().unreserve(map.swresv() / PAGE_SIZE);
-                map.sub_swresv(map.swresv());
-            }
-            return Ok(Remnant::Nothing);
+            Remnant::Nothing
         }
         (Some(low), None) => {
             let left = reserved_before.left(seg, scx, low);
@@ -77,15 +70,11 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     Ok(remnant)
 }
 
-/// Slots of the range go; a shared map that nobody else uses gives back their reservation too.
+/// Slots of the range go; a shared map gives back the reservation of those that nobody covers any more, and with its last segment all it has.
 fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, map: &crate::anon::AnonMap) {
-    let alone = map.refs() == 1;
-    map.lose(scx.cx, seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
-    if seg.shared() && alone && range != scx.seg {
-        let bytes = range.len().min(map.swresv());
-        map.sub_swresv(bytes);
-        seg.driver.layer.swap().unreserve(bytes / PAGE_SIZE);
-    }
+    let lost = map.lose(scx.cx, seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
+    let bytes = if lost.refs == 0 { u64::MAX } else { lost.slots * PAGE_SIZE };
+    seg.driver.layer.swap().unreserve(map.take_swresv(bytes) / PAGE_SIZE);
 }
 
 /// How the segment's reservation was counted before the cut.

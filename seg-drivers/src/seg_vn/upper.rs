@@ -136,7 +136,6 @@ impl SegVn {
     /// Ends a fault on a mapped page: unlocks it, or keeps it locked for a soft lock.
     pub(super) fn finish(&self, f: &PageFault<'_>, page: SharedPage<'_>) {
         if f.soft() {
-            self.softlocks.fetch_add(1, page_db::sync::atomic::Ordering::AcqRel);
             page.leak();
         } else {
             drop(page);

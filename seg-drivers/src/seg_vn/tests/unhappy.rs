@@ -1,0 +1,287 @@
+//! What is refused, undone, or done by two at once: nothing may be left over.
+
+use super::*;
+use addr_space::SegKind;
+use alloc::string::String;
+use core::time::Duration;
+use page_db::sync::atomic::AtomicU64;
+use page_db::{
+    FileOffset, GotPage, Identity, PutFlags, Reserve, Vnode, VnodeError, VnodeId, VnodeKind,
+};
+use std::sync::mpsc;
+
+/// A file of zeros.
+#[derive(Debug)]
+struct Zeros {
+    id: VnodeId,
+    size: u64,
+}
+
+impl Vnode for Zeros {
+    fn id(&self) -> VnodeId {
+        self.id
+    }
+    fn name(&self) -> String {
+        "zeros".into()
+    }
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn get_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+        _: Access,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        if offset.0 >= self.size {
+            return Err(VnodeError::BeyondEof { vnode: self.id, offset, size: self.size });
+        }
+        let id = Identity::new(self.id, offset);
+        if let Some(page) = db.lookup_shared(cx, id) {
+            return Ok(GotPage { page, prot: Prot::RWX, read: false });
+        }
+        let page = db.create(cx, id, 0, Reserve::Normal).expect("frames");
+        db.mem().zero(page_db::LockedPage::pfn(&page));
+        page.end_io();
+        Ok(GotPage { page: page.downgrade(), prot: Prot::RWX, read: true })
+    }
+    fn put_page(
+        &self,
+        _: &Cx,
+        _: &PageDb,
+        _: FileOffset,
+        _: u64,
+        _: PutFlags,
+    ) -> Result<(), VnodeError> {
+        Ok(())
+    }
+}
+
+impl World {
+    fn file(&self, pages: u64) -> Arc<dyn Vnode> {
+        let id = self.db.vnodes().register(&self.cx, VnodeKind::File).expect("a number");
+        let file: Arc<dyn Vnode> = Arc::new(Zeros { id, size: pages * PAGE_SIZE });
+        self.db.vnodes().attach(id, Arc::downgrade(&file));
+        file
+    }
+    fn map_file(&self, p: &Proc, file: &Arc<dyn Vnode>, pages: u64, prot: Prot) {
+        let vnode = Some(Arc::clone(file));
+        let args = SegVnArgs { vnode, ..SegVnArgs::zfod(&self.driver, prot) };
+        p.space.map(&self.cx, range(0, pages), &args).expect("free");
+    }
+    fn map_as(&self, p: &Proc, pages: u64, kind: SegKind) {
+        let args = SegVnArgs { kind, ..SegVnArgs::zfod(&self.driver, Prot::RW) };
+        p.space.map(&self.cx, range(0, pages), &args).expect("free");
+    }
+    fn reserved(&self) -> u64 {
+        self.swap.info().reserved()
+    }
+}
+
+fn range(first: u64, pages: u64) -> VirtRange {
+    VirtRange::exact(BASE + first * PAGE_SIZE, pages * PAGE_SIZE).expect("aligned")
+}
+
+/// Another thread's view of the machine.
+fn another() -> Cx {
+    Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
+}
+
+/// Memory that tells somebody before it copies the next frame, and waits a while for an answer.
+struct Told {
+    mem: HostMem,
+    turn: std::sync::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl core::fmt::Debug for Told {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+impl PhysMem for Told {
+    fn base(&self) -> Pfn {
+        self.mem.base()
+    }
+    fn frames(&self) -> u64 {
+        self.mem.frames()
+    }
+    fn zero(&self, pfn: Pfn) {
+        self.mem.zero(pfn);
+    }
+    fn copy(&self, from: Pfn, to: Pfn) {
+        let turn = self.turn.lock().expect("quiet").take();
+        if let Some((go, done)) = turn {
+            go.send(()).expect("somebody waits");
+            // Whoever must wait for this copy does not answer: that is as good.
+            let _ = done.recv_timeout(Duration::from_millis(200));
+        }
+        self.mem.copy(from, to);
+    }
+    fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]) {
+        self.mem.read(pfn, offset, buf);
+    }
+    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
+        self.mem.write(pfn, offset, bytes);
+    }
+    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
+        self.mem.u64_at(pfn, index)
+    }
+}
+
+/// A locked page is copied by a store; while the bytes are copied, `meanwhile` runs in another thread. No claim may be left over.
+fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
+    let mem = HostMem::new(Pfn(16), 128).expect("heap");
+    let mem = Arc::new(Told { mem, turn: std::sync::Mutex::new(None) });
+    let w = world_over(Arc::clone(&mem) as _);
+    let p = w.proc();
+    w.map(&p, 1);
+    w.write(&p, 0, 1);
+    p.space.lock(&w.cx, range(0, 1)).expect("room");
+    let child = w.fork(&p);
+    let (go, asked) = mpsc::channel();
+    let (answer, done) = mpsc::channel();
+    *mem.turn.lock().expect("quiet") = Some((go, done));
+    let (space, meanwhile) = (&p.space, &meanwhile);
+    std::thread::scope(|s| {
+        s.spawn(move || {
+            asked.recv().expect("a copy");
+            meanwhile(&another(), space);
+            let _ = answer.send(());
+        });
+        w.mmu_activate(&p);
+        let at = VirtAddr::new(BASE).expect("canonical");
+        // A store that is overtaken by a change of rights is refused in the end; that is not what is asked here.
+        let _ = p.space.fault_at(&w.cx, at, FaultKind::Prot, Access::Write);
+    });
+    p.space.unlock(&w.cx, range(0, 1)).expect("mapped");
+    let mem = w.db.free_mem();
+    assert_eq!(mem.availrmem(), mem.total(), "every claim was given back");
+    w.check(&p);
+    child.space.free(&w.cx);
+    p.space.free(&w.cx);
+}
+
+#[test]
+fn an_unlock_finds_the_claim_of_a_copy_under_way() {
+    while_a_locked_page_is_copied(|cx, space| space.unlock(cx, range(0, 1)).expect("mapped"));
+}
+
+#[test]
+fn a_change_of_rights_finds_the_claim_of_a_copy_under_way() {
+    while_a_locked_page_is_copied(|cx, space| {
+        space.set_prot(cx, range(0, 1), Prot::READ).expect("may");
+    });
+}
+
+#[test]
+fn rights_that_are_refused_reserve_nothing() {
+    let w = world(128);
+    let (a, b) = (w.proc(), w.proc());
+    let file = w.file(2);
+    for p in [&a, &b] {
+        w.map_file(p, &file, 2, Prot::READ);
+        p.space.lock(&w.cx, range(0, 1)).expect("room");
+    }
+    // Two claims of one page are charged once, so that one of them cannot move without another page of memory; there is none.
+    let mem = w.db.free_mem();
+    let rest = mem.availrmem();
+    assert!(mem.charge(rest, 0));
+    for pages in [range(0, 1), range(0, 2)] {
+        let refused = a.space.set_prot(&w.cx, pages, Prot::RW);
+        assert!(refused.is_err(), "{refused:?}");
+        assert_eq!(w.reserved(), 0);
+    }
+    mem.uncharge(rest);
+    a.space.set_prot(&w.cx, range(0, 2), Prot::RW).expect("room");
+    assert_eq!(w.reserved(), 2);
+    a.space.free(&w.cx);
+    b.space.free(&w.cx);
+    assert_eq!((w.reserved(), mem.availrmem()), (0, mem.total()));
+}
+
+#[test]
+fn pinning_what_cannot_be_stored_to_makes_no_copy() {
+    let w = world(128);
+    let p = w.proc();
+    let file = w.file(2);
+    w.map_file(&p, &file, 2, Prot::READ);
+    p.space.fault(&w.cx, range(0, 2), FaultKind::SoftLock, Access::Read).expect("may");
+    assert!(w.swap.live() <= w.reserved(), "I12: a copy needs a reservation");
+    let pinned = p.space.try_set_prot(&w.cx, range(0, 2), Prot::RW);
+    assert!(pinned.is_err(), "the i/o's pages stay the mapping's: {pinned:?}");
+    p.space.fault(&w.cx, range(0, 2), FaultKind::SoftUnlock, Access::Read).expect("was locked");
+    p.space.try_set_prot(&w.cx, range(0, 2), Prot::RW).expect("may");
+    p.space.free(&w.cx);
+}
+
+#[test]
+fn a_soft_lock_that_fails_half_way_leaves_no_pin() {
+    let w = world(128);
+    let p = w.proc();
+    let file = w.file(1);
+    w.map_file(&p, &file, 2, Prot::RW);
+    let beyond = p.space.fault(&w.cx, range(0, 2), FaultKind::SoftLock, Access::Read);
+    assert!(beyond.is_err(), "{beyond:?}");
+    p.space.try_unmap(&w.cx, range(0, 2)).expect("nothing is pinned");
+    assert_eq!((w.swap.live(), w.reserved()), (0, 0));
+}
+
+#[test]
+fn locking_untouched_address_space_walks_what_is_touched() {
+    const PAGES: u64 = 16 << 28; // 16 TiB
+    let w = world(128);
+    let p = w.proc();
+    w.map_as(&p, PAGES, SegKind::NORESERVE);
+    w.write(&p, 7, 1);
+    w.write(&p, PAGES - 1, 2);
+    p.space.lock(&w.cx, range(0, PAGES)).expect("room");
+    assert_eq!(p.space.state().locked(), 2 * PAGE_SIZE);
+    p.space.unlock(&w.cx, range(0, PAGES)).expect("mapped");
+    assert_eq!(p.space.state().locked(), 0);
+    p.space.free(&w.cx);
+}
+
+#[test]
+fn a_shared_map_gives_back_what_nobody_covers() {
+    let w = world(128);
+    let p = w.proc();
+    w.map_as(&p, 8, SegKind::SHARED);
+    p.space.unmap(&w.cx, range(3, 1)).expect("mapped");
+    assert_eq!(w.reserved(), 7);
+    p.space.unmap(&w.cx, range(6, 2)).expect("mapped");
+    assert_eq!(w.reserved(), 5, "the other half does not keep it");
+    let child = w.fork(&p);
+    p.space.unmap(&w.cx, range(0, 2)).expect("mapped");
+    assert_eq!(w.reserved(), 5, "the child still covers it");
+    child.space.unmap(&w.cx, range(0, 2)).expect("mapped");
+    assert_eq!(w.reserved(), 3);
+    child.space.free(&w.cx);
+    p.space.free(&w.cx);
+    assert_eq!(w.reserved(), 0);
+}
+
+#[test]
+fn the_last_two_users_of_a_shared_map_return_its_reservation_once() {
+    let w = world(128);
+    let keep = w.proc();
+    w.map(&keep, 4); // whoever returns too much returns this
+    for _ in 0..300 {
+        let p = w.proc();
+        let other = range(100, 8);
+        let args = SegVnArgs { kind: SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+        p.space.map(&w.cx, other, &args).expect("free");
+        let child = w.proc();
+        p.space.dup(&w.cx, &child.space).expect("fork");
+        let (first, second) = (&p.space, &child.space);
+        std::thread::scope(|s| {
+            s.spawn(|| first.unmap(&another(), other).expect("mapped"));
+            second.unmap(&w.cx, other).expect("mapped");
+        });
+        assert_eq!(w.reserved(), 4);
+        for p in [p, child] {
+            p.space.free(&w.cx);
+        }
+    }
+}
