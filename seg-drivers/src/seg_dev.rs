@@ -5,12 +5,12 @@
 //! protection fault is always an error.
 //!
 //! - D1: `offset` follows the segment's base; it changes under the address-space lock as writer.
-//! - D2: rights are published under a sequence number, as in [`crate::seg_vn`]; device loads are made under `lock`, so a change that comes
-//!   after finds them.
+//! - D2: rights are read and loaded, and changed together with the translations, under the lock of `prots`. There is no copy to decide about
+//!   and no memory to wait for but tables, so a fault may take it.
 //!
 //! Sources: illumos `vm/seg_dev.c` (behaviour); illumos.md 10.
 
-use crate::runs::Runs;
+use crate::runs::{Runs, run_range, vpns};
 use addr_space::{
     FaultError, FaultKind, HatError, InCore, Join, LoadFlags, Remnant, SegCreate, SegCx, SegDetail,
     SegError, SegKind, SegOps, UnloadFlags,
@@ -65,11 +65,6 @@ pub struct SegDev {
     prots: Mutex<Runs<Prot>>,
 }
 
-fn vpns(range: VirtRange) -> core::ops::Range<u64> {
-    let first = range.start().vpn();
-    first..first + range.pages().get()
-}
-
 impl SegCreate for SegDevArgs {
     #[doc(alias = "segdev_create")]
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
@@ -85,7 +80,9 @@ impl SegCreate for SegDevArgs {
         }
         let first = self.offset.page_index();
         let pages = scx.seg.pages().get();
-        if first.checked_add(pages).is_none_or(|end| end > self.device.pages()) {
+        let last_byte = self.offset.0.checked_add(scx.seg.len());
+        let end = last_byte.and_then(|_| first.checked_add(pages));
+        if end.is_none_or(|end| end > self.device.pages()) {
             return Err(SegError::Fault(FaultError::Object {
                 addr: scx.seg.start(),
                 errno: errno::ENXIO,
@@ -133,6 +130,40 @@ impl SegDev {
             )?;
         }
         Ok(())
+    }
+    /// Locks the translations of `range`, all of them or none.
+    fn soft_lock(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        let no_room = FaultError::Object { addr: range.start(), errno: errno::ENOMEM };
+        let pages = u32::try_from(range.pages().get()).map_err(|_| no_room)?;
+        {
+            // Counted first, under the lock: a change of rights holds it until the translations are changed.
+            let _publishers = self.prots.lock(scx.cx);
+            self.softlocks.fetch_add(pages, Ordering::AcqRel);
+        }
+        for addr in range.iter_pages() {
+            let page = VirtRange::page_of(addr);
+            if let Err(e) = self.load(scx, page, access, LoadFlags::LOCK) {
+                if let Some(before) = range.until(addr.get()) {
+                    scx.hat.unlock(scx.cx, before);
+                }
+                self.unpinned(scx, pages);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+    fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
+        let left = self
+            .softlocks
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(pages));
+        if left == Ok(pages) {
+            scx.space.pins_released(scx.db.waits());
+        }
     }
     fn cut(&self, scx: &SegCx<'_>, high: VirtRange) -> Self {
         let mut mine = self.prots.lock(scx.cx);
@@ -191,23 +222,13 @@ impl SegOps for SegDev {
         kind: FaultKind,
         access: Access,
     ) -> Result<(), FaultError> {
-        let pages = u32::try_from(range.pages().get()).unwrap_or(u32::MAX);
         match kind {
             FaultKind::Prot => Err(FaultError::Prot { addr: range.start(), access }),
             FaultKind::Invalid => self.load(scx, range, access, LoadFlags::empty()),
-            FaultKind::SoftLock => {
-                self.load(scx, range, access, LoadFlags::LOCK)?;
-                self.softlocks.fetch_add(pages, Ordering::AcqRel);
-                Ok(())
-            }
+            FaultKind::SoftLock => self.soft_lock(scx, range, access),
             FaultKind::SoftUnlock => {
                 scx.hat.unlock(scx.cx, range);
-                let left = self
-                    .softlocks
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(pages));
-                if left == Ok(pages) {
-                    scx.space.pins_released(scx.db.waits());
-                }
+                self.unpinned(scx, u32::try_from(range.pages().get()).unwrap_or(u32::MAX));
                 Ok(())
             }
         }
@@ -218,20 +239,17 @@ impl SegOps for SegDev {
         if !self.max_prot.contains(prot) {
             return Err(SegError::Access { range });
         }
+        let mut prots = self.prots.lock(scx.cx);
         if self.softlocks.load(Ordering::Acquire) != 0 {
             return Err(SegError::Pinned { range });
         }
-        self.prots.lock(scx.cx).set(vpns(range), prot);
-        scx.hat.chg_prot(scx.cx, range, prot);
+        prots.set(vpns(range), prot);
+        scx.hat.chg_prot(scx.cx, range, prot); // with the lock held (D2): of two changes the later one has the last word in both
         Ok(())
     }
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
-        for (run, prot) in self.prots.lock(scx.cx).iter(vpns(range)) {
-            let start = range.page_at(run.start - range.start().vpn());
-            if let Ok(r) = VirtRange::exact(start.get(), (run.end - run.start) * PAGE_SIZE) {
-                f(r, prot);
-            }
-        }
+        let runs = self.prots.lock(scx.cx).iter(vpns(range));
+        runs.into_iter().for_each(|(run, prot)| f(run_range(range, &run), prot));
     }
     fn incore(&self, _scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
         let n = range.pages().get().min(out.len() as u64) as usize;
@@ -264,5 +282,96 @@ impl SegOps for SegDev {
             softlocks: u64::from(self.softlocks.load(Ordering::Acquire)),
             ..SegDetail::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seg_vn::tests::world;
+
+    /// Eight pages of a device; one of them is missing.
+    #[derive(Debug)]
+    struct Card;
+
+    impl DeviceMemory for Card {
+        fn name(&self) -> String {
+            "card".into()
+        }
+        fn pages(&self) -> u64 {
+            8
+        }
+        fn frame(&self, index: u64) -> Option<Pfn> {
+            (index != 5).then_some(Pfn(0x8000 + index))
+        }
+    }
+
+    fn args(first: u64, prot: Prot) -> SegDevArgs {
+        SegDevArgs {
+            device: Arc::new(Card),
+            offset: FileOffset(first * PAGE_SIZE),
+            prot,
+            max_prot: Prot::RW,
+            kind: SegKind::SHARED,
+        }
+    }
+    fn range(first: u64, pages: u64) -> VirtRange {
+        VirtRange::exact(0x20000 + first * PAGE_SIZE, pages * PAGE_SIZE).expect("aligned")
+    }
+
+    #[test]
+    fn a_soft_lock_that_meets_a_missing_frame_is_undone() {
+        let w = world(64);
+        let p = w.proc();
+        p.space.map(&w.cx, range(0, 8), &args(0, Prot::RW)).expect("free");
+        let locks = || {
+            let tree = w.hat.dump_tables(&w.cx, p.space.hat().id()).expect("a hat");
+            tree.tables.iter().map(|t| t.locks).sum::<u32>()
+        };
+        let done = p.space.fault(&w.cx, range(2, 4), FaultKind::SoftLock, Access::Write);
+        assert!(matches!(done, Err(FaultError::NoMap { .. })), "{done:?}");
+        assert_eq!(locks(), 0);
+        p.space.fault(&w.cx, range(2, 3), FaultKind::SoftLock, Access::Write).expect("frames");
+        assert_eq!(locks(), 3);
+        let pinned = p.space.try_set_prot(&w.cx, range(0, 1), Prot::READ);
+        assert!(pinned.is_err(), "{pinned:?}");
+        p.space
+            .fault(&w.cx, range(2, 3), FaultKind::SoftUnlock, Access::Write)
+            .expect("was locked");
+        assert_eq!(locks(), 0);
+        p.space.try_set_prot(&w.cx, range(0, 1), Prot::READ).expect("nothing is pinned");
+        p.space.free(&w.cx);
+    }
+
+    #[test]
+    fn what_is_left_shows_the_frames_it_showed() {
+        let w = world(64);
+        let p = w.proc();
+        p.space.map(&w.cx, range(0, 5), &args(0, Prot::RW)).expect("free");
+        p.space.set_prot(&w.cx, range(3, 1), Prot::READ).expect("may");
+        p.space.unmap(&w.cx, range(0, 1)).expect("mapped");
+        p.space.unmap(&w.cx, range(2, 1)).expect("mapped");
+        for (page, access) in [(1, Access::Write), (3, Access::Read), (4, Access::Write)] {
+            let at = range(page, 1).start();
+            p.space.fault_at(&w.cx, at, FaultKind::Invalid, access).expect("mapped");
+            let have = p.space.hat().probe(&w.cx, at).expect("loaded");
+            assert_eq!(have.pfn, Pfn(0x8000 + page));
+            assert_eq!(have.prot.contains(Prot::WRITE), page != 3);
+        }
+        let at = range(3, 1).start();
+        let refused = p.space.fault_at(&w.cx, at, FaultKind::Prot, Access::Write);
+        assert!(matches!(refused, Err(FaultError::Prot { .. })), "{refused:?}");
+        p.space.free(&w.cx);
+    }
+
+    #[test]
+    fn no_offset_passes_the_end_of_the_device() {
+        let w = world(64);
+        let p = w.proc();
+        for first in [6, 8, u64::MAX / PAGE_SIZE] {
+            let refused = p.space.map(&w.cx, range(0, 3), &args(first, Prot::RW));
+            assert!(refused.is_err(), "{first}: {refused:?}");
+        }
+        p.space.free(&w.cx);
     }
 }

@@ -14,13 +14,13 @@
 //!
 //! Sources: [SI §11, Fig. 11.2]; illumos `vm/seg_kmem.c` (behaviour); illumos.md 10.
 
+use crate::runs::{Runs, run_range, vpns};
 use addr_space::avl::{Avl, GapQuery, Order, Visits};
 use addr_space::{
     FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegKind,
     SegOps, UnloadFlags,
 };
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use page_db::db::Claim;
@@ -76,8 +76,8 @@ impl Vnode for KernelVnode {
 struct Heap {
     /// Allocated address ranges.
     ranges: Avl,
-    /// Rights of each allocation, by first address.
-    prots: BTreeMap<u64, Prot>,
+    /// Rights by virtual page number.
+    prots: Runs<Prot>,
 }
 
 /// The heap: what the segment and the allocator share.
@@ -101,8 +101,8 @@ impl Kmem {
         let vnode = Arc::new(KernelVnode { id });
         let object: Arc<dyn Vnode> = Arc::clone(&vnode) as Arc<dyn Vnode>;
         db.vnodes().attach(id, Arc::downgrade(&object));
-        let heap =
-            Heap { ranges: Avl::new(window.start().get(), window.end()), prots: BTreeMap::new() };
+        let ranges = Avl::new(window.start().get(), window.end());
+        let heap = Heap { ranges, prots: Runs::new(Prot::RWX) };
         Ok(Arc::new(Self { window, vnode, heap: Mutex::new(Rank::SegPrivate, heap) }))
     }
     /// The kernel's vnode.
@@ -143,8 +143,9 @@ impl Kmem {
             let start = gap.and_then(|g| query.place_in(&g));
             match start.and_then(|s| Some((s, heap.ranges.insert(s, s + len).ok()?))) {
                 Some((start, _)) => {
-                    heap.prots.insert(start, Prot::RWX);
-                    VirtRange::exact(start, len).ok()
+                    let range = VirtRange::exact(start, len).ok();
+                    range.into_iter().for_each(|r| heap.prots.set(vpns(r), Prot::RWX));
+                    range
                 }
                 None => None,
             }
@@ -196,7 +197,6 @@ impl Kmem {
     }
     fn forget(&self, scx: &SegCx<'_>, range: VirtRange) {
         let mut heap = self.heap.lock(scx.cx);
-        heap.prots.remove(&range.start().get());
         if let Some(id) = heap.ranges.find(range.start().get(), &mut Visits(0)) {
             heap.ranges.remove(id);
         }
@@ -279,7 +279,10 @@ impl SegKmem {
     }
     fn soft_unlock(&self, scx: &SegCx<'_>, range: VirtRange, access: Access) {
         for addr in range.iter_pages() {
-            if let Some(id) = scx.db.exists(scx.cx, self.kmem.identity(addr)) {
+            if let Some(id) = scx.db.exists(scx.cx, self.kmem.identity(addr))
+                && scx.db.lock_state(id).shared > 1
+            {
+                // One of them is the wire's own (K1).
                 let page = scx.db.adopt_shared(scx.cx, id);
                 if access == Access::Write {
                     page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
@@ -319,12 +322,20 @@ impl SegOps for SegKmem {
     }
     #[doc(alias = "segkmem_setprot")]
     fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
-        scx.hat.chg_prot(scx.cx, range, prot.difference(Prot::USER));
+        let prot = prot.difference(Prot::USER);
+        if !prot.intersects(Prot::RWX) {
+            // Nothing would bring the translation back: there is no demand fault (K1).
+            let what = "wired memory stays mapped";
+            return Err(SegError::Invalid { driver: "seg_kmem", what, range });
+        }
+        let mut heap = self.kmem.heap.lock(scx.cx);
+        heap.prots.set(vpns(range), prot);
+        scx.hat.chg_prot(scx.cx, range, prot);
         Ok(())
     }
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
-        let _ = scx;
-        f(range, Prot::RWX);
+        let runs = self.kmem.heap.lock(scx.cx).prots.iter(vpns(range));
+        runs.into_iter().for_each(|(run, prot)| f(run_range(range, &run), prot));
     }
     fn kind(&self) -> SegKind {
         SegKind::SHARED
@@ -356,5 +367,42 @@ impl SegOps for SegKmem {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seg_vn::tests::world;
+    use addr_space::{AddrSpace, HatProvider as _};
+    use alloc::vec::Vec;
+
+    #[test]
+    fn rights_of_the_heap_are_told_as_they_are() {
+        let w = world(64);
+        let window = hat_x86::KERNEL_WINDOW;
+        let kas = AddrSpace::kernel(&w.cx, window, w.hat.kernel(), Arc::clone(&w.db));
+        let kmem = Kmem::new(&w.cx, &w.db, window).expect("a number");
+        kas.map(&w.cx, window, &KmemArgs(Arc::clone(&kmem))).expect("free");
+        let range = kmem.alloc(&kas.scx(&w.cx, window, false), 3).expect("frames");
+        let page = VirtRange::page_of(range.page_at(1));
+        kas.set_prot(&w.cx, page, Prot::READ).expect("may");
+        let rights = |range| {
+            let mut runs = Vec::new();
+            kas.prots(&w.cx, range, &mut |_, prot| runs.push(prot)).expect("mapped");
+            runs
+        };
+        assert_eq!(rights(range), [Prot::RWX, Prot::READ, Prot::RWX]);
+        let have = kas.hat().probe(&w.cx, page.start()).expect("wired");
+        assert!(!have.prot.contains(Prot::WRITE));
+        let gone = kas.set_prot(&w.cx, page, Prot::empty());
+        assert!(gone.is_err(), "K1: {gone:?}");
+        assert!(kas.hat().probe(&w.cx, page.start()).is_some());
+        // An unlock without a lock leaves the wire alone.
+        kas.fault(&w.cx, page, FaultKind::SoftUnlock, Access::Write).expect("does nothing");
+        kmem.free(&kas.scx(&w.cx, window, false), range).expect("an allocation");
+        let again = kmem.alloc(&kas.scx(&w.cx, window, false), 3).expect("frames");
+        assert_eq!(rights(again), [Prot::RWX]);
+        kmem.free(&kas.scx(&w.cx, window, false), again).expect("an allocation");
     }
 }

@@ -48,7 +48,7 @@ mod reserve;
 mod softlock;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unmap;
 mod upper;
 mod vpage;

@@ -17,22 +17,22 @@ mod unhappy;
 
 const BASE: u64 = 0x10000;
 
-struct World {
-    cx: Cx,
-    db: Arc<PageDb>,
+pub(crate) struct World {
+    pub(crate) cx: Cx,
+    pub(crate) db: Arc<PageDb>,
     swap: Arc<SwapFs>,
     mmu: Arc<HostMmu>,
-    hat: Arc<HatX86>,
+    pub(crate) hat: Arc<HatX86>,
     driver: Arc<VnDriver>,
     pageout: Arc<Pageout>,
     next: core::cell::Cell<u32>,
 }
 
-struct Proc {
-    space: AddrSpace,
+pub(crate) struct Proc {
+    pub(crate) space: AddrSpace,
 }
 
-fn world(frames: u64) -> World {
+pub(crate) fn world(frames: u64) -> World {
     world_over(Arc::new(HostMem::new(Pfn(16), frames).expect("heap")))
 }
 
@@ -56,7 +56,7 @@ fn world_over(mem: Arc<dyn PhysMem>) -> World {
 }
 
 impl World {
-    fn proc(&self) -> Proc {
+    pub(crate) fn proc(&self) -> Proc {
         let id = self.next.replace(self.next.get() + 1);
         let hat = self.hat.alloc(&self.cx).expect("frames");
         let space = AddrSpace::new(
