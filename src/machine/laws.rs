@@ -3,6 +3,7 @@
 //! Each crate's `verify` answers for its own structures. What lies between them is checked here, from both sides:
 //!
 //! ```text
+//!   segments            ◀─ I6 ─▶  references of anon maps, as a whole and slot by slot
 //!   slots of anon maps  ◀─ I1 ─▶  references of anons  ◀─ I3 ─▶  numbers that swapfs has handed out
 //!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I14 ─▶ the page that slot-then-vnode leads to
 //!   segments' swresv    ◀─ I12 ─▶ the reservation ledger
@@ -12,7 +13,7 @@
 //!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
 //!
-//! I7 and I10 have no subject: anon maps are copied eagerly, and pages are not lent. I4, I6, I9, I13 and law 5 are the crates' own.
+//! I7 and I10 have no subject: anon maps are copied eagerly, and pages are not lent. I4, I9, I13 and law 5 are the crates' own.
 //!
 //! Everything is read when nothing runs.
 
@@ -20,9 +21,13 @@ use super::Machine;
 use super::verify::Violation;
 use addr_space::{AddrSpace, Seg, SegCx};
 use page_db::{Identity, PageId, PageState, Prot, VirtAddr, Vnode as _};
+use seg_drivers::AnonMap;
+use seg_drivers::anon::array::CHUNK;
 use seg_drivers::seg_vn::SegVn;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use swapfs::AnonNumber;
 
 type Checked = Result<(), Violation>;
@@ -38,7 +43,9 @@ fn as_vn(seg: &Seg) -> Option<&SegVn> {
 
 /// Checks all of them and names the first that is broken.
 pub(super) fn check(m: &Machine) -> Checked {
-    references(m)?;
+    let maps: Vec<_> = m.anon().maps().into_iter().map(|map| occupied(m, map)).collect();
+    references(m, &maps)?;
+    sharers(m, &maps)?;
     reservations(m)?;
     conservation(m)?;
     ends(m)?;
@@ -61,14 +68,10 @@ pub(super) fn check(m: &Machine) -> Checked {
 }
 
 /// I3: what a slot holds is a name that was handed out. I1: `refs` of an anon is the number of slots that hold it.
-fn references(m: &Machine) -> Checked {
+fn references(m: &Machine, maps: &[Occupied]) -> Checked {
     let mut held: BTreeMap<u32, u32> = BTreeMap::new();
-    for map in m.anon().maps() {
-        for (first, _) in map.chunks(m.cx()) {
-            for (_, n) in map.slots(m.cx(), first..first.wrapping_add(32)) {
-                *held.entry(n.get()).or_default() += 1;
-            }
-        }
+    for (_, n) in maps.iter().flat_map(|(_, slots)| slots) {
+        *held.entry(n.get()).or_default() += 1;
     }
     if let Some((n, slots)) = held.iter().find(|(n, _)| !is_live(m, **n)) {
         let what = format!("{slots} slots hold anon {n}, which swapfs has not handed out");
@@ -81,6 +84,48 @@ fn references(m: &Machine) -> Checked {
         }
     }
     Ok(())
+}
+
+/// I6: a map has a reference for each segment that uses it, and an occupied slot one for each segment that covers it.
+fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
+    let mut users: BTreeMap<u32, Vec<Range<u64>>> = BTreeMap::new();
+    for (_, space) in m.spaces() {
+        for seg in space.segs(m.cx()).iter() {
+            if let Some((vn, map)) = as_vn(seg).and_then(|vn| Some((vn, vn.amap()?))) {
+                users.entry(map.id().0).or_default().push(vn.slots_of(seg.range(), seg.range()));
+            }
+        }
+    }
+    for (map, slots) in maps {
+        let segs = users.remove(&map.id().0).unwrap_or_default();
+        let (refs, id) = (map.refs(), map.id().0);
+        if segs.len() as u64 != u64::from(refs) {
+            let what =
+                format!("{} segments use anon map {id}, which has {refs} references", segs.len());
+            return broken("I6", what);
+        }
+        for (slot, _) in slots {
+            let covering = segs.iter().filter(|s| s.contains(slot)).count() as u64;
+            let refs = map.slot_refs(m.cx(), *slot..slot + 1).first().map_or(0, |(_, n)| *n);
+            if covering != u64::from(refs) {
+                let what = format!(
+                    "{covering} segments cover slot {slot} of anon map {id}, which has {refs} references"
+                );
+                return broken("I6", what);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An anon map and its occupied slots.
+type Occupied = (Arc<AnonMap>, Vec<(u64, AnonNumber)>);
+
+fn occupied(m: &Machine, map: Arc<AnonMap>) -> Occupied {
+    let chunks = map.chunks(m.cx()).into_iter();
+    let slots =
+        chunks.flat_map(|(first, _)| map.slots(m.cx(), first..first.wrapping_add(CHUNK))).collect();
+    (map, slots)
 }
 
 fn is_live(m: &Machine, n: u32) -> bool {

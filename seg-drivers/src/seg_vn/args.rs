@@ -59,7 +59,8 @@ pub struct SegVnArgs {
     pub max_prot: Prot,
     /// `SHARED`, `NORESERVE`, `TEXT`, `INITDATA`.
     pub kind: SegKind,
-    /// An anon map to share (System V memory); its first slot is slot 0.
+    /// An anon map to share (System V memory); its first slot is slot 0. The mapping must be `SHARED`, and cover as much of the map as every
+    /// other user does.
     pub amp: Option<Arc<AnonMap>>,
 }
 
@@ -82,6 +83,10 @@ impl SegVnArgs {
     fn check(&self, scx: &SegCx<'_>) -> Result<(), SegError> {
         if self.vnode.is_some() && self.amp.is_some() {
             return Err(Self::invalid(scx, "both a vnode and an anon map"));
+        }
+        if self.amp.is_some() && !self.kind.contains(SegKind::SHARED) {
+            // Stores into it would not be private: its anons have one reference each.
+            return Err(Self::invalid(scx, "an anon map can only be mapped shared"));
         }
         if !self.offset.is_page_aligned() {
             return Err(Self::invalid(scx, "misaligned file offset"));
