@@ -4,7 +4,8 @@
 //! and of files, copied, locked, paged out, cached), every check passes, and then one structure is spoilt behind everybody's
 //! back: by a hook made for that, or by a lower layer's own call that the layers above know nothing of.
 //!
-//! I1 to I15 are those of uvm.md 7.4, V01 to V30 those of the list of thirty; the rest are each crate's own, explained where they are checked.
+//! I1 to I15 are those of uvm.md 7.4, V01 to V30 those of the list of thirty; the rest are each crate's own, explained where they are checked. Some of
+//! the thirty are others of these under another name: V08 is I1, V11 is I4 and L1, V12 is I8, V13 is I11 and I15, V17 is W2, V18 is I12.
 //!
 //! Two of the fifteen have no subject here, and tests say so: anon maps are not copied late (I7), and pages are not lent (I10). The last
 //! clause of I3 is weaker than there: an anon with neither page nor slot is zeros, which `MADV_FREE` may make of it.

@@ -9,7 +9,7 @@
 
 use crate::tally;
 use crate::world::{ANON, BASE, NONE, NORESERVE, PAGE, PRIVATE, R, RW, SHARED, at, map, open};
-use addr_space::{Advice, SyncFlags};
+use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::{Counter, Snapshot};
 use segvm::Machine;
 use segvm::files::OpenMode;
@@ -108,7 +108,25 @@ fn story(pages: u64, flags: MapFlags, of_file: bool) -> Vec<Cost> {
     for (page, name) in three.into_iter().zip(["incore first", "incore middle", "incore last"]) {
         t.step(name, || p.mincore(at(page), PAGE).unwrap());
     }
-    t.step("residency", || residency(&p));
+    if !of_file {
+        t.step("ask for it", || p.madvise(all, len, MemAdvice::WillNeed).unwrap());
+    }
+    if flags.contains(NORESERVE | ANON) {
+        // Untouched pages that nothing is reserved for are not locked.
+        t.step("lock all", || p.mlock(all, len).unwrap());
+        t.step("unlock all", || p.munlock(all, len).unwrap());
+        t.step("lock everything", || p.mlockall(LockAll::CURRENT).unwrap());
+        t.step("unlock everything", || p.munlockall());
+    }
+    t.step("pmap", || p.space().pmap(p.cx()).to_string());
+    t.step("segment tree", || p.space().seg_tree(p.cx()).to_string());
+    t.step("anon maps", || {
+        m.anon().maps().iter().map(|map| map.chunks(m.cx()).len()).sum::<usize>()
+    });
+    t.step("free", || p.madvise(all, len, MemAdvice::Use(Advice::Free)).unwrap());
+    for (page, name) in three.into_iter().zip(["again first", "again middle", "again last"]) {
+        t.step(name, || write(&p, page));
+    }
     t.step("write out", || p.msync(all, len, SyncFlags::empty()).unwrap());
     t.step("give up", || p.madvise(all, len, MemAdvice::DontNeed).unwrap());
     t.step("zero on fork", || {
@@ -126,12 +144,6 @@ fn story(pages: u64, flags: MapFlags, of_file: bool) -> Vec<Cost> {
     t.step("exit", || p.exit());
     m.verify().unwrap();
     t.costs
-}
-
-fn residency(p: &Process) -> u64 {
-    let (space, cx) = (p.space(), p.cx());
-    let segs = space.segs(cx);
-    segs.iter().map(|s| s.ops().residency(&space.scx(cx, s.range(), false), s.range()).rss).sum()
 }
 
 /// Tells the story of every length and compares each with that of 16 KiB.
