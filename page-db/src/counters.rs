@@ -166,6 +166,8 @@ struct Registry {
 #[derive(Debug)]
 pub struct Counters {
     registry: Mutex<Registry>,
+    #[cfg(debug_assertions)]
+    refusals: crate::refuse::Refusals,
 }
 
 impl Counters {
@@ -174,6 +176,8 @@ impl Counters {
         let retired = alloc::vec![[0; N]; usize::from(cpus.max(1))];
         Arc::new(Self {
             registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }),
+            #[cfg(debug_assertions)]
+            refusals: crate::refuse::Refusals::default(),
         })
     }
     pub(crate) fn register(&self, cpu: CpuId) -> Arc<CounterBlock> {
@@ -187,6 +191,34 @@ impl Counters {
         let cpu = usize::from(block.cpu.0).min(r.retired.len() - 1);
         for (sum, v) in r.retired[cpu].iter_mut().zip(&block.values) {
             *sum = sum.wrapping_add(v.load(Ordering::Relaxed));
+        }
+    }
+    /// Lets the `k`-th request of a kind from now, by whatever thread, be refused; 0 calls it off. For tests, in debug builds.
+    #[doc(hidden)]
+    pub fn refuse(&self, what: crate::refuse::Refusal, k: u64) {
+        #[cfg(debug_assertions)]
+        self.refusals.plan(what, k);
+        let _ = (what, k);
+    }
+    /// What is left of the `k` of [`Counters::refuse`].
+    #[doc(hidden)]
+    pub fn until_refused(&self, what: crate::refuse::Refusal) -> u64 {
+        #[cfg(debug_assertions)]
+        return self.refusals.left(what);
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = what;
+            0
+        }
+    }
+    #[inline]
+    pub(crate) fn is_refused(&self, what: crate::refuse::Refusal) -> bool {
+        #[cfg(debug_assertions)]
+        return self.refusals.strike(what);
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = what;
+            false
         }
     }
     /// The sum of one counter over all CPUs; exact when nothing runs.

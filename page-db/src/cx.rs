@@ -96,6 +96,12 @@ impl Cx {
     pub fn count_n(&self, counter: Counter, n: u64) {
         self.block.add(counter, n);
     }
+    /// Whether a test wants this request refused. Asked where something is handed out.
+    #[doc(hidden)]
+    #[inline]
+    pub fn is_refused(&self, what: crate::refuse::Refusal) -> bool {
+        self.counters.is_refused(what)
+    }
     /// Whether this thread is freeing memory now (page-out's pushes): it may take the last frame, and never waits for one.
     #[doc(alias = "NOMEMWAIT")]
     pub fn frees_memory(&self) -> bool {

@@ -52,6 +52,7 @@ pub mod phys_mem;
 pub mod pvn;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod refuse;
 pub mod selock;
 pub mod sync;
 #[cfg(test)]
@@ -73,6 +74,8 @@ pub use mappings::{PageMappings, RefMod, SyncMode};
 pub use page::{Page, PageId, PageState};
 pub use pageout::{Pageout, PageoutConfig, PageoutState, ScanReport, SinglestepWait};
 pub use phys_mem::{HostMem, PhysMem};
+#[doc(hidden)]
+pub use refuse::Refusal;
 pub use selock::{ExclPage, LockedPage, SharedPage};
 pub use units::{
     CpuId, FileOffset, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PageCount, Pfn, PhysAddr, UnitError,

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
-use page_db::{Cx, Identity, PageDb, Rank, VnodeId, VnodeKind};
+use page_db::{Cx, Identity, PageDb, Rank, Refusal, VnodeId, VnodeKind};
 
 /// How to build a [`SwapFs`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +123,9 @@ impl SwapFs {
     /// [`SwapError::NoNames`], [`SwapError::NoHeap`].
     #[doc(alias("anon_alloc", "swap_alloc"))]
     pub fn alloc(&self, cx: &Cx) -> Result<AnonNumber, SwapError> {
+        if cx.is_refused(Refusal::Name) {
+            return Err(SwapError::NoNames { live: self.live() });
+        }
         self.names.alloc(cx, |index| self.make_vnode(cx, index))
     }
     /// Ends a name: its slot, then its number. The caller has destroyed the page, or there is none, and nobody refers to the anon.

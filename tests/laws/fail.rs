@@ -10,7 +10,7 @@
 
 use crate::world::{ANON, NONE, PAGE, PRIVATE, R, RW, SHARED, at, map, open};
 use addr_space::SyncFlags;
-use page_db::{Access, LockedPage, VirtRange};
+use page_db::{Access, LockedPage, Refusal, VirtRange};
 use segvm::Machine;
 use segvm::files::{FileHandle, OpenMode};
 use segvm::machine::{MapFlags, MemAdvice, Process, STACK_TOP};
@@ -74,10 +74,15 @@ impl World {
             db.destroy(self.m.cx(), page);
         }
     }
-    /// Transfers so far: reads and writes of the file, reads and writes of the disk.
-    fn transfers(&self) -> [u64; 4] {
+    /// Transfers so far: reads and writes of the file, reads and writes of the disk. Then what was asked for since [`World::count`].
+    fn used(&self) -> [u64; 8] {
         let ((fr, fw), (sr, sw)) = (self.file.vnode.transfers(), self.memory.transfers());
-        [fr, fw, sr, sw]
+        let [f, r, n, s] = GRANTS.map(|what| MANY - self.m.counters().until_refused(what));
+        [fr, fw, sr, sw, f, r, n, s]
+    }
+    /// Begins to count what is asked for.
+    fn count(&self) {
+        GRANTS.iter().for_each(|what| self.m.counters().refuse(*what, MANY));
     }
     /// Everything anybody can see: per process the segments and every page, and the file.
     fn state(&self) -> Vec<String> {
@@ -121,6 +126,11 @@ fn shown(p: &Process, page: u64) -> String {
         Err(e) => format!("{:?}", e.signal),
     }
 }
+
+/// What can be refused, in debug builds.
+const GRANTS: [Refusal; 4] = [Refusal::Frame, Refusal::Record, Refusal::Name, Refusal::Slot];
+/// More than anything here asks for.
+const MANY: u64 = 1 << 32;
 
 const LOST: &str = "BusObjErr(5)";
 
@@ -252,21 +262,24 @@ fn differ(is: &[String], was: &[String]) -> String {
     fresh.chain(gone).collect()
 }
 
-/// Does every deed with the `k`-th thing failing, for each `k` up to `most` of what a run without failures transfers; at least `least` of them must
-/// fail, or nothing was tested.
-fn run(harm: Harm, most: fn([u64; 4]) -> u64, lossy: bool, least: u32) {
+/// Does every deed with the `k`-th thing failing, for each `k` up to `most` of what a run without failures uses. Answers how often something was
+/// harmed, and how often that was answered with an error.
+fn run(harm: Harm, most: fn([u64; 8]) -> u64, lossy: bool) -> (u32, u32) {
     let before = World::new().state();
-    let mut failures = 0u32;
+    let (mut harmed, mut failures) = (0, 0);
     for deed in DEEDS {
         let clean = World::new();
-        let start = clean.transfers();
+        clean.count();
+        let start = clean.used();
         (deed.how)(&clean).unwrap_or_else(|e| panic!("{}: {e}", deed.what));
-        let used = std::array::from_fn(|i| clean.transfers()[i] - start[i]);
+        let used = std::array::from_fn(|i| clean.used()[i] - start[i]);
+        clean.heal();
         let after = clean.state();
         clean.end();
         for k in 1..=most(used) {
             let w = World::new();
             harm(&w, k);
+            harmed += 1;
             let answer = (deed.how)(&w);
             w.heal();
             let at = format!("{}, {k}: {answer:?}", deed.what);
@@ -290,12 +303,13 @@ fn run(harm: Harm, most: fn([u64; 4]) -> u64, lossy: bool, least: u32) {
             w.end();
         }
     }
-    assert!(failures >= least, "only {failures} deeds failed");
+    (harmed, failures)
 }
 
 impl World {
     fn heal(&self) {
         self.disk.heal();
+        GRANTS.iter().for_each(|what| self.m.counters().refuse(*what, 0));
         self.file.vnode.fail_read(self.m.cx(), 0, 0);
         self.file.vnode.fail_write(self.m.cx(), 0, 0);
         for hog in self.m.processes().into_iter().filter(|p| p.name() == "hog") {
@@ -306,22 +320,58 @@ impl World {
 
 #[test]
 fn a_read_of_the_file_fails() {
-    run(|w, k| w.file.vnode.fail_read(w.m.cx(), k, 5), |used| used[0], false, 12);
+    let done = run(|w, k| w.file.vnode.fail_read(w.m.cx(), k, 5), |used| used[0], false);
+    assert!(done.0 == done.1 && done.1 > 10, "{done:?}");
 }
 
 #[test]
 fn a_write_to_the_file_fails() {
-    run(|w, k| w.file.vnode.fail_write(w.m.cx(), k, 5), |used| used[1], false, 2);
+    let done = run(|w, k| w.file.vnode.fail_write(w.m.cx(), k, 5), |used| used[1], false);
+    assert!(done.0 > done.1 && done.1 > 1, "page-out hides its failures: {done:?}");
 }
 
 #[test]
 fn a_read_of_the_disk_fails() {
-    run(|w, k| w.disk.fail_read(k), |used| used[2], true, 15);
+    let done = run(|w, k| w.disk.fail_read(k), |used| used[2], true);
+    assert!(done.0 == done.1 && done.1 > 10, "{done:?}");
 }
 
 #[test]
 fn a_write_to_the_disk_fails() {
-    run(|w, k| w.disk.fail_write(k), |used| used[3], false, 1);
+    let done = run(|w, k| w.disk.fail_write(k), |used| used[3], false);
+    assert!(done.0 > done.1 && done.1 > 0, "page-out hides its failures: {done:?}");
+}
+
+/// A frame is not to be had at once: the operation backs out, waits for memory, starts over, and is done.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
+fn a_frame_is_refused() {
+    let done = run(|w, k| w.m.counters().refuse(Refusal::Frame, k), |used| used[4], false);
+    assert!(done.0 > 50 && done.1 == 0, "{done:?}");
+}
+
+/// So with a record of a page table, of a mapping, of a chunk of slots.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
+fn a_record_is_refused() {
+    let done = run(|w, k| w.m.counters().refuse(Refusal::Record, k), |used| used[5], false);
+    assert!(done.0 > 10 && done.1 == 0, "{done:?}");
+}
+
+/// No waiting brings numbers, so the want of one is an answer.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
+fn a_name_is_refused() {
+    let done = run(|w, k| w.m.counters().refuse(Refusal::Name, k), |used| used[6], false);
+    assert!(done.0 > 20 && done.1 > 10, "{done:?}");
+}
+
+/// A page that finds no slot stays in memory, modified.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
+fn a_slot_is_refused() {
+    let done = run(|w, k| w.m.counters().refuse(Refusal::Slot, k), |used| used[7], false);
+    assert!(done.0 > 0 && done.1 == 0, "{done:?}");
 }
 
 /// A process that takes what the others want.
@@ -355,7 +405,8 @@ fn frames_run_out() {
         let full = full.expect("there are more pages than frames");
         hog.munmap(at(full - k + 1), (k - 1).max(1) * PAGE).unwrap();
     };
-    run(starve, |_| 8, false, 40);
+    let (_, failures) = run(starve, |_| 8, false);
+    assert!(failures > 40, "only {failures} deeds failed");
 }
 
 /// All swap but `k - 1` pages is promised to somebody else.
@@ -365,5 +416,6 @@ fn promises_run_out() {
         let hog = hog(w);
         map(&hog, 0, left(w) - (k - 1), RW, PRIVATE | ANON, None).unwrap();
     };
-    run(promise, |_| 20, false, 30);
+    let (_, failures) = run(promise, |_| 20, false);
+    assert!(failures > 30, "only {failures} deeds failed");
 }

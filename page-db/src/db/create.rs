@@ -21,6 +21,7 @@ use crate::cx::Cx;
 use crate::error::PageError;
 use crate::mappings::RefMod;
 use crate::page::{PageId, PageState};
+use crate::refuse::Refusal;
 use crate::selock::{ExclPage, LockedPage};
 use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
 use crate::vnode::{Identity, VnodeKind};
@@ -59,6 +60,9 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<ExclPage<'a>, PageError> {
+        if cx.is_refused(Refusal::Frame) {
+            return Err(self.no_memory(1));
+        }
         let page = match self.free_list().take_magazine(cx) {
             Some(id) => self.lock_unnamed(cx, id),
             None => self.alloc_slow(cx, colour, reserve)?,

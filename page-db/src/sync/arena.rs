@@ -18,6 +18,7 @@ use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::{Mutex, Once, PerCpu};
 use crate::cx::Cx;
 use crate::lock::Rank;
+use crate::refuse::Refusal;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -111,6 +112,9 @@ impl<T: Default> Arena<T> {
     /// # Errors
     /// [`ArenaFull`] when every id up to the limit is in use or the heap refuses; nothing is changed.
     pub fn alloc(&self, cx: &Cx) -> Result<u32, ArenaFull> {
+        if cx.is_refused(Refusal::Record) {
+            return Err(ArenaFull { what: self.what, live: self.live() });
+        }
         let stock = self.stocks.mine(cx);
         let mut mag = stock.magazine.lock(cx);
         let id = match mag.pop() {
