@@ -207,15 +207,14 @@ impl SegVn {
         .collect()
     }
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
-    #[doc(alias = "page_pp_useclaim")]
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {
         if !f.locked {
             return;
         }
         let kind = claim_kind(self, f.prot);
-        f.scx.db.unclaim(from, kind);
-        if f.scx.db.claim(to, kind).is_err() {
-            // Only a rival that took the page just given up can have caused this; the lock is honoured over the floor.
+        if f.scx.db.use_claim(from, to, kind).is_err() {
+            // Not one page is left to be promised twice for a moment: what the source gives up pays for the copy.
+            f.scx.db.unclaim(from, kind);
             f.scx.db.claim_forced(to, kind);
         }
     }
