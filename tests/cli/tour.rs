@@ -72,6 +72,14 @@ fn of_its_own_executable() {
 }
 
 #[test]
+fn it_is_what_the_command_does_when_nothing_is_said() {
+    let output = segvm(&[], "");
+    let (out, err) = ended(&output, 0);
+    is_whole(out);
+    assert_eq!(err, "");
+}
+
+#[test]
 fn of_the_built_in_program_it_is_the_same_every_time() {
     let first = segvm(&["tour", "--elf-builtin"], "");
     let (out, _) = ended(&first, 0);

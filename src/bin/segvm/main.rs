@@ -1,6 +1,7 @@
 //! The `segvm` command: a tour of one program's memory, scripts, and a shell.
 //!
 //! ```text
+//!   segvm                 the tour of its own executable
 //!   segvm tour [ELF]      watch a program become an address space, fault, fork, be paged out and come back
 //!   segvm run FILE|-      run a script (docs/script.md)
 //!   segvm shell           the same language, line by line
@@ -28,10 +29,11 @@ use clap::{ColorChoice, Parser, Subcommand};
 
 /// The illumos virtual memory system, to be watched and scripted.
 #[derive(Debug, Parser)]
-#[command(name = "segvm", version, arg_required_else_help = true)]
+#[command(name = "segvm", version)]
 struct Cli {
+    /// Without one it is the tour
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     /// Colours: on a terminal, always or never; NO_COLOR turns them off as well
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
@@ -53,9 +55,10 @@ const STATUS_WRONG: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Tour(args) => tour::tour(&args, cli.color),
-        Command::Run(args) => run::run(&args, cli.color),
-        Command::Shell(args) => shell::shell(&args, cli.color),
+        None => tour::tour(&tour::Args::default(), cli.color),
+        Some(Command::Tour(args)) => tour::tour(&args, cli.color),
+        Some(Command::Run(args)) => run::run(&args, cli.color),
+        Some(Command::Shell(args)) => shell::shell(&args, cli.color),
     };
     done.unwrap_or_else(|error| {
         output::complain(&format!("segvm: {error:#}"));

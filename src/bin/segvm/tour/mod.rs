@@ -32,7 +32,7 @@ use crate::output::Out;
 use crate::{STATUS_FAILED, executor};
 
 /// Watch a program become an address space, fault, fork, copy on write, be paged out and come back
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// An ELF program for x86-64; this command's own executable by default
     elf: Option<PathBuf>,
