@@ -2,7 +2,7 @@
 //!
 //! One segment of the kernel's address space covers the whole heap. What is allocated in it has pages named by the kernel's vnode at
 //! the offset that equals the address within the heap, wired: claimed, left shared-locked, their translations locked and never harvested. There is no
-//! demand fault; touching what is not allocated is an error.
+//! demand fault; touching what is not allocated is an error, and so is asking for what only user-level memory can do.
 //!
 //! ```text
 //!   alloc   address range ─▶ pages <kvp, offset>, zeroed, claimed ─▶ locked translations, supervisor only
@@ -17,8 +17,8 @@
 use crate::runs::{Runs, run_range, vpns};
 use addr_space::avl::{Avl, GapQuery, Order, Visits};
 use addr_space::{
-    FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegKind,
-    SegOps, UnloadFlags,
+    Advice, FaultError, FaultKind, LoadFlags, LockOp, NewlyLocked, Remnant, SegCreate, SegCx,
+    SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -336,6 +336,25 @@ impl SegOps for SegKmem {
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
         let runs = self.kmem.heap.lock(scx.cx).prots.iter(vpns(range));
         runs.into_iter().for_each(|(run, prot)| f(run_range(range, &run), prot));
+    }
+    // What only user-level memory is asked for.
+    fn faulta(&self, _: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
+        Err(FaultError::NoSupport { addr, driver: "seg_kmem", kind: FaultKind::Invalid })
+    }
+    fn sync(&self, _: &SegCx<'_>, _: VirtRange, _: SyncFlags) -> Result<(), SegError> {
+        Self::unsupported("sync")
+    }
+    fn lock_op(
+        &self,
+        _: &SegCx<'_>,
+        _: VirtRange,
+        _: LockOp,
+        _: &mut NewlyLocked,
+    ) -> Result<(), SegError> {
+        Self::unsupported("lockop")
+    }
+    fn advise(&self, _: &SegCx<'_>, _: VirtRange, _: Advice) -> Result<(), SegError> {
+        Self::unsupported("advise")
     }
     fn kind(&self) -> SegKind {
         SegKind::SHARED

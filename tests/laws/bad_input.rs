@@ -13,6 +13,7 @@
 
 mod access;
 mod calls;
+mod drivers;
 mod files;
 mod maps;
 mod short;
