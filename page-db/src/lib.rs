@@ -50,9 +50,9 @@ pub mod page;
 pub mod pageout;
 pub mod phys_mem;
 pub mod pvn;
+mod refuse;
 #[cfg(all(test, shuttle))]
 mod schedules;
-mod refuse;
 pub mod selock;
 pub mod sync;
 #[cfg(test)]
