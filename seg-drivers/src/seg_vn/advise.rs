@@ -4,9 +4,9 @@
 
 use super::fault::PageFault;
 use super::{SegVn, VPage, vpns};
-use addr_space::{Advice, FaultKind, MemId, SegCx, SegError, Stamp, UnloadFlags};
+use addr_space::{Advice, MemId, SegCx, SegError, Stamp, UnloadFlags};
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, Counter, LockedPage, PutFlags, VirtAddr, VirtRange, pvn};
+use page_db::{Counter, LockedPage, PutFlags, VirtAddr, VirtRange, pvn};
 
 #[doc(alias = "segvn_advise")]
 pub(super) fn advise(
@@ -128,16 +128,10 @@ pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<Mem
         return Ok(MemId(1 << 63 | u64::from(b.vnode.id().0), offset.0 + addr.page_offset()));
     }
     let range = VirtRange::page_of(addr);
-    let f = PageFault {
-        scx,
-        addr: addr.page_floor(),
-        kind: FaultKind::Invalid,
-        access: Access::Other,
-        prot: seg.prot(),
-        stamp: Stamp::take(&seg.seq),
-        break_cow: false,
-        locked: false,
-    };
+    // The page's own rights: it is mapped along with being made.
+    let stamp = Stamp::take(&seg.seq);
+    let (prot, _) = seg.page_state(scx, addr);
+    let f = PageFault::by_system(scx, addr.page_floor(), prot, stamp);
     let map = seg.amap_or_make(scx);
     let slot = map
         .enter_or_make(scx.cx, seg.slot_of(scx.seg, addr))

@@ -17,12 +17,12 @@ use super::fault::PageFault;
 use super::{Backing, SegVn, VPage, vpns};
 use crate::anon::AnonMap;
 use crate::runs::Runs;
-use addr_space::{FaultError, FaultKind, SegCx, SegError, SegOps, Stamp};
+use addr_space::{FaultError, SegCx, SegError, SegOps, Stamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::sync::{Mutex, Once};
-use page_db::{Access, Counter, LockedPage, PAGE_SIZE, Rank, RefMod, VirtRange};
+use page_db::{Counter, LockedPage, PAGE_SIZE, Rank, RefMod, VirtRange};
 
 #[doc(alias("segvn_dup", "uvmspace_fork"))]
 pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
@@ -119,16 +119,7 @@ fn copy_pages(
     let copy = AnonMap::new(&seg.driver.layer, 0);
     for (slot, n) in map.slots(scx.cx, slots.clone()).into_iter().filter(|(s, _)| keep(*s)) {
         let addr = scx.seg.page_at(slot.wrapping_sub(slots.start));
-        let f = PageFault {
-            scx,
-            addr,
-            kind: FaultKind::Invalid,
-            access: Access::Read,
-            prot: seg.prot(),
-            stamp: Stamp::take(&seg.seq),
-            break_cow: false,
-            locked: false,
-        };
+        let f = PageFault::by_system(scx, addr, seg.prot(), Stamp::take(&seg.seq));
         if let Err(e) = copy_one(seg, &f, &copy, slot, n) {
             copy.lose(scx.cx, slots.clone(), slots);
             return Err(match e {

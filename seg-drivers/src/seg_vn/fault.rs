@@ -47,7 +47,17 @@ pub(super) struct PageFault<'a> {
     pub(super) locked: bool,
 }
 
-impl PageFault<'_> {
+impl<'a> PageFault<'a> {
+    /// A page that the system needs for its own purposes: nobody touches it, nothing is copied.
+    pub(super) fn by_system(
+        scx: &'a SegCx<'a>,
+        addr: VirtAddr,
+        prot: Prot,
+        stamp: Stamp<'a>,
+    ) -> Self {
+        let (kind, access) = (FaultKind::Invalid, Access::Other);
+        Self { scx, addr, kind, access, prot, stamp, break_cow: false, locked: false }
+    }
     pub(super) fn soft(&self) -> bool {
         self.kind == FaultKind::SoftLock
     }

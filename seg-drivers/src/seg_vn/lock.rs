@@ -16,7 +16,7 @@ use super::fault::PageFault;
 use super::{SegVn, VPage, run_range, vpns};
 use crate::anon::map::SlotGuard;
 use crate::runs::Runs;
-use addr_space::{FaultError, FaultKind, NewlyLocked, SegCx, SegError, Stamp};
+use addr_space::{FaultError, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::db::Claim;
@@ -77,16 +77,7 @@ fn lock_pages(
 /// Claims one page. `Ok(false)`: there is nothing to lock (an untouched NORESERVE page, past the end of a file).
 fn lock_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, prot: Prot) -> Result<bool, SegError> {
     let range = VirtRange::page_of(addr);
-    let f = PageFault {
-        scx,
-        addr,
-        kind: FaultKind::Invalid,
-        access: Access::Other,
-        prot,
-        stamp: Stamp::take(&seg.seq),
-        break_cow: false,
-        locked: false,
-    };
+    let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
     let page = match find_page(seg, &f) {
         Ok(Some(page)) => page,
         Ok(None) => return Ok(false),

@@ -252,3 +252,21 @@ fn rights_follow_the_pages() {
     child.space.free(&w.cx);
     p.space.free(&w.cx);
 }
+
+#[test]
+fn asking_for_the_identity_of_memory_gives_no_rights_to_it() {
+    let w = world(128);
+    let p = w.proc();
+    let range = VirtRange::exact(BASE, 3 * PAGE_SIZE).expect("aligned");
+    let shared =
+        SegVnArgs { kind: addr_space::SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, range, &shared).expect("free");
+    let middle = VirtAddr::new(BASE + PAGE_SIZE).expect("ok");
+    p.space.set_prot(&w.cx, VirtRange::page_of(middle), Prot::READ).expect("may");
+    let id = p.space.mem_id(&w.cx, middle).expect("made");
+    assert_eq!(p.space.mem_id(&w.cx, middle), Ok(id), "the same memory, the same identity");
+    w.check(&p);
+    let refused = w.access(&p, middle.get(), Some(1));
+    assert!(matches!(refused, Err(FaultError::Prot { .. })), "{refused:?}");
+    p.space.free(&w.cx);
+}

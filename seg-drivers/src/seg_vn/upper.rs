@@ -25,8 +25,7 @@ impl SegVn {
             return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
         }
         f.scx.cx.count(Counter::Case1A);
-        let prot = if alone || self.shared() { f.prot } else { f.prot.read_only() };
-        f.load(&page, prot, LoadFlags::REMAP)?;
+        f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
         self.finish(f, page);
         Ok(Found::There)
     }

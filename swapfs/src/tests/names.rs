@@ -113,8 +113,8 @@ fn freed_numbers_find_their_way_to_another_cpu() {
         }
         w.cx.migrate(CpuId(0));
     }
-    // 10000 were asked for; what is never asked for again is at most a few stacks full.
-    assert!(w.fs.high() < 4096, "numbers are used again: {}", w.fs.high());
+    // 10000 were asked for; what waits in a CPU's stack and the depot is at most two stacks full.
+    assert!(w.fs.high() < 2048, "numbers are used again: {}", w.fs.high());
     assert_eq!(w.fs.live(), 0);
     w.check();
 }
