@@ -29,7 +29,7 @@ use core::fmt;
 use crossbeam_utils::CachePadded;
 use page_db::page::PageMapping;
 use page_db::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
-use page_db::sync::{Arena, ArenaFull, Mutex, MutexGuard};
+use page_db::sync::{Arena, ArenaFull, SpinMutex, SpinMutexGuard};
 use page_db::{Cx, PageDb, PageId, Rank};
 
 /// One mapping of a page with several. Guarded by the page's list lock.
@@ -87,7 +87,7 @@ pub(crate) struct Spare {
 /// The mapping lists of all pages.
 pub(crate) struct MapLists {
     arena: Arena<HMent>,
-    stripes: Box<[CachePadded<Mutex<Stripe>>]>,
+    stripes: Box<[CachePadded<SpinMutex<Stripe>>]>,
 }
 
 impl fmt::Debug for MapLists {
@@ -106,7 +106,7 @@ impl MapLists {
         Self {
             arena: Arena::new("hment", cpus, limit),
             stripes: (0..locks)
-                .map(|_| CachePadded::new(Mutex::new(Rank::HMent, Stripe::default())))
+                .map(|_| CachePadded::new(SpinMutex::new(Rank::HMent, Stripe::default())))
                 .collect(),
         }
     }
@@ -142,7 +142,7 @@ impl MapLists {
 pub(crate) struct PageList<'a> {
     lists: &'a MapLists,
     cx: &'a Cx,
-    stripe: MutexGuard<'a, Stripe>,
+    stripe: SpinMutexGuard<'a, Stripe>,
     page: PageMapping<'a>,
 }
 

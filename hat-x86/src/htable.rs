@@ -45,7 +45,7 @@ use crate::pte::X86Pte;
 use crate::tlb::FlushDue;
 use addr_space::HatError;
 use page_db::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use page_db::sync::{Mutex, MutexGuard};
+use page_db::sync::{SpinMutex, SpinMutexGuard};
 use page_db::{Counter, Cx, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
 
 /// The record of one page table.
@@ -66,7 +66,7 @@ pub struct HTable {
     valid: AtomicU16,
     busy: AtomicU16,
     locks: AtomicU32,
-    lock: Mutex<()>,
+    lock: SpinMutex<()>,
 }
 
 impl Default for HTable {
@@ -81,7 +81,7 @@ impl Default for HTable {
             valid: AtomicU16::new(0),
             busy: AtomicU16::new(0),
             locks: AtomicU32::new(0),
-            lock: Mutex::new(Rank::HTable, ()),
+            lock: SpinMutex::new(Rank::HTable, ()),
         }
     }
 }
@@ -171,7 +171,7 @@ pub(crate) struct TableGuard<'a> {
     pub(crate) id: u32,
     pub(crate) rec: &'a HTable,
     pub(crate) pfn: Pfn,
-    _lock: MutexGuard<'a, ()>,
+    _lock: SpinMutexGuard<'a, ()>,
 }
 
 impl TableGuard<'_> {

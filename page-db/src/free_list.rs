@@ -21,7 +21,7 @@ use crate::lists::Bins;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use crate::sync::{Mutex, PerCpu};
+use crate::sync::{PerCpu, SpinMutex};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -32,7 +32,7 @@ const BATCH: usize = 16;
 
 #[derive(Debug)]
 struct Magazine {
-    frames: Mutex<Vec<PageId>>,
+    frames: SpinMutex<Vec<PageId>>,
     /// Length of `frames`, for sums that take no lock.
     count: AtomicU32,
 }
@@ -62,7 +62,7 @@ impl FreeList {
         Self {
             sizes: (0..SIZES).map(|_| Bins::new(colours)).collect(),
             magazines: PerCpu::new(cpus, |_| Magazine {
-                frames: Mutex::new(Rank::FreeList, Vec::with_capacity(magazine_size)),
+                frames: SpinMutex::new(Rank::FreeList, Vec::with_capacity(magazine_size)),
                 count: AtomicU32::new(0),
             }),
             magazine_size,

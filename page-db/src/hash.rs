@@ -16,7 +16,7 @@ use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::vnode::Identity;
 use alloc::boxed::Box;
@@ -70,7 +70,7 @@ const WALK_BOUND: u32 = 64;
 /// Chains through the page array.
 pub struct ChainHash {
     heads: Box<[AtomicU32]>,
-    locks: Box<[CachePadded<Mutex<()>>]>,
+    locks: Box<[CachePadded<SpinMutex<()>>]>,
 }
 
 impl fmt::Debug for ChainHash {
@@ -86,7 +86,9 @@ impl ChainHash {
         let locks = (buckets / 16).clamp(8, 1024);
         Self {
             heads: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
-            locks: (0..locks).map(|_| CachePadded::new(Mutex::new(Rank::HashShard, ()))).collect(),
+            locks: (0..locks)
+                .map(|_| CachePadded::new(SpinMutex::new(Rank::HashShard, ())))
+                .collect(),
         }
     }
     /// Neighbouring offsets of one vnode fall into neighbouring buckets.
@@ -97,7 +99,7 @@ impl ChainHash {
         let high = (page >> 24).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 24;
         (spread.wrapping_add(page).wrapping_add(high)) as usize & (self.heads.len() - 1)
     }
-    fn lock_of(&self, bucket: usize) -> &Mutex<()> {
+    fn lock_of(&self, bucket: usize) -> &SpinMutex<()> {
         // Neighbouring buckets share a lock in groups of 16 (one line of heads).
         &self.locks[(bucket >> 4) & (self.locks.len() - 1)]
     }

@@ -3,7 +3,7 @@
 use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::Mutex;
+use crate::sync::SpinMutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -85,7 +85,7 @@ impl List {
 /// Lists by colour, each behind its own lock, with a total that can be read without any. A magazine's lock, of the same rank, may be
 /// held around all of this (magazine before list).
 pub(crate) struct Bins {
-    bins: Box<[Mutex<List>]>,
+    bins: Box<[SpinMutex<List>]>,
     total: AtomicU64,
 }
 
@@ -93,7 +93,7 @@ impl Bins {
     pub(crate) fn new(colours: u32) -> Self {
         let n = colours.max(1).next_power_of_two();
         Self {
-            bins: (0..n).map(|_| Mutex::new(Rank::FreeList, List::default())).collect(),
+            bins: (0..n).map(|_| SpinMutex::new(Rank::FreeList, List::default())).collect(),
             total: AtomicU64::new(0),
         }
     }

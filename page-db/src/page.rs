@@ -170,6 +170,11 @@ impl Page {
             self.nrm.fetch_or(bits.bits(), Ordering::AcqRel);
         }
     }
+    /// Adds bits to a page that is exclusively locked and not mapped: nobody else changes them then.
+    pub(crate) fn set_ref_mod_alone(&self, bits: RefMod) {
+        let have = self.nrm.load(Ordering::Relaxed);
+        self.nrm.store(have | bits.bits(), Ordering::Release);
+    }
     /// Takes bits away.
     #[doc(alias = "hat_page_clrattr")]
     pub fn clear_ref_mod(&self, bits: RefMod) {

@@ -24,6 +24,7 @@ use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::db::PageDb;
 use crate::lock::Rank;
+use crate::mappings::RefMod;
 use crate::page::{Page, PageId};
 use crate::sync::atomic::{
     AtomicU32,
@@ -291,9 +292,28 @@ impl<'a> ExclPage<'a> {
         self.page().iolock.store(IO_INUSE, Release);
     }
     /// Ends the transit and wakes whoever waits for it.
+    ///
+    /// # Panics
+    /// When the page is not in transit.
     #[doc(alias = "page_io_unlock")]
     pub fn end_io(&self) {
-        self.db.io_unlock(self.id);
+        let word = &self.page().iolock;
+        // Whoever waits for it holds the page lock (K4), and this holder is alone (K1): a waiter can be left over, but none can come.
+        let old = word.load(SeqCst);
+        assert!(old & IO_INUSE != 0, "K4: i/o unlock of page {}, which is not in transit", self.id);
+        word.store(0, Release);
+        if old & IO_WANTED != 0 {
+            self.db.waits().wake_all(io_key(self.id));
+        }
+    }
+    /// Marks the contents as written just now, by the holder. Only for a page that nobody maps: the bits of others are not waited for.
+    pub fn mark_filled(&self) {
+        debug_assert!(
+            !self.page().is_mapped(),
+            "P2: page {} is mapped while it is filled",
+            self.id
+        );
+        self.page().set_ref_mod_alone(RefMod::REF | RefMod::MOD);
     }
     /// Unlocks without looking whether the page is to be retired: what has just looked does this.
     pub(crate) fn unlock_quietly(self) {

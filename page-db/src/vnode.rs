@@ -14,7 +14,7 @@ use crate::error::VnodeError;
 use crate::lock::Rank;
 use crate::selock::{ExclPage, SharedPage};
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{Arena, ArenaFull, Mutex};
+use crate::sync::{Arena, ArenaFull, Mutex, SpinMutex};
 use crate::units::FileOffset;
 use crate::vnode_pages::VnodePages;
 use alloc::string::String;
@@ -207,7 +207,7 @@ const _: Option<&dyn Vnode> = None; // used as an object everywhere; stays one
 /// What the page layer keeps for each vnode number. On lines of its own: the list locks of two vnodes are taken by two CPUs at once (D4).
 #[repr(align(128))]
 pub(crate) struct VnodeSlot {
-    pub(crate) pages: Mutex<VnodePages>,
+    pub(crate) pages: SpinMutex<VnodePages>,
     object: Mutex<Option<Weak<dyn Vnode>>>,
     kind: AtomicU32,
     used: AtomicU32,
@@ -216,7 +216,7 @@ pub(crate) struct VnodeSlot {
 impl Default for VnodeSlot {
     fn default() -> Self {
         Self {
-            pages: Mutex::new(Rank::VnodeList, VnodePages::default()),
+            pages: SpinMutex::new(Rank::VnodeList, VnodePages::default()),
             object: Mutex::new(Rank::Registry, None),
             kind: AtomicU32::new(0),
             used: AtomicU32::new(0),

@@ -33,7 +33,7 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use page_db::sync::{Mutex, Once, PerCpu};
+use page_db::sync::{Mutex, Once, PerCpu, SpinMutex};
 use page_db::{Cx, FileOffset, Identity, Rank, VnodeId};
 
 /// log2 of the pages of one swap vnode.
@@ -147,11 +147,18 @@ impl Stack {
 }
 
 struct PerCpuNames {
-    stack: Mutex<Stack>,
-    /// Numbers handed out less numbers given back here, wrapping.
+    stack: SpinMutex<Stack>,
+    /// Numbers handed out less numbers given back here, wrapping; written under the stack's lock.
     live: AtomicU64,
     /// Largest number handed out from a fresh run.
     high: AtomicU32,
+}
+
+impl PerCpuNames {
+    /// Adds `n` (wrapping) to the numbers handed out here. The caller holds the stack.
+    fn count(&self, n: u64) {
+        self.live.store(self.live.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
 }
 
 struct Depot {
@@ -176,7 +183,7 @@ impl Names {
     /// No numbers yet; at most `limit` of them ever.
     pub(crate) fn new(cpus: u16, limit: u32) -> Self {
         let cpu = |_| PerCpuNames {
-            stack: Mutex::new(Rank::SwapNames, Stack::default()),
+            stack: SpinMutex::new(Rank::SwapNames, Stack::default()),
             live: AtomicU64::new(0),
             high: AtomicU32::new(0),
         };
@@ -202,17 +209,21 @@ impl Names {
             let mut stack = cpu.stack.lock(cx);
             let ready = !stack.free.is_empty()
                 || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
-            if ready { stack.take() } else { self.refill(cx, &mut stack, make)? }
+            let raw = if ready { stack.take() } else { self.refill(cx, &mut stack, make)? };
+            if raw.is_some() {
+                cpu.count(1);
+            }
+            raw
         };
         let raw = raw.or_else(|| self.steal(cx)).ok_or(SwapError::NoNames { live: self.live() })?;
         let n = AnonNumber::from_raw(raw).expect("Q1: 0 is no number");
         if cpu.high.load(Ordering::Relaxed) < raw {
             cpu.high.fetch_max(raw, Ordering::Release);
         }
-        cpu.live.fetch_add(1, Ordering::Relaxed);
         let word = self.word(n).expect("Q2: numbers come from made vnodes");
-        let before = word.swap(Place::Nowhere.to_word(), Ordering::SeqCst);
-        debug_assert_eq!(before, 0, "W4: a free number is dead");
+        debug_assert_eq!(word.load(Ordering::Relaxed), 0, "W4: a free number is dead");
+        // Nobody changes the word of a number that is not live (W4), and nobody learns of this one before it is in a slot.
+        word.store(Place::Nowhere.to_word(), Ordering::Release);
         Ok(n)
     }
     /// Numbers from the depot, else the fresh run, else a new vnode; `None` when nothing is left there.
@@ -279,13 +290,17 @@ impl Names {
     /// A number from another CPU, when everything else is used up.
     #[cold]
     fn steal(&self, cx: &Cx) -> Option<u32> {
-        self.cpus.iter().find_map(|c| c.stack.lock(cx).take())
+        self.cpus.iter().find_map(|c| {
+            let raw = c.stack.lock(cx).take()?;
+            c.count(1);
+            Some(raw)
+        })
     }
     /// Gives a dead number back.
     pub(crate) fn free(&self, cx: &Cx, n: AnonNumber) {
         let cpu = self.cpus.mine(cx);
-        cpu.live.fetch_sub(1, Ordering::Relaxed);
         let mut stack = cpu.stack.lock(cx);
+        cpu.count(1u64.wrapping_neg());
         if stack.free.len() >= STACK {
             let mut depot = self.depot.lock_nested(cx);
             depot.free.extend(stack.free.drain(..STACK / 2));

@@ -144,7 +144,7 @@ impl PageDb {
             return Err(e);
         }
         page.start_io();
-        page.page().set_ref_mod(RefMod::REF);
+        page.page().set_ref_mod_alone(RefMod::REF);
         Ok(page)
     }
     /// Makes `count` pages named `id`, `id` + 1 page, ...: all of them or none (`PG_EXCL`). They are locked in the order of their offsets.

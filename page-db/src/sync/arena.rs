@@ -15,7 +15,7 @@
 //! - R4: giving an id back cannot fail and allocates nothing.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-use super::{Mutex, Once, PerCpu};
+use super::{Mutex, Once, PerCpu, SpinMutex};
 use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::refuse::Refusal;
@@ -42,7 +42,7 @@ pub struct ArenaFull {
 
 /// One CPU's free ids, and beside them what can be read without the lock.
 struct Stock {
-    magazine: Mutex<Vec<u32>>,
+    magazine: SpinMutex<Vec<u32>>,
     /// Ids handed out less ids given back on this CPU, wrapping; written under the lock.
     live: AtomicU64,
 }
@@ -77,7 +77,7 @@ impl<T: Default> Arena<T> {
             limit: limit.min(u32::MAX - (1 << FIRST)),
             buckets: core::array::from_fn(|_| Once::new()),
             stocks: PerCpu::new(cpus, |_| Stock {
-                magazine: Mutex::new(Rank::Arena, Vec::with_capacity(MAGAZINE)),
+                magazine: SpinMutex::new(Rank::Arena, Vec::with_capacity(MAGAZINE)),
                 live: AtomicU64::new(0),
             }),
             depot: Mutex::new(Rank::Arena, Depot { free: Vec::new(), next: 1 }),

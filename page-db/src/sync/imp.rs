@@ -31,6 +31,40 @@ mod chosen {
         l.write()
     }
 
+    /// Turns a waiter spins before it lets other threads run.
+    const SPINS: u32 = 128;
+    /// Yields before it sleeps: the holder's thread may be one that yielding does not help.
+    const YIELDS: u32 = 64;
+
+    pub(crate) use spin::{Mutex as SpinMutex, MutexGuard as SpinMutexGuard};
+    #[inline]
+    pub(crate) fn spin_lock<'a, T>(m: &'a SpinMutex<T>, _cx: &Cx) -> SpinMutexGuard<'a, T> {
+        m.try_lock().unwrap_or_else(|| spin_slow(m))
+    }
+    #[cold]
+    fn spin_slow<T>(m: &SpinMutex<T>) -> SpinMutexGuard<'_, T> {
+        let mut turns = 0u32;
+        loop {
+            if !m.is_locked()
+                && let Some(g) = m.try_lock()
+            {
+                return g;
+            }
+            turns = turns.saturating_add(1);
+            if turns < SPINS {
+                core::hint::spin_loop();
+            } else if turns < SPINS + YIELDS {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(core::time::Duration::from_micros(50));
+            }
+        }
+    }
+    #[inline]
+    pub(crate) fn spin_try_lock<T>(m: &SpinMutex<T>) -> Option<SpinMutexGuard<'_, T>> {
+        m.try_lock()
+    }
+
     /// A place where threads sleep: a lock and a condition.
     #[derive(Default)]
     pub(crate) struct WaitPoint {
@@ -92,6 +126,11 @@ mod chosen {
     pub(crate) fn write<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwWriteGuard<'a, T> {
         l.write().expect(POISON)
     }
+
+    pub(crate) use self::{
+        Mutex as SpinMutex, MutexGuard as SpinMutexGuard, lock as spin_lock,
+        try_lock as spin_try_lock,
+    };
 
     #[derive(Default)]
     pub(crate) struct WaitPoint {
@@ -193,6 +232,11 @@ mod chosen {
     pub(crate) fn write<'a, T>(l: &'a RwLock<T>, cx: &Cx) -> RwWriteGuard<'a, T> {
         turn(cx, || l.try_write())
     }
+
+    pub(crate) use self::{
+        Mutex as SpinMutex, MutexGuard as SpinMutexGuard, lock as spin_lock,
+        try_lock as spin_try_lock,
+    };
 
     /// Without a scheduler of ours a wait is a loop around the embedder's pause.
     #[derive(Default)]

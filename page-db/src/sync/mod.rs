@@ -6,7 +6,7 @@
 //! | no `std` | `spin`, turned by [`crate::WaitHooks::pause`] | the same hook | core's |
 //! | `cfg(shuttle)` | shuttle's | shuttle's | core's layout, a yield point before each |
 //!
-//! Nothing else in the workspace names a lock crate. Every lock carries a [`Rank`] and is taken with a [`Cx`], which
+//! Nothing else in the workspace names a lock crate. What is held for a few instructions on a fault's way is a [`SpinMutex`]. Every lock carries a [`Rank`] and is taken with a [`Cx`], which
 //! checks the order in debug builds; a guard borrows both. What a thread may sleep on for long (page locks, memory, slots,
 //! devices) goes through [`WaitTable`] and [`Cx::blocking`].
 
@@ -15,8 +15,10 @@ pub mod atomic;
 mod imp;
 pub mod per_cpu;
 pub mod slot_lock;
+pub mod spin;
 pub mod wait;
 
+pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
 pub use imp::Once;
 pub use per_cpu::PerCpu;

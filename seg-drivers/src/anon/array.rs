@@ -32,14 +32,58 @@ const FANOUT_BITS: u32 = 4;
 #[doc(alias = "vm_amap_chunk_t")]
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// One bit a slot: somebody works on it.
-    pub(crate) busy: AtomicU32,
-    /// One bit a slot: it holds an anon.
-    pub(crate) used: AtomicU32,
+    /// Two bits a slot, in one word so that they change together. Low half: somebody works on it. High half: it holds an anon.
+    pub(crate) bits: AtomicU64,
     /// Map number and chunk number (logical slot number / 32, low 32 bits); 0 while free.
     pub(crate) owner: AtomicU64,
     /// Anon numbers, 0 for empty.
     pub(crate) slots: [AtomicU32; CHUNK as usize],
+}
+
+impl Chunk {
+    /// The slots that somebody works on.
+    pub(crate) fn busy(&self) -> u32 {
+        self.bits.load(Ordering::SeqCst) as u32
+    }
+    /// The slots that hold an anon.
+    pub(crate) fn used(&self) -> u32 {
+        (self.bits.load(Ordering::SeqCst) >> 32) as u32
+    }
+    /// Takes `mask` busy if none of it is. The caller remembers to let go of it.
+    #[inline]
+    pub(crate) fn try_busy(&self, mask: u32) -> bool {
+        let mut bits = self.bits.load(Ordering::SeqCst);
+        while bits as u32 & mask == 0 {
+            let taken = bits | u64::from(mask);
+            match self.bits.compare_exchange_weak(bits, taken, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => bits = now,
+            }
+        }
+        false
+    }
+    /// Lets go of `mask`, whose slots hold an anon afterwards as `used` says. The caller holds them all busy; answers the slots in use then.
+    #[inline]
+    pub(crate) fn let_go(&self, mask: u32, used: u32) -> u32 {
+        let marked = self.used() & mask; // nobody else changes the marks of busy slots (H3)
+        let change = u64::from(mask) | u64::from(marked ^ (used & mask)) << 32;
+        ((self.bits.fetch_xor(change, Ordering::SeqCst) ^ change) >> 32) as u32
+    }
+    /// The slots of `mask` that hold an anon, as their words say. The caller holds them busy.
+    pub(crate) fn occupied(&self, mask: u32) -> u32 {
+        bits(mask)
+            .filter(|i| self.slots[*i].load(Ordering::Relaxed) != 0)
+            .fold(0, |m, i| m | 1 << i)
+    }
+}
+
+/// The places of the ones in `mask`.
+pub(crate) fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let i = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(i)
+    })
 }
 
 /// Sixteen ids of blocks or chunks, 0 for absent.

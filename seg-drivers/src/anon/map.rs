@@ -19,7 +19,7 @@
 //! it is the first in a chunk. See [`super::array`] for what a walk without locks may believe.
 
 use super::AnonLayer;
-use super::array::{CHUNK, Chunk, FANOUT, Shape, SharedShape, owner_word, span};
+use super::array::{CHUNK, Chunk, FANOUT, Shape, SharedShape, bits, owner_word, span};
 use crate::runs::Runs;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -149,7 +149,7 @@ impl AnonMap {
         }
         let id = self.layer.chunks.alloc(cx)?;
         let chunk = self.layer.chunks.get(id);
-        debug_assert_eq!(chunk.used.load(Ordering::Relaxed), 0, "H1: a free chunk is empty");
+        debug_assert_eq!(chunk.used(), 0, "H1: a free chunk is empty");
         if let Err(e) = self.link(cx, slot, id) {
             self.layer.chunks.free(cx, id);
             return Err(e);
@@ -196,20 +196,16 @@ impl AnonMap {
         let Some(mut grow) = self.grow.try_lock(cx) else { return };
         let Some(id) = self.find_chunk(slot) else { return };
         let c = self.layer.chunks.get(id);
-        if c.used.load(Ordering::SeqCst) != 0
-            || c.busy.compare_exchange(0, u32::MAX, Ordering::SeqCst, Ordering::SeqCst).is_err()
-        {
+        // No slot in use, none busy, and from here on all busy.
+        let all = u64::from(u32::MAX);
+        if c.bits.compare_exchange(0, all, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return;
         }
-        if c.used.load(Ordering::SeqCst) == 0 {
-            self.unlink(cx, slot);
-            c.owner.store(0, Ordering::SeqCst);
-            grow.chunks -= 1;
-            self.release_bits(c, id, u32::MAX);
-            self.layer.chunks.free(cx, id);
-        } else {
-            self.release_bits(c, id, u32::MAX);
-        }
+        self.unlink(cx, slot);
+        c.owner.store(0, Ordering::SeqCst);
+        grow.chunks -= 1;
+        self.release_bits(c, id, u32::MAX, 0);
+        self.layer.chunks.free(cx, id);
     }
     fn unlink(&self, cx: &Cx, slot: u64) {
         let s = self.shape.load();
@@ -274,34 +270,31 @@ impl AnonMap {
     /// Takes all bits of `mask` busy, waiting for them; `false` when the chunk is not (any longer) `slot`'s (H1).
     fn take_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32, slot: u64) -> bool {
         cx.rank_wait(Rank::AnonSlot, false);
-        loop {
-            let busy = c.busy.load(Ordering::SeqCst);
-            if busy & mask == 0 {
-                if c.busy
-                    .compare_exchange(busy, busy | mask, Ordering::SeqCst, Ordering::SeqCst)
-                    .is_ok()
-                {
-                    break;
-                }
-            } else {
-                self.layer.db().waits().wait_while(cx, Self::wait_key(id), || {
-                    c.busy.load(Ordering::SeqCst) & mask != 0
-                });
-            }
+        while !c.try_busy(mask) {
+            let waits = self.layer.db().waits();
+            waits.wait_while(cx, Self::wait_key(id), || c.busy() & mask != 0);
         }
         if c.owner.load(Ordering::SeqCst) == owner_word(self.id, slot) {
             return true;
         }
-        self.drop_bits(cx, c, id, mask);
+        self.abandon_bits(cx, c, id, mask);
         false
     }
-    fn release_bits(&self, c: &Chunk, id: u32, mask: u32) {
-        c.busy.fetch_and(!mask, Ordering::SeqCst);
+    /// Lets go of slots of a chunk that turned out to be another's.
+    fn abandon_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {
+        cx.rank_release(Rank::AnonSlot);
+        c.bits.fetch_and(!u64::from(mask), Ordering::SeqCst);
         self.layer.db().waits().wake_all(Self::wait_key(id));
     }
-    fn drop_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {
+    /// Lets go of busy slots and marks those in use; answers the slots of the chunk that are in use.
+    fn release_bits(&self, c: &Chunk, id: u32, mask: u32, used: u32) -> u32 {
+        let used = c.let_go(mask, used);
+        self.layer.db().waits().wake_all(Self::wait_key(id));
+        used
+    }
+    fn drop_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32, used: u32) -> u32 {
         cx.rank_release(Rank::AnonSlot);
-        self.release_bits(c, id, mask);
+        self.release_bits(c, id, mask, used)
     }
     /// Takes a slot busy, waiting for it. `None` when its chunk does not exist: the slot is empty, and stays so until one is made (`seq`).
     #[doc(alias = "anon_array_enter")]
@@ -342,12 +335,12 @@ impl AnonMap {
         let id = self.find_chunk(slot)?;
         let chunk = self.chunk(id)?;
         let bit = 1 << (slot % CHUNK);
-        if chunk.busy.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
+        if !chunk.try_busy(bit) {
             return None;
         }
         cx.rank_tried(Rank::AnonSlot);
         if chunk.owner.load(Ordering::SeqCst) != owner_word(self.id, slot) {
-            self.drop_bits(cx, chunk, id, bit);
+            self.abandon_bits(cx, chunk, id, bit);
             return None;
         }
         Some(SlotGuard { map: self, cx, chunk, id, slot })
@@ -379,8 +372,7 @@ impl AnonMap {
             }
             cx.count_n(Counter::AnonSlots, u64::from(mask.count_ones()));
             let go_on = f(c, base, mask);
-            self.drop_bits(cx, c, id, mask);
-            if c.used.load(Ordering::SeqCst) == 0 {
+            if self.drop_bits(cx, c, id, mask, c.occupied(mask)) == 0 {
                 self.try_free_chunk(cx, base);
             }
             if !go_on {
@@ -397,10 +389,10 @@ impl AnonMap {
             let mut taken = [None; CHUNK as usize];
             let mut end = range.end;
             self.each_chunk(cx, at..range.end, |c, base, mask| {
-                for i in bits(mask & c.used.load(Ordering::Acquire)) {
-                    taken[i] = AnonNumber::from_raw(c.slots[i].swap(0, Ordering::AcqRel));
+                for i in bits(mask & c.used()) {
+                    taken[i] = AnonNumber::from_raw(c.slots[i].load(Ordering::Relaxed));
+                    c.slots[i].store(0, Ordering::Release);
                 }
-                c.used.fetch_and(!mask, Ordering::SeqCst);
                 end = base + CHUNK;
                 false
             });
@@ -415,7 +407,7 @@ impl AnonMap {
     pub fn slots(&self, cx: &Cx, range: Range<u64>) -> Vec<(u64, AnonNumber)> {
         let mut out = Vec::new();
         self.each_chunk(cx, range, |c, base, mask| {
-            for i in bits(mask & c.used.load(Ordering::Acquire)) {
+            for i in bits(mask & c.used()) {
                 out.extend(
                     AnonNumber::from_raw(c.slots[i].load(Ordering::Acquire))
                         .map(|n| (base + i as u64, n)),
@@ -430,7 +422,7 @@ impl AnonMap {
     pub fn count(&self, cx: &Cx, range: Range<u64>) -> u64 {
         let mut n = 0;
         self.each_chunk(cx, range, |c, _, mask| {
-            n += u64::from((c.used.load(Ordering::Acquire) & mask).count_ones());
+            n += u64::from((c.used() & mask).count_ones());
             true
         });
         n
@@ -443,10 +435,7 @@ impl AnonMap {
         let mut at = 0;
         while s.root != 0 && at < s.span() {
             let Some((base, id)) = self.seek(s.root, s.height, 0, at..s.span()) else { break };
-            out.push((
-                s.origin.wrapping_add(base),
-                self.layer.chunks.get(id).used.load(Ordering::Acquire),
-            ));
+            out.push((s.origin.wrapping_add(base), self.layer.chunks.get(id).used()));
             at = base + CHUNK;
         }
         out
@@ -468,7 +457,7 @@ impl AnonMap {
             let mut held = [0u32; CHUNK as usize];
             let mut found = None;
             self.each_chunk(cx, at..range.end, |c, base, mask| {
-                for i in bits(mask & c.used.load(Ordering::Acquire)) {
+                for i in bits(mask & c.used()) {
                     if !keep(base + i as u64) {
                         continue;
                     }
@@ -499,10 +488,11 @@ impl AnonMap {
         }
         let id = self.make_chunk(cx, base)?;
         let c = self.layer.chunks.get(id);
-        for (i, n) in held.iter().enumerate().filter(|(_, n)| **n != 0) {
-            c.slots[i].store(*n, Ordering::Release);
-            c.used.fetch_or(1 << i, Ordering::SeqCst);
+        for (slot, n) in c.slots.iter().zip(held) {
+            slot.store(*n, Ordering::Release);
         }
+        // A walker with an old id may have slots busy for a moment: its bits stay as they are.
+        c.bits.fetch_or(u64::from(c.occupied(u32::MAX)) << 32, Ordering::SeqCst);
         Ok(())
     }
 
@@ -665,14 +655,6 @@ fn mask_of(base: u64, range: &Range<u64>) -> u32 {
     ones(hi) & !ones(lo)
 }
 
-fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let i = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
-        mask &= mask - 1;
-        Some(i)
-    })
-}
-
 /// A slot held busy: what it holds is this thread's to change (H3).
 #[must_use = "dropping the guard lets the slot go"]
 pub struct SlotGuard<'a> {
@@ -700,21 +682,19 @@ impl SlotGuard<'_> {
     /// Puts an anon into the slot (its reference moves in) or empties it, and returns what was there, with its reference.
     #[doc(alias("anon_set_ptr", "amap_add", "amap_unadd"))]
     pub fn set(&self, n: Option<AnonNumber>) -> Option<AnonNumber> {
-        let bit = 1 << (self.slot % CHUNK);
-        if n.is_some() {
-            self.chunk.used.fetch_or(bit, Ordering::SeqCst);
-        } else {
-            self.chunk.used.fetch_and(!bit, Ordering::SeqCst);
-        }
-        AnonNumber::from_raw(self.word().swap(n.map_or(0, AnonNumber::get), Ordering::AcqRel))
+        // The slot's mark follows when the guard goes; nobody believes it of a busy slot.
+        let before = self.get();
+        self.word().store(n.map_or(0, AnonNumber::get), Ordering::Release);
+        before
     }
 }
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        self.map.drop_bits(self.cx, self.chunk, self.id, 1 << (self.slot % CHUNK));
+        let bit = 1 << (self.slot % CHUNK);
+        let used = if self.get().is_some() { bit } else { 0 };
         // Looked at only now: who emptied another slot meanwhile was kept from freeing the chunk by this one's bit.
-        if self.chunk.used.load(Ordering::SeqCst) == 0 {
+        if self.map.drop_bits(self.cx, self.chunk, self.id, bit, used) == 0 {
             self.map.try_free_chunk(self.cx, self.slot);
         }
     }

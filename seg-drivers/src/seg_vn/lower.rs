@@ -4,7 +4,7 @@ use super::SegVn;
 use super::fault::{Found, PageFault};
 use crate::anon::map::SlotGuard;
 use addr_space::{FaultError, LoadFlags};
-use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE, RefMod};
+use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE};
 
 impl SegVn {
     /// The file's page at the fault, shared-locked.
@@ -61,13 +61,12 @@ impl SegVn {
         cx.count(Counter::Zfod);
         db.mem().zero(page.pfn());
         cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
-        page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+        page.mark_filled();
         page.end_io();
         slot.set(Some(n));
         // held: as (reader), slot, page (exclusive)
-        let page = page.downgrade();
         f.load(&page, f.prot, LoadFlags::REMAP)?;
-        self.finish(f, page);
+        self.finish_made(f, page);
         Ok(Found::Made)
     }
 }

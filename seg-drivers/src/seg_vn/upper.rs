@@ -77,7 +77,7 @@ impl SegVn {
         let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
         db.mem().copy(source.pfn(), page.pfn());
         cx.count_n(Counter::BytesCopied, PAGE_SIZE);
-        page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+        page.mark_filled();
         page.end_io();
         // held: as (reader), slot, source (shared), page (exclusive)
         // No CPU may go on reading the source here once the copy can be stored to: break before make.
@@ -90,10 +90,9 @@ impl SegVn {
             }
         }
         slot.set(Some(n));
-        let page = page.downgrade();
         let loaded = f.load(&page, f.prot, LoadFlags::REMAP);
         if loaded.is_ok() {
-            self.finish(f, page);
+            self.finish_made(f, page);
         } else {
             drop(page);
         }
@@ -136,6 +135,14 @@ impl SegVn {
     pub(super) fn finish(&self, f: &PageFault<'_>, page: SharedPage<'_>) {
         if f.soft() {
             page.leak();
+        } else {
+            drop(page);
+        }
+    }
+    /// The same for a page this fault has made.
+    pub(super) fn finish_made(&self, f: &PageFault<'_>, page: ExclPage<'_>) {
+        if f.soft() {
+            page.downgrade().leak();
         } else {
             drop(page);
         }
