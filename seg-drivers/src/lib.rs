@@ -25,7 +25,7 @@ pub mod seg_dev;
 pub mod seg_kmem;
 pub mod seg_vn;
 
-pub use anon::{AnonLayer, AnonMap};
+pub use anon::{AnonHome, AnonLayer, AnonMap};
 pub use seg_dev::{DeviceMemory, SegDev, SegDevArgs};
 pub use seg_kmem::{Kmem, KmemArgs, SegKmem};
 pub use seg_vn::{SegVn, SegVnArgs, VnDriver, VnTunables};

@@ -1,9 +1,9 @@
 //! The slots of an anon map: chunks of 32 under a sparse radix of small blocks.
 //!
 //! ```text
-//!   height 0    root ─▶ chunk                              32 slots
-//!   height 1    root ─▶ block[16] ─▶ chunk                 512
-//!   height 2    root ─▶ block[16] ─▶ block[16] ─▶ chunk    8192 ...
+//!   height 0    map ─▶ chunk, chunk                        64 slots, an aligned pair: most maps, and no block at all
+//!   height 1    map ─▶ block[16] ─▶ chunk                  512
+//!   height 2    map ─▶ block[16] ─▶ block[16] ─▶ chunk     8192 ...
 //! ```
 //!
 //! An absent block or chunk costs nothing, and a chunk is freed when its last slot empties. Slot numbers are logical: the radix remembers which
@@ -93,32 +93,62 @@ pub struct Block {
     pub(crate) entries: [AtomicU32; FANOUT as usize],
 }
 
-/// Root, height and origin, as one reader must see them together.
+/// Roots, height and origin, as one reader must see them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Shape {
-    pub(crate) root: u32,
+    /// Height 0: the chunks of the two halves. Above: the top block, and 0.
+    pub(crate) roots: [u32; 2],
     pub(crate) height: u32,
     /// Logical number of the first slot the radix can hold; a multiple of 32, and as a signed number possibly below zero.
     pub(crate) origin: u64,
 }
 
+/// Chunks that a map without blocks holds.
+const PAIR: u64 = 2;
+
 impl Shape {
+    /// The empty radix of a map whose first slot is `slot`.
+    pub(crate) fn around(slot: u64) -> Self {
+        Self { roots: [0; 2], height: 0, origin: slot / (PAIR * CHUNK) * (PAIR * CHUNK) }
+    }
+    pub(crate) fn is_empty(self) -> bool {
+        self.roots == [0; 2]
+    }
     /// Slots the radix can hold.
     pub(crate) fn span(self) -> u64 {
         span(self.height)
     }
+    #[inline]
     pub(crate) fn holds(self, slot: u64) -> bool {
-        self.root != 0 && slot.wrapping_sub(self.origin) < self.span()
+        !self.is_empty() && slot.wrapping_sub(self.origin) < self.span()
+    }
+    /// Which of the pair `slot` lies in, at height 0.
+    #[inline]
+    pub(crate) fn half(self, slot: u64) -> usize {
+        (slot.wrapping_sub(self.origin) / CHUNK) as usize & 1
     }
     /// Which entry of a block at `level` (height - 1 at the root, 0 just above chunks) leads to `slot`.
+    #[inline]
     pub(crate) fn entry(self, slot: u64, level: u32) -> usize {
         ((slot.wrapping_sub(self.origin) / CHUNK) >> (FANOUT_BITS * level)) as usize
             & (FANOUT as usize - 1)
+    }
+    /// Where the radix starts, and which entry of a new top block leads to what there is, when it is raised by a level towards `slot`: upwards the
+    /// old root becomes the first entry (or two), downwards the last.
+    pub(crate) fn raised(self, slot: u64) -> (u64, u64) {
+        let below = (slot.wrapping_sub(self.origin) as i64) < 0;
+        let (step, roots) = if self.height == 0 { (CHUNK, PAIR) } else { (self.span(), 1) };
+        let at = if below { FANOUT - roots } else { 0 };
+        (self.origin.wrapping_sub(at * step), at)
     }
 }
 
 /// Slots under a radix of `height`.
 pub(crate) fn span(height: u32) -> u64 {
+    if height == 0 { PAIR * CHUNK } else { under(height) }
+}
+/// Slots under one entry at `height` levels above chunks.
+pub(crate) fn under(height: u32) -> u64 {
     CHUNK << (FANOUT_BITS * height)
 }
 
@@ -126,18 +156,24 @@ pub(crate) fn span(height: u32) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct SharedShape {
     seq: AtomicU32,
-    root_height: AtomicU64,
-    origin: AtomicU64,
+    roots: AtomicU64,
+    /// The height in the bits below 32, which an origin leaves free.
+    origin_height: AtomicU64,
 }
 
 impl SharedShape {
+    #[inline]
     pub(crate) fn load(&self) -> Shape {
         loop {
             let before = self.seq.load(Ordering::Acquire);
-            let rh = self.root_height.load(Ordering::Acquire);
-            let origin = self.origin.load(Ordering::Acquire);
+            let roots = self.roots.load(Ordering::Acquire);
+            let oh = self.origin_height.load(Ordering::Acquire);
             if before & 1 == 0 && self.seq.load(Ordering::Acquire) == before {
-                return Shape { root: rh as u32, height: (rh >> 32) as u32, origin };
+                return Shape {
+                    roots: [roots as u32, (roots >> 32) as u32],
+                    height: (oh & (CHUNK - 1)) as u32,
+                    origin: oh & !(CHUNK - 1),
+                };
             }
             core::hint::spin_loop();
         }
@@ -145,8 +181,8 @@ impl SharedShape {
     /// Publishes another shape; the caller holds the map's shape lock.
     pub(crate) fn store(&self, s: Shape) {
         self.seq.fetch_add(1, Ordering::AcqRel);
-        self.root_height.store(u64::from(s.root) | u64::from(s.height) << 32, Ordering::Release);
-        self.origin.store(s.origin, Ordering::Release);
+        self.roots.store(u64::from(s.roots[0]) | u64::from(s.roots[1]) << 32, Ordering::Release);
+        self.origin_height.store(s.origin | u64::from(s.height), Ordering::Release);
         self.seq.fetch_add(1, Ordering::Release);
     }
 }

@@ -19,21 +19,26 @@
 //! Sources: [SI §9.6-9.7], [UVM §5]; illumos.md 5, uvm.md 1-2 and 7.2 (C1, C3, C5).
 
 pub mod array;
+mod copy;
+mod home;
 pub mod map;
+mod radix;
 pub mod slot;
+pub mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use home::{AnonHome, Homes};
 pub use map::{AnonMap, AnonMapId};
 pub use slot::AnonTable;
+pub use slots::SlotGuard;
 
 use crate::anon::array::Block;
 use crate::anon::array::Chunk;
-use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::sync::{Arena, Mutex};
-use page_db::{Cx, PageDb, Rank};
+use page_db::sync::Arena;
+use page_db::{Cx, PageDb};
 use swapfs::SwapFs;
 
 /// What all anon maps of a machine share: the anons, and the stores their chunks come from.
@@ -44,13 +49,7 @@ pub struct AnonLayer {
     pub(crate) anons: AnonTable,
     pub(crate) chunks: Arena<Chunk>,
     pub(crate) blocks: Arena<Block>,
-    maps: Mutex<Registry>,
-}
-
-#[derive(Debug, Default)]
-struct Registry {
-    next: u32,
-    live: BTreeMap<u32, Weak<AnonMap>>,
+    maps: home::Registries,
 }
 
 impl AnonLayer {
@@ -63,7 +62,7 @@ impl AnonLayer {
             anons: AnonTable::default(),
             chunks: Arena::new("anon chunks", cpus, u32::MAX),
             blocks: Arena::new("anon map blocks", cpus, u32::MAX),
-            maps: Mutex::new(Rank::Registry, Registry::default()),
+            maps: home::Registries::new(cpus),
         })
     }
     /// The pages.
@@ -78,20 +77,9 @@ impl AnonLayer {
     pub fn anons(&self) -> &AnonTable {
         &self.anons
     }
-    /// The maps that live, by number.
+    /// The maps that live, by number; exact when nothing runs.
     pub fn maps(&self) -> Vec<Arc<AnonMap>> {
-        self.maps.lock_leaf().live.values().filter_map(Weak::upgrade).collect()
-    }
-    pub(crate) fn register(&self, make: impl FnOnce(u32) -> Arc<AnonMap>) -> Arc<AnonMap> {
-        let mut r = self.maps.lock_leaf();
-        r.next += 1;
-        let map = make(r.next);
-        let id = r.next;
-        r.live.insert(id, Arc::downgrade(&map));
-        map
-    }
-    pub(crate) fn unregister(&self, id: u32) {
-        self.maps.lock_leaf().live.remove(&id);
+        self.maps.all()
     }
     /// Takes one reference from an anon; the last one frees page, physical slot and number (N4). No page lock may be held.
     #[doc(alias = "anon_decref")]

@@ -78,11 +78,9 @@ impl AnonTable {
     pub fn refs(&self, n: AnonNumber) -> u32 {
         self.get(n).map_or(0, |a| a.refs.load(Ordering::Acquire))
     }
-    /// One more slot holds `n`; the caller holds one that does, busy (N3).
-    pub(crate) fn inc(&self, n: AnonNumber) {
-        let a = self.get(n).expect("N2: an anon in a slot has a record");
-        let before = a.refs.fetch_add(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "N3: only a live anon gains references");
+    /// For adding a reference to many anons whose numbers follow each other, as those of one CPU's run do.
+    pub(crate) fn run(&self) -> CountRun<'_> {
+        CountRun { table: self, first: 0, bucket: &[] }
     }
     /// One slot less; returns what is left.
     pub(crate) fn dec(&self, n: AnonNumber) -> u32 {
@@ -112,5 +110,41 @@ impl AnonTable {
         if let Some(a) = self.get(n) {
             a.refs.store(a.refs.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
         }
+    }
+}
+
+/// The part of the table that was looked at last.
+pub(crate) struct CountRun<'a> {
+    table: &'a AnonTable,
+    /// Number of the bucket's first record.
+    first: u64,
+    bucket: &'a [Anon],
+}
+
+impl CountRun<'_> {
+    /// One more slot holds the anon numbered `n`; the caller holds one that does, busy (N3).
+    #[inline]
+    pub(crate) fn inc_busy(&mut self, n: u32) {
+        let at = u64::from(n).wrapping_sub(self.first) as usize;
+        let a = match self.bucket.get(at) {
+            Some(a) => a,
+            None => self.turn_to(n),
+        };
+        let before = a.refs.load(Ordering::Acquire);
+        debug_assert!(before > 0, "N3: only a live anon gains references");
+        if before == 1 {
+            // The one slot is in the caller's hands: nobody can add a reference, or take this one away.
+            a.refs.store(2, Ordering::Release);
+        } else {
+            a.refs.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+    #[cold]
+    fn turn_to(&mut self, n: u32) -> &Anon {
+        let n = AnonNumber::from_raw(n).expect("Q1: an occupied slot holds a number");
+        let (b, i) = AnonTable::locate(n);
+        self.bucket = self.table.buckets[b].get().expect("N2: an anon in a slot has a record");
+        self.first = u64::from(n.get()) - i as u64;
+        &self.bucket[i]
     }
 }

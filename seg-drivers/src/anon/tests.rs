@@ -2,18 +2,19 @@
 
 use super::array::CHUNK;
 use super::map::Lost;
-use super::{AnonLayer, AnonMap};
+use super::{AnonHome, AnonLayer, AnonMap, Homes};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Reserve, SpinHooks,
-    ThreadId,
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Refusal, Reserve,
+    SpinHooks, ThreadId,
 };
 use swapfs::{AnonNumber, SwapConfig, SwapFs};
 
 struct World {
     cx: Cx,
     layer: Arc<AnonLayer>,
+    homes: Homes,
 }
 
 fn world() -> World {
@@ -24,7 +25,8 @@ fn world() -> World {
     let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
     let db = Arc::new(PageDb::new(&cx, mem, clock, counters, &config).expect("small"));
     let swap = SwapFs::new(&cx, &db, SwapConfig::default()).expect("small");
-    World { layer: AnonLayer::new(&db, &swap), cx }
+    let layer = AnonLayer::new(&db, &swap);
+    World { homes: Homes::new(&layer), layer, cx }
 }
 
 /// Puts a fresh anon, with a page when `page`, into a slot.
@@ -53,7 +55,7 @@ fn check(w: &World, map: &AnonMap) {
 #[test]
 fn a_map_grows_both_ways_and_moves_nothing() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     let mid = 1 << 40;
     let places =
         [mid, mid + 1, mid + 33, mid - 1, mid + (1 << 32) - 1, mid - (1 << 30), mid + 5000];
@@ -76,7 +78,7 @@ fn a_map_grows_both_ways_and_moves_nothing() {
 #[test]
 fn untouched_slots_cost_nothing() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     assert_eq!(w.layer.chunks.live(), 0);
     let before = w.cx_slots();
     assert!(map.slots(&w.cx, 0..1 << 32).is_empty());
@@ -91,6 +93,9 @@ fn untouched_slots_cost_nothing() {
 }
 
 impl World {
+    fn home(&self) -> &Arc<AnonHome> {
+        self.homes.mine(&self.cx)
+    }
     fn cx_slots(&self) -> u64 {
         self.layer.db().counters().get(page_db::Counter::AnonSlots)
     }
@@ -99,14 +104,14 @@ impl World {
 #[test]
 fn dup_shares_the_anons_and_counts_them() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     let a0 = fill(&w, &map, 0, true);
     let a1 = fill(&w, &map, 40, true);
-    let copy = map.dup(&w.cx, 0..64, |_| true).expect("heap");
+    let copy = map.dup(&w.cx, w.home(), 0..64, None).expect("heap");
     assert_eq!((w.layer.anons().refs(a0), w.layer.anons().refs(a1)), (2, 2));
     assert_eq!(copy.slots(&w.cx, 0..64), [(0, a0), (40, a1)]);
     // Only part of the slots, and only those wanted.
-    let part = map.dup(&w.cx, 0..64, |s| s != 0).expect("heap");
+    let part = map.dup(&w.cx, w.home(), 0..64, Some(&|s| s != 0)).expect("heap");
     assert_eq!(part.slots(&w.cx, 0..64), [(40, a1)]);
     assert_eq!(w.layer.anons().refs(a1), 3);
     check(&w, &map);
@@ -124,7 +129,7 @@ fn dup_shares_the_anons_and_counts_them() {
 #[test]
 fn slots_go_with_the_last_segment_that_reaches_them() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     let n: Vec<_> = (0..4).map(|i| fill(&w, &map, i, true)).collect();
     // Two sharers of 4 pages; A unmaps pages 2-3, then B does.
     map.gain(&w.cx, 0..4);
@@ -146,7 +151,7 @@ fn slots_go_with_the_last_segment_that_reaches_them() {
 #[test]
 fn a_split_map_knows_its_halves() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     for i in 0..3 {
         fill(&w, &map, i, true);
     }
@@ -165,7 +170,7 @@ fn a_split_map_knows_its_halves() {
 #[test]
 fn planted_damage_is_named() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     let n = fill(&w, &map, 5, false);
     check(&w, &map);
     w.layer.anons().damage_refs(n, -1);
@@ -180,7 +185,7 @@ fn planted_damage_is_named() {
 #[test]
 fn threads_fill_and_empty_one_chunk() {
     let w = world();
-    let map = AnonMap::new(&w.layer, 0);
+    let map = AnonMap::new(w.home(), 0);
     let counters = Arc::clone(w.layer.db().counters());
     std::thread::scope(|s| {
         for t in 0..4u16 {
@@ -216,4 +221,76 @@ fn threads_fill_and_empty_one_chunk() {
     check(&w, &map);
     map.lose(&w.cx, 0..64, 0..64);
     assert_eq!((w.layer.swap().live(), w.layer.chunks.live()), (0, 0));
+}
+
+#[test]
+fn an_aligned_map_of_64_slots_needs_no_block() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    let first = 1 << 40;
+    let n = [first + 63, first].map(|slot| (slot, fill(&w, &map, slot, false)));
+    assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (2, 0));
+    check(&w, &map);
+    // One slot more, on either side, and what there is hangs in a block as it did in the map.
+    for beside in [first - 1, first + 64] {
+        fill(&w, &map, beside, false);
+        n.iter().for_each(|(slot, n)| assert_eq!(map.peek(*slot), Some(*n)));
+        check(&w, &map);
+        map.free_range(&w.cx, beside..beside + 1);
+    }
+    map.free_range(&w.cx, first..first + 64);
+    assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (0, 0));
+}
+
+#[test]
+fn a_copy_that_fails_leaves_nothing() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    for slot in [0, 3, 40, 600, 9000, 9001, 70_000] {
+        fill(&w, &map, slot, false);
+    }
+    let before = (w.layer.chunks.live(), w.layer.blocks.live());
+    let mut k = 0;
+    loop {
+        k += 1;
+        w.layer.db().counters().refuse(Refusal::Record, k);
+        let copy = map.dup(&w.cx, w.home(), 2..9001, None);
+        w.layer.db().counters().refuse(Refusal::Record, 0);
+        check(&w, &map);
+        if let Ok(copy) = copy {
+            check(&w, &copy);
+            let want: Vec<_> = map
+                .slots(&w.cx, 0..70_001)
+                .into_iter()
+                .filter(|(s, _)| (2..9001).contains(s))
+                .collect();
+            assert_eq!(copy.slots(&w.cx, 0..70_001), want);
+            want.iter().for_each(|(_, n)| assert_eq!(w.layer.anons().refs(*n), 2));
+            copy.lose(&w.cx, 2..9001, 2..9001);
+            break;
+        }
+        assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), before, "request {k}");
+        map.slots(&w.cx, 0..70_001)
+            .iter()
+            .for_each(|(_, n)| assert_eq!(w.layer.anons().refs(*n), 1));
+    }
+    assert!(k > 8, "every block and chunk of the copy was refused once: {k}");
+    assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), before);
+}
+
+#[test]
+fn each_cpu_numbers_and_lists_its_maps_for_itself() {
+    let w = world();
+    let other = Cx::new(w.layer.db().counters(), CpuId(1), ThreadId(1), Arc::new(SpinHooks));
+    let ids = |w: &World| w.layer.maps().iter().map(|m| m.id().0).collect::<Vec<_>>();
+    let a: Vec<_> = (0..3).map(|_| AnonMap::new(w.home(), 0)).collect();
+    let b = AnonMap::new(w.homes.mine(&other), 0);
+    let c = AnonMap::new(w.home(), 0);
+    assert_eq!(ids(&w), [1, 2, 3, 4, 65], "Z1");
+    drop((a, b));
+    assert_eq!(ids(&w), [4], "Z1");
+    let d = AnonMap::new(w.home(), 0);
+    assert_eq!(ids(&w), [4, 5], "a number is not used again");
+    drop((c, d));
+    assert_eq!(ids(&w), []);
 }

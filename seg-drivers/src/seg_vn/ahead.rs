@@ -6,7 +6,7 @@
 
 use super::SegVn;
 use super::fault::PageFault;
-use crate::anon::map::SlotGuard;
+use crate::anon::SlotGuard;
 use addr_space::{Advice, FaultError, LoadFlags, SegCx};
 use page_db::{
     Access, Counter, Identity, LockedPage, PAGE_SIZE, Prot, PutFlags, VirtAddr, VirtRange,

@@ -1,13 +1,13 @@
 //! Making a `seg_vn` segment: its arguments, and what all of them share.
 
 use super::{Backing, FIRST_SLOT, SegVn};
-use crate::anon::{AnonLayer, AnonMap};
+use crate::anon::{AnonHome, AnonLayer, AnonMap, Homes};
 use addr_space::{SegCreate, SegCx, SegError, SegKind, SegOps};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::Once;
 use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use page_db::{FileOffset, Prot, Vnode};
+use page_db::{Cx, FileOffset, Prot, Vnode};
 
 /// Numbers that steer all `seg_vn` segments of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,19 @@ impl Default for VnTunables {
 #[derive(Debug)]
 pub struct VnDriver {
     pub(super) layer: Arc<AnonLayer>,
+    homes: Homes,
     pub(super) tunables: VnTunables,
 }
 
 impl VnDriver {
     /// A driver over `layer`.
     pub fn new(layer: &Arc<AnonLayer>, tunables: VnTunables) -> Arc<Self> {
-        Arc::new(Self { layer: Arc::clone(layer), tunables })
+        Arc::new(Self { layer: Arc::clone(layer), homes: Homes::new(layer), tunables })
+    }
+    /// Where a new anon map is made on the CPU that `cx` runs on.
+    #[must_use]
+    pub fn home(&self, cx: &Cx) -> &Arc<AnonHome> {
+        self.homes.mine(cx)
     }
     /// The anonymous layer.
     pub fn layer(&self) -> &Arc<AnonLayer> {
@@ -131,7 +137,7 @@ impl SegCreate for SegVnArgs {
             index = 0;
         } else if shared && anonymous {
             // Shared memory has its map from the start, and the map has the reservation.
-            let _ = amap.set(AnonMap::new(&self.driver.layer, reserve));
+            let _ = amap.set(AnonMap::new(self.driver.home(scx.cx), reserve));
             own = 0;
             index = 0;
         }

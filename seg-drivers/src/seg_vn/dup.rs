@@ -97,12 +97,14 @@ fn child_map(
     }
     let base = scx.seg.start().vpn();
     let first = slots.start;
-    let keep = |slot: u64| !zeroed || !vpage.get(base + slot.wrapping_sub(first)).inherit_zero;
+    let keep = |slot: u64| !vpage.get(base + slot.wrapping_sub(first)).inherit_zero;
     let no_memory = |_| SegError::NoMemory { range: scx.seg };
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return copy_pages(seg, scx, map, &keep).map(Some);
     }
-    let copy = map.dup(scx.cx, slots, keep).map_err(no_memory)?;
+    let keep = zeroed.then_some(&keep as &dyn Fn(u64) -> bool);
+    let home = seg.driver.home(scx.cx);
+    let copy = map.dup(scx.cx, home, slots, keep).map_err(no_memory)?;
     scx.hat.clear_write(scx.cx, scx.seg);
     Ok(Some(copy))
 }
@@ -116,7 +118,7 @@ fn copy_pages(
     keep: &dyn Fn(u64) -> bool,
 ) -> Result<Arc<AnonMap>, SegError> {
     let slots = seg.slots_of(scx.seg, scx.seg);
-    let copy = AnonMap::new(&seg.driver.layer, 0);
+    let copy = AnonMap::new(seg.driver.home(scx.cx), 0);
     for (slot, n) in map.slots(scx.cx, slots.clone()).into_iter().filter(|(s, _)| keep(*s)) {
         let addr = scx.seg.page_at(slot.wrapping_sub(slots.start));
         let f = PageFault::by_system(scx, addr, seg.prot(), Stamp::take(&seg.seq));

@@ -14,7 +14,7 @@
 
 use super::fault::PageFault;
 use super::{SegVn, VPage, run_range, vpns};
-use crate::anon::map::SlotGuard;
+use crate::anon::SlotGuard;
 use crate::runs::Runs;
 use addr_space::{FaultError, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;

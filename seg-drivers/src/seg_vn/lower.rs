@@ -2,7 +2,7 @@
 
 use super::SegVn;
 use super::fault::{Found, PageFault};
-use crate::anon::map::SlotGuard;
+use crate::anon::SlotGuard;
 use addr_space::{FaultError, LoadFlags};
 use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE};
 

@@ -166,7 +166,7 @@ impl SegVn {
         if let Some(map) = self.amap.get() {
             return map;
         }
-        let make = || self.amap.get_or_init(|| AnonMap::new(&self.driver.layer, 0));
+        let make = || self.amap.get_or_init(|| AnonMap::new(self.driver.home(scx.cx), 0));
         if self.backing.is_none() {
             return make(); // there is no lower layer that could be loaded meanwhile
         }

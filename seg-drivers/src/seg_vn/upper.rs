@@ -2,7 +2,7 @@
 
 use super::SegVn;
 use super::fault::{Found, PageFault};
-use crate::anon::map::SlotGuard;
+use crate::anon::SlotGuard;
 use addr_space::{FaultError, LoadFlags, UnloadFlags};
 use page_db::{
     Counter, ExclPage, LockedPage, PAGE_SIZE, PageDb, Prot, RefMod, Reserve, SharedPage, VirtRange,
