@@ -15,7 +15,9 @@
 use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering};
-use page_db::{Cx, LockedPage, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
+use page_db::{
+    Cx, LockedPage, PAGE_SIZE, PageId, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange,
+};
 
 bitflags::bitflags! {
     /// How a translation is loaded.
@@ -24,7 +26,7 @@ bitflags::bitflags! {
     pub struct LoadFlags: u8 {
         /// The translation may not be stolen until [`Hat::unlock`] or an unload with [`UnloadFlags::UNLOCK`].
         const LOCK = 1;
-        /// Advisory (fault-ahead): skipped, not failed, when it would need memory.
+        /// Advisory (fault-ahead): skipped, not failed, when it would need memory. In a run, what is there already stays as it is.
         const ADV = 2;
         /// Not on the page's mapping list (device memory).
         const NOCONSIST = 4;
@@ -93,6 +95,53 @@ pub enum Loaded {
     Stale,
 }
 
+/// One page of a run ([`Hat::memload_run`]), with the rights it is mapped with.
+#[derive(Clone, Copy)]
+pub struct RunPage<'a> {
+    page: &'a dyn LockedPage,
+    id: PageId,
+    prot: Prot,
+}
+
+impl<'a> RunPage<'a> {
+    /// `page` with the rights `prot`; it stays locked while this lives.
+    #[inline]
+    pub fn new<P: LockedPage>(page: &'a P, prot: Prot) -> Self {
+        Self { page, id: page.id(), prot }
+    }
+    /// The page.
+    pub fn page(&self) -> &'a dyn LockedPage {
+        self.page
+    }
+    /// Its id, without asking the page.
+    #[inline]
+    pub fn id(&self) -> PageId {
+        self.id
+    }
+    /// The rights.
+    #[inline]
+    pub fn prot(&self) -> Prot {
+        self.prot
+    }
+}
+
+impl fmt::Debug for RunPage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunPage({}, {})", self.id, self.prot)
+    }
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RunLoaded {
+    /// Places dealt with, from the first: their pages are mapped, or there was none, or an advisory one was skipped.
+    pub passed: usize,
+    /// Translations that were not there before.
+    pub loaded: usize,
+    /// Why it ended: `Ok(Done)` past the last place, otherwise what became of the place behind the passed ones.
+    pub end: Result<Loaded, HatError>,
+}
+
 /// A translation as the tables hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Translation {
@@ -153,6 +202,37 @@ pub trait Hat: fmt::Debug + Send + Sync {
         flags: LoadFlags,
         stamp: Option<Stamp<'_>>,
     ) -> Result<Loaded, HatError>;
+    /// Loads translations to locked pages at consecutive addresses from `addr` on, each as [`Hat::memload`] would; places without a
+    /// page are left as they are. The pages before the place it stops at are loaded, and stay.
+    ///
+    /// One stamp guards the whole run, so it covers what all of its pages were decided on.
+    #[doc(alias = "hat_memload_array")]
+    fn memload_run(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        pages: &[Option<RunPage<'_>>],
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> RunLoaded {
+        let mut run = RunLoaded { passed: 0, loaded: 0, end: Ok(Loaded::Done) };
+        for (i, place) in (0u64..).zip(pages) {
+            let at = addr.checked_add(i * PAGE_SIZE).map_err(|_| HatError::OutOfRange { addr });
+            if let Some(p) = place
+                && let there = at.is_ok_and(|at| self.probe(cx, at).is_some())
+                && !(there && flags.contains(LoadFlags::ADV))
+            {
+                run.end = at.and_then(|at| self.memload(cx, at, p.page(), p.prot(), flags, stamp));
+                if run.end != Ok(Loaded::Done) {
+                    break;
+                }
+                let now = at.is_ok_and(|at| self.probe(cx, at).is_some());
+                run.loaded += usize::from(now && !there);
+            }
+            run.passed += 1;
+        }
+        run
+    }
     /// Loads translations to frames without page structures, `pfn` for the first page and counting up.
     ///
     /// # Errors

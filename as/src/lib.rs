@@ -44,7 +44,10 @@ pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
 pub use fault::{FaultError, FaultKind, Signal};
-pub use hat::{Hat, HatError, HatProvider, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
+pub use hat::{
+    Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
+    UnloadFlags,
+};
 pub use ops::{AddrRequest, FoundGap, GapOrder, GapRequest, LockAll, PinnedPages, RangeClaim};
 pub use seg::{
     Advice, InCore, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate,

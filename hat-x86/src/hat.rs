@@ -11,7 +11,7 @@
 //! - The hat maps its window and nothing else: the lower half for a user's, [`KERNEL_WINDOW`] for the kernel's. Ranges are cut
 //!   to it, loads outside it are refused.
 //!
-//! The verbs: loading in [`crate::load`], ranges in [`crate::range`].
+//! The verbs: loading in [`crate::load`] and [`crate::run`], ranges in [`crate::range`].
 //!
 //! Sources: [SI §12.2, §12.4]; illumos `vm/hat.h` (interface), `i86pc/vm/hat_i86.c` (behaviour); illumos.md 9.
 
@@ -19,7 +19,9 @@ use crate::geometry::KERNEL_WINDOW;
 use crate::mmu::SpaceId;
 use crate::provider::HatX86;
 use crate::walk::Hint;
-use addr_space::{Hat, HatError, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
+use addr_space::{
+    Hat, HatError, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation, UnloadFlags,
+};
 use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::PerCpu;
@@ -127,6 +129,16 @@ impl Hat for X86Hat {
         stamp: Option<Stamp<'_>>,
     ) -> Result<Loaded, HatError> {
         self.hx.memload(cx, &self.st, addr, page, prot, flags, stamp)
+    }
+    fn memload_run(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        pages: &[Option<RunPage<'_>>],
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> RunLoaded {
+        self.hx.memload_run(cx, &self.st, addr, pages, flags, stamp)
     }
     fn devload(
         &self,

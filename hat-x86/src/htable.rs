@@ -183,8 +183,8 @@ impl TableGuard<'_> {
     pub(crate) fn entry(&self, index: usize) -> X86Pte {
         X86Pte(self.cell(index).load(SeqCst))
     }
-    pub(crate) fn add_valid(&self) {
-        self.rec.valid.store(self.rec.valid() + 1, Relaxed);
+    pub(crate) fn add_valid(&self, n: u16) {
+        self.rec.valid.store(self.rec.valid() + n, Relaxed);
     }
     pub(crate) fn sub_valid(&self) {
         let v = self.rec.valid();
@@ -336,7 +336,7 @@ impl HatX86 {
         }
         let link = X86Pte::table(pfn(top - 1), st.is_user());
         parent.cell(index(addr, top as u8)).store(link.0, SeqCst);
-        parent.add_valid();
+        parent.add_valid(1);
         cx.count_n(Counter::PteWrites, top as u64);
         leaf
     }
@@ -354,7 +354,7 @@ impl HatX86 {
         rec.become_table(st.id, tag(addr, TOP - 1), root.id, 0);
         rec.busy.store(1, Relaxed);
         root.cell(index(addr, TOP)).store(X86Pte::table(rec.pfn(), st.is_user()).0, SeqCst);
-        root.add_valid();
+        root.add_valid(1);
         cx.count(Counter::PteWrites);
     }
     /// Makes a top table of a blank one.

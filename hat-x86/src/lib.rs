@@ -23,7 +23,7 @@
 //! | [`htable`] | tables: how they come, are found, and go |
 //! | [`hment`] | from a page to its mappings |
 //! | [`walk`] | finding leaves without locks |
-//! | [`load`], [`range`], [`page`] | the verbs: one address, a range, all mappings of a page |
+//! | [`load`], [`run`], [`range`], [`page`] | the verbs: one address, consecutive pages, a range, all mappings of a page |
 //! | [`tlb`], [`mmu`] | what is owed to processors, and how it is paid |
 //! | [`walker`], [`host`], [`access`] | the simulated processors |
 //! | [`steal`] | tables taken back when frames are short |
@@ -95,6 +95,7 @@ pub mod page;
 pub mod provider;
 pub mod pte;
 pub mod range;
+pub mod run;
 pub mod steal;
 pub mod tlb;
 pub mod verify;

@@ -33,18 +33,19 @@ use crate::provider::HatX86;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
 use crate::tlb::FlushDue;
 use addr_space::{HatError, LoadFlags, Loaded, Stamp};
+use page_db::sync::ArenaFull;
 use page_db::sync::atomic::Ordering::{Release, SeqCst};
 use page_db::{Counter, Cx, LockedPage, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange};
 
 /// What is to be loaded where.
-struct Load<'a> {
-    addr: VirtAddr,
-    pfn: Pfn,
+pub(crate) struct Load<'a> {
+    pub(crate) addr: VirtAddr,
+    pub(crate) pfn: Pfn,
     /// The page, where there is one and its mapping list is kept.
-    page: Option<PageId>,
-    prot: Prot,
-    flags: LoadFlags,
-    stamp: Option<Stamp<'a>>,
+    pub(crate) page: Option<PageId>,
+    pub(crate) prot: Prot,
+    pub(crate) flags: LoadFlags,
+    pub(crate) stamp: Option<Stamp<'a>>,
 }
 
 /// What one look at the locked leaf came to.
@@ -91,7 +92,7 @@ impl HatX86 {
         }
         Ok(())
     }
-    fn load(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
+    pub(crate) fn load(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
         if !st.owns(load.addr) {
             return Err(HatError::OutOfRange { addr: load.addr });
         }
@@ -204,6 +205,27 @@ impl HatX86 {
         load: &Load<'_>,
         spare: &mut Spare,
     ) -> Step {
+        if self.put(cx, st, leaf, i, load, spare).is_err() {
+            return Step::Refused(HatError::NoMemory { addr: load.addr });
+        }
+        leaf.add_valid(1);
+        cx.count(Counter::PteWrites);
+        Step::Done
+    }
+    /// Fills an absent entry; the caller counts it.
+    ///
+    /// # Errors
+    /// [`ArenaFull`]; nothing has changed but what is in `spare`.
+    #[inline]
+    pub(crate) fn put(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        leaf: &TableGuard<'_>,
+        i: usize,
+        load: &Load<'_>,
+        spare: &mut Spare,
+    ) -> Result<(), ArenaFull> {
         let mut bits = PteBits::P;
         bits.set(PteBits::U, st.is_user());
         bits.set(PteBits::G, !st.is_user());
@@ -216,18 +238,14 @@ impl HatX86 {
             None => None,
             Some(page) => {
                 let mut list = self.lists.enter(cx, &self.db, page);
-                if list.add(Site { table: leaf.id, entry: i as u16 }, spare).is_err() {
-                    return Step::Refused(HatError::NoMemory { addr: load.addr });
-                }
+                list.add(Site { table: leaf.id, entry: i as u16 }, spare)?;
                 Some(list)
             }
         };
         let entry = X86Pte::new(load.pfn, bits).with_prot(self.granted(load));
         leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
         drop(list); // M2: the entry is there before the list is seen
-        leaf.add_valid();
-        cx.count(Counter::PteWrites);
-        Step::Done
+        Ok(())
     }
     /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
     fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, prot: Prot) -> Step {

@@ -5,6 +5,7 @@ mod lists;
 mod loads;
 mod memory;
 mod ranges;
+mod runs;
 mod shootdown;
 mod tables;
 mod threads;

@@ -14,6 +14,7 @@ pub mod arena;
 pub mod atomic;
 mod imp;
 pub mod per_cpu;
+pub mod prefetch;
 pub mod slot_lock;
 pub mod spin;
 pub mod wait;
@@ -22,6 +23,7 @@ pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
 pub use imp::Once;
 pub use per_cpu::PerCpu;
+pub use prefetch::prefetch_write;
 pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};
 pub use wait::WaitTable;
 
