@@ -45,7 +45,7 @@ use crate::pte::X86Pte;
 use crate::tlb::FlushDue;
 use addr_space::HatError;
 use page_db::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use page_db::sync::{SpinMutex, SpinMutexGuard};
+use page_db::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated};
 use page_db::{Counter, Cx, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
 
 /// The record of one page table.
@@ -206,7 +206,8 @@ impl TableGuard<'_> {
     }
     /// What [`HatX86::reclaim`] needs after the lock is gone, if the table should go.
     pub(crate) fn emptied(&self) -> Option<(u32, u32)> {
-        (self.rec.valid() == 0 && self.rec.busy() == 0).then(|| (self.id, self.rec.seq()))
+        let pinned = self.rec.busy() != 0 && !mutated(Mutation::PinUnseen);
+        (self.rec.valid() == 0 && !pinned).then(|| (self.id, self.rec.seq()))
     }
     /// Changes an entry by compare-and-swap until `next` has been applied to what is there; the old and the new entry.
     #[inline]
@@ -384,7 +385,8 @@ impl HatX86 {
                 return gone; // gone already, so `above` may be anybody: the order between the two is not known
             }
             let child = self.lock_child(cx, id);
-            if rec.valid() != 0 || rec.busy() != 0 {
+            let filled = rec.valid() != 0 && !mutated(Mutation::EmptyBelieved);
+            if filled || (rec.busy() != 0 && !mutated(Mutation::PinUnseen)) {
                 return gone;
             }
             let (base, level) = (rec.base(), rec.level() + 1);

@@ -28,6 +28,7 @@ use crate::pte::{PteBits, X86Pte};
 use crate::tlb::{Debts, FlushDue};
 use alloc::sync::{Arc, Weak};
 use page_db::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, PageId, PageMappings, RefMod, SyncMode};
 
 /// What the page database is given.
@@ -97,11 +98,9 @@ impl HatX86 {
         let leaf = self.lock_table(cx, site.table);
         let entry = leaf.entry(usize::from(site.entry));
         let live = leaf.rec.is_alive() && leaf.rec.level() == 0;
-        if !live
-            || !entry.is_present()
-            || !entry.is_consistent()
-            || entry.pfn() != self.db.pfn(page)
-        {
+        let ours =
+            live && entry.is_present() && entry.is_consistent() && entry.pfn() == self.db.pfn(page);
+        if !ours && !mutated(Mutation::MappingBelieved) {
             debug_assert!(
                 !self.lists.enter(cx, &self.db, page).contains(site),
                 "M1: with the table locked, a listed mapping has its entry"

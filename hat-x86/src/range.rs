@@ -16,6 +16,7 @@ use crate::walker::narrow;
 use addr_space::{Translation, UnloadFlags};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering::SeqCst;
+use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
 impl HatX86 {
@@ -110,6 +111,7 @@ impl HatX86 {
                     old = X86Pte(leaf.table.cell(i).fetch_and(!RM.bits(), SeqCst));
                     cx.count(Counter::PteWrites);
                     let new = old.with(PteBits::empty(), RM);
+                    let new = if mutated(Mutation::HarvestOwesNothing) { old } else { new };
                     due.add(st.space(), leaf.addr(i), 0, old, new);
                 }
                 if let Some(page) = self.db.page_of(old.pfn()) {

@@ -1,27 +1,20 @@
-//! The hat's races under a scheduler that picks every interleaving at random and replays what fails.
+//! The hat's races, explored; see [`page_db::sync::explore`] for how.
 //!
-//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p hat-x86 schedules`. Each scenario is small: every atomic operation, those on entries included, is a point
-//! where the scheduler may switch. A hang is a deadlock and fails the run.
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p hat-x86 schedules --target-dir target/shuttle`.
 
 use crate::{HatX86, HostMmu, Mmu, SpaceId, UserAccess};
 use addr_space::{Hat, HatProvider, LoadFlags, Loaded, Stamp, UnloadFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
+use page_db::sync::Mutation as M;
 use page_db::sync::atomic::AtomicU32;
+use page_db::sync::explore::explore;
 use page_db::{
     Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
     PhysMem, Prot, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
 };
 use shuttle::thread;
-
-fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    let runs = option_env!("SEGVM_SCHEDULES").and_then(|n| n.parse().ok()).unwrap_or(300);
-    let scenario = Arc::new(scenario);
-    let again = Arc::clone(&scenario);
-    shuttle::check_random(move || scenario(), runs);
-    shuttle::check_pct(move || again(), runs, 3);
-}
 
 #[derive(Clone)]
 struct World {
@@ -98,7 +91,7 @@ fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
 /// C1: a fault that read the old protection never leaves it behind a change that has returned.
 #[test]
 fn stamp_against_change() {
-    explore(|| {
+    explore(300, &[M::StampIgnored], || {
         let (w, cx) = world();
         let page = w.page(&cx);
         let (seq, prot) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(1)));
@@ -134,7 +127,7 @@ fn stamp_against_change() {
 /// H1, H2: neighbouring leaves come and go, and with them the tables above.
 #[test]
 fn tables_come_and_go() {
-    explore(|| {
+    explore(300, &[M::LinkedUnderTheDead], || {
         let (w, cx) = world();
         let pages = [w.page(&cx), w.page(&cx)];
         let threads: Vec<_> = (0..2u16)
@@ -155,10 +148,26 @@ fn tables_come_and_go() {
     });
 }
 
+/// H2: a leaf that one thread has just emptied is filled by another before it is unlinked.
+#[test]
+fn a_leaf_emptied_and_filled() {
+    explore(300, &[M::EmptyBelieved], || {
+        let (w, cx) = world();
+        let pages = [w.page(&cx), w.page(&cx)];
+        w.load(&cx, 0x1000, pages[0]);
+        let empties = w.spawn(0, |w, cx| w.unload(cx, 0x1000));
+        let fills = w.spawn(1, move |w, cx| w.load(cx, 0x2000, pages[1]));
+        join([empties, fills]);
+        assert!(w.hat.probe(&cx, va(0x2000)).is_some(), "H2");
+        assert_eq!(w.hat.resident(), 1);
+        w.verify(&cx);
+    });
+}
+
 /// M1, M3: a page is unloaded from below while it is loaded and unloaded from above.
 #[test]
 fn page_side_against_range_side() {
-    explore(|| {
+    explore(300, &[], || {
         let (w, cx) = world();
         let page = w.page(&cx);
         w.load(&cx, 0x1000, page);
@@ -177,10 +186,28 @@ fn page_side_against_range_side() {
     });
 }
 
+/// M1: a mapping is removed by way of its range and of its page at once.
+#[test]
+fn one_mapping_removed_from_both_sides() {
+    explore(300, &[M::MappingBelieved], || {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let range = w.spawn(1, |w, cx| w.unload(cx, 0x1000));
+        let below = w.spawn(0, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            w.db.unload(cx, &page);
+        });
+        join([range, below]);
+        assert_eq!(w.hat.resident(), 0);
+        w.verify(&cx);
+    });
+}
+
 /// T1, F4: no store reaches a frame after whoever unmapped or freed it has returned.
 #[test]
 fn no_store_into_a_freed_frame() {
-    explore(|| {
+    explore(500, &[M::DebtsUnseen], || {
         let (w, cx) = world();
         let page = w.page(&cx);
         w.load(&cx, 0x1000, page);
@@ -208,7 +235,7 @@ fn no_store_into_a_freed_frame() {
 /// F2: an entry whose accessed bit was harvested is flushed all the same, whoever removes it.
 #[test]
 fn harvest_against_unload() {
-    explore(|| {
+    explore(300, &[M::HarvestOwesNothing], || {
         let (w, cx) = world();
         let page = w.page(&cx);
         w.load(&cx, 0x1000, page);
@@ -226,7 +253,7 @@ fn harvest_against_unload() {
 /// H3: theft, replacement and a walk of the same leaf.
 #[test]
 fn theft_against_replacement() {
-    explore(|| {
+    explore(300, &[M::PinUnseen], || {
         let (w, cx) = world();
         let pages = [w.page(&cx), w.page(&cx)];
         w.load(&cx, 0x1000, pages[0]);

@@ -44,8 +44,8 @@
 use crate::geometry::LEVELS;
 use crate::mmu::{CpuSet, SpaceId};
 use crate::pte::{PteBits, X86Pte};
-use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use page_db::sync::{Mutation, PerCpu, mutated};
 use page_db::{Cx, VirtAddr};
 
 /// Entries named one by one.
@@ -103,6 +103,9 @@ impl Debts {
     }
     /// Calls `f` with the space of each debt that is open besides one in slot `own`.
     fn others(&self, own: Option<usize>, mut f: impl FnMut(Option<SpaceId>)) {
+        if mutated(Mutation::DebtsUnseen) {
+            return;
+        }
         let own = own.map(|s| s % self.slots.len());
         for (i, word) in self.slots.iter().enumerate() {
             let word = word.load(SeqCst);

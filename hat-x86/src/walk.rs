@@ -22,7 +22,8 @@ use crate::pte::X86Pte;
 use crate::walker::narrow;
 use addr_space::HatError;
 use core::ops::RangeInclusive;
-use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, spin_loop};
+use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
 
 /// The leaf a CPU used last, by number of its 2 MiB span and id. 0 for none.
@@ -55,7 +56,7 @@ impl Turns {
     fn again(&mut self) {
         self.0 += 1;
         assert!(self.0 < 1 << 20, "H4: an entry of a table leads to no table");
-        core::hint::spin_loop();
+        spin_loop();
     }
 }
 
@@ -147,7 +148,8 @@ impl HatX86 {
                 Found::Missing(id, level) => {
                     self.gather(cx, addr, supply, usize::from(level))?;
                     let parent = self.lock_table(cx, id);
-                    let alive = parent.rec.is(st.id, tag(va, level));
+                    let alive = parent.rec.is(st.id, tag(va, level))
+                        || mutated(Mutation::LinkedUnderTheDead);
                     if alive && !parent.entry(index(va, level)).is_present() {
                         let leaf = self.link(cx, st, &parent, va, supply);
                         hint.set(va, leaf.id);

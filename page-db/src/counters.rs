@@ -8,10 +8,10 @@
 
 use crate::lock::Rank;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::units::CpuId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering}; // plain: one writer (X3), and no schedule depends on them
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $id:ident = $name:literal),+ $(,)?) => {

@@ -16,8 +16,8 @@ use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::SpinMutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutation, SpinMutex, mutated};
 use crate::vnode::Identity;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -160,7 +160,9 @@ impl PageHash for ChainHash {
     ) -> Result<(), PageId> {
         let bucket = self.bucket(id);
         let _held = self.lock_of(bucket).lock(cx);
-        if let Some(other) = self.walk_locked(pages, bucket, id) {
+        if let Some(other) = self.walk_locked(pages, bucket, id)
+            && !mutated(Mutation::InsertBlind)
+        {
             return Err(other);
         }
         let p = pages.get(page);

@@ -165,19 +165,27 @@ mod bulk {
 }
 
 /// Words only: an access to part of a word reads it whole, and replaces the part by compare-and-swap, so that no access of
-/// another size ever meets these and a neighbour's bytes are never written back old.
+/// another size ever meets these and a neighbour's bytes are never written back old. Where schedules are explored, another thread may
+/// run between the parts of a frame: two are enough to tear a copy.
 #[cfg(not(all(target_arch = "x86_64", not(miri), not(shuttle))))]
 mod bulk {
     use super::{AtomicU64, PAGE};
-    use crate::sync::atomic::Ordering::Relaxed;
+    use crate::sync::atomic::{Ordering::Relaxed, plain, point};
 
     const WORDS: usize = PAGE / 8;
+    const PART: usize = WORDS / 2;
 
     pub(super) fn zero(to: &[AtomicU64; WORDS]) {
-        to.iter().for_each(|w| w.store(0, Relaxed));
+        for part in to.chunks(PART) {
+            point();
+            part.iter().for_each(|w| plain(w).store(0, Relaxed));
+        }
     }
     pub(super) fn copy(from: &[AtomicU64; WORDS], to: &[AtomicU64; WORDS]) {
-        to.iter().zip(from).for_each(|(t, f)| t.store(f.load(Relaxed), Relaxed));
+        for (to, from) in to.chunks(PART).zip(from.chunks(PART)) {
+            point();
+            to.iter().zip(from).for_each(|(t, f)| plain(t).store(plain(f).load(Relaxed), Relaxed));
+        }
     }
     /// The words that `len` bytes at `offset` touch: index, first byte in the word, number of bytes.
     fn words(mut offset: usize, mut len: usize) -> impl Iterator<Item = (usize, usize, usize)> {

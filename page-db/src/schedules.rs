@@ -1,12 +1,13 @@
-//! The page layer's races under a scheduler that picks every interleaving at random and replays what fails.
+//! The page layer's races, explored; see [`crate::sync::explore`] for how.
 //!
-//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p page-db`. Each scenario is small: every atomic operation is a point where the scheduler may
-//! switch. A hang is a deadlock and fails the run.
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p page-db schedules --target-dir target/shuttle`.
 
 use crate::db::{Claim, PageDbConfig, Reserve};
 use crate::lock::Rank;
 use crate::pageout::{Pageout, PageoutConfig};
+use crate::sync::Mutation as M;
 use crate::sync::SlotRwLock;
+use crate::sync::explore::explore;
 use crate::testing::{World, name};
 use crate::{
     Counters, CpuId, Cx, LockedPage, PageDb, RefMod, SpinHooks, ThreadId, VnodeId, VnodeKind,
@@ -15,14 +16,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::thread;
-
-fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    let runs = option_env!("SEGVM_SCHEDULES").and_then(|n| n.parse().ok()).unwrap_or(300);
-    let scenario = Arc::new(scenario);
-    let again = Arc::clone(&scenario);
-    shuttle::check_random(move || scenario(), runs);
-    shuttle::check_pct(move || again(), runs, 3);
-}
 
 fn spawn(
     db: &Arc<PageDb>,
@@ -54,7 +47,7 @@ fn world(frames: u64) -> World {
 /// K1, K2: writers alone, nobody sleeps for ever, EWANTED is never left behind.
 #[test]
 fn page_lock() {
-    explore(|| {
+    explore(500, &[M::DowngradeWakesNobody], || {
         let w = world(2);
         let id = w.make(name(V, 0));
         let inside = Arc::new(AtomicU32::new(0));
@@ -86,10 +79,40 @@ fn page_lock() {
     });
 }
 
+/// K1: of two readers that want to be alone, at most one is told that it is.
+#[test]
+fn page_lock_upgrade() {
+    explore(500, &[M::UpgradeBesideReaders], || {
+        let w = world(2);
+        let id = w.make(name(V, 0));
+        let readers = Arc::new(AtomicU32::new(0));
+        let reader = |n: u32| {
+            let readers = Arc::clone(&readers);
+            spawn(&w.db, n, move |db, cx| {
+                let page = db.lock_shared(cx, id);
+                readers.fetch_add(1, SeqCst);
+                thread::yield_now();
+                match page.try_upgrade() {
+                    Ok(alone) => {
+                        assert_eq!(readers.swap(0, SeqCst), 1, "K1");
+                        drop(alone);
+                    }
+                    Err(page) => {
+                        readers.fetch_sub(1, SeqCst);
+                        drop(page);
+                    }
+                }
+            })
+        };
+        join([reader(0), reader(1)]);
+        assert_eq!(w.db.lock_state(id), crate::selock::SeState::default());
+    });
+}
+
 /// The i/o lock is given back by another thread while a holder of the page lock waits for it.
 #[test]
 fn io_lock() {
-    explore(|| {
+    explore(500, &[M::IoWaiterUnannounced], || {
         let w = world(2);
         let id = w.make(name(V, 0));
         let page = w.db.lock_shared(&w.cx, id);
@@ -109,10 +132,34 @@ fn context(n: u16) -> Cx {
     Cx::new(&Counters::new(2), CpuId(n), ThreadId(n.into()), Arc::new(SpinHooks))
 }
 
+/// S1: no reader beside a writer.
+#[test]
+fn slot_lock_excludes() {
+    explore(500, &[M::WriterLooksFirst], || {
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
+        let l = Arc::clone(&lock);
+        let writer = thread::spawn(move || {
+            let cx = context(0);
+            let mut g = l.write(&cx);
+            *g = 1;
+            thread::yield_now();
+            *g = 2;
+        });
+        let reader = thread::spawn(move || {
+            let cx = context(1);
+            let g = lock.read(&cx);
+            let before = *g;
+            thread::yield_now();
+            assert!(before != 1 && *g == before, "S1");
+        });
+        join([writer, reader]);
+    });
+}
+
 /// S1 to S3: no reader beside a writer, everybody gets in.
 #[test]
 fn slot_lock() {
-    explore(|| {
+    explore(500, &[M::ReaderLeavesQuietly], || {
         let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
         let threads: Vec<_> = (0..3u16)
             .map(|n| {
@@ -141,7 +188,7 @@ fn slot_lock() {
 /// A reader sleeps for something only a newcomer can do, with a writer at the gate.
 #[test]
 fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
-    explore(|| {
+    explore(500, &[M::SleeperUnmarked], || {
         let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
         let table = Arc::new(crate::sync::WaitTable::new(1));
         let done = Arc::new(AtomicBool::new(false));
@@ -165,10 +212,30 @@ fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
     });
 }
 
+/// H2: a page that stays is found although another is taken from the head of its chain and filed on the next.
+#[test]
+fn lookup_carried_onto_another_chain() {
+    explore(500, &[M::MissBelieved], || {
+        let w = world(2);
+        w.make(name(V, 0));
+        w.make(name(V, 16)); // the bucket of the first, and in front of it
+        let mover = spawn(&w.db, 0, |db, cx| {
+            let page = db.lookup_excl(cx, name(V, 16)).expect("it was there all the time");
+            db.destroy(cx, page);
+            db.create(cx, name(V, 1), 0, Reserve::Push).expect("that frame").end_io();
+        });
+        let reader = spawn(&w.db, 1, |db, cx| {
+            assert!(db.lookup_shared(cx, name(V, 0)).is_some(), "H2: it was there all the time");
+        });
+        join([mover, reader]);
+        assert_eq!(w.verify().named, 2);
+    });
+}
+
 /// H1 to H4 and L3: a page that stays is found while its neighbours are destroyed and made again under other names; frames never have two owners.
 #[test]
 fn lookups_among_moving_names() {
-    explore(|| {
+    explore(500, &[], || {
         let w = world(3);
         w.make(name(V, 0));
         let mover = |n: u32| {
@@ -193,10 +260,27 @@ fn lookups_among_moving_names() {
     });
 }
 
+/// H3: two threads make the page of one name at once; one of them is told that it exists.
+#[test]
+fn one_name_one_page() {
+    explore(500, &[M::InsertBlind], || {
+        let w = world(4);
+        let maker = |n: u32| {
+            spawn(&w.db, n, move |db, cx| match db.create(cx, name(V, 0), 0, Reserve::Push) {
+                Ok(page) => page.end_io(),
+                Err(e) => assert_eq!(e, crate::PageError::Exists(name(V, 0))),
+            })
+        };
+        join([maker(0), maker(1)]);
+        let census = w.verify();
+        assert_eq!((census.named, census.free), (1, 3), "H3");
+    });
+}
+
 /// A cached page is wanted by name, as a frame, and by an invalidation, all at once.
 #[test]
 fn a_cached_page_has_one_fate() {
-    explore(|| {
+    explore(1000, &[M::HitBelieved], || {
         let w = world(1);
         w.make(name(V, 0));
         w.free(name(V, 0), false);
@@ -226,7 +310,7 @@ fn a_cached_page_has_one_fate() {
 /// Q1, Q2: claims of two holders are charged exactly.
 #[test]
 fn claims() {
-    explore(|| {
+    explore(500, &[M::ClaimInTwoSteps], || {
         let w = world(8);
         let id = w.make(name(V, 0));
         let claimer = |n, claim| {
@@ -248,7 +332,7 @@ fn claims() {
 /// A thread that sleeps for memory is woken by whoever frees, and both hands run beside it.
 #[test]
 fn memory_comes_to_the_sleeper() {
-    explore(|| {
+    explore(500, &[M::WaitAnnouncedLate], || {
         let w = world(2);
         for i in 0..2 {
             w.make(name(V, i));

@@ -30,6 +30,7 @@ use crate::sync::atomic::{
     AtomicU32,
     Ordering::{Release, SeqCst},
 };
+use crate::sync::{Mutation, mutated};
 use crate::units::Pfn;
 use crate::vnode::Identity;
 use core::fmt;
@@ -243,7 +244,10 @@ impl<'a> SharedPage<'a> {
     #[doc(alias = "page_tryupgrade")]
     pub fn try_upgrade(self) -> Result<ExclPage<'a>, Self> {
         let word = self.db.selock(self.id);
-        let alone = |w: u32| (w & (COUNT | EWANTED) == 1).then_some((w & (WAITERS | MARKS)) | EXCL);
+        let alone = |w: u32| {
+            let alone = w & (COUNT | EWANTED) == 1 || mutated(Mutation::UpgradeBesideReaders);
+            alone.then_some((w & (WAITERS | MARKS)) | EXCL)
+        };
         if word.fetch_update(SeqCst, SeqCst, alone).is_err() {
             return Err(self);
         }
@@ -282,7 +286,7 @@ impl<'a> ExclPage<'a> {
         let word = this.db.selock(this.id);
         let (Ok(old) | Err(old)) =
             word.fetch_update(SeqCst, SeqCst, |w| Some((w & (EWANTED | MARKS)) | 1));
-        if old & WAITERS != 0 {
+        if old & WAITERS != 0 && !mutated(Mutation::DowngradeWakesNobody) {
             this.db.waits().wake_all(u64::from(this.id.link()));
         }
         SharedPage { db: this.db, cx: this.cx, id: this.id }
@@ -358,6 +362,9 @@ impl PageDb {
         while !self.io_trylock(page) {
             self.waits().wait_while(cx, io_key(page.id()), || {
                 let mut w = word.load(SeqCst);
+                if mutated(Mutation::IoWaiterUnannounced) {
+                    return w & IO_INUSE != 0;
+                }
                 while w & IO_INUSE != 0 {
                     match word.compare_exchange(w, w | IO_WANTED, SeqCst, SeqCst) {
                         Ok(_) => return true,

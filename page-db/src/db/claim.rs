@@ -20,6 +20,7 @@ use crate::error::PageError;
 use crate::page::Page;
 use crate::selock::{ExclPage, LockedPage};
 use crate::sync::atomic::Ordering;
+use crate::sync::{Mutation, mutated};
 
 /// Which count a claim is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +88,9 @@ impl PageDb {
             let cost = new.charge().saturating_sub(old.charge());
             if cost != 0 && !self.free_mem().charge(cost, floor) {
                 return Err(Unchanged::Refused);
+            }
+            if mutated(Mutation::ClaimInTwoSteps) {
+                word = page.claims.load(Ordering::Acquire);
             }
             match page.claims.compare_exchange(
                 word,

@@ -104,27 +104,70 @@ mod chosen {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
     };
-    pub use std::sync::OnceLock as Once;
+    use std::sync::{LockResult, OnceLock, PoisonError};
 
-    const POISON: &str = "a scenario that panics is a failed scenario";
+    /// A scenario in which a thread panics has failed; that it may unwind, poisoned locks are locks.
+    fn whole<G>(got: LockResult<G>) -> G {
+        got.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A value set once. Whoever finds it being made waits for shuttle's lock: all threads of a scenario share one of the host's.
+    #[derive(Debug)]
+    pub struct Once<T> {
+        making: Mutex<()>,
+        value: OnceLock<T>,
+    }
+    impl<T> Once<T> {
+        /// Not set yet.
+        pub const fn new() -> Self {
+            Self { making: Mutex::new(()), value: OnceLock::new() }
+        }
+        /// The value, if it has been set.
+        pub fn get(&self) -> Option<&T> {
+            super::super::atomic::point();
+            self.value.get()
+        }
+        /// The value, made by `f` if it has not been set.
+        pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+            let _making = whole(self.making.lock());
+            if self.value.get().is_none() {
+                let value = f();
+                let _ = self.value.set(value); // nobody else sets it meanwhile
+            }
+            self.value.get().expect("set above")
+        }
+        /// Sets the value.
+        ///
+        /// # Errors
+        /// Gives the value back when another was set before.
+        pub fn set(&self, value: T) -> Result<(), T> {
+            let _making = whole(self.making.lock());
+            self.value.set(value)
+        }
+    }
+    impl<T> Default for Once<T> {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
 
     pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, _cx: &Cx) -> MutexGuard<'a, T> {
-        m.lock().expect(POISON)
+        whole(m.lock())
     }
     pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-        m.lock().expect(POISON)
+        whole(m.lock())
     }
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         m.try_lock().ok()
     }
     pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
-        m.get_mut().expect(POISON)
+        whole(m.get_mut())
     }
     pub(crate) fn read<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwReadGuard<'a, T> {
-        l.read().expect(POISON)
+        whole(l.read())
     }
     pub(crate) fn write<'a, T>(l: &'a RwLock<T>, _cx: &Cx) -> RwWriteGuard<'a, T> {
-        l.write().expect(POISON)
+        whole(l.write())
     }
 
     pub(crate) use self::{
@@ -139,13 +182,13 @@ mod chosen {
     }
     impl WaitPoint {
         pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
-            let mut g = self.lock.lock().expect(POISON);
+            let mut g = whole(self.lock.lock());
             while must_wait() {
-                g = self.cond.wait(g).expect(POISON);
+                g = whole(self.cond.wait(g));
             }
         }
         pub(crate) fn wake_all(&self) {
-            drop(self.lock.lock().expect(POISON));
+            drop(whole(self.lock.lock()));
             self.cond.notify_all();
         }
     }
@@ -155,10 +198,11 @@ mod chosen {
         Mutex::new(v)
     }
     pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
-        Arc::clone(&p.lock().expect(POISON))
+        let current = whole(p.lock());
+        Arc::clone(&current)
     }
     pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
-        *p.lock().expect(POISON) = v;
+        *whole(p.lock()) = v;
     }
 }
 

@@ -12,7 +12,11 @@
 
 pub mod arena;
 pub mod atomic;
+#[cfg(shuttle)]
+pub mod explore;
 mod imp;
+#[doc(hidden)]
+pub mod mutation;
 pub mod per_cpu;
 pub mod prefetch;
 pub mod slot_lock;
@@ -22,6 +26,8 @@ pub mod wait;
 pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
 pub use imp::Once;
+#[doc(hidden)]
+pub use mutation::{Mutation, mutated};
 pub use per_cpu::PerCpu;
 pub use prefetch::prefetch_write;
 pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};

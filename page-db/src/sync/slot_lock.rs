@@ -31,6 +31,7 @@
 
 use super::atomic::{AtomicU32, Ordering::SeqCst};
 use super::imp::{self, WaitPoint};
+use super::{Mutation, mutated};
 use crate::cx::Cx;
 use crate::lock::Rank;
 use alloc::boxed::Box;
@@ -66,7 +67,7 @@ impl Slots {
     /// Steps out of a slot; a waiting writer looks again.
     fn leave(&self, slot: usize) {
         self.slots[slot].readers.fetch_sub(1, SeqCst);
-        if self.word.load(SeqCst) != OPEN {
+        if self.word.load(SeqCst) != OPEN && !mutated(Mutation::ReaderLeavesQuietly) {
             self.point.wake_all();
         }
     }
@@ -96,6 +97,9 @@ impl SleepMark {
     }
     pub(crate) fn fall_asleep(&self) {
         let s = self.get();
+        if mutated(Mutation::SleeperUnmarked) {
+            return;
+        }
         self.asleep.set(self.asleep.get() + 1);
         s.slots[self.slot].asleep.fetch_add(1, SeqCst);
         if s.word.load(SeqCst) == WAITING {
@@ -199,8 +203,9 @@ impl<T> SlotRwLock<T> {
             .unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
         let s = self.slots();
         loop {
+            let early = mutated(Mutation::WriterLooksFirst).then(|| s.readers());
             s.word.swap(HELD, SeqCst);
-            if s.readers() == 0 {
+            if early.unwrap_or_else(|| s.readers()) == 0 {
                 return SlotWriteGuard { lock: self, cx, _serial: serial };
             }
             s.word.swap(WAITING, SeqCst);

@@ -6,6 +6,7 @@
 
 use super::atomic::{AtomicU32, Ordering};
 use super::imp::WaitPoint;
+use super::{Mutation, mutated};
 use crate::cx::Cx;
 use alloc::boxed::Box;
 use core::fmt;
@@ -41,6 +42,14 @@ impl WaitTable {
     /// Slot locks the thread reads are marked asleep meanwhile.
     pub fn wait_while(&self, cx: &Cx, key: u64, mut must_wait: impl FnMut() -> bool) {
         let place = self.place(key);
+        if mutated(Mutation::WaitAnnouncedLate) {
+            let mut first = must_wait();
+            let looked = &mut || core::mem::take(&mut first) || must_wait();
+            place.waiters.fetch_add(1, Ordering::SeqCst);
+            cx.blocking(|| place.point.wait_while(cx, looked));
+            place.waiters.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         place.waiters.fetch_add(1, Ordering::SeqCst);
         cx.blocking(|| place.point.wait_while(cx, &mut must_wait));
         place.waiters.fetch_sub(1, Ordering::SeqCst);

@@ -20,7 +20,7 @@
 //!
 //! Sources: the Keyronex document (two levels, chunks of 32), OpenBSD's chunked amap (freed when empty); uvm.md 1.3.
 
-use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering, spin_loop};
 
 /// Slots in a chunk.
 pub const CHUNK: u64 = 32;
@@ -175,7 +175,7 @@ impl SharedShape {
                     origin: oh & !(CHUNK - 1),
                 };
             }
-            core::hint::spin_loop();
+            spin_loop();
         }
     }
     /// Publishes another shape; the caller holds the map's shape lock.

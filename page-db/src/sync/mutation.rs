@@ -1,0 +1,97 @@
+//! Mistakes on request: one recheck left out, one store made too early, one lock let go too soon.
+//!
+//! A scenario that passes in every schedule says little unless it is known to fail when the code is wrong. So the code carries the mistakes that it avoids,
+//! each where it would be made, under a name that a scenario arms. Outside `cfg(shuttle)` [`mutated`] is the constant `false`
+//! and nothing of them is compiled. Which mutation is armed hangs off the exploring run: it is a label of its first task, which
+//! the others inherit.
+//!
+//! The table below is the list; the last column is the scenario that notices, in `schedules` of the crate named.
+
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $id:ident,)+) => {
+        /// A mistake.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Mutation { $($(#[$doc])* $id),+ }
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$id),+];
+        }
+    };
+}
+
+mutations! {
+    // ---- page-db ----
+    /// K2: a lock that becomes shared wakes nobody. `page_lock`
+    DowngradeWakesNobody,
+    /// K1: a shared lock becomes exclusive beside other readers. `page_lock_upgrade`
+    UpgradeBesideReaders,
+    /// K4: a waiter for the i/o lock does not say so. `io_lock`
+    IoWaiterUnannounced,
+    /// S1: the writer looks at the readers' slots before it says that it is there. `slot_lock_excludes`
+    WriterLooksFirst,
+    /// A reader that leaves does not look for a writer. `slot_lock`
+    ReaderLeavesQuietly,
+    /// A reader falls asleep without marking its slot. `slot_lock_opens_for_whoever_wakes_a_sleeper`
+    SleeperUnmarked,
+    /// A waiter looks at the state first and announces itself afterwards. `memory_comes_to_the_sleeper`
+    WaitAnnouncedLate,
+    /// H2: a miss of the search without a lock is believed. `lookup_carried_onto_another_chain`
+    MissBelieved,
+    /// H1: a hit is believed without comparing the name under the page's lock. `a_cached_page_has_one_fate`
+    HitBelieved,
+    /// H3: an insert does not search again under the bucket lock. `one_name_one_page`
+    InsertBlind,
+    /// Q1: a claim is looked at and written in two steps. `claims`
+    ClaimInTwoSteps,
+
+    // ---- hat-x86 ----
+    /// C1: a load does not compare its stamp under the leaf's lock. `stamp_against_change`
+    StampIgnored,
+    /// H4: tables are linked under one that has ended meanwhile. `tables_come_and_go`
+    LinkedUnderTheDead,
+    /// H2: a table seen empty is unlinked without a second look. `a_leaf_emptied_and_filled`
+    EmptyBelieved,
+    /// H3: a pinned table is unlinked. `theft_against_replacement`
+    PinUnseen,
+    /// M1: a mapping copied from its page's list is removed without looking at the entry again. `one_mapping_removed_from_both_sides`
+    MappingBelieved,
+    /// F4: nobody looks for the flushes that others owe. `no_store_into_a_freed_frame`
+    DebtsUnseen,
+    /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
+    HarvestOwesNothing,
+}
+
+/// Whether the mistake `m` is to be made here.
+#[cfg(not(shuttle))]
+#[inline(always)]
+pub const fn mutated(m: Mutation) -> bool {
+    let _ = m;
+    false
+}
+
+#[cfg(shuttle)]
+pub(super) use armed::arm;
+#[cfg(shuttle)]
+pub use armed::mutated;
+
+#[cfg(shuttle)]
+mod armed {
+    use super::Mutation;
+    use shuttle::current::{get_label_for_task, me, set_label_for_task, try_get_current_task};
+
+    #[derive(Clone, Copy, Debug)]
+    struct Armed(Mutation);
+
+    /// Arms a mutation for the threads that the calling one will start, and for itself.
+    pub(in crate::sync) fn arm(mutation: Option<Mutation>) {
+        if let Some(m) = mutation {
+            let _ = set_label_for_task(me(), Armed(m));
+        }
+    }
+
+    /// Whether the mistake `m` is to be made here.
+    pub fn mutated(m: Mutation) -> bool {
+        let armed = try_get_current_task().and_then(get_label_for_task::<Armed>);
+        armed.is_some_and(|a| a.0 == m)
+    }
+}
