@@ -17,8 +17,8 @@
 //! Sources: [SI §9.2]; illumos.md 3.1, 3.2.
 
 use crate::hat::Hat;
-use crate::seg::SegCx;
-use crate::segs::{Seg, Segs};
+use crate::seg::{SegCx, SegOps};
+use crate::segs::Segs;
 use crate::state::{AsId, AsState};
 use crate::{AsError, callback::Callbacks};
 use alloc::sync::Arc;
@@ -106,10 +106,9 @@ impl AddrSpace {
         let limits = self.state.limits();
         if limits.covers(range) { Ok(()) } else { Err(AsError::OutsideSpace { range, limits }) }
     }
-    /// Bytes that a segment counts for in `resv_size`.
-    pub(crate) fn resv_of(&self, cx: &Cx, seg: &Seg) -> u64 {
-        let scx = self.scx(cx, seg.range(), false);
-        if seg.ops().counts_own_resv(&scx) { seg.ops().reserved() } else { seg.size() }
+    /// Bytes that the segment at `range` counts for in `resv_size`.
+    pub(crate) fn resv_of(&self, cx: &Cx, range: VirtRange, ops: &dyn SegOps) -> u64 {
+        if ops.counts_own_resv(&self.scx(cx, range, false)) { ops.reserved() } else { range.len() }
     }
 }
 

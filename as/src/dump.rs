@@ -132,7 +132,7 @@ impl AddrSpace {
             Some(driver) => format!("{line:<width$}  {driver}"),
             None => line.to_string(),
         });
-        let node = |(n, seg): (crate::avl::ShapeNode, &Seg)| SegNode {
+        let node = |(n, seg): (crate::avl::ShapeNode, Seg<'_>)| SegNode {
             seg: n.id.to_raw(),
             start: n.start,
             end: n.end,
@@ -155,7 +155,7 @@ impl AddrSpace {
         }
         Pmap { rows }
     }
-    fn pmap_seg(&self, cx: &Cx, seg: &Seg, rows: &mut Vec<PmapRow>) {
+    fn pmap_seg(&self, cx: &Cx, seg: Seg<'_>, rows: &mut Vec<PmapRow>) {
         let scx = self.scx(cx, seg.range(), false);
         let detail = seg.ops().detail(&scx);
         let mut runs: Vec<(VirtRange, Prot)> = Vec::new();

@@ -12,7 +12,8 @@
 //!
 //! - G1: every range handed to a driver lies wholly inside its segment and is page-aligned.
 //! - G2: base and length of a segment change only under the address-space lock as writer, and only by the address space.
-//! - G3: `dup`, `unmap` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader.
+//! - G3: `dup`, `unmap` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader; [`SegCreate::create`] and
+//!   [`SegOps::free`], for a segment that is not in the tree, without it.
 //!
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
 
@@ -242,12 +243,21 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     #[doc(alias = "segop_dup")]
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>;
 
-    /// Gives up `range` with its translations, locks and contents, and says what is left.
+    /// Gives up `range` with its translations, locks and contents, and says what is left. Of the whole segment the contents may be left to
+    /// [`SegOps::free`].
     ///
     /// # Errors
     /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range.
-    #[doc(alias("segop_unmap", "segop_free"))]
+    #[doc(alias = "segop_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError>;
+
+    /// The end of a segment that gave itself up whole, or never came into the tree: no translation to it is left, nobody can reach it, and the
+    /// lock is not held (but when there is no heap to put it off). Called once, with `scx.seg` as it was then. What takes long is done here, so that
+    /// nobody waits for it.
+    #[doc(alias = "segop_free")]
+    fn free(&self, scx: &SegCx<'_>) {
+        let _ = scx;
+    }
 
     /// Resolves a fault on `range`.
     ///
@@ -489,7 +499,8 @@ const _: Option<&dyn SegOps> = None; // used as an object everywhere; stays one
 /// Makes a segment's driver: the create function and its argument block in one.
 #[doc(alias("segvn_create", "segcreate_func_t"))]
 pub trait SegCreate {
-    /// Makes the driver for the new segment `scx.seg`.
+    /// Makes the driver for the new segment `scx.seg`. The lock is not held: another mapping may come first, and then [`SegOps::free`] takes back
+    /// what was done here, without [`SegOps::unmap`] before it.
     ///
     /// # Errors
     /// Any; nothing is left behind.

@@ -1,22 +1,25 @@
 //! The segments of an address space, in order of base.
 //!
-//! The tree ([`crate::avl`]) knows intervals and holes, and names each interval by a small id; the segments stand in an array
-//! beside it, under the same ids. A walk of the tree touches no segment, and an id outlives every edit but the removal of its own.
+//! The tree ([`crate::avl`]) knows intervals and holes, and names each interval by a small id; the drivers stand in an array
+//! beside it, under the same ids. A walk of the tree touches no driver, and an id outlives every edit but the removal of its own.
 //!
 //! ```text
-//!   hint of this CPU ──covers?──▶ id          id ──▶ tree: start, end, gap      (what searches read)
-//!   tree walk, O(log n) ────────▶ id             └─▶ segs[id]: range, dyn SegOps
+//!   hint of this CPU ──covers?──▶ id, range          id ──▶ tree: start, end, gap     (what searches read)
+//!   tree walk, O(log n) ────────▶ id, range             └─▶ ops[id]: dyn SegOps
 //! ```
+//!
+//! A segment is the two together: its range is in the tree and nowhere else, and whoever asks for the range alone reads nothing but the
+//! nodes of the way to it.
 //!
 //! The textbook's `a_seglast` is one field that every lookup writes. Here each CPU remembers its own last answer; the
 //! memory may be as old as it likes, because it is compared with the interval before it is believed.
 //!
 //! - V01: ranges are disjoint, in order, inside the limits; every lookup equals a linear scan; the tree is balanced (A1..A10).
-//! - G4: the range kept beside the driver is the tree's interval of that id; slots without an interval are empty.
+//! - G4: an interval of the tree has a driver, a slot without an interval has none.
 //!
 //! Sources: [SI §9.4]; illumos.md 3.3.
 
-use crate::avl::{Avl, Gap, GapQuery, NodeId, Visits};
+use crate::avl::{Avl, Gap, GapQuery, InsertError, NodeId, Place, Visits};
 use crate::error::AsError;
 use crate::seg::SegOps;
 use alloc::boxed::Box;
@@ -30,70 +33,64 @@ use page_db::{Counter, Cx, VirtAddr, VirtRange};
 
 /// A segment: a range of addresses and the driver that gives it meaning.
 #[doc(alias = "struct seg")]
-#[derive(Debug)]
-pub struct Seg {
+#[derive(Clone, Copy, Debug)]
+pub struct Seg<'a> {
     range: VirtRange,
-    ops: Box<dyn SegOps>,
+    ops: &'a dyn SegOps,
 }
 
-impl Seg {
-    pub(crate) fn new(range: VirtRange, ops: Box<dyn SegOps>) -> Self {
-        Self { range, ops }
-    }
+impl<'a> Seg<'a> {
     /// The range.
-    pub fn range(&self) -> VirtRange {
+    pub fn range(self) -> VirtRange {
         self.range
     }
     /// First address.
     #[doc(alias = "s_base")]
-    pub fn base(&self) -> VirtAddr {
+    pub fn base(self) -> VirtAddr {
         self.range.start()
     }
     /// Bytes.
     #[doc(alias = "s_size")]
-    pub fn size(&self) -> u64 {
+    pub fn size(self) -> u64 {
         self.range.len()
     }
     /// First byte past the segment.
-    pub fn end(&self) -> u64 {
+    pub fn end(self) -> u64 {
         self.range.end()
     }
     /// The driver.
     #[doc(alias("s_ops", "s_data"))]
-    pub fn ops(&self) -> &dyn SegOps {
-        &*self.ops
-    }
-    pub(crate) fn into_ops(self) -> Box<dyn SegOps> {
+    pub fn ops(self) -> &'a dyn SegOps {
         self.ops
     }
     /// The driver's textbook name.
-    pub fn driver(&self) -> &'static str {
+    pub fn driver(self) -> &'static str {
         self.ops.driver()
     }
+}
+
+/// A segment that is in no tree any more.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) range: VirtRange,
+    pub(crate) ops: Box<dyn SegOps>,
 }
 
 /// The segments of one address space.
 pub struct Segs {
     tree: Avl,
-    segs: Vec<Option<Seg>>,
+    ops: Vec<Option<Box<dyn SegOps>>>,
     /// What each CPU found last (`a_seglast`, unshared); compared before it is believed.
     hints: PerCpu<AtomicU32>,
     /// No segment may be added any more: the address space has been freed.
     closed: bool,
 }
 
-/// The segments that touch a free range from below and from above.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Touching {
-    pub(crate) prev: Option<NodeId>,
-    pub(crate) next: Option<NodeId>,
-}
-
 impl Segs {
     pub(crate) fn new(limits: VirtRange, cpus: u16) -> Self {
         Self {
             tree: Avl::new(limits.start().get(), limits.end()),
-            segs: Vec::new(),
+            ops: Vec::new(),
             hints: PerCpu::new(cpus, |_| AtomicU32::new(u32::MAX)),
             closed: false,
         }
@@ -116,25 +113,31 @@ impl Segs {
     /// # Panics
     /// When `id` names no segment now: ids come from this address space, under the lock they are used under (G4).
     #[inline]
-    pub fn get(&self, id: NodeId) -> &Seg {
-        self.segs[id.index()].as_ref().expect("G4: an interval of the tree has a segment")
+    pub fn get(&self, id: NodeId) -> Seg<'_> {
+        Seg { range: self.range(id), ops: self.ops_of(id) }
     }
-    /// Finds the id of the segment that holds `addr`: by this CPU's hint, else by the tree.
+    pub(crate) fn range(&self, id: NodeId) -> VirtRange {
+        range_of(self.tree.start(id), self.tree.end(id))
+    }
     #[inline]
-    pub(crate) fn find(&self, cx: &Cx, addr: u64) -> Option<NodeId> {
+    fn ops_of(&self, id: NodeId) -> &dyn SegOps {
+        self.ops[id.index()].as_deref().expect("G4: an interval of the tree has a driver")
+    }
+    /// Finds the id and the range of the segment that holds `addr`: by this CPU's hint, else by the tree.
+    #[inline]
+    pub(crate) fn find(&self, cx: &Cx, addr: u64) -> Option<(NodeId, VirtRange)> {
         let hint = self.hints.mine(cx);
         let last = NodeId::from_raw(hint.load(Ordering::Relaxed));
-        if self.tree.covers(last, addr) {
+        if let Some((start, end)) = self.tree.interval_around(last, addr) {
             cx.count(Counter::TreeNodes);
-            return Some(last);
+            return Some((last, range_of(start, end)));
         }
         let mut visits = Visits::default();
-        let found = self.tree.find(addr, &mut visits);
+        let found = self.tree.find_interval(addr, &mut visits);
         cx.count_n(Counter::TreeNodes, visits.0);
-        if let Some(id) = found {
-            hint.store(id.to_raw(), Ordering::Relaxed);
-        }
-        found
+        let (id, start, end) = found?;
+        hint.store(id.to_raw(), Ordering::Relaxed);
+        Some((id, range_of(start, end)))
     }
     /// Finds the id of the segment that holds `addr`, else of the next one above.
     pub(crate) fn find_or_next(&self, cx: &Cx, addr: u64) -> Option<NodeId> {
@@ -143,23 +146,30 @@ impl Segs {
         cx.count_n(Counter::TreeNodes, visits.0);
         found
     }
+    /// The range of the segment that holds `addr`; no driver is looked at.
+    #[inline]
+    pub fn range_at(&self, cx: &Cx, addr: VirtAddr) -> Option<VirtRange> {
+        self.find(cx, addr.get()).map(|(_, range)| range)
+    }
     /// The segment that holds `addr`.
+    #[inline]
     #[doc(alias = "as_segat")]
-    pub fn seg_at(&self, cx: &Cx, addr: VirtAddr) -> Option<&Seg> {
-        self.find(cx, addr.get()).map(|id| self.get(id))
+    pub fn seg_at(&self, cx: &Cx, addr: VirtAddr) -> Option<Seg<'_>> {
+        let (id, range) = self.find(cx, addr.get())?;
+        Some(Seg { range, ops: self.ops_of(id) })
     }
     /// The segment that holds `addr`, else the next one above it.
     #[doc(alias = "as_findseg")]
-    pub fn seg_at_or_above(&self, cx: &Cx, addr: VirtAddr) -> Option<&Seg> {
+    pub fn seg_at_or_above(&self, cx: &Cx, addr: VirtAddr) -> Option<Seg<'_>> {
         self.find_or_next(cx, addr.get()).map(|id| self.get(id))
     }
     /// The highest segment (`as_findseg` with `tail`).
-    pub fn last(&self) -> Option<&Seg> {
+    pub fn last(&self) -> Option<Seg<'_>> {
         self.tree.last().map(|id| self.get(id))
     }
     /// All segments, in order of address.
     #[doc(alias("AS_SEGFIRST", "AS_SEGNEXT"))]
-    pub fn iter(&self) -> impl Iterator<Item = &Seg> {
+    pub fn iter(&self) -> impl Iterator<Item = Seg<'_>> {
         self.tree.iter().map(|id| self.get(id))
     }
     pub(crate) fn next_id(&self, id: NodeId) -> Option<NodeId> {
@@ -170,22 +180,22 @@ impl Segs {
         let first = self.find(cx, range.start().get());
         Pieces { segs: self, next: first, rest: Some(range) }
     }
-    /// Says which segments touch `range`, which must be free.
+    /// Finds the place of a segment at `range`, which must be free.
     ///
     /// # Errors
     /// The lowest segment in the way.
-    pub(crate) fn touching(&self, cx: &Cx, range: VirtRange) -> Result<Touching, VirtRange> {
-        let above = self.find_or_next(cx, range.start().get());
-        if let Some(id) = above
-            && self.tree.start(id) < range.end()
-        {
-            return Err(self.get(id).range);
-        }
-        let below = above.map_or_else(|| self.tree.last(), |id| self.tree.prev(id));
-        Ok(Touching {
-            prev: below.filter(|id| self.tree.end(*id) == range.start().get()),
-            next: above.filter(|id| self.tree.start(*id) == range.end()),
+    pub(crate) fn locate(&self, cx: &Cx, range: VirtRange) -> Result<Place, VirtRange> {
+        let mut visits = Visits::default();
+        let found = self.tree.locate(range.start().get(), range.end(), &mut visits);
+        cx.count_n(Counter::TreeNodes, visits.0);
+        found.map_err(|error| match error {
+            InsertError::Overlap { with } => self.range(with),
+            error => panic!("G2: {range} lies inside the limits: {error}"),
         })
+    }
+    /// The segments that end where the place begins, and begin where it ends.
+    pub(crate) fn touching(&self, place: &Place) -> (Option<NodeId>, Option<NodeId>) {
+        self.tree.touching(place)
     }
     pub(crate) fn find_gap(&self, cx: &Cx, query: &GapQuery) -> Option<Gap> {
         let mut visits = Visits::default();
@@ -201,36 +211,38 @@ impl Segs {
     pub(crate) fn reserve(&mut self, n: usize) -> Result<(), AsError> {
         let refused = AsError::NoHeap { what: "segment" };
         self.tree.reserve(n).map_err(|_| refused)?;
-        self.segs.try_reserve(n).map_err(|_| refused)
+        self.ops
+            .try_reserve((self.tree.len() + n).saturating_sub(self.ops.len()))
+            .map_err(|_| refused)
     }
-    /// Adds a segment. Room was reserved and the range found free under the same writer lock.
-    #[doc(alias = "as_addseg")]
+    /// Adds a segment at a free range. Room was reserved under the same writer lock.
     pub(crate) fn insert(&mut self, range: VirtRange, ops: Box<dyn SegOps>) -> NodeId {
-        let id = self
-            .tree
-            .insert(range.start().get(), range.end())
-            .expect("G2: the range is free, inside the limits, and room was reserved");
-        let seg = Some(Seg::new(range, ops));
-        match self.segs.get_mut(id.index()) {
-            Some(slot) => *slot = seg,
+        let place = self.tree.locate(range.start().get(), range.end(), &mut Visits::default());
+        self.insert_at(&place.expect("G2: the range is free and inside the limits"), ops)
+    }
+    /// Adds a segment at its place. Room was reserved under the same writer lock.
+    #[doc(alias = "as_addseg")]
+    pub(crate) fn insert_at(&mut self, place: &Place, ops: Box<dyn SegOps>) -> NodeId {
+        let id = self.tree.insert_at(place).expect("G2: room was reserved");
+        match self.ops.get_mut(id.index()) {
+            Some(slot) => *slot = Some(ops),
             None => {
-                debug_assert_eq!(self.segs.len(), id.index(), "G4: ids are dense");
-                self.segs.push(seg);
+                debug_assert_eq!(self.ops.len(), id.index(), "G4: ids are dense");
+                self.ops.push(Some(ops));
             }
         }
         id
     }
-    /// Takes a segment out. The caller drops it, after the lock if it can.
+    /// Takes a segment out. The caller frees and drops it, after the lock if it can.
     #[doc(alias = "as_removeseg")]
-    pub(crate) fn remove(&mut self, id: NodeId) -> Seg {
-        self.tree.remove(id).expect("G4: the segment is in the tree");
-        self.segs[id.index()].take().expect("G4: an interval of the tree has a segment")
+    pub(crate) fn remove(&mut self, id: NodeId) -> Removed {
+        let (start, end) = self.tree.remove(id).expect("G4: the segment is in the tree");
+        let ops = self.ops[id.index()].take().expect("G4: an interval of the tree has a driver");
+        Removed { range: range_of(start, end), ops }
     }
     /// Moves the borders of a segment; the way is free.
     pub(crate) fn resize(&mut self, id: NodeId, range: VirtRange) {
-        let seg =
-            self.segs[id.index()].as_mut().expect("G4: an interval of the tree has a segment");
-        let old = core::mem::replace(&mut seg.range, range);
+        let old = self.range(id);
         if old.start() != range.start() {
             self.tree.set_start(id, range.start().get()).expect("G2: the way down is free");
         }
@@ -240,9 +252,7 @@ impl Segs {
     }
     /// Puts another driver in a segment's place and returns the old one.
     pub(crate) fn replace_ops(&mut self, id: NodeId, ops: Box<dyn SegOps>) -> Box<dyn SegOps> {
-        let seg =
-            self.segs[id.index()].as_mut().expect("G4: an interval of the tree has a segment");
-        core::mem::replace(&mut seg.ops, ops)
+        self.ops[id.index()].replace(ops).expect("G4: an interval of the tree has a driver")
     }
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
@@ -254,10 +264,9 @@ impl Segs {
     pub(crate) fn tree_for_test(&mut self) -> &mut Avl {
         &mut self.tree
     }
-    /// Gives the first segment a range that is not its interval's; says whether there is one.
-    pub(crate) fn misplace_for_test(&mut self) -> bool {
-        let seg = self.segs.iter_mut().flatten().next();
-        seg.map(|seg| seg.range = VirtRange::page_of(VirtAddr::default())).is_some()
+    /// Takes the driver from the first segment; says whether there is one.
+    pub(crate) fn lose_driver_for_test(&mut self) -> bool {
+        self.ops.iter_mut().find_map(Option::take).is_some()
     }
 
     /// Checks the tree, the array beside it, and every lookup against a linear scan.
@@ -266,20 +275,16 @@ impl Segs {
     /// The first invariant broken, and how.
     pub fn verify(&self) -> Result<(), (&'static str, String)> {
         self.tree.verify().map_err(|damage| ("V01", damage.to_string()))?;
-        let filled = self.segs.iter().flatten().count();
+        let filled = self.ops.iter().flatten().count();
         if filled != self.tree.len() {
-            return Err(("G4", format!("{filled} segments for {} intervals", self.tree.len())));
+            return Err(("G4", format!("{filled} drivers for {} intervals", self.tree.len())));
         }
         let (low, high) = self.tree.limits();
         let mut floor = low;
         for id in &self.tree {
             let interval = (self.tree.start(id), self.tree.end(id));
-            let Some(seg) = self.segs.get(id.index()).and_then(Option::as_ref) else {
-                return Err(("G4", format!("interval {id} has no segment")));
-            };
-            if (seg.base().get(), seg.end()) != interval {
-                let (start, end) = interval;
-                return Err(("G4", format!("{} stands at {start:#x}..{end:#x}", seg.range)));
+            if self.ops.get(id.index()).is_none_or(Option::is_none) {
+                return Err(("G4", format!("interval {id} has no driver")));
             }
             self.verify_lookups(id, floor, interval)?;
             floor = interval.1;
@@ -306,7 +311,8 @@ impl Segs {
         }
         for (addr, at, at_or_above) in asks {
             let found = (self.tree.find(addr, &mut v), self.tree.find_or_next(addr, &mut v));
-            if found != (at, at_or_above) {
+            let interval = self.tree.find_interval(addr, &mut v);
+            if found != (at, at_or_above) || interval != at.map(|id| (id, start, end)) {
                 let what = format!(
                     "lookups of {addr:#x} answer {found:?}, a scan {at:?}, {at_or_above:?}"
                 );
@@ -327,8 +333,8 @@ impl fmt::Debug for Segs {
 #[derive(Debug)]
 pub struct Pieces<'a> {
     segs: &'a Segs,
-    /// The segment that must hold the start of `rest`.
-    next: Option<NodeId>,
+    /// The segment that must hold the start of `rest`, and its range.
+    next: Option<(NodeId, VirtRange)>,
     rest: Option<VirtRange>,
 }
 
@@ -340,19 +346,26 @@ pub struct Hole {
 }
 
 impl<'a> Iterator for Pieces<'a> {
-    type Item = Result<(&'a Seg, VirtRange), Hole>;
+    type Item = Result<(Seg<'a>, VirtRange), Hole>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest.take()?;
-        let seg = self.next.map(|id| self.segs.get(id)).filter(|s| s.range.contains(rest.start()));
-        let Some(seg) = seg else { return Some(Err(Hole { addr: rest.start() })) };
-        let piece = rest.until(seg.end().min(rest.end())).expect("U2: the piece holds its start");
+        let Some((id, range)) = self.next.filter(|(_, range)| range.contains(rest.start())) else {
+            return Some(Err(Hole { addr: rest.start() }));
+        };
+        let piece = rest.until(range.end().min(rest.end())).expect("U2: the piece holds its start");
         self.rest = rest.from(piece.end());
         if self.rest.is_some() {
-            self.next = self.next.and_then(|id| self.segs.next_id(id));
+            self.next = self.segs.next_id(id).map(|id| (id, self.segs.range(id)));
         }
-        Some(Ok((seg, piece)))
+        Some(Ok((Seg { range, ops: self.segs.ops_of(id) }, piece)))
     }
+}
+
+/// An interval of the tree as a range.
+#[inline]
+fn range_of(start: u64, end: u64) -> VirtRange {
+    VirtRange::exact(start, end - start).expect("U2: what came into the tree was a range")
 }
 
 impl From<Hole> for AsError {

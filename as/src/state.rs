@@ -1,5 +1,6 @@
 //! What drivers may know of, and tell, the address space they are called for.
 
+use crate::error::AsError;
 use page_db::sync::WaitTable;
 use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use page_db::{Cx, VirtRange};
@@ -64,6 +65,13 @@ impl AsState {
     }
     pub(crate) fn sub_size(&self, bytes: u64) {
         self.size.fetch_sub(bytes, Ordering::AcqRel);
+    }
+    /// Counts the bytes of a new mapping as reserved, if the limit allows it.
+    pub(crate) fn charge_resv(&self, bytes: u64) -> Result<(), AsError> {
+        let limit = self.vmem_limit();
+        let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);
+        let done = self.resv_size.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        done.map(|_| ()).map_err(|_| AsError::VmemLimit { bytes, limit })
     }
     /// A driver (or the address space) counts bytes as reserved.
     pub fn add_resv(&self, bytes: u64) {

@@ -52,7 +52,7 @@ impl AddrSpace {
                 format!("segments have {size:#x} bytes, size says {:#x}", self.state.size()),
             ));
         }
-        let resv: u64 = segs.iter().map(|seg| self.resv_of(cx, seg)).sum();
+        let resv: u64 = segs.iter().map(|seg| self.resv_of(cx, seg.range(), seg.ops())).sum();
         if resv != self.state.resv_size() {
             let said = self.state.resv_size();
             return Err(broken(
@@ -89,7 +89,7 @@ impl AddrSpace {
     fn verify_rights(
         &self,
         cx: &Cx,
-        seg: &Seg,
+        seg: Seg<'_>,
         mapped: &[(VirtAddr, Translation)],
     ) -> Result<(), AsDamage> {
         if mapped.is_empty() {
@@ -135,7 +135,7 @@ impl AddrSpace {
                 self.state.add_resv(page_db::PAGE_SIZE);
                 true
             }
-            TestDamage::Range => segs.misplace_for_test(),
+            TestDamage::Driver => segs.lose_driver_for_test(),
         }
     }
 }
@@ -150,6 +150,6 @@ pub enum TestDamage {
     Size,
     /// I13: the reserved size.
     Resv,
-    /// G4: a segment's own range.
-    Range,
+    /// G4: a segment's driver.
+    Driver,
 }

@@ -1,6 +1,9 @@
 //! Values over ranges of page numbers, kept as runs: what would be an array of a segment's length takes space for its changes only.
 //!
-//! - U1: runs are disjoint, ascending, not empty; none carries the default value; neighbours that touch differ.
+//! Most segments have no run, and most of the others one (a guard page, the page being written by a just-in-time compiler): these two
+//! cases are kept in place and allocate nothing. From the second run on they stand in an ordered map.
+//!
+//! - U1: runs are disjoint, ascending, not empty; none carries the default value; neighbours that touch differ. A map has two runs at least.
 //!
 //! Keys are absolute (virtual page numbers, slot numbers), so trimming a segment moves nothing.
 
@@ -26,75 +29,126 @@ pub(crate) fn run_range(whole: VirtRange, run: &Range<u64>) -> VirtRange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs<V> {
     default: V,
-    runs: BTreeMap<u64, (u64, V)>,
+    held: Held<V>,
+}
+
+/// The runs: first number, end, value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held<V> {
+    None,
+    One(u64, u64, V),
+    Many(BTreeMap<u64, (u64, V)>),
 }
 
 impl<V: Copy + Eq> Runs<V> {
     /// Everything is `default`.
     pub fn new(default: V) -> Self {
-        Self { default, runs: BTreeMap::new() }
+        Self { default, held: Held::None }
     }
     /// Whether everything is the default.
     pub fn is_plain(&self) -> bool {
-        self.runs.is_empty()
+        matches!(self.held, Held::None)
     }
     /// The value at `at`.
     pub fn get(&self, at: u64) -> V {
-        match self.runs.range(..=at).next_back() {
-            Some((_, (end, v))) if at < *end => *v,
-            _ => self.default,
-        }
+        let found = match &self.held {
+            Held::None => None,
+            Held::One(start, end, v) => (*start <= at && at < *end).then_some(*v),
+            Held::Many(runs) => runs
+                .range(..=at)
+                .next_back()
+                .filter(|(_, (end, _))| at < *end)
+                .map(|(_, (_, v))| *v),
+        };
+        found.unwrap_or(self.default)
+    }
+    /// Calls `f` with the runs of `range`, defaults included, in order and without gaps, until it says no. Says whether it never did.
+    fn visit(&self, range: Range<u64>, mut f: impl FnMut(Range<u64>, V) -> bool) -> bool {
+        let mut at = range.start;
+        let mut run = |start: u64, end: u64, v: V| {
+            let (start, end) = (start.max(range.start), end.min(range.end));
+            if start >= end {
+                return true;
+            }
+            let before = core::mem::replace(&mut at, end)..start;
+            (before.is_empty() || f(before, self.default)) && f(start..end, v)
+        };
+        let all = match &self.held {
+            Held::None => true,
+            Held::One(start, end, v) => run(*start, *end, *v),
+            Held::Many(runs) => {
+                let first = runs.range(..=range.start).next_back();
+                let second = range.start.saturating_add(1);
+                let later = runs.range(second..range.end.max(second));
+                first.into_iter().chain(later).all(|(start, (end, v))| run(*start, *end, *v))
+            }
+        };
+        all && (at >= range.end || f(at..range.end, self.default))
     }
     /// The runs of `range`, defaults included, in order and without gaps.
     pub fn iter(&self, range: Range<u64>) -> Vec<(Range<u64>, V)> {
-        let mut out: Vec<(Range<u64>, V)> = Vec::new();
-        let mut push = |r: Range<u64>, v: V| {
-            if r.start < r.end {
-                out.push((r, v));
-            }
-        };
-        let first =
-            self.runs.range(..=range.start).next_back().filter(|(_, (end, _))| *end > range.start);
-        let mut at = range.start;
-        let later = self
-            .runs
-            .range(range.start.saturating_add(1)..range.end.max(range.start.saturating_add(1)));
-        for (start, (end, v)) in first.into_iter().chain(later) {
-            let (s, e) = ((*start).max(range.start), (*end).min(range.end));
-            push(at..s, self.default);
-            push(s..e, *v);
-            at = e;
-        }
-        push(at..range.end, self.default);
+        let mut out = Vec::new();
+        self.visit(range, |r, v| {
+            out.push((r, v));
+            true
+        });
         out
     }
     /// Whether any run of `range` satisfies `test`.
     pub fn any(&self, range: Range<u64>, mut test: impl FnMut(V) -> bool) -> bool {
-        self.iter(range).into_iter().any(|(_, v)| test(v))
+        !self.visit(range, |_, v| !test(v))
     }
     /// How many pages of `range` satisfy `test`.
     pub fn count(&self, range: Range<u64>, mut test: impl FnMut(V) -> bool) -> u64 {
-        self.iter(range).into_iter().filter(|(_, v)| test(*v)).map(|(r, _)| r.end - r.start).sum()
+        let mut n = 0;
+        self.visit(range, |r, v| {
+            n += if test(v) { r.end - r.start } else { 0 };
+            true
+        });
+        n
     }
     /// Replaces each value `v` of `range` by `f(v)`.
     pub fn update(&mut self, range: Range<u64>, mut f: impl FnMut(V) -> V) {
         if range.start >= range.end {
             return;
         }
+        match self.held {
+            Held::None => self.hold(range, f(self.default)),
+            // All of the only run changes, and nothing beside it.
+            Held::One(start, end, v) if range == (start..end) => self.hold(range, f(v)),
+            _ => self.update_map(range, f),
+        }
+    }
+    /// Makes `range` the only run.
+    fn hold(&mut self, range: Range<u64>, v: V) {
+        let plain = v == self.default;
+        self.held = if plain { Held::None } else { Held::One(range.start, range.end, v) };
+    }
+    fn update_map(&mut self, range: Range<u64>, mut f: impl FnMut(V) -> V) {
         let changed: Vec<_> =
             self.iter(range.clone()).into_iter().map(|(r, v)| (r, f(v))).collect();
-        self.cut(range.start);
-        self.cut(range.end);
-        let gone: Vec<u64> = self.runs.range(range.clone()).map(|(s, _)| *s).collect();
+        let mut runs = match core::mem::replace(&mut self.held, Held::None) {
+            Held::None => BTreeMap::new(),
+            Held::One(start, end, v) => BTreeMap::from([(start, (end, v))]),
+            Held::Many(runs) => runs,
+        };
+        cut(&mut runs, range.start);
+        cut(&mut runs, range.end);
+        let gone: Vec<u64> = runs.range(range.clone()).map(|(s, _)| *s).collect();
         for s in gone {
-            self.runs.remove(&s);
+            runs.remove(&s);
         }
         for (r, v) in changed {
             if v != self.default {
-                self.runs.insert(r.start, (r.end, v));
+                runs.insert(r.start, (r.end, v));
             }
         }
-        self.join(range);
+        join(&mut runs, range);
+        self.held = match runs.first_key_value().map(|(start, (end, v))| (*start, *end, *v)) {
+            Some((start, end, v)) if runs.len() == 1 => Held::One(start, end, v),
+            Some(_) => Held::Many(runs),
+            None => Held::None,
+        };
     }
     /// Sets `range` to `value`.
     pub fn set(&mut self, range: Range<u64>, value: V) {
@@ -102,50 +156,61 @@ impl<V: Copy + Eq> Runs<V> {
     }
     /// Puts everything of `other` that is not the default into this map.
     pub fn absorb(&mut self, other: &Self) {
-        for (start, (end, v)) in &other.runs {
-            self.set(*start..*end, *v);
-        }
-    }
-    /// Splits the run around `at`, if one spans it.
-    fn cut(&mut self, at: u64) {
-        let spanning = self
-            .runs
-            .range(..at)
-            .next_back()
-            .filter(|(_, (end, _))| *end > at)
-            .map(|(s, (e, v))| (*s, *e, *v));
-        if let Some((start, end, v)) = spanning {
-            self.runs.insert(start, (at, v));
-            self.runs.insert(at, (end, v));
-        }
-    }
-    /// Joins equal runs that touch, inside and at the ends of `range`.
-    fn join(&mut self, range: Range<u64>) {
-        let mut at = self.runs.range(..range.start).next_back().map_or(range.start, |(s, _)| *s);
-        while let Some((start, (end, v))) = self.runs.range(at..).next().map(|(s, r)| (*s, *r)) {
-            if start > range.end {
-                break;
-            }
-            match self.runs.get(&end).copied() {
-                Some((next_end, next)) if next == v => {
-                    self.runs.remove(&end);
-                    self.runs.insert(start, (next_end, v));
-                    at = start;
-                }
-                _ => at = start + 1,
+        match &other.held {
+            Held::None => {}
+            Held::One(start, end, v) => self.set(*start..*end, *v),
+            Held::Many(runs) => {
+                runs.iter().for_each(|(start, (end, v))| self.set(*start..*end, *v))
             }
         }
     }
     /// Checks U1.
     pub fn verify(&self) -> bool {
+        let runs = match &self.held {
+            Held::None => return true,
+            Held::One(start, end, v) => return start < end && *v != self.default,
+            Held::Many(runs) => runs,
+        };
         let mut last: Option<(u64, V)> = None;
-        self.runs.iter().all(|(s, (e, v))| {
-            let ok = s < e
-                && *v != self.default
-                && last.is_none_or(|(end, prev)| end < *s || (end == *s && prev != *v));
-            last = Some((*e, *v));
-            ok
-        })
+        runs.len() > 1
+            && runs.iter().all(|(s, (e, v))| {
+                let ok = s < e
+                    && *v != self.default
+                    && last.is_none_or(|(end, prev)| end < *s || (end == *s && prev != *v));
+                last = Some((*e, *v));
+                ok
+            })
+    }
+}
+
+/// Splits the run around `at`, if one spans it.
+fn cut<V: Copy>(runs: &mut BTreeMap<u64, (u64, V)>, at: u64) {
+    let spanning = runs
+        .range(..at)
+        .next_back()
+        .filter(|(_, (end, _))| *end > at)
+        .map(|(s, (e, v))| (*s, *e, *v));
+    if let Some((start, end, v)) = spanning {
+        runs.insert(start, (at, v));
+        runs.insert(at, (end, v));
+    }
+}
+
+/// Joins equal runs that touch, inside and at the ends of `range`.
+fn join<V: Copy + Eq>(runs: &mut BTreeMap<u64, (u64, V)>, range: Range<u64>) {
+    let mut at = runs.range(..range.start).next_back().map_or(range.start, |(s, _)| *s);
+    while let Some((start, (end, v))) = runs.range(at..).next().map(|(s, r)| (*s, *r)) {
+        if start > range.end {
+            break;
+        }
+        match runs.get(&end).copied() {
+            Some((next_end, next)) if next == v => {
+                runs.remove(&end);
+                runs.insert(start, (next_end, v));
+                at = start;
+            }
+            _ => at = start + 1,
+        }
     }
 }
 

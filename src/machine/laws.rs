@@ -36,7 +36,7 @@ fn broken(invariant: &str, what: String) -> Checked {
     Err(Violation { invariant: invariant.into(), what })
 }
 
-fn as_vn(seg: &Seg) -> Option<&SegVn> {
+fn as_vn(seg: Seg<'_>) -> Option<&SegVn> {
     let ops: &dyn Any = seg.ops();
     ops.downcast_ref()
 }
@@ -208,7 +208,7 @@ fn ends(m: &Machine) -> Checked {
 /// V19: bytes charged to a process as locked are the pages its mappings have locked.
 fn locked_bytes(m: &Machine, who: &str, space: &AddrSpace) -> Checked {
     let segs = space.segs(m.cx());
-    let locked = |s: &Seg| {
+    let locked = |s: Seg<'_>| {
         let scx = space.scx(m.cx(), s.range(), false);
         s.ops().residency(&scx, s.range()).locked
     };

@@ -100,7 +100,7 @@ impl Walk {
         machine: &Machine,
         cx: &Cx,
         space: &AddrSpace,
-        seg: &Seg,
+        seg: Seg<'_>,
         vn: &SegVn,
         addr: VirtAddr,
     ) -> Option<Identity> {

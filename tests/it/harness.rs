@@ -104,7 +104,7 @@ impl Scene {
         &self,
         proc: u32,
         page: u64,
-        look: impl FnOnce(&Seg, VirtAddr) -> Option<R>,
+        look: impl FnOnce(Seg<'_>, VirtAddr) -> Option<R>,
     ) -> Option<R> {
         let process = self.runner.world().process(ProcSlot(proc))?;
         let (space, cx) = (process.space(), self.machine().cx());

@@ -309,7 +309,7 @@ const IDENTITY: &[Case] = &[
     case("V01", "a link of the tree runs in a circle", |s| {
         s.space_damage(TestDamage::Tree(Invariant::Links));
     }),
-    case("G4", "a segment is elsewhere than the tree says", |s| s.space_damage(TestDamage::Range)),
+    case("G4", "a segment of the tree has no driver", |s| s.space_damage(TestDamage::Driver)),
 ];
 
 /// Law 5: translations are what the layers above say, and processors know no others.

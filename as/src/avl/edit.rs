@@ -1,10 +1,31 @@
 //! Changing the tree: insert, remove, move one end of an interval, and the walk that mends it.
+//!
+//! An edit walks down once. Whoever has to look before he inserts (is the range free, who are the neighbours) keeps the way in a
+//! [`Place`] and inserts there without a second walk.
 
-use super::node::{Cold, HEIGHT_MASK, Hot, LEFT, NIL, NodeId, Path, RIGHT, height_of, pack};
+use core::hint::select_unpredictable;
+
+use super::node::{
+    Cold, HEIGHT_MASK, Key, LEFT, NIL, NodeId, Path, RIGHT, Room, Visits, height_of, pack,
+};
 use super::{AllocError, Avl, InsertError, ResizeError};
 
 /// For [`Avl::mend`]: no gap above the lowest node of the path was changed by hand.
 const NO_GAP: usize = usize::MAX;
+
+/// Where an interval may be inserted: the way down to it, and its neighbours. Good until the next edit.
+#[derive(Debug)]
+pub struct Place {
+    start: u64,
+    end: u64,
+    path: Path,
+    below: u32,
+    above: u32,
+    /// Depth of `above` on the path, or [`NO_GAP`].
+    above_depth: usize,
+    /// Where the hole begins.
+    floor: u64,
+}
 
 impl Avl {
     /// Makes room for `additional` inserts, so that none of them allocates: called before an
@@ -15,12 +36,13 @@ impl Avl {
     /// (the arena ends at 2^32 - 1 slots). The tree is as before.
     pub fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
         let refused = AllocError { wanted: additional };
-        let free = self.hot.len() - self.len();
+        let free = self.keys.len() - self.len();
         let fresh = additional.saturating_sub(free);
-        if fresh > NIL as usize - self.hot.len() {
+        if fresh > NIL as usize - self.keys.len() {
             return Err(refused);
         }
-        self.hot.try_reserve(fresh).map_err(|_| refused)?;
+        self.keys.try_reserve(fresh).map_err(|_| refused)?;
+        self.rooms.try_reserve(fresh).map_err(|_| refused)?;
         self.cold.try_reserve(fresh).map_err(|_| refused)
     }
 
@@ -31,6 +53,16 @@ impl Avl {
     #[doc(alias = "as_addseg")]
     #[doc(alias = "avl_add")]
     pub fn insert(&mut self, start: u64, end: u64) -> Result<NodeId, InsertError> {
+        let place = self.locate(start, end, &mut Visits::default())?;
+        self.insert_at(&place)
+    }
+
+    /// Finds the place of `[start, end)`, which must be free.
+    ///
+    /// # Errors
+    /// [`InsertError`], with the lowest interval in the way.
+    #[doc(alias = "avl_find")]
+    pub fn locate(&self, start: u64, end: u64, visits: &mut Visits) -> Result<Place, InsertError> {
         if end <= start {
             return Err(InsertError::Empty);
         }
@@ -40,40 +72,60 @@ impl Avl {
         let mut path = Path::new();
         let (mut below, mut above, mut above_depth) = (NIL, NIL, NO_GAP);
         let mut at = self.root;
-        while let Some(node) = self.hot.get(at as usize) {
-            // Selected, not branched: which way a walk turns cannot be predicted.
-            let right = node.start <= start;
-            below = if right { at } else { below };
-            above = if right { above } else { at };
-            above_depth = if right { above_depth } else { path.len() };
+        while let Some(key) = self.keys.get(at as usize) {
+            // Selected, not branched, as in `straddle`.
+            let right = key.start <= start;
+            below = select_unpredictable(right, at, below);
+            above = select_unpredictable(right, above, at);
+            above_depth = select_unpredictable(right, above_depth, path.len());
             path.push(at);
-            at = node.kids[usize::from(right)];
+            at = select_unpredictable(right, key.kids[RIGHT], key.kids[LEFT]);
         }
+        visits.0 += path.len() as u64;
         let floor = self.end_below(above);
         if start < floor {
             // `below` exists: only an interval could put the floor above the low limit.
             return Err(InsertError::Overlap { with: NodeId(below) });
         }
-        if let Some(node) = self.hot.get(above as usize)
-            && node.start < end
+        if let Some(key) = self.keys.get(above as usize)
+            && key.start < end
         {
             return Err(InsertError::Overlap { with: NodeId(above) });
         }
+        Ok(Place { start, end, path, below, above, above_depth, floor })
+    }
 
-        let leaf = Hot::leaf(start, start - floor);
-        let new = self.take_slot(leaf, Cold { end, next: above, prev: below })?;
+    /// Tells which intervals touch the place: the one that ends where it starts, and the one that starts where it ends.
+    #[must_use]
+    pub fn touching(&self, place: &Place) -> (Option<NodeId>, Option<NodeId>) {
+        let below = if place.floor == place.start { place.below } else { NIL };
+        let start = self.keys.get(place.above as usize).map(|key| key.start);
+        let above = if start == Some(place.end) { place.above } else { NIL };
+        (NodeId::from_link(below), NodeId::from_link(above))
+    }
+
+    /// Inserts the interval that `place` was located for; the tree has not been edited since.
+    ///
+    /// # Errors
+    /// [`InsertError::NoMemory`], never after [`Avl::reserve`]; the tree is as before.
+    pub fn insert_at(&mut self, place: &Place) -> Result<NodeId, InsertError> {
+        let Place { start, end, path, below, above, above_depth, floor } = place;
+        let (above, below) = (*above, *below);
+        debug_assert_eq!(self.end_below(above), *floor, "A6: an edit made the place out of date");
+        let cold = Cold { end: *end, next: above, prev: below };
+        let new = self.take_slot(Key::leaf(*start), Room::leaf(start - floor), cold)?;
         // Nothing fails from here on.
         self.len += 1;
         self.thread_to(below, new, new, above);
-        self.set_hole_start(above, end);
+        self.set_hole_start(above, *end);
         if path.len() == 0 {
             self.root = new;
         } else {
             let parent = path.at(path.len() - 1);
             let side = if parent == above { LEFT } else { RIGHT };
-            self.hot[parent as usize].kids[side] = new;
+            self.keys[parent as usize].kids[side] = new;
         }
-        self.mend(&path, above_depth);
+        self.mend(path, *above_depth);
         Ok(NodeId(new))
     }
 
@@ -86,7 +138,8 @@ impl Avl {
             return None;
         }
         let gone = id.0;
-        let Hot { start, augment, kids, .. } = self.hot[id.index()];
+        let Key { start, kids } = self.keys[id.index()];
+        let augment = self.rooms[id.index()].augment;
         let Cold { end, next, prev } = self.cold[id.index()];
         let mut path = Path::new();
         let above_depth = self.descend(gone, start, &mut path);
@@ -99,7 +152,7 @@ impl Avl {
             }
             // By A5 the right child is a leaf, and so it is the successor.
             [NIL, right] => {
-                self.hot[right as usize].augment = augment;
+                self.rooms[right as usize].augment = augment;
                 path.set(depth, right);
                 (right, depth)
             }
@@ -127,7 +180,8 @@ impl Avl {
         if !self.contains_id(id) {
             return Err(ResizeError::NotInTree);
         }
-        let old = self.hot[id.index()];
+        let old_start = self.keys[id.index()].start;
+        let hole_start = self.hole_start(id.0);
         let cold = self.cold[id.index()];
         if new >= cold.end {
             return Err(ResizeError::Empty);
@@ -135,15 +189,14 @@ impl Avl {
         if new < self.low {
             return Err(ResizeError::OutOfLimits);
         }
-        if new < old.hole_start() {
+        if new < hole_start {
             // Above the low limit and below the hole: there is a predecessor.
             return Err(ResizeError::Overlap { with: NodeId(cold.prev) });
         }
         let mut path = Path::new();
-        self.descend(id.0, old.start, &mut path);
-        let hot = &mut self.hot[id.index()];
-        hot.start = new;
-        hot.gap = new - old.hole_start();
+        self.descend(id.0, old_start, &mut path);
+        self.keys[id.index()].start = new;
+        self.rooms[id.index()].gap = new - hole_start;
         self.mend(&path, path.len() - 1);
         Ok(())
     }
@@ -156,14 +209,14 @@ impl Avl {
         if !self.contains_id(id) {
             return Err(ResizeError::NotInTree);
         }
-        if new <= self.hot[id.index()].start {
+        if new <= self.keys[id.index()].start {
             return Err(ResizeError::Empty);
         }
         if new > self.high {
             return Err(ResizeError::OutOfLimits);
         }
         let next = self.cold[id.index()].next;
-        let next_start = self.hot.get(next as usize).map_or(self.high, |node| node.start);
+        let next_start = self.keys.get(next as usize).map_or(self.high, |key| key.start);
         if new > next_start {
             // Within the high limit and above the next start: there is a successor.
             return Err(ResizeError::Overlap { with: NodeId(next) });
@@ -185,11 +238,11 @@ impl Avl {
         let mut above_depth = NO_GAP;
         let mut at = self.root;
         while at != target {
-            let node = &self.hot[at as usize];
-            let right = node.start <= start;
-            above_depth = if right { above_depth } else { path.len() };
+            let key = &self.keys[at as usize];
+            let right = key.start <= start;
+            above_depth = select_unpredictable(right, above_depth, path.len());
             path.push(at);
-            at = node.kids[usize::from(right)];
+            at = select_unpredictable(right, key.kids[RIGHT], key.kids[LEFT]);
         }
         path.push(target);
         above_depth
@@ -199,21 +252,20 @@ impl Avl {
     /// children and the augmentation of `gone`. `path` ends at `gone` on entry and at the old
     /// parent of `next` on return (which is `gone` itself if `next` was its child).
     fn take_out_next(&mut self, next: u32, gone: u32, path: &mut Path) {
-        let Hot { augment, kids: [left, right], .. } = self.hot[gone as usize];
-        let mut new_right = self.hot[next as usize].kids[RIGHT];
+        let [left, right] = self.keys[gone as usize].kids;
+        let mut new_right = self.keys[next as usize].kids[RIGHT];
         if right != next {
             let mut parent = right;
             path.push(parent);
-            while self.hot[parent as usize].kids[LEFT] != next {
-                parent = self.hot[parent as usize].kids[LEFT];
+            while self.keys[parent as usize].kids[LEFT] != next {
+                parent = self.keys[parent as usize].kids[LEFT];
                 path.push(parent);
             }
-            self.hot[parent as usize].kids[LEFT] = new_right;
+            self.keys[parent as usize].kids[LEFT] = new_right;
             new_right = right;
         }
-        let heir = &mut self.hot[next as usize];
-        heir.kids = [left, new_right];
-        heir.augment = augment;
+        self.keys[next as usize].kids = [left, new_right];
+        self.rooms[next as usize].augment = self.rooms[gone as usize].augment;
     }
 
     /// Makes whatever pointed at `old`, which stood at `depth` of `path`, point at `new`.
@@ -222,7 +274,7 @@ impl Avl {
             self.root = new;
             return;
         }
-        let kids = &mut self.hot[path.at(depth - 1) as usize].kids;
+        let kids = &mut self.keys[path.at(depth - 1) as usize].kids;
         let side = if kids[LEFT] == old { LEFT } else { RIGHT };
         kids[side] = new;
     }
@@ -243,8 +295,8 @@ impl Avl {
     /// Says where the hole below `above` begins, or where the tail does. Its ancestors are mended
     /// by the caller.
     fn set_hole_start(&mut self, above: u32, floor: u64) {
-        match self.hot.get_mut(above as usize) {
-            Some(node) => node.gap = node.start - floor,
+        match self.keys.get(above as usize) {
+            Some(key) => self.rooms[above as usize].gap = key.start - floor,
             None => self.tail = floor,
         }
     }
@@ -252,48 +304,47 @@ impl Avl {
     /// Puts heights, balance and largest gaps right from the end of `path` to the root. Stops where
     /// a subtree comes out as it was, but not below `gap_depth`, the least depth at which a gap
     /// was changed: what lies between looks unchanged and the node there is not.
+    ///
+    /// A node that comes out as it was is not written: another processor may be reading its line.
     fn mend(&mut self, path: &Path, gap_depth: usize) {
         for depth in (0..path.len()).rev() {
             let at = path.at(depth);
-            let before = self.hot[at as usize].augment;
-            let top = self.balance(at);
-            if top != at {
+            let [left, right] = self.keys[at as usize].kids.map(|kid| self.augment(kid));
+            let room = &mut self.rooms[at as usize];
+            let before = room.augment;
+            let after = if height_of(left).abs_diff(height_of(right)) <= 1 {
+                let after = joined(room.gap, left, right);
+                if after != before {
+                    room.augment = after;
+                }
+                after
+            } else {
+                let high = if height_of(left) > height_of(right) { LEFT } else { RIGHT };
+                let top = self.rotate(at, high);
                 self.relink(path, depth, at, top);
-            }
-            if self.hot[top as usize].augment == before && depth <= gap_depth {
+                self.rooms[top as usize].augment
+            };
+            if after == before && depth <= gap_depth {
                 break;
             }
         }
     }
 
-    /// Restores A4, A5 and A7 at `at`, whose subtrees hold them. Returns the new top.
-    #[inline]
-    fn balance(&mut self, at: u32) -> u32 {
-        let [left, right] = self.hot[at as usize].kids;
-        let (left, right) = (self.augment(left), self.augment(right));
-        if height_of(left).abs_diff(height_of(right)) <= 1 {
-            let node = &mut self.hot[at as usize];
-            node.augment = joined(node.gap, left, right);
-            return at;
-        }
-        self.rotate(at, if height_of(left) > height_of(right) { LEFT } else { RIGHT })
-    }
-
-    /// Restores A5 at `at`, whose child on `side` is higher by two. Returns the new top.
+    /// Restores A5 at `at`, whose subtrees hold A4, A5 and A7 and whose child on `side` is higher by two. Returns the new top.
     fn rotate(&mut self, at: u32, side: usize) -> u32 {
-        let high = self.hot[at as usize].kids[side];
-        let kids = self.hot[high as usize].kids.map(|kid| height_of(self.augment(kid)));
+        let high = self.keys[at as usize].kids[side];
+        let kids = self.keys[high as usize].kids.map(|kid| height_of(self.augment(kid)));
         if kids[1 - side] > kids[side] {
-            self.hot[at as usize].kids[side] = self.raise(high, 1 - side);
+            self.keys[at as usize].kids[side] = self.raise(high, 1 - side);
         }
         self.raise(at, side)
     }
 
     /// Rotates the child on `side` of `at` above it, and returns that child.
     pub(super) fn raise(&mut self, at: u32, side: usize) -> u32 {
-        let up = self.hot[at as usize].kids[side];
-        self.hot[at as usize].kids[side] = self.hot[up as usize].kids[1 - side];
-        self.hot[up as usize].kids[1 - side] = at;
+        let up = self.keys[at as usize].kids[side];
+        self.keys[at as usize].kids[side] = self.keys[up as usize].kids[1 - side];
+        self.keys[up as usize].kids[1 - side] = at;
         self.refresh(at);
         self.refresh(up);
         up
@@ -301,35 +352,36 @@ impl Avl {
 
     /// Computes height and largest gap of `at` from its own gap and its children (A4, A7).
     fn refresh(&mut self, at: u32) {
-        let [left, right] = self.hot[at as usize].kids.map(|kid| self.augment(kid));
-        let node = &mut self.hot[at as usize];
-        node.augment = joined(node.gap, left, right);
+        let [left, right] = self.keys[at as usize].kids.map(|kid| self.augment(kid));
+        let room = &mut self.rooms[at as usize];
+        room.augment = joined(room.gap, left, right);
     }
 
     #[inline]
     fn augment(&self, at: u32) -> u64 {
-        self.hot.get(at as usize).map_or(0, |node| node.augment)
+        self.rooms.get(at as usize).map_or(0, |room| room.augment)
     }
 
     /// Takes the slot freed last, or a new one at the end of the arena.
-    fn take_slot(&mut self, hot: Hot, cold: Cold) -> Result<u32, InsertError> {
+    fn take_slot(&mut self, key: Key, room: Room, cold: Cold) -> Result<u32, InsertError> {
         if self.free != NIL {
-            let slot = self.free;
-            self.free = self.cold[slot as usize].next;
-            self.hot[slot as usize] = hot;
-            self.cold[slot as usize] = cold;
-            return Ok(slot);
+            let (free, slot) = (self.free, self.free as usize);
+            self.free = self.cold[slot].next;
+            (self.keys[slot], self.rooms[slot], self.cold[slot]) = (key, room, cold);
+            return Ok(free);
         }
         self.reserve(1).map_err(|_| InsertError::NoMemory)?;
-        let slot = self.hot.len() as u32; // below NIL, as `reserve` checked
-        self.hot.push(hot);
+        let slot = self.keys.len() as u32; // below NIL, as `reserve` checked
+        self.keys.push(key);
+        self.rooms.push(room);
         self.cold.push(cold);
         Ok(slot)
     }
 
     /// Marks the slot free and puts it first on the free list.
     fn give_slot(&mut self, slot: u32) {
-        self.hot[slot as usize] = Hot { start: 0, gap: 0, augment: 0, kids: [NIL, NIL] };
+        self.keys[slot as usize] = Key::leaf(0);
+        self.rooms[slot as usize] = Room { gap: 0, augment: 0 };
         self.cold[slot as usize] = Cold { end: 0, next: self.free, prev: NIL };
         self.free = slot;
     }

@@ -27,7 +27,7 @@
 //!
 //! Sources: [SI §9.4]; illumos `vm_as.c`, the contract of `as_gap_aligned`.
 
-use super::node::{Hot, LEFT, NIL, NodeId, Path, RIGHT};
+use super::node::{LEFT, NIL, NodeId, Path, RIGHT};
 use super::{Avl, Visits};
 
 /// Which of the suitable holes is wanted.
@@ -134,20 +134,20 @@ impl Search<'_> {
         }
     }
 
-    /// Tells whether the hole of `node` reaches beyond the edge where the search starts; all
+    /// Tells whether the hole of the node at `start` reaches beyond the edge where the search starts; all
     /// holes further on do.
-    const fn is_reached(&self, node: &Hot) -> bool {
+    const fn is_reached(&self, hole_start: u64, start: u64) -> bool {
         match self.query.order {
-            Order::Lowest => node.start > self.low,
-            Order::Highest => node.hole_start() < self.high,
+            Order::Lowest => start > self.low,
+            Order::Highest => hole_start < self.high,
         }
     }
 
-    /// Tells whether every hole further on than that of `node` is outside the window.
-    const fn is_last(&self, node: &Hot) -> bool {
+    /// Tells whether every hole further on than that of the node at `start` is outside the window.
+    const fn is_last(&self, hole_start: u64, start: u64) -> bool {
         match self.query.order {
-            Order::Lowest => node.start >= self.high,
-            Order::Highest => node.hole_start() <= self.low,
+            Order::Lowest => start >= self.high,
+            Order::Highest => hole_start <= self.low,
         }
     }
 }
@@ -205,35 +205,36 @@ impl Avl {
         // The nodes still to come, nearest on top: first those on the path to the near edge.
         let mut path = Path::new();
         let mut at = self.root;
-        while let Some(node) = self.hot.get(at as usize) {
+        while let Some(room) = self.rooms.get(at as usize) {
             visits.0 += 1;
-            if !node.may_hold(search.need) {
+            if !room.may_hold(search.need) {
                 break;
             }
-            if search.is_reached(node) {
+            let key = &self.keys[at as usize];
+            if search.is_reached(key.start - room.gap, key.start) {
                 path.push(at);
-                at = node.kids[near];
+                at = key.kids[near];
             } else {
-                at = node.kids[1 - near];
+                at = key.kids[1 - near];
             }
         }
         while let Some(at) = path.pop() {
             if let Some(gap) = self.try_hole(search, at) {
                 return Some(gap);
             }
-            let node = &self.hot[at as usize];
-            if search.is_last(node) {
+            let key = &self.keys[at as usize];
+            if search.is_last(self.hole_start(at), key.start) {
                 return None;
             }
             // Then those of the subtree further on, as far as there is a large enough gap below.
-            let mut at = node.kids[1 - near];
-            while let Some(node) = self.hot.get(at as usize) {
+            let mut at = key.kids[1 - near];
+            while let Some(room) = self.rooms.get(at as usize) {
                 visits.0 += 1;
-                if !node.may_hold(search.need) {
+                if !room.may_hold(search.need) {
                     break;
                 }
                 path.push(at);
-                at = node.kids[near];
+                at = self.keys[at as usize].kids[near];
             }
         }
         match search.query.order {
@@ -244,8 +245,8 @@ impl Avl {
 
     /// Offers the search the hole below `above`, or the tail.
     fn try_hole(&self, search: &Search<'_>, above: u32) -> Option<Gap> {
-        let (hole, below) = match self.hot.get(above as usize) {
-            Some(node) => ((node.hole_start(), node.start), None),
+        let (hole, below) = match self.keys.get(above as usize) {
+            Some(key) => ((self.hole_start(above), key.start), None),
             None => ((self.tail, self.high), Some(self.last)),
         };
         let (start, end) = search.accept(hole.0, hole.1)?;

@@ -3,11 +3,11 @@
 //! # The difficulty
 //!
 //! Every fault asks which segment holds an address, every mapping asks where a hole is, and both
-//! must stay cheap at a hundred thousand segments. A walk costs one cache miss per level; so a
-//! node is half a line, holds its own key, and nothing but the walk is on it. A list of holes
-//! kept beside the tree would have to be kept right by every edit, and would be ordered either by
-//! address or by size, while the question ("the lowest hole of this size in that window") needs
-//! both.
+//! must stay cheap at a hundred thousand segments. A walk costs one cache miss per level below
+//! those that stay in the cache; so what a walk reads of a node, its key and its links, is a
+//! quarter of a line, and nothing else is on it. A list of holes kept beside the tree would have
+//! to be kept right by every edit, and would be ordered either by address or by size, while the
+//! question ("the lowest hole of this size in that window") needs both.
 //!
 //! # The picture
 //!
@@ -25,7 +25,7 @@
 //! Each node owns the hole *below* it, so n intervals make n + 1 holes: one per node, and the
 //! tail above the last interval, which belongs to the tree. A node's key and gap give the end of
 //! its predecessor (`start - gap`), so a search that ends between two nodes knows where the
-//! lower one stops without a look at it: [`Avl::find`] reads hot nodes and nothing else.
+//! lower one stops without a look at it: [`Avl::find`] reads the nodes of its way and nothing else.
 //!
 //! # The rule
 //!
@@ -83,22 +83,25 @@ mod verify;
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::hint::select_unpredictable;
 use core::iter::FusedIterator;
 
+pub use edit::Place;
 pub use error::{AllocError, InsertError, ResizeError};
 pub use gap::{Gap, GapQuery, Order};
 pub use node::{NodeId, Visits};
 pub use shape::ShapeNode;
 pub use verify::{Damage, Invariant};
 
-use node::{Cold, Hot, LEFT, NIL, RIGHT};
+use node::{Cold, Key, LEFT, NIL, RIGHT, Room};
 
 /// Disjoint, non-empty, half-open intervals of `u64` between two limits, in an AVL tree that also
 /// knows the holes between them.
 #[doc(alias = "a_segtree")]
 #[doc(alias = "avl_tree_t")]
 pub struct Avl {
-    hot: Vec<Hot>,
+    keys: Vec<Key>,
+    rooms: Vec<Room>,
     cold: Vec<Cold>,
     root: u32,
     first: u32,
@@ -120,7 +123,8 @@ impl Avl {
     #[doc(alias = "avl_create")]
     pub const fn new(low_limit: u64, high_limit: u64) -> Self {
         Self {
-            hot: Vec::new(),
+            keys: Vec::new(),
+            rooms: Vec::new(),
             cold: Vec::new(),
             root: NIL,
             first: NIL,
@@ -150,7 +154,7 @@ impl Avl {
     /// Returns the number of levels: 0 when empty, at most 1.4405 log2(n + 2), at most 45.
     #[must_use]
     pub fn height(&self) -> u32 {
-        self.hot.get(self.root as usize).map_or(0, Hot::height)
+        self.rooms.get(self.root as usize).map_or(0, Room::height)
     }
 
     /// Returns the limits `[low, high)` that the tree was made with.
@@ -162,7 +166,9 @@ impl Avl {
     /// Returns the bytes of heap the arena occupies: 48 per slot, free ones and spares included.
     #[must_use]
     pub const fn heap_bytes(&self) -> usize {
-        self.hot.capacity() * size_of::<Hot>() + self.cold.capacity() * size_of::<Cold>()
+        self.keys.capacity() * size_of::<Key>()
+            + self.rooms.capacity() * size_of::<Room>()
+            + self.cold.capacity() * size_of::<Cold>()
     }
 
     /// Returns where the interval starts.
@@ -173,7 +179,7 @@ impl Avl {
     #[inline]
     pub fn start(&self, id: NodeId) -> u64 {
         debug_assert!(self.contains_id(id), "A9: {id} is not in the tree");
-        self.hot[id.index()].start
+        self.keys[id.index()].start
     }
 
     /// Returns where the interval ends: the first address above it.
@@ -194,7 +200,7 @@ impl Avl {
     #[must_use]
     pub fn gap_before(&self, id: NodeId) -> u64 {
         debug_assert!(self.contains_id(id), "A9: {id} is not in the tree");
-        self.hot[id.index()].gap
+        self.rooms[id.index()].gap
     }
 
     /// Tells whether `id` names an interval that is in the tree now.
@@ -208,11 +214,16 @@ impl Avl {
     #[must_use]
     #[inline]
     pub fn covers(&self, id: NodeId, addr: u64) -> bool {
+        self.interval_around(id, addr).is_some()
+    }
+
+    /// Returns the `[start, end)` of `id` on the same condition as [`Avl::covers`].
+    #[must_use]
+    #[inline]
+    pub fn interval_around(&self, id: NodeId, addr: u64) -> Option<(u64, u64)> {
         // A free slot ends at 0 (A9), so it covers nothing.
-        match (self.hot.get(id.index()), self.cold.get(id.index())) {
-            (Some(hot), Some(cold)) => hot.start <= addr && addr < cold.end,
-            _ => false,
-        }
+        let (key, cold) = (self.keys.get(id.index())?, self.cold.get(id.index())?);
+        (key.start <= addr && addr < cold.end).then_some((key.start, cold.end))
     }
 
     /// Returns the lowest interval.
@@ -254,7 +265,7 @@ impl Avl {
         NodeId::from_link(self.cold[id.index()].prev)
     }
 
-    /// Finds the interval that holds `addr`. Costs one visit per level, on hot nodes only.
+    /// Finds the interval that holds `addr`. Costs one visit per level.
     #[must_use]
     #[inline]
     #[doc(alias = "as_segat")]
@@ -262,6 +273,19 @@ impl Avl {
     pub fn find(&self, addr: u64, visits: &mut Visits) -> Option<NodeId> {
         let (below, above) = self.straddle(addr, visits);
         if addr < self.end_below(above) { NodeId::from_link(below) } else { None }
+    }
+
+    /// Finds the interval that holds `addr`, with its `[start, end)`; no more is read for that.
+    #[must_use]
+    #[inline]
+    pub fn find_interval(&self, addr: u64, visits: &mut Visits) -> Option<(NodeId, u64, u64)> {
+        let (below, above) = self.straddle(addr, visits);
+        let end = self.end_below(above);
+        if addr >= end {
+            return None;
+        }
+        let id = NodeId::from_link(below)?;
+        Some((id, self.keys[id.index()].start, end))
     }
 
     /// Finds the interval that holds `addr`, else the next one above it.
@@ -296,15 +320,13 @@ impl Avl {
         let mut at = self.root;
         let mut visited = 0;
         // The bounds check is the loop condition: NIL lies outside the arena.
-        while let Some(node) = self.hot.get(at as usize) {
+        while let Some(key) = self.keys.get(at as usize) {
             visited += 1;
-            if node.start <= addr {
-                below = at;
-                at = node.kids[RIGHT];
-            } else {
-                above = at;
-                at = node.kids[LEFT];
-            }
+            // Selected, not branched: which way a walk turns cannot be predicted.
+            let right = key.start <= addr;
+            below = select_unpredictable(right, at, below);
+            above = select_unpredictable(right, above, at);
+            at = select_unpredictable(right, key.kids[RIGHT], key.kids[LEFT]);
         }
         visits.0 += visited;
         (below, above)
@@ -313,7 +335,16 @@ impl Avl {
     /// Returns the end of the interval before `above`, or of the last one; the low limit if none.
     #[inline]
     fn end_below(&self, above: u32) -> u64 {
-        self.hot.get(above as usize).map_or(self.tail, Hot::hole_start)
+        match self.keys.get(above as usize) {
+            Some(key) => key.start - self.rooms[above as usize].gap,
+            None => self.tail,
+        }
+    }
+
+    /// Returns where the hole below `at` begins, which is where the predecessor ends.
+    #[inline]
+    fn hole_start(&self, at: u32) -> u64 {
+        self.keys[at as usize].start - self.rooms[at as usize].gap
     }
 }
 

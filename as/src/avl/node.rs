@@ -1,13 +1,17 @@
-//! What the tree is made of: a hot node of 32 bytes, a cold record of 16, and the path of a walk.
+//! What the tree is made of: a node of 32 bytes in two halves, a cold record of 16, and the path of a walk.
 //!
 //! ```text
-//!   hot[i]    start     8   where interval i begins: the key, compared inline
-//!             gap       8   the hole just below it: start - end of the predecessor
-//!             augment   8   largest gap of the subtree (58 bits) and its height (6 bits)
+//!   keys[i]   start     8   where interval i begins: the key, compared inline
 //!             kids    2 x 4   left and right, as indices; NIL = u32::MAX lies outside every arena
+//!   rooms[i]  gap       8   the hole just below it: start - end of the predecessor
+//!             augment   8   largest gap of the subtree (58 bits) and its height (6 bits)
 //!   cold[i]   end       8   where interval i ends; 0 marks a slot of the free list
 //!             next, prev  2 x 4   the thread in address order
 //! ```
+//!
+//! The halves stand in arrays of their own because a lookup needs the first only: four keys to a cache line, and a tree of 30 000
+//! intervals in half a megabyte. What a lookup asks of a room (where the hole below begins) it asks beside its way down, not on it. An
+//! edit changes rooms up to the root and almost never a key there, so it takes from a lookup on another processor few of the lines it reads.
 //!
 //! The lowest six bits of `augment` hold the height, so the largest gap is kept rounded down to a
 //! multiple of 64. Addresses of pages are multiples of 4096, so nothing is lost for them. A
@@ -45,7 +49,8 @@ const fn max_height(nodes: u64) -> usize {
 
 const _: () = assert!(MAX_HEIGHT == 45, "the argument above and the arithmetic agree");
 const _: () = assert!(MAX_HEIGHT as u64 <= HEIGHT_MASK, "a height fits in its six bits");
-const _: () = assert!(size_of::<Hot>() == 32, "two hot nodes to a cache line");
+const _: () = assert!(size_of::<Key>() == 16, "four keys to a cache line");
+const _: () = assert!(size_of::<Room>() == 16, "a node is 32 bytes, its cold record aside");
 const _: () = assert!(size_of::<Cold>() == 16);
 
 /// Names an interval for as long as it is in the tree.
@@ -102,25 +107,32 @@ impl fmt::Display for NodeId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Visits(pub u64);
 
-/// The half of a node that searches read. Aligned to its size: no node straddles two cache lines.
+/// What a lookup reads of a node. Aligned to its size: none straddles two cache lines.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub(super) struct Hot {
+#[repr(C, align(16))]
+pub(super) struct Key {
     pub(super) start: u64,
-    pub(super) gap: u64,
-    pub(super) augment: u64,
     pub(super) kids: [u32; 2],
 }
 
-impl Hot {
-    /// A leaf: its subtree is itself.
-    pub(super) const fn leaf(start: u64, gap: u64) -> Self {
-        Self { start, gap, augment: pack(gap, 1), kids: [NIL, NIL] }
+impl Key {
+    pub(super) const fn leaf(start: u64) -> Self {
+        Self { start, kids: [NIL, NIL] }
     }
+}
 
-    /// Where the hole below this interval begins, which is where the predecessor ends.
-    pub(super) const fn hole_start(&self) -> u64 {
-        self.start - self.gap
+/// What a node knows of holes: its own, and the largest of its subtree.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(super) struct Room {
+    pub(super) gap: u64,
+    pub(super) augment: u64,
+}
+
+impl Room {
+    /// A leaf's: its subtree is itself.
+    pub(super) const fn leaf(gap: u64) -> Self {
+        Self { gap, augment: pack(gap, 1) }
     }
 
     pub(super) const fn height(&self) -> u32 {
@@ -138,7 +150,7 @@ impl Hot {
     }
 }
 
-/// The half of a node that edits and walks in order read.
+/// What edits and walks in order read of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cold {
     pub(super) end: u64,

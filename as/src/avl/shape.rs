@@ -64,9 +64,10 @@ impl Avl {
     /// Recursion is bounded by the height of a tree, [`MAX_HEIGHT`].
     fn picture(&self, hang: Hang, rows: &mut Vec<(ShapeNode, Hang)>) {
         let at = hang.link as usize;
-        let (Some(hot), Some(cold)) = (self.hot.get(at), self.cold.get(at)) else { return };
+        let (Some(key), Some(room)) = (self.keys.get(at), self.rooms.get(at)) else { return };
+        let Some(cold) = self.cold.get(at) else { return };
         // The second test spares a tree with a cycle the walk of all its 2^45 ways.
-        if hang.depth as usize >= MAX_HEIGHT || rows.len() >= self.hot.len() {
+        if hang.depth as usize >= MAX_HEIGHT || rows.len() >= self.keys.len() {
             return;
         }
         // The line from a node to its parent passes the rows between the two: those of the
@@ -74,25 +75,26 @@ impl Avl {
         let child = |side: usize| {
             let passes = hang.side.is_some_and(|own| own != side);
             Hang {
-                link: hot.kids[side],
+                link: key.kids[side],
                 depth: hang.depth + 1,
                 side: Some(side),
                 bars: hang.bars | if passes { 1 << (hang.depth - 1) } else { 0 },
             }
         };
         self.picture(child(LEFT), rows);
-        let height = |link: u32| self.hot.get(link as usize).map_or(0, |node| node.height() as i32);
+        let height =
+            |link: u32| self.rooms.get(link as usize).map_or(0, |room| room.height() as i32);
         let node = ShapeNode {
             id: NodeId(hang.link),
             depth: hang.depth,
-            start: hot.start,
+            start: key.start,
             end: cold.end,
-            height: hot.height(),
-            balance: height(hot.kids[RIGHT]) - height(hot.kids[LEFT]),
-            gap_before: hot.gap,
-            max_gap: hot.max_gap(),
+            height: room.height(),
+            balance: height(key.kids[RIGHT]) - height(key.kids[LEFT]),
+            gap_before: room.gap,
+            max_gap: room.max_gap(),
         };
-        if rows.len() < self.hot.len() {
+        if rows.len() < self.keys.len() {
             rows.push((node, hang));
         }
         self.picture(child(RIGHT), rows);

@@ -10,7 +10,7 @@ use core::error::Error;
 use core::fmt;
 
 use super::Avl;
-use super::node::{HEIGHT_MASK, Hot, LEFT, NIL, NodeId, RIGHT, height_of, pack};
+use super::node::{HEIGHT_MASK, LEFT, NIL, NodeId, RIGHT, height_of, pack};
 
 /// The invariants of the tree, by the numbers of the theory at the head of `avl/mod.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,8 +140,9 @@ impl Avl {
     /// A1. Returns the nodes, parents before children, and a mark for each slot in the tree.
     fn check_links(&self) -> Result<(Vec<u32>, Vec<bool>), Damage> {
         use Invariant::Links;
-        same(Links, None, self.hot.len() as u64, self.cold.len() as u64)?;
-        let mut placed = vec![false; self.hot.len()];
+        same(Links, None, self.keys.len() as u64, self.rooms.len() as u64)?;
+        same(Links, None, self.keys.len() as u64, self.cold.len() as u64)?;
+        let mut placed = vec![false; self.keys.len()];
         let mut order: Vec<u32> = Vec::with_capacity(self.len());
         let mut place = |link: u32, from: Option<NodeId>, order: &mut Vec<u32>| {
             if link == NIL {
@@ -149,7 +150,7 @@ impl Avl {
             }
             let damage =
                 |expected| Damage { invariant: Links, at: from, expected, found: link.into() };
-            let mark = placed.get_mut(link as usize).ok_or(damage(self.hot.len() as u64))?;
+            let mark = placed.get_mut(link as usize).ok_or(damage(self.keys.len() as u64))?;
             if core::mem::replace(mark, true) {
                 return Err(damage(NIL.into())); // reached a second time
             }
@@ -159,7 +160,7 @@ impl Avl {
         place(self.root, None, &mut order)?;
         let mut done = 0;
         while let Some(&at) = order.get(done) {
-            for link in self.hot[at as usize].kids {
+            for link in self.keys[at as usize].kids {
                 place(link, Some(NodeId(at)), &mut order)?;
             }
             done += 1;
@@ -175,11 +176,11 @@ impl Avl {
         loop {
             while at != NIL {
                 stack.push(at);
-                at = self.hot[at as usize].kids[LEFT];
+                at = self.keys[at as usize].kids[LEFT];
             }
             let Some(top) = stack.pop() else { return order };
             order.push(top);
-            at = self.hot[top as usize].kids[RIGHT];
+            at = self.keys[top as usize].kids[RIGHT];
         }
     }
 
@@ -202,16 +203,16 @@ impl Avl {
 
     /// A4, then A5.
     fn check_heights(&self, parents_first: &[u32]) -> Result<(), Damage> {
-        let mut heights = vec![0_u32; self.hot.len()];
+        let mut heights = vec![0_u32; self.keys.len()];
         let of = |heights: &[u32], link: u32| heights.get(link as usize).copied().unwrap_or(0);
         for &at in parents_first.iter().rev() {
-            let node = &self.hot[at as usize];
-            let height = 1 + of(&heights, node.kids[LEFT]).max(of(&heights, node.kids[RIGHT]));
+            let [left, right] = self.keys[at as usize].kids;
+            let height = 1 + of(&heights, left).max(of(&heights, right));
             heights[at as usize] = height;
-            same(Invariant::Height, Some(NodeId(at)), height, node.height())?;
+            same(Invariant::Height, Some(NodeId(at)), height, self.rooms[at as usize].height())?;
         }
         for &at in parents_first.iter().rev() {
-            let [left, right] = self.hot[at as usize].kids.map(|link| of(&heights, link));
+            let [left, right] = self.keys[at as usize].kids.map(|link| of(&heights, link));
             let (lower, higher) = (left.min(right), left.max(right));
             at_least(Invariant::Balance, Some(NodeId(at)), higher.into(), u64::from(lower) + 1)?;
         }
@@ -223,16 +224,16 @@ impl Avl {
         let mut floor = self.low;
         for &at in in_order {
             let (id, start, end) = self.interval(at);
-            same(Invariant::Gap, id, start - floor, self.hot[at as usize].gap)?;
+            same(Invariant::Gap, id, start - floor, self.rooms[at as usize].gap)?;
             floor = end;
         }
-        let mut largest = vec![0_u64; self.hot.len()];
+        let mut largest = vec![0_u64; self.keys.len()];
         for &at in parents_first.iter().rev() {
-            let Hot { gap, kids, .. } = self.hot[at as usize];
+            let (gap, kids) = (self.rooms[at as usize].gap, self.keys[at as usize].kids);
             let below = |link: u32| largest.get(link as usize).copied().unwrap_or(0);
             let gap = gap.max(below(kids[LEFT])).max(below(kids[RIGHT]));
             largest[at as usize] = gap;
-            let found = self.hot[at as usize].max_gap();
+            let found = self.rooms[at as usize].max_gap();
             same(Invariant::MaxGap, Some(NodeId(at)), gap & !HEIGHT_MASK, found)?;
         }
         Ok(())
@@ -273,7 +274,7 @@ impl Avl {
     }
 
     fn interval(&self, at: u32) -> (Option<NodeId>, u64, u64) {
-        (Some(NodeId(at)), self.hot[at as usize].start, self.cold[at as usize].end)
+        (Some(NodeId(at)), self.keys[at as usize].start, self.cold[at as usize].end)
     }
 
     /// Breaks one invariant, so that a test can see it named by [`Avl::verify`] and by whatever
@@ -290,24 +291,24 @@ impl Avl {
         }
         match invariant {
             // A cycle, which a careless check would walk for ever.
-            Invariant::Links => self.hot[first].kids[LEFT] = self.root,
-            Invariant::Ascending => self.cold[first].end = self.hot[first].start,
+            Invariant::Links => self.keys[first].kids[LEFT] = self.root,
+            Invariant::Ascending => self.cold[first].end = self.keys[first].start,
             Invariant::Limits => self.high = self.cold[last].end - 1,
-            Invariant::Height => self.hot[root].augment += 1,
+            Invariant::Height => self.rooms[root].augment += 1,
             Invariant::Balance => {
                 // Rotates the lower child up; heights and gaps stay right.
                 let height = |side: usize| {
-                    let kid = self.hot[root].kids[side];
-                    height_of(self.hot[kid as usize].augment)
+                    let kid = self.keys[root].kids[side];
+                    height_of(self.rooms[kid as usize].augment)
                 };
                 let side = if height(LEFT) <= height(RIGHT) { LEFT } else { RIGHT };
                 self.root = self.raise(self.root, side);
             }
-            Invariant::Gap => self.hot[first].gap = self.hot[first].gap.wrapping_add(1),
+            Invariant::Gap => self.rooms[first].gap = self.rooms[first].gap.wrapping_add(1),
             Invariant::MaxGap => {
-                let node = &mut self.hot[root];
-                let wrong = node.max_gap().wrapping_add(HEIGHT_MASK + 1);
-                node.augment = pack(wrong, node.height().into());
+                let room = &mut self.rooms[root];
+                let wrong = room.max_gap().wrapping_add(HEIGHT_MASK + 1);
+                room.augment = pack(wrong, room.height().into());
             }
             Invariant::Thread => self.cold[last].next = self.first,
             Invariant::FreeList => self.free = self.root,

@@ -9,11 +9,11 @@
 //! Sources: [SI §9.4.5]; illumos.md 3.2; uvm.md 4.1.
 
 use super::Redo;
+use super::unmap::Gone;
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::seg::SegKind;
 use crate::segs::{Seg, Segs};
-use alloc::vec::Vec;
 use page_db::{Cx, VirtRange};
 
 /// The most frames a fork asks for in one wait: it copies only pinned pages, and its own records are small.
@@ -43,7 +43,7 @@ impl AddrSpace {
         }
     }
     fn dup_pass(&self, cx: &Cx, child: &Self) -> Result<(), AsError> {
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let parents = self.lock.write(cx);
         let mut childs = child.lock.write_nested(cx);
         // held: parent as (write), child as (write)
@@ -59,10 +59,16 @@ impl AddrSpace {
         }
         drop((childs, parents));
         // held: nothing
-        drop(gone);
+        child.finish(cx, gone);
         done
     }
-    fn dup_seg(&self, cx: &Cx, seg: &Seg, child: &Self, childs: &mut Segs) -> Result<(), AsError> {
+    fn dup_seg(
+        &self,
+        cx: &Cx,
+        seg: Seg<'_>,
+        child: &Self,
+        childs: &mut Segs,
+    ) -> Result<(), AsError> {
         if seg.ops().kind().contains(SegKind::PURGE) {
             return Ok(());
         }
@@ -71,11 +77,11 @@ impl AddrSpace {
         let ops = seg.ops().dup(&self.scx(cx, range, true), &child_scx)?;
         let id = childs.insert(range, ops);
         child.state.add_size(range.len());
-        child.state.add_resv(child.resv_of(cx, childs.get(id)));
+        child.state.add_resv(child.resv_of(cx, range, childs.get(id).ops()));
         Ok(())
     }
     /// Unmaps every segment of a child that nobody has run in.
-    fn empty(&self, cx: &Cx, segs: &mut Segs, gone: &mut Vec<Seg>) {
+    fn empty(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) {
         let all = self.limits();
         let done = self.unmap_pass(cx, segs, all, gone);
         debug_assert!(done.is_ok(), "nothing of a child that never ran is pinned: {done:?}");

@@ -3,6 +3,7 @@
 //! Sources: illumos.md 3.2.
 
 use super::Stop;
+use super::unmap::Gone;
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -27,17 +28,17 @@ impl AddrSpace {
         self.hat.free_start(cx);
         loop {
             let epoch = self.state.pin_epoch();
-            let mut gone = Vec::new();
+            let mut gone = Gone::default();
             let pinned = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
             // held: nothing
-            drop(gone);
+            self.finish(cx, gone);
             let Some(seg) = pinned else { break };
             self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
         }
         self.hat.free_end(cx);
     }
     /// Unmaps segment after segment; returns the one that is pinned, or closes the space.
-    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Vec<Seg>) -> Option<VirtRange> {
+    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Option<VirtRange> {
         loop {
             match self.unmap_pass(cx, segs, self.limits(), gone) {
                 Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => return Some(seg),
@@ -51,20 +52,13 @@ impl AddrSpace {
     }
     /// Removes a segment whose driver refuses to go, which no driver may; its translations go all the same.
     #[cold]
-    fn abandon(
-        &self,
-        cx: &Cx,
-        segs: &mut Segs,
-        seg: VirtRange,
-        error: SegError,
-        gone: &mut Vec<Seg>,
-    ) {
+    fn abandon(&self, cx: &Cx, segs: &mut Segs, seg: VirtRange, error: SegError, gone: &mut Gone) {
         debug_assert!(false, "a whole segment can be unmapped: {error} at {seg}");
         self.hat.unload(cx, seg, UnloadFlags::UNMAP | UnloadFlags::UNLOCK);
-        if let Some(id) = segs.find(cx, seg.start().get()) {
-            self.state.sub_resv(self.resv_of(cx, segs.get(id)));
-            self.state.sub_size(seg.len());
-            gone.push(segs.remove(id));
+        if let Some((id, range)) = segs.find(cx, seg.start().get()) {
+            self.state.sub_resv(self.resv_of(cx, range, segs.get(id).ops()));
+            self.state.sub_size(range.len());
+            let _ = gone.keep(segs.remove(id)); // else it is dropped here and now
         }
     }
     /// Unmaps every segment that may be thrown away.
@@ -73,7 +67,7 @@ impl AddrSpace {
     /// A driver's; the segments below are gone.
     #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
     pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
-        let disposable = |seg: &&Seg| seg.ops().kind().contains(SegKind::PURGE);
+        let disposable = |seg: &Seg<'_>| seg.ops().kind().contains(SegKind::PURGE);
         let ranges: Vec<_> = self.lock.read(cx).iter().filter(disposable).map(Seg::range).collect();
         ranges.into_iter().try_for_each(|range| self.unmap(cx, range))
     }

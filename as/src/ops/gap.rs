@@ -200,9 +200,14 @@ impl RangeClaim<'_> {
         request: &AddrRequest,
         make: &dyn SegCreate,
     ) -> Result<VirtRange, AsError> {
-        let range = self.choose_addr(request)?;
-        self.space.map(self.cx, range, make)?;
-        Ok(range)
+        loop {
+            let range = self.choose_addr(request)?;
+            match self.space.map_free(self.cx, range, make) {
+                // A mapping at a given address, which needs no claim, was faster.
+                Err(AsError::Overlap { .. }) => {}
+                done => return done.map(|()| range),
+            }
+        }
     }
     /// Maps at `range`.
     ///
@@ -217,7 +222,13 @@ impl RangeClaim<'_> {
     /// As [`AddrSpace::unmap`] and [`AddrSpace::map`]; what was there is gone, as in illumos.
     #[doc(alias = "MAP_FIXED")]
     pub fn map_fixed(&self, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
-        self.space.unmap(self.cx, range)?;
-        self.space.map(self.cx, range, make)
+        let (space, cx) = (self.space, self.cx);
+        space.check_limits(range)?;
+        let taken = space.check_free(cx, &space.lock.read(cx), range).is_err();
+        // held: the claim
+        if taken {
+            space.unmap(cx, range)?;
+        }
+        space.map_free(cx, range, make)
     }
 }

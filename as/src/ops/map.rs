@@ -1,7 +1,19 @@
 //! Adding a segment, and merging it with its neighbours.
 //!
-//! The driver is made before it is known whether it will be kept: if the segment below takes it over, it is dropped again.
-//! Everything the tree needs was reserved before, so nothing can fail once the driver exists.
+//! Every thread of the process may be waiting for the lock, so under it is done what needs the tree and nothing else. The driver is made, and what
+//! it promises is paid for, before; what turns out superfluous is dropped after.
+//!
+//! ```text
+//!   reader: is the range free? ─no─▶          refused; the driver was not asked
+//!   count the bytes, make the driver          no lock: allocates, reserves swap, may fail or wait for memory
+//!   writer: is it still free? ─no─▶           the driver is given back (SegOps::free), as if it had never been
+//!           merge or insert
+//!   drop what a neighbour took over           no lock
+//! ```
+//!
+//! The first look is a courtesy (a range that is taken is reported before anything else that is wrong) and left out where a search has just
+//! found the hole. The second decides. The driver is made before it is known whether it will be kept: if the segment below takes it over, it
+//! is dropped again.
 //!
 //! ```text
 //!   [ prev ][ new ]          prev.concat(new, Extend)        one segment; new's driver goes
@@ -9,11 +21,14 @@
 //!           [ new ][ next ]  new.concat(next, Extend)        only if prev did not take it; next's driver goes
 //! ```
 //!
+//! The other road, everything under the lock, is how the textbook has it; two threads that map and unmap beside each other then wait for each
+//! other's allocations.
+//!
 //! Sources: [SI §9.4.1]; illumos.md 3.5, 4.2.
 
 use super::Redo;
 use crate::addr_space::AddrSpace;
-use crate::avl::NodeId;
+use crate::avl::{NodeId, Place};
 use crate::error::AsError;
 use crate::seg::{Join, SegCreate, SegOps};
 use crate::segs::Segs;
@@ -32,6 +47,16 @@ impl AddrSpace {
     #[doc(alias = "as_map")]
     pub fn map(&self, cx: &Cx, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
         self.check_limits(range)?;
+        self.check_free(cx, &self.lock.read(cx), range)?;
+        self.map_free(cx, range, make)
+    }
+    /// The same for a range inside the limits that was just seen to be free.
+    pub(super) fn map_free(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        make: &dyn SegCreate,
+    ) -> Result<(), AsError> {
         let mut redo = Redo::new(self, cx, 0);
         loop {
             match self.map_pass(cx, range, make) {
@@ -50,45 +75,68 @@ impl AddrSpace {
         Ok(())
     }
     fn map_pass(&self, cx: &Cx, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
-        let superfluous = {
-            let mut segs = self.lock.write(cx);
-            if segs.is_closed() {
-                return Err(AsError::Freed { id: self.id() });
-            }
-            let touching =
-                segs.touching(cx, range).map_err(|with| AsError::Overlap { range, with })?;
-            self.check_vmem(range.len())?;
-            segs.reserve(1)?;
-            // Counted first: a driver that counts for itself takes it off again.
-            self.state.add_resv(range.len());
-            let made = make.create(&self.scx(cx, range, true));
-            let ops = made.inspect_err(|_| self.state.sub_resv(range.len()))?;
-            // Nothing fails from here on.
-            self.state.add_size(range.len());
-            if !make.may_merge() {
-                segs.insert(range, ops);
-                return Ok(());
-            }
-            match touching.prev {
-                Some(prev) if self.joined(cx, &segs, prev, range, &*ops, Join::Extend) => {
-                    let grown = grow(&mut segs, prev, range.end());
-                    let next = touching
-                        .next
-                        .and_then(|next| self.join_next(cx, &mut segs, prev, grown, next));
-                    [Some(ops), next]
-                }
-                _ => [self.insert_or_extend(cx, &mut segs, range, ops, touching.next), None],
-            }
-        };
+        let ops = self.make(cx, range, make)?;
         // held: nothing
-        drop::<Superfluous>(superfluous);
+        match self.add(cx, range, ops, make.may_merge()) {
+            Ok(superfluous) => drop::<Superfluous>(superfluous),
+            Err((error, ops)) => {
+                self.state.sub_size(range.len());
+                self.state.sub_resv(self.resv_of(cx, range, &*ops));
+                ops.free(&self.scx(cx, range, false));
+                return Err(error);
+            }
+        }
         Ok(())
     }
-    fn check_vmem(&self, bytes: u64) -> Result<(), AsError> {
-        let limit = self.state.vmem_limit();
-        match self.state.resv_size().checked_add(bytes) {
-            Some(sum) if sum <= limit => Ok(()),
-            _ => Err(AsError::VmemLimit { bytes, limit }),
+    /// Counts the bytes and makes the driver; nothing is counted when that fails.
+    fn make(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        make: &dyn SegCreate,
+    ) -> Result<Box<dyn SegOps>, AsError> {
+        // Counted first: a driver that counts for itself takes it off again.
+        self.state.charge_resv(range.len())?;
+        let made = make.create(&self.scx(cx, range, false));
+        let ops = made.inspect_err(|_| self.state.sub_resv(range.len()))?;
+        self.state.add_size(range.len());
+        Ok(ops)
+    }
+    /// Finds the place of a new segment.
+    pub(super) fn check_free(
+        &self,
+        cx: &Cx,
+        segs: &Segs,
+        range: VirtRange,
+    ) -> Result<Place, AsError> {
+        if segs.is_closed() {
+            return Err(AsError::Freed { id: self.id() });
+        }
+        segs.locate(cx, range).map_err(|with| AsError::Overlap { range, with })
+    }
+    /// Puts the new driver into the tree, or into the care of a neighbour. On failure it comes back.
+    fn add(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        ops: Box<dyn SegOps>,
+        may_merge: bool,
+    ) -> Result<Superfluous, (AsError, Box<dyn SegOps>)> {
+        let mut segs = self.lock.write(cx);
+        let place = self.check_free(cx, &segs, range);
+        let place = match place.and_then(|place| segs.reserve(1).map(|()| place)) {
+            Ok(place) => place,
+            Err(error) => return Err((error, ops)),
+        };
+        // Nothing fails from here on.
+        let (prev, next) = if may_merge { segs.touching(&place) } else { (None, None) };
+        match prev {
+            Some(prev) if self.joined(cx, &segs, prev, range, &*ops, Join::Extend) => {
+                let grown = grow(&mut segs, prev, range.end());
+                let next = next.and_then(|next| self.join_next(cx, &mut segs, prev, grown, next));
+                Ok([Some(ops), next])
+            }
+            _ => Ok([self.insert_or_extend(cx, &mut segs, range, &place, ops, next), None]),
         }
     }
     /// Offers the driver of `seg` the adjacent `next` above it.
@@ -120,8 +168,8 @@ impl AddrSpace {
         };
         taken.then(|| {
             let gone = segs.remove(next);
-            grow(segs, prev, gone.end());
-            gone.into_ops()
+            grow(segs, prev, gone.range.end());
+            gone.ops
         })
     }
     /// Puts the new driver in the place of `next` if it can take that over, else into a segment of its own.
@@ -130,6 +178,7 @@ impl AddrSpace {
         cx: &Cx,
         segs: &mut Segs,
         range: VirtRange,
+        place: &Place,
         ops: Box<dyn SegOps>,
         next: Option<NodeId>,
     ) -> Option<Box<dyn SegOps>> {
@@ -138,7 +187,7 @@ impl AddrSpace {
             ops.concat(&self.scx(cx, range, true), next.range(), next.ops(), Join::Extend)
         });
         let Some(next) = taken else {
-            segs.insert(range, ops);
+            segs.insert_at(place, ops);
             return None;
         };
         let whole = spanning(range, segs.get(next).end());

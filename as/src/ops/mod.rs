@@ -181,7 +181,7 @@ impl AddrSpace {
         segs: &Segs,
         range: VirtRange,
         writer: bool,
-        mut f: impl FnMut(&SegCx<'_>, &Seg, VirtRange) -> Result<(), SegError>,
+        mut f: impl FnMut(&SegCx<'_>, Seg<'_>, VirtRange) -> Result<(), SegError>,
     ) -> Result<(), Stop> {
         for piece in segs.pieces(cx, range) {
             let (seg, piece) = piece?;

@@ -12,7 +12,12 @@ use alloc::vec::Vec;
 use page_db::{Cx, FileOffset, VirtAddr, VirtRange, Vnode};
 
 impl AddrSpace {
-    fn ask<R>(&self, cx: &Cx, addr: VirtAddr, f: impl FnOnce(&SegCx<'_>, &Seg) -> R) -> Option<R> {
+    fn ask<R>(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        f: impl FnOnce(&SegCx<'_>, Seg<'_>) -> R,
+    ) -> Option<R> {
         let segs = self.lock.read(cx);
         let seg = segs.seg_at(cx, addr)?;
         Some(f(&self.scx(cx, seg.range(), false), seg))
@@ -20,7 +25,7 @@ impl AddrSpace {
     /// The range of the segment at `addr`.
     #[doc(alias = "as_segat")]
     pub fn range_at(&self, cx: &Cx, addr: VirtAddr) -> Option<VirtRange> {
-        self.ask(cx, addr, |scx, _| scx.seg)
+        self.lock.read(cx).range_at(cx, addr)
     }
     /// Shared or private, and the flags of the mapping at `addr`.
     #[doc(alias = "SEGOP_GETTYPE")]
@@ -56,7 +61,7 @@ impl AddrSpace {
     #[doc(alias = "as_memory")]
     pub fn memory(&self, cx: &Cx) -> impl Iterator<Item = VirtRange> {
         let segs = self.lock.read(cx);
-        let memory = |seg: &Seg| seg.ops().memory(&self.scx(cx, seg.range(), false));
+        let memory = |seg: Seg<'_>| seg.ops().memory(&self.scx(cx, seg.range(), false));
         segs.iter().filter_map(memory).collect::<Vec<_>>().into_iter()
     }
 }

@@ -4,8 +4,12 @@
 //! edited here. Pinned pages end the walk: callbacks are run or the pins waited for, without the lock, and the walk starts from the
 //! first address again, where what was taken away before is a hole by now.
 //!
+//! Under the lock a segment gives up its translations and leaves the tree. What it held (pages, slots, a reservation, the driver itself) is
+//! freed after the lock, since nobody can reach it any more and every thread of the process may be waiting.
+//!
 //! - G5: what the driver says is left is what the geometry says. The one thing that could fail, room for
 //!   the second half of a cut segment, is reserved before the driver lets go.
+//! - G6: a driver that left the tree whole is freed once ([`SegOps::free`]), by the thread that took it out.
 //!
 //! Sources: [SI §9.4.2]; illumos.md 3.5.
 
@@ -15,7 +19,7 @@ use crate::avl::NodeId;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
 use crate::seg::Remnant;
-use crate::segs::{Seg, Segs};
+use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
 use page_db::{Cx, VirtRange};
 
@@ -41,10 +45,10 @@ impl AddrSpace {
         let mut redo = Redo::new(self, cx, 0);
         loop {
             let epoch = self.state.pin_epoch();
-            let mut gone = Vec::new();
+            let mut gone = Gone::default();
             let done = self.unmap_pass(cx, &mut self.lock.write(cx), range, &mut gone);
             // held: nothing
-            drop(gone);
+            self.finish(cx, gone);
             match (done, pinned) {
                 (Ok(()), _) => return Ok(()),
                 (Err(Stop::Seg { error: SegError::Pinned { .. }, seg }), OnPinned::Wait(event)) => {
@@ -56,41 +60,82 @@ impl AddrSpace {
             }
         }
     }
-    /// Takes `range` out of every segment it meets. Segments that are gone whole are put into `gone`, to be dropped after the lock.
+    /// Takes `range` out of every segment it meets. What is left to do without the lock goes to `gone`, for [`AddrSpace::finish`].
     pub(crate) fn unmap_pass(
         &self,
         cx: &Cx,
         segs: &mut Segs,
         range: VirtRange,
-        gone: &mut Vec<Seg>,
+        gone: &mut Gone,
     ) -> Result<(), Stop> {
         let mut at = segs.find_or_next(cx, range.start().get());
         while let Some(id) = at {
-            let seg = segs.get(id).range();
+            let seg = segs.range(id);
             let Some(piece) = seg.intersect(range) else { break };
-            at = segs.next_id(id);
+            at = if piece.end() < range.end() { segs.next_id(id) } else { None };
             if seg.start() < piece.start() && piece.end() < seg.end() {
                 segs.reserve(1).map_err(Stop::Space)?;
             }
             let scx = self.scx(cx, seg, true);
-            let ops = segs.get(id).ops();
-            let left = ops.unmap(&scx, piece).map_err(|error| Stop::Seg { error, seg })?;
+            let left = segs.get(id).ops().unmap(&scx, piece);
+            let left = left.map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
-            let whole = cut(segs, id, piece, left);
-            // Without room to keep it until after the lock, it is dropped here and now.
-            if gone.try_reserve(1).is_ok() {
-                gone.extend(whole);
+            gone.bytes += piece.len();
+            if let Some(whole) = cut(segs, id, seg, piece, left)
+                && let Err(whole) = gone.keep(whole)
+            {
+                self.free_seg(cx, whole); // no heap to remember it by
             }
-            self.state.sub_size(piece.len());
-            self.state.sub_resv(piece.len()); // a driver that counts for itself has put it back
+        }
+        Ok(())
+    }
+    /// Does what [`AddrSpace::unmap_pass`] left to be done without the lock.
+    pub(crate) fn finish(&self, cx: &Cx, gone: Gone) {
+        if gone.bytes != 0 {
+            self.state.sub_size(gone.bytes);
+            self.state.sub_resv(gone.bytes); // a driver that counts for itself has put it back
+        }
+        gone.first.into_iter().chain(gone.others).for_each(|seg| self.free_seg(cx, seg));
+    }
+    fn free_seg(&self, cx: &Cx, seg: Removed) {
+        seg.ops.free(&self.scx(cx, seg.range, false));
+    }
+}
+
+/// What a pass took out of the tree. One segment, the usual case, is remembered without the heap.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    /// Bytes unmapped, of whole segments and of parts.
+    bytes: u64,
+    first: Option<Removed>,
+    others: Vec<Removed>,
+}
+
+impl Gone {
+    /// Remembers a segment that left the tree whole.
+    ///
+    /// # Errors
+    /// The segment itself, when there is no heap.
+    pub(crate) fn keep(&mut self, seg: Removed) -> Result<(), Removed> {
+        if self.first.is_none() {
+            self.first = Some(seg);
+        } else if self.others.try_reserve(1).is_ok() {
+            self.others.push(seg);
+        } else {
+            return Err(seg);
         }
         Ok(())
     }
 }
 
-/// Edits the tree after a driver gave up `piece` of the segment `id` (G5). Returns the segment if it is gone whole.
-fn cut(segs: &mut Segs, id: NodeId, piece: VirtRange, left: Remnant) -> Option<Seg> {
-    let whole = segs.get(id).range();
+/// Edits the tree after a driver gave up `piece` of the segment `id` at `whole` (G5). Returns the segment if it is gone whole.
+fn cut(
+    segs: &mut Segs,
+    id: NodeId,
+    whole: VirtRange,
+    piece: VirtRange,
+    left: Remnant,
+) -> Option<Removed> {
     match (left, whole.until(piece.start().get()), whole.from(piece.end())) {
         (Remnant::Nothing, None, None) => return Some(segs.remove(id)),
         (Remnant::Low, Some(low), None) => segs.resize(id, low),

@@ -39,7 +39,7 @@ fn the_last_pages_below_2_to_the_64_belong_to_the_kernel() {
 #[test]
 fn each_kind_of_damage_is_named() {
     let cases = Invariant::ALL.into_iter().map(|i| (TestDamage::Tree(i), "V01"));
-    let others = [(TestDamage::Size, "I13"), (TestDamage::Resv, "I13"), (TestDamage::Range, "G4")];
+    let others = [(TestDamage::Size, "I13"), (TestDamage::Resv, "I13"), (TestDamage::Driver, "G4")];
     for (damage, invariant) in cases.chain(others) {
         let w = World::new();
         for i in 0..3 {

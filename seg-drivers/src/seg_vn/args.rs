@@ -147,10 +147,7 @@ impl SegCreate for SegVnArgs {
         }
         Ok(Box::new(SegVn {
             driver: Arc::clone(&self.driver),
-            backing: self
-                .vnode
-                .as_ref()
-                .map(|v| Backing { vnode: Arc::clone(v), offset: AtomicU64::new(self.offset.0) }),
+            backing: self.vnode.as_ref().map(|v| Backing::new(v, self.offset.0)),
             amap,
             amp_index: AtomicU64::new(index),
             swresv: AtomicU64::new(own),

@@ -14,9 +14,9 @@
 //! Sources: illumos.md 4.4, uvm.md 4.
 
 use super::fault::PageFault;
+use super::vpage::VPages;
 use super::{Backing, SegVn, VPage, vpns};
 use crate::anon::AnonMap;
-use crate::runs::Runs;
 use addr_space::{FaultError, SegCx, SegError, SegOps, Stamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -58,10 +58,10 @@ pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegEr
     }
     Ok(Box::new(SegVn {
         driver: Arc::clone(&seg.driver),
-        backing: seg.backing.as_ref().map(|b| Backing {
-            vnode: Arc::clone(&b.vnode),
-            offset: AtomicU64::new(b.offset.load(Ordering::Acquire)),
-        }),
+        backing: seg
+            .backing
+            .as_ref()
+            .map(|b| Backing::new(&b.vnode, b.offset.load(Ordering::Acquire))),
         amap,
         amp_index: AtomicU64::new(seg.amp_index()),
         swresv: AtomicU64::new(own),
@@ -77,7 +77,7 @@ pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegEr
 }
 
 /// Per-page state of the child: everything but memory locks.
-fn child_pages(seg: &SegVn, scx: &SegCx<'_>) -> Runs<VPage> {
+fn child_pages(seg: &SegVn, scx: &SegCx<'_>) -> VPages {
     let mut vpage = seg.lock.lock(scx.cx).vpage.clone();
     vpage.update(vpns(scx.seg), |v| VPage { locked: false, ..v });
     vpage
@@ -86,7 +86,7 @@ fn child_pages(seg: &SegVn, scx: &SegCx<'_>) -> Runs<VPage> {
 fn child_map(
     seg: &SegVn,
     scx: &SegCx<'_>,
-    vpage: &Runs<VPage>,
+    vpage: &VPages,
     zeroed: bool,
 ) -> Result<Option<Arc<AnonMap>>, SegError> {
     let Some(map) = seg.amap() else { return Ok(None) };

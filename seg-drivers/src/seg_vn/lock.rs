@@ -13,9 +13,9 @@
 //! Sources: illumos.md 4.8 (lockop), 7.6.
 
 use super::fault::PageFault;
+use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
 use crate::anon::SlotGuard;
-use crate::runs::Runs;
 use addr_space::{FaultError, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -48,7 +48,7 @@ fn lock_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
     range: VirtRange,
-    vpage: &mut Runs<VPage>,
+    vpage: &mut VPages,
     newly: &mut NewlyLocked,
 ) -> Result<(), SegError> {
     let runs = vpage.iter(vpns(range));

@@ -55,9 +55,10 @@ mod vpage;
 
 pub use args::{SegVnArgs, VnDriver, VnTunables};
 pub use vpage::VPage;
+use vpage::VPages;
 
 use crate::anon::AnonMap;
-use crate::runs::{Runs, run_range, vpns};
+use crate::runs::{run_range, vpns};
 use addr_space::{
     Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
     SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
@@ -77,7 +78,7 @@ pub const FIRST_SLOT: u64 = 1 << 40;
 #[derive(Debug)]
 struct Private {
     /// Per-page rights, advice, locks and reservation, by virtual page number.
-    vpage: Runs<VPage>,
+    vpage: VPages,
 }
 
 /// The lower layer.
@@ -88,12 +89,18 @@ struct Backing {
     offset: AtomicU64,
 }
 
-/// One `seg_vn` segment.
+impl Backing {
+    fn new(vnode: &Arc<dyn Vnode>, offset: u64) -> Box<Self> {
+        Box::new(Self { vnode: Arc::clone(vnode), offset: AtomicU64::new(offset) })
+    }
+}
+
+/// One `seg_vn` segment. There are as many as mappings, so what only some have (a file, per-page state) lies behind a pointer.
 #[doc(alias("segvn_data", "svd", "vm_map_entry"))]
 #[derive(Debug)]
 pub struct SegVn {
     driver: Arc<VnDriver>,
-    backing: Option<Backing>,
+    backing: Option<Box<Backing>>,
     amap: Once<Arc<AnonMap>>,
     /// Slot of the segment's first page (S4).
     amp_index: AtomicU64,
@@ -181,7 +188,7 @@ impl SegVn {
         r
     }
     fn fresh_lock() -> Mutex<Private> {
-        Mutex::new(Rank::SegPrivate, Private { vpage: Runs::new(VPage::PLAIN) })
+        Mutex::new(Rank::SegPrivate, Private { vpage: VPages::default() })
     }
     fn name(&self) -> String {
         self.backing.as_ref().map_or_else(|| "[ anon ]".to_string(), |b| b.vnode.name())
@@ -197,6 +204,9 @@ impl SegOps for SegVn {
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
         unmap::unmap(self, scx, range)
+    }
+    fn free(&self, scx: &SegCx<'_>) {
+        unmap::free(self, scx);
     }
     fn fault(
         &self,

@@ -6,8 +6,8 @@
 //!
 //! Sources: illumos.md 4.7; uvm.md 5.4.
 
+use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
-use crate::runs::Runs;
 use addr_space::{SegCx, SegError, UnloadFlags};
 use alloc::vec::Vec;
 use page_db::db::Claim;
@@ -96,7 +96,7 @@ impl<'a> Gain<'a> {
     fn plan(
         seg: &'a SegVn,
         scx: &SegCx<'_>,
-        vpage: &Runs<VPage>,
+        vpage: &VPages,
         range: VirtRange,
     ) -> Result<Self, SegError> {
         let own = seg.swresv.load(Ordering::Acquire);
@@ -111,7 +111,7 @@ impl<'a> Gain<'a> {
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
         Ok(Self { held, whole })
     }
-    fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut Runs<VPage>, range: VirtRange) {
+    fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut VPages, range: VirtRange) {
         seg.swresv.fetch_add(self.held.keep() * PAGE_SIZE, Ordering::AcqRel);
         if self.whole {
             return;
@@ -127,7 +127,7 @@ impl<'a> Gain<'a> {
 fn move_claims(
     seg: &SegVn,
     scx: &SegCx<'_>,
-    vpage: &Runs<VPage>,
+    vpage: &VPages,
     range: VirtRange,
     prot: Prot,
 ) -> Result<(), SegError> {

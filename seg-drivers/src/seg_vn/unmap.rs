@@ -7,10 +7,16 @@
 //!
 //! Translations go before contents, so that no frame is freed that a CPU can reach. After that nothing can fail.
 //!
+//! A segment that goes whole keeps its contents until it is out of the tree and the address-space lock is dropped ([`free`]): nobody can
+//! reach them any more, and every thread of the process waits for that lock. Of a part they go at once, because the driver lives on and
+//! its geometry says which slots are its own.
+//!
+//! Without layers there is no page, so there is no translation either, and none is looked for. As writer that is exact: no fault is under way.
+//!
 //! Sources: illumos.md 4.3; uvm.md 2.4, 5.2.
 
+use super::vpage::VPages;
 use super::{Backing, SegVn, VPage, lock, vpns};
-use crate::runs::Runs;
 use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -18,32 +24,34 @@ use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::sync::{Mutex, Once};
 use page_db::{PAGE_SIZE, Rank, VirtRange, pvn};
 
-#[doc(alias("segvn_unmap", "segvn_free"))]
+#[doc(alias = "segvn_unmap")]
 pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
     lock::unlock(seg, scx, range);
-    scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
-    free_file_pages(seg, scx, range);
+    if seg.backing.is_some() || seg.amap().is_some() {
+        scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
+    }
     let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
+    if below.is_none() && above.is_none() {
+        let own = if seg.shared() { 0 } else { seg.swresv.load(Ordering::Acquire) };
+        partial_resv(seg, scx, range, own);
+        return Ok(Remnant::Nothing); // the rest by `free`
+    }
+    free_file_pages(seg, scx, range);
     let reserved_before = Reserved::of(seg, scx);
     if let Some(map) = seg.amap() {
         lose_slots(seg, scx, range, map);
     }
-    {
+    if seg.vpaged.load(Ordering::SeqCst) != 0 {
         let mut inner = seg.lock.lock(scx.cx);
         inner.vpage.set(vpns(range), VPage::PLAIN);
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
-    if let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) {
-        b.vnode.del_map(scx.cx, offset, range.pages().get());
-    }
+    forget_file(seg, scx, range);
     let remnant = match (below, above) {
-        (None, None) => {
-            give_back(seg, scx, reserved_before, 0, range);
-            Remnant::Nothing
-        }
+        (None, None) => Remnant::Nothing,
         (Some(low), None) => {
             let left = reserved_before.left(seg, scx, low);
             give_back(seg, scx, reserved_before, left, range);
@@ -70,6 +78,26 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     Ok(remnant)
 }
 
+/// The contents of a segment that is out of the tree: pages, slots, reservation.
+#[doc(alias = "segvn_free")]
+pub(super) fn free(seg: &SegVn, scx: &SegCx<'_>) {
+    free_file_pages(seg, scx, scx.seg);
+    if let Some(map) = seg.amap() {
+        lose_slots(seg, scx, scx.seg, map);
+    }
+    forget_file(seg, scx, scx.seg);
+    if !seg.shared() {
+        seg.driver.layer.swap().unreserve(seg.swresv.swap(0, Ordering::AcqRel) / PAGE_SIZE);
+    }
+}
+
+/// The file loses this mapping of `range`.
+fn forget_file(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+    if let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) {
+        b.vnode.del_map(scx.cx, offset, range.pages().get());
+    }
+}
+
 /// Slots of the range go; a shared map gives back the reservation of those that nobody covers any more, and with its last segment all it has.
 fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, map: &crate::anon::AnonMap) {
     let lost = map.lose(scx.cx, seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
@@ -92,7 +120,7 @@ impl Reserved {
             Self::Nothing
         } else if seg.noreserve() {
             Self::Touched
-        } else if seg.reserves_by_page(scx) {
+        } else if seg.vpaged.load(Ordering::SeqCst) != 0 && seg.reserves_by_page(scx) {
             Self::Marked
         } else {
             Self::Whole
@@ -144,7 +172,7 @@ fn move_base(seg: &SegVn, old: VirtRange, new: VirtRange) {
 /// A driver for the part above a hole.
 fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> SegVn {
     let mut inner = seg.lock.lock(scx.cx);
-    let mut vpage = Runs::new(VPage::PLAIN);
+    let mut vpage = VPages::default();
     for (run, v) in inner.vpage.iter(vpns(high)) {
         vpage.set(run, v);
     }
@@ -157,10 +185,7 @@ fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> Seg
     let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();
     SegVn {
         driver: Arc::clone(&seg.driver),
-        backing: seg
-            .backing
-            .as_ref()
-            .map(|b| Backing { vnode: Arc::clone(&b.vnode), offset: AtomicU64::new(offset.0) }),
+        backing: seg.backing.as_ref().map(|b| Backing::new(&b.vnode, offset.0)),
         amap,
         amp_index: AtomicU64::new(seg.slot_of(scx.seg, high.start())),
         swresv: AtomicU64::new(swresv),
