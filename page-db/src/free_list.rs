@@ -110,6 +110,19 @@ impl FreeList {
         m.note(&frames);
         Some(id)
     }
+    /// Frames from this CPU's magazine into `run`, from its front on, as many as there are.
+    pub(crate) fn take_magazine_run(&self, cx: &Cx, run: &mut [Option<PageId>]) {
+        if self.magazine_size == 0 {
+            return;
+        }
+        let m = self.magazines.mine(cx);
+        let mut frames = m.frames.lock(cx);
+        for slot in run {
+            let Some(id) = frames.pop() else { break };
+            *slot = Some(id);
+        }
+        m.note(&frames);
+    }
     /// A frame from the lists, of the wanted colour if possible; the magazine is filled along the way when frames may wait there.
     pub(crate) fn take(&self, cx: &Cx, pages: &PageArray, colour: u64) -> Option<PageId> {
         let id = self.sizes[0].pop(cx, pages, colour)?;
@@ -125,22 +138,28 @@ impl FreeList {
         }
         Some(id)
     }
-    /// Puts a nameless page into this CPU's magazine; `false` when frames may not wait there now. A full magazine first moves
-    /// its oldest frames to the lists.
+    /// Puts nameless pages into this CPU's magazine; takes none of them when frames may not wait there now. A full magazine first
+    /// moves its oldest frames to the lists.
     #[inline]
-    pub(crate) fn add_magazine(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+    pub(crate) fn add_magazine(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        ids: &mut impl Iterator<Item = PageId>,
+    ) {
         if !self.stocks() {
-            return false;
+            return;
         }
         let m = self.magazines.mine(cx);
         let mut frames = m.frames.lock(cx);
-        if frames.len() >= self.magazine_size {
-            let oldest = BATCH.min(frames.len());
-            self.sizes[0].add_all(cx, pages, frames.drain(..oldest));
+        for id in ids {
+            if frames.len() >= self.magazine_size {
+                let oldest = BATCH.min(frames.len());
+                self.sizes[0].add_all(cx, pages, frames.drain(..oldest));
+            }
+            frames.push(id);
         }
-        frames.push(id);
         m.note(&frames);
-        true
     }
     /// Puts a nameless page at the tail of its list.
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {

@@ -17,7 +17,7 @@ use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{Mutation, SpinMutex, mutated};
+use crate::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated, prefetch_write};
 use crate::vnode::Identity;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -46,6 +46,33 @@ pub trait PageHash: fmt::Debug + Send + Sync {
     ) -> Result<(), PageId>;
     /// Removes `page`, which carries `id`, and takes the identity from it.
     fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId);
+    /// Files several pages as [`PageHash::insert_unless_present`] does, in order.
+    ///
+    /// # Errors
+    /// The index of the first whose identity has a page; it and those after it are as before.
+    fn insert_run(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        run: &mut dyn Iterator<Item = (Identity, PageId)>,
+    ) -> Result<(), usize> {
+        for (i, (id, page)) in run.enumerate() {
+            self.insert_unless_present(cx, pages, id, page).map_err(|_| i)?;
+        }
+        Ok(())
+    }
+    /// Removes several named pages as [`PageHash::remove`] does.
+    fn remove_run(&self, cx: &Cx, pages: &PageArray, run: &mut dyn Iterator<Item = PageId>) {
+        for page in run {
+            if let Some(id) = pages.get(page).identity() {
+                self.remove(cx, pages, id, page);
+            }
+        }
+    }
+    /// Brings near what a search for `id` reads first.
+    fn prefetch(&self, id: Identity) {
+        let _ = id;
+    }
     /// How many chains (or shards' tables) have 0, 1, 2, ... entries; the last bucket counts everything longer.
     fn chain_lengths(&self, cx: &Cx, pages: &PageArray) -> Vec<u64>;
     /// Every page in the table, in no particular order.
@@ -99,9 +126,52 @@ impl ChainHash {
         let high = (page >> 24).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 24;
         (spread.wrapping_add(page).wrapping_add(high)) as usize & (self.heads.len() - 1)
     }
+    /// Neighbouring buckets share a lock in groups of 16 (one line of heads).
+    fn lock_index(&self, bucket: usize) -> usize {
+        (bucket >> 4) & (self.locks.len() - 1)
+    }
     fn lock_of(&self, bucket: usize) -> &SpinMutex<()> {
-        // Neighbouring buckets share a lock in groups of 16 (one line of heads).
-        &self.locks[(bucket >> 4) & (self.locks.len() - 1)]
+        &self.locks[self.lock_index(bucket)]
+    }
+    /// held: the bucket
+    fn file(
+        &self,
+        pages: &PageArray,
+        bucket: usize,
+        id: Identity,
+        page: PageId,
+    ) -> Result<(), PageId> {
+        if let Some(other) = self.walk_locked(pages, bucket, id)
+            && !mutated(Mutation::InsertBlind)
+        {
+            return Err(other);
+        }
+        let p = pages.get(page);
+        p.set_identity(Some(id));
+        p.hash_next.store(self.heads[bucket].load(Ordering::Relaxed), Ordering::Release);
+        self.heads[bucket].store(page.link(), Ordering::Release);
+        Ok(())
+    }
+    /// held: the bucket
+    fn unfile(&self, pages: &PageArray, bucket: usize, page: PageId) {
+        let target = pages.get(page);
+        let mut prev: Option<PageId> = None;
+        let mut link = self.heads[bucket].load(Ordering::Acquire);
+        while let Some(p) = PageId::from_link(link) {
+            let next = pages.get(p).hash_next.load(Ordering::Acquire);
+            if p == page {
+                match prev {
+                    None => self.heads[bucket].store(next, Ordering::Release),
+                    Some(b) => pages.get(b).hash_next.store(next, Ordering::Release),
+                }
+                // The removed page keeps its link: a walker standing on it goes on along the chain it came from.
+                target.set_identity(None);
+                return;
+            }
+            prev = Some(p);
+            link = next;
+        }
+        unreachable!("H4: a page is filed under the identity it carries");
     }
     #[inline]
     fn walk(&self, cx: &Cx, pages: &PageArray, bucket: usize, id: Identity) -> Option<PageId> {
@@ -138,6 +208,20 @@ impl ChainHash {
     }
 }
 
+/// The bucket lock held in the middle of a run, which is kept while the next bucket is under it too.
+#[derive(Default)]
+struct Held<'a>(Option<(usize, SpinMutexGuard<'a, ()>)>);
+
+impl<'a> Held<'a> {
+    fn of(&mut self, hash: &'a ChainHash, cx: &'a Cx, bucket: usize) {
+        let lock = hash.lock_index(bucket);
+        if self.0.as_ref().is_none_or(|(held, _)| *held != lock) {
+            self.0 = None; // one of a rank at a time
+            self.0 = Some((lock, hash.locks[lock].lock(cx)));
+        }
+    }
+}
+
 impl PageHash for ChainHash {
     fn name(&self) -> &'static str {
         "chain"
@@ -160,38 +244,39 @@ impl PageHash for ChainHash {
     ) -> Result<(), PageId> {
         let bucket = self.bucket(id);
         let _held = self.lock_of(bucket).lock(cx);
-        if let Some(other) = self.walk_locked(pages, bucket, id)
-            && !mutated(Mutation::InsertBlind)
-        {
-            return Err(other);
-        }
-        let p = pages.get(page);
-        p.set_identity(Some(id));
-        p.hash_next.store(self.heads[bucket].load(Ordering::Relaxed), Ordering::Release);
-        self.heads[bucket].store(page.link(), Ordering::Release);
-        Ok(())
+        self.file(pages, bucket, id, page)
     }
     fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId) {
         let bucket = self.bucket(id);
         let _held = self.lock_of(bucket).lock(cx);
-        let target = pages.get(page);
-        let mut prev: Option<PageId> = None;
-        let mut link = self.heads[bucket].load(Ordering::Acquire);
-        while let Some(p) = PageId::from_link(link) {
-            let next = pages.get(p).hash_next.load(Ordering::Acquire);
-            if p == page {
-                match prev {
-                    None => self.heads[bucket].store(next, Ordering::Release),
-                    Some(b) => pages.get(b).hash_next.store(next, Ordering::Release),
-                }
-                // The removed page keeps its link: a walker standing on it goes on along the chain it came from.
-                target.set_identity(None);
-                return;
-            }
-            prev = Some(p);
-            link = next;
+        self.unfile(pages, bucket, page);
+    }
+    fn insert_run(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        run: &mut dyn Iterator<Item = (Identity, PageId)>,
+    ) -> Result<(), usize> {
+        let mut held = Held::default();
+        for (i, (id, page)) in run.enumerate() {
+            let bucket = self.bucket(id);
+            held.of(self, cx, bucket);
+            self.file(pages, bucket, id, page).map_err(|_| i)?;
         }
-        unreachable!("H4: a page is filed under the identity it carries");
+        Ok(())
+    }
+    fn remove_run(&self, cx: &Cx, pages: &PageArray, run: &mut dyn Iterator<Item = PageId>) {
+        let mut held = Held::default();
+        for page in run {
+            if let Some(id) = pages.get(page).identity() {
+                let bucket = self.bucket(id);
+                held.of(self, cx, bucket);
+                self.unfile(pages, bucket, page);
+            }
+        }
+    }
+    fn prefetch(&self, id: Identity) {
+        prefetch_write(&self.heads[self.bucket(id)]);
     }
     fn chain_lengths(&self, cx: &Cx, pages: &PageArray) -> Vec<u64> {
         let mut hist = alloc::vec![0u64; 9];

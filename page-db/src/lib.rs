@@ -65,7 +65,7 @@ pub use access::{Access, Prot};
 pub use clock::{Clock, ManualClock};
 pub use counters::{Counter, Counters, Snapshot};
 pub use cx::{Cx, SpinHooks, ThreadId, WaitHooks};
-pub use db::{MemoryWait, PageDb, PageDbConfig, PageDbError, Reserve};
+pub use db::{MemoryWait, PageDb, PageDbConfig, PageDbError, Reserve, Wanted};
 pub use error::{PageError, VnodeError, errno};
 pub use free_mem::Thresholds;
 pub use hash::{HashKind, PageHash};

@@ -24,7 +24,7 @@ use crate::page::{PageId, PageState};
 use crate::refuse::Refusal;
 use crate::selock::{ExclPage, LockedPage};
 use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
-use crate::vnode::{Identity, VnodeKind};
+use crate::vnode::{Identity, VnodeId, VnodeKind};
 use alloc::vec::Vec;
 
 /// How deep an allocation may reach when memory is short. A thread that frees memory ([`Cx::frees_memory`]) always asks for [`Reserve::Push`].
@@ -63,13 +63,33 @@ impl PageDb {
         if cx.is_refused(Refusal::Frame) {
             return Err(self.no_memory(1));
         }
-        let page = match self.free_list().take_magazine(cx) {
-            Some(id) => self.lock_unnamed(cx, id),
-            None => self.alloc_slow(cx, colour, reserve)?,
-        };
+        self.alloc_frame(cx, colour, reserve)
+    }
+    /// [`PageDb::alloc`], once no test wants it refused.
+    #[inline]
+    pub(super) fn alloc_frame<'a>(
+        &'a self,
+        cx: &'a Cx,
+        colour: u64,
+        reserve: Reserve,
+    ) -> Result<ExclPage<'a>, PageError> {
+        if let Some(id) = self.free_list().take_magazine(cx) {
+            return Ok(self.take_frame(cx, id));
+        }
+        let page = self.alloc_slow(cx, colour, reserve)?;
+        self.mark_taken(cx, &page);
+        Ok(page)
+    }
+    /// Locks a frame that has just come out of a magazine.
+    #[inline]
+    pub(super) fn take_frame<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        let page = self.lock_unnamed(cx, id);
+        self.mark_taken(cx, &page);
+        page
+    }
+    fn mark_taken(&self, cx: &Cx, page: &ExclPage<'_>) {
         page.page().set_state(PageState::empty(), PageState::FREE);
         cx.count(Counter::FrameAllocs);
-        Ok(page)
     }
     #[cold]
     fn alloc_slow<'a>(
@@ -238,15 +258,28 @@ impl PageDb {
     #[doc(alias = "page_hashin")]
     pub fn hash_in(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
         assert!(page.identity().is_none(), "L1: page {} has a name already", page.id());
-        let slot = self.vnodes().slot(id.vnode); // panics before anything has changed
+        let _ = self.vnodes().slot(id.vnode); // panics before anything has changed
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
-        if self.vnodes().kind(id.vnode) == VnodeKind::Swap {
-            page.page().set_state(PageState::SWAP, PageState::empty());
-        }
-        slot.pages.lock(cx).add(self.pages(), page.id());
+        self.join_vnode(cx, id.vnode, core::iter::once(page));
         Ok(())
+    }
+    /// Puts pages that have just been named on their vnode's list.
+    pub(super) fn join_vnode<'a>(
+        &self,
+        cx: &Cx,
+        vnode: VnodeId,
+        pages: impl Iterator<Item = &'a ExclPage<'a>>,
+    ) {
+        let swap = self.vnodes().kind(vnode) == VnodeKind::Swap;
+        let mut list = self.vnodes().slot(vnode).pages.lock(cx);
+        for page in pages {
+            if swap {
+                page.page().set_state(PageState::SWAP, PageState::empty());
+            }
+            list.add(self.pages(), page.id());
+        }
     }
     /// Takes the name from an exclusively locked page, with its referenced and modified bits. Nothing happens to a page without one.
     #[doc(alias = "page_hashout")]
@@ -254,9 +287,12 @@ impl PageDb {
         let Some(id) = page.identity() else { return };
         self.vnodes().slot(id.vnode).pages.lock(cx).sub(self.pages(), page.id());
         self.hash().remove(cx, self.pages(), id, page.id());
+        self.forget_name(page);
+    }
+    /// What else goes with a page's name. Whoever waits for it by that name finds another identity when it wakes (K3).
+    pub(super) fn forget_name(&self, page: &ExclPage<'_>) {
         page.page().clear_ref_mod(RefMod::all());
         page.page().set_state(PageState::empty(), PageState::SWAP);
-        // Whoever waits for this page by name finds another identity when it wakes (K3).
     }
     /// Marks a nameless page as the kernel's (page tables): never scanned, counted as kernel.
     pub fn set_kernel(&self, page: &ExclPage<'_>, on: bool) {

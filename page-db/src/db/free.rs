@@ -7,7 +7,7 @@ use super::{MEMORY_KEY, PageDb};
 use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::mappings::{RefMod, SyncMode};
-use crate::page::PageState;
+use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 
 /// What became of a page given to [`PageDb::release`].
@@ -30,30 +30,42 @@ impl PageDb {
     /// somebody else while it is still in use.
     #[doc(alias = "page_free")]
     pub fn free(&self, cx: &Cx, page: ExclPage<'_>, dontneed: bool) {
-        let (p, id) = (page.page(), page.id());
-        assert!(!p.is_free(), "P1: page {id} is freed twice");
-        assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
-        assert!(!p.is_claimed(), "P2: page {id} is freed while locked in memory");
-        assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
+        self.assert_unused(&page);
         // Somebody who has just unmapped it may still owe the flush; no frame is used again before that.
         self.settle(cx);
-        p.clear_ref_mod(RefMod::all());
-        p.set_state(PageState::FREE, PageState::KERNEL);
-        cx.count(Counter::FrameFrees);
+        self.mark_free(cx, &page);
+        let id = page.id();
         if page.identity().is_some() {
             self.cache_list().add(cx, self.pages(), id, dontneed);
             drop(page);
             self.wake_memory_waiters();
         } else {
             drop(page);
-            if !self.free_list().add_magazine(cx, self.pages(), id) {
-                self.free_slow(cx, id);
-            }
+            self.free_nameless(cx, core::iter::once(id));
+        }
+    }
+    pub(super) fn assert_unused(&self, page: &ExclPage<'_>) {
+        let (p, id) = (page.page(), page.id());
+        assert!(!p.is_free(), "P1: page {id} is freed twice");
+        assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
+        assert!(!p.is_claimed(), "P2: page {id} is freed while locked in memory");
+        assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
+    }
+    pub(super) fn mark_free(&self, cx: &Cx, page: &ExclPage<'_>) {
+        page.page().clear_ref_mod(RefMod::all());
+        page.page().set_state(PageState::FREE, PageState::KERNEL);
+        cx.count(Counter::FrameFrees);
+    }
+    /// Puts nameless free pages, unlocked by now, where frames are taken from.
+    pub(super) fn free_nameless(&self, cx: &Cx, mut ids: impl Iterator<Item = PageId>) {
+        self.free_list().add_magazine(cx, self.pages(), &mut ids);
+        for id in ids {
+            self.free_slow(cx, id);
         }
     }
     /// Memory is or was short: the frame goes to the lists at once, and magazines are allowed again when enough is there.
     #[cold]
-    fn free_slow(&self, cx: &Cx, id: crate::page::PageId) {
+    fn free_slow(&self, cx: &Cx, id: PageId) {
         self.free_list().add(cx, self.pages(), id);
         if self.free_list().magazine_size() != 0 {
             let enough = self.free_mem().thresholds().lotsfree + self.free_list().magazines_hold();

@@ -110,7 +110,7 @@ impl PageDb {
         }
     }
     /// If the locked page still is `id`, takes it back from the cache list when it was there.
-    fn reclaim_named<'a>(
+    pub(super) fn reclaim_named<'a>(
         &'a self,
         cx: &'a Cx,
         page: ExclPage<'a>,

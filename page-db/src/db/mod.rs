@@ -30,6 +30,7 @@ mod lookup;
 mod reclaim;
 mod rename;
 mod retire;
+mod run;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 mod verify;
@@ -38,6 +39,7 @@ pub use claim::Claim;
 pub use create::Reserve;
 pub use free::Released;
 pub use retire::RetireError;
+pub use run::Wanted;
 pub use verify::{PageCensus, PageDamage};
 
 use crate::cache_list::CacheList;

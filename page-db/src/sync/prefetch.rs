@@ -1,16 +1,29 @@
-//! Telling the processor which line will be written next.
+//! Telling the processor which line will be needed next.
+//!
+//! A hint and nothing else: no value is read, nothing is written, no fault is taken, and on other architectures nothing happens at all.
 
-#![allow(unsafe_code, reason = "the instruction is an intrinsic")]
+#![allow(unsafe_code, reason = "a prefetch is an instruction")]
 
-/// Starts to fetch the first line of `what` for writing. A hint: it reads nothing, writes nothing and cannot fault.
+/// Starts to fetch the first line of `what` for reading.
+#[inline]
+pub fn prefetch_read<T: ?Sized>(what: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch of any address has no effect that a program can see.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(what).cast());
+    }
+    let _ = what;
+}
+
+/// Starts to fetch the first line of `what` for writing: it comes as this processor's own. (The instruction by name: the intrinsic turns
+/// into a fetch for reading where the target's features do not promise the other, and every 64-bit processor runs or ignores it.)
 #[inline]
 pub fn prefetch_write<T: ?Sized>(what: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch of any address is a hint without effect on memory; the instruction is in every x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(core::ptr::from_ref(what).cast()) };
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) core::ptr::from_ref(what).cast::<u8>(), options(nostack, preserves_flags, readonly));
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = what;
 }

@@ -8,4 +8,5 @@ mod locks;
 mod lookup;
 mod random;
 mod retire;
+mod run;
 mod threads;
