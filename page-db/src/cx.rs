@@ -39,6 +39,45 @@ pub trait WaitHooks: Send + Sync {
 pub struct SpinHooks;
 impl WaitHooks for SpinHooks {}
 
+/// The slot locks a thread reads, in the order they were taken: nearly always none or one, so the first has a place of its own.
+#[derive(Default)]
+struct Reads {
+    /// Empty only when `more` is.
+    first: RefCell<Option<SleepMark>>,
+    more: RefCell<Vec<SleepMark>>,
+}
+
+impl Reads {
+    #[inline]
+    fn any(&self) -> bool {
+        self.first.borrow().is_some()
+    }
+    #[inline]
+    fn push(&self, mark: SleepMark) {
+        let mut first = self.first.borrow_mut();
+        match &*first {
+            None => *first = Some(mark),
+            Some(_) => self.more.borrow_mut().push(mark),
+        }
+    }
+    /// Takes out the innermost mark that `is` recognises: an older one may count a sleep that goes on.
+    #[inline]
+    fn pop(&self, is: impl Fn(&SleepMark) -> bool) -> SleepMark {
+        let mut more = self.more.borrow_mut();
+        if !more.is_empty()
+            && let Some(at) = more.iter().rposition(&is)
+        {
+            return more.remove(at);
+        }
+        let next = if more.is_empty() { None } else { Some(more.remove(0)) };
+        let first = self.first.replace(next);
+        first.filter(is).expect("X1: a read guard's mark is on its own Cx")
+    }
+    fn each(&self, f: impl Fn(&SleepMark)) {
+        self.first.borrow().iter().chain(self.more.borrow().iter()).for_each(f);
+    }
+}
+
 /// One thread's context; see the module's theory.
 pub struct Cx {
     cpu: Cell<CpuId>,
@@ -48,8 +87,8 @@ pub struct Cx {
     counters: Arc<Counters>,
     #[cfg(debug_assertions)]
     held: RefCell<Vec<Rank>>,
-    /// Slot locks this thread reads, innermost last.
-    reads: RefCell<Vec<SleepMark>>,
+    /// Slot locks this thread reads.
+    reads: Reads,
     /// `NOMEMWAIT`: this thread is page-out.
     frees_memory: Cell<bool>,
 }
@@ -70,7 +109,7 @@ impl Cx {
             counters: Arc::clone(counters),
             #[cfg(debug_assertions)]
             held: RefCell::new(Vec::new()),
-            reads: RefCell::new(Vec::new()),
+            reads: Reads::default(),
             frees_memory: Cell::new(false),
         }
     }
@@ -126,25 +165,25 @@ impl Cx {
         struct Awake<'a>(&'a Cx);
         impl Drop for Awake<'_> {
             fn drop(&mut self) {
-                self.0.reads.borrow().iter().for_each(SleepMark::wake_up);
+                self.0.reads.each(SleepMark::wake_up);
             }
         }
-        self.reads.borrow().iter().for_each(SleepMark::fall_asleep);
+        self.reads.each(SleepMark::fall_asleep);
         let _awake = Awake(self);
         wait()
     }
     /// Whether this thread reads any slot lock now (it is then always admitted again).
     pub(crate) fn reads_any(&self) -> bool {
-        !self.reads.borrow().is_empty()
+        self.reads.any()
     }
+    #[inline]
     pub(crate) fn push_read(&self, mark: SleepMark) {
-        self.reads.borrow_mut().push(mark);
+        self.reads.push(mark);
     }
-    /// Forgets the innermost mark `is` recognises; a sleep it still counts ends with it.
-    pub(crate) fn pop_read(&self, is: impl FnMut(&SleepMark) -> bool) {
-        let mut reads = self.reads.borrow_mut();
-        let at = reads.iter().rposition(is).expect("X1: a read guard's mark is on its own Cx");
-        reads.remove(at).rouse();
+    /// Forgets the innermost mark that `is` recognises; a sleep it still counts ends with it.
+    #[inline]
+    pub(crate) fn pop_read(&self, is: impl Fn(&SleepMark) -> bool) {
+        self.reads.pop(is).rouse();
     }
 
     /// Notes a lock that may be waited for.

@@ -142,7 +142,7 @@ impl SwapDevice for MemDevice {
             let bytes = match shard.get_mut(&at) {
                 Some(b) => b,
                 None => {
-                    let fresh = crate::table::filled::<u8>(PAGE).ok_or(DeviceError {
+                    let fresh = page_db::sync::grow::filled::<u8>(PAGE).ok_or(DeviceError {
                         op: DeviceOp::Write,
                         page: at,
                         errno: errno::ENOSPC,

@@ -100,7 +100,6 @@ pub mod page_in;
 pub mod push;
 pub mod reserve;
 mod space;
-mod table;
 #[cfg(test)]
 mod tests;
 pub mod verify;

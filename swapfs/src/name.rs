@@ -24,7 +24,6 @@
 
 use crate::area::{AreaId, PhysSlot};
 use crate::error::SwapError;
-use crate::table::{Table, filled};
 use crate::vnode::SwapVnode;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -33,7 +32,8 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use page_db::sync::{Mutex, Once, PerCpu, SpinMutex};
+use page_db::sync::grow::filled;
+use page_db::sync::{GrowTable, Mutex, Once, PerCpu, SpinMutex};
 use page_db::{Cx, FileOffset, Identity, Rank, VnodeId};
 
 /// log2 of the pages of one swap vnode.
@@ -173,10 +173,10 @@ pub(crate) struct Names {
     depot: Mutex<Depot>,
     /// Length of the depot, to pass it by without its lock.
     spare: AtomicU64,
-    vnodes: Table<Once<Vnode>>,
+    vnodes: GrowTable<Once<Vnode>, 6>,
     made: AtomicU32,
     /// By vnode number: index + 1.
-    index_of: Table<AtomicU32>,
+    index_of: GrowTable<AtomicU32, 6>,
 }
 
 impl Names {
@@ -192,9 +192,9 @@ impl Names {
             cpus: PerCpu::new(cpus, cpu),
             depot: Mutex::new(Rank::SwapNames, Depot { free: Vec::new(), vnodes: 0 }),
             spare: AtomicU64::new(0),
-            vnodes: Table::new(),
+            vnodes: GrowTable::new(),
             made: AtomicU32::new(0),
-            index_of: Table::new(),
+            index_of: GrowTable::new(),
         }
     }
 

@@ -118,7 +118,7 @@ impl AddrSpace {
         // held: as (read)
         let first = segs.seg_at(cx, range.start());
         let Some(seg) = first else { return Err(FaultError::NoMap { addr: range.start() }) };
-        if range.len() > PAGE_SIZE {
+        if range.len() != PAGE_SIZE {
             return self.fault_walk(cx, &segs, range, kind, access);
         }
         if matches!(kind, FaultKind::Invalid | FaultKind::Prot)

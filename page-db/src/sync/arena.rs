@@ -4,9 +4,7 @@
 //! are freed and used again while somebody may still hold a stale id. So a record never moves and never becomes
 //! another type: an old id reads a live record of the same kind, and the record's own fields say whether it is still the one meant.
 //!
-//! ```text
-//!   id 1..64 ─▶ bucket 0    64..192 ─▶ bucket 1 (128)    192.. ─▶ bucket 2 (256) ...      each allocated once, never moved
-//! ```
+//! The records lie in a [`GrowTable`].
 //!
 //! - R1: id 0 is never handed out; it means "none" in links.
 //! - R2: ids come back last-freed-first from the CPU's own magazine, then from the depot, at last from other CPUs' magazines;
@@ -15,11 +13,10 @@
 //! - R4: giving an id back cannot fail and allocates nothing.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-use super::{Mutex, Once, PerCpu, SpinMutex};
+use super::{GrowTable, Mutex, PerCpu, SpinMutex};
 use crate::cx::Cx;
 use crate::lock::Rank;
 use crate::refuse::Refusal;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -27,8 +24,6 @@ use core::fmt;
 const MAGAZINE: usize = 32;
 /// log2 of the first bucket's size.
 const FIRST: u32 = 6;
-/// Buckets that cover every `u32`: sizes 2^6, 2^7, ... 2^31.
-const BUCKETS: usize = 26;
 
 /// No more ids or no heap for another bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,7 +58,7 @@ struct Depot {
 pub struct Arena<T> {
     what: &'static str,
     limit: u32,
-    buckets: [Once<Box<[T]>>; BUCKETS],
+    records: GrowTable<T, FIRST>,
     stocks: PerCpu<Stock>,
     depot: Mutex<Depot>,
     high: AtomicU32,
@@ -75,7 +70,7 @@ impl<T: Default> Arena<T> {
         Self {
             what,
             limit: limit.min(u32::MAX - (1 << FIRST)),
-            buckets: core::array::from_fn(|_| Once::new()),
+            records: GrowTable::new(),
             stocks: PerCpu::new(cpus, |_| Stock {
                 magazine: SpinMutex::new(Rank::Arena, Vec::with_capacity(MAGAZINE)),
                 live: AtomicU64::new(0),
@@ -84,28 +79,18 @@ impl<T: Default> Arena<T> {
             high: AtomicU32::new(0),
         }
     }
-    #[inline]
-    fn locate(id: u32) -> (usize, usize) {
-        let x = u64::from(id) + (1 << FIRST);
-        let top = 63 - x.leading_zeros();
-        ((top - FIRST) as usize, (x - (1 << top)) as usize)
-    }
     /// The record named `id`, which has been handed out at least once.
     ///
     /// # Panics
     /// When `id` was never handed out: ids come from this arena only (R1).
     #[inline]
     pub fn get(&self, id: u32) -> &T {
-        let (b, i) = Self::locate(id);
-        &self.buckets[b].get().expect("R1: ids come from this arena")[i]
+        self.records.get(id).expect("R1: ids come from this arena")
     }
     /// The record named `id`, or `None` for 0 and ids never handed out.
+    #[inline]
     pub fn try_get(&self, id: u32) -> Option<&T> {
-        if id == 0 || id > self.high.load(Ordering::Acquire) {
-            return None;
-        }
-        let (b, i) = Self::locate(id);
-        self.buckets[b].get().map(|bucket| &bucket[i])
+        if id == 0 || id > self.high.load(Ordering::Acquire) { None } else { self.records.get(id) }
     }
     /// Hands out an id. The record is as its last user left it, or `T::default()`.
     ///
@@ -147,7 +132,7 @@ impl<T: Default> Arena<T> {
         depot.free.try_reserve(room).ok()?;
         // Fewer than the smallest bucket, so they lie in at most two.
         for id in [depot.next, depot.next + fresh - 1] {
-            self.ensure(id)?;
+            self.records.ensure(id)?;
         }
         mag.extend((depot.next..depot.next + fresh).rev());
         depot.next += fresh;
@@ -166,18 +151,6 @@ impl<T: Default> Arena<T> {
         }
         // A rival may have put some into the depot meanwhile; then this answer was true a moment ago.
         Err(ArenaFull { what: self.what, live: self.live() })
-    }
-    fn ensure(&self, id: u32) -> Option<()> {
-        let (b, _) = Self::locate(id);
-        if self.buckets[b].get().is_some() {
-            return Some(());
-        }
-        let size = 1usize << (b as u32 + FIRST);
-        let mut v = Vec::new();
-        v.try_reserve_exact(size).ok()?;
-        v.resize_with(size, T::default);
-        let _ = self.buckets[b].set(v.into_boxed_slice()); // the depot lock makes us the only one
-        Some(())
     }
     /// Gives an id back. The caller has made the record say that it is nobody's.
     pub fn free(&self, cx: &Cx, id: u32) {
@@ -214,22 +187,6 @@ impl<T> fmt::Debug for Arena<T> {
 mod tests {
     use super::*;
     use crate::testing::cx;
-
-    #[test]
-    fn ids_locate_without_overlap() {
-        let mut last = (0, 63);
-        for id in 0..5000u32 {
-            let (b, i) = Arena::<u8>::locate(id);
-            if id > 0 {
-                assert!(
-                    (b == last.0 && i == last.1 + 1) || (b == last.0 + 1 && i == 0) || id == 1,
-                    "id {id}"
-                );
-            }
-            assert!(i < 1 << (b as u32 + FIRST));
-            last = (b, i);
-        }
-    }
 
     #[test]
     fn freed_ids_come_back_last_first() {

@@ -14,6 +14,7 @@ pub mod arena;
 pub mod atomic;
 #[cfg(shuttle)]
 pub mod explore;
+pub mod grow;
 mod imp;
 #[doc(hidden)]
 pub mod mutation;
@@ -25,6 +26,7 @@ pub mod wait;
 
 pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
+pub use grow::GrowTable;
 pub use imp::Once;
 #[doc(hidden)]
 pub use mutation::{Mutation, mutated};

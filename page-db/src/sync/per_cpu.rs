@@ -18,7 +18,7 @@ impl<T> PerCpu<T> {
     /// The entry of the CPU `cx` runs on. An index past the end wraps: two CPUs may share an entry, never fall off.
     #[inline]
     pub fn mine(&self, cx: &Cx) -> &T {
-        &self.entries[usize::from(cx.cpu().0) % self.entries.len()]
+        self.get(usize::from(cx.cpu().0))
     }
     /// All entries, in order of CPU.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
@@ -30,8 +30,10 @@ impl<T> PerCpu<T> {
         self.entries.len()
     }
     /// The entry of CPU `index`, wrapped as in [`PerCpu::mine`].
+    #[inline]
     pub fn get(&self, index: usize) -> &T {
-        &self.entries[index % self.entries.len()]
+        // A division costs more than all else here, and the index is in range but on a machine told wrongly of its processors.
+        self.entries.get(index).unwrap_or_else(|| &self.entries[index % self.entries.len()])
     }
 }
 

@@ -65,6 +65,7 @@ impl Slots {
         self.slots.iter().any(|s| s.asleep.load(SeqCst) != 0)
     }
     /// Steps out of a slot; a waiting writer looks again.
+    #[inline]
     fn leave(&self, slot: usize) {
         self.slots[slot].readers.fetch_sub(1, SeqCst);
         if self.word.load(SeqCst) != OPEN && !mutated(Mutation::ReaderLeavesQuietly) {
@@ -159,7 +160,10 @@ impl<T> SlotRwLock<T> {
     pub fn read<'a>(&'a self, cx: &'a Cx) -> SlotReadGuard<'a, T> {
         cx.rank_wait(self.rank, cx.reads_any());
         let s = self.slots();
-        let slot = usize::from(cx.cpu().0) % s.slots.len();
+        let mut slot = usize::from(cx.cpu().0);
+        if slot >= s.slots.len() {
+            slot %= s.slots.len();
+        }
         s.slots[slot].readers.fetch_add(1, SeqCst);
         if s.word.load(SeqCst) != OPEN {
             self.read_slow(cx, slot);

@@ -28,7 +28,9 @@
 use super::{SegVn, softlock};
 use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stamp};
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, LockedPage, PageError, Prot, VirtAddr, VirtRange, VnodeError, errno};
+use page_db::{
+    Access, LockedPage, PAGE_SIZE, PageError, Prot, VirtAddr, VirtRange, VnodeError, errno,
+};
 use swapfs::SwapError;
 
 /// One page of a fault.
@@ -125,6 +127,7 @@ pub(super) fn fault(
             Ok(())
         }
         FaultKind::SoftLock => softlock::lock(seg, scx, range, access),
+        _ if range.len() == PAGE_SIZE => fault_at(seg, scx, range.start(), kind, access),
         _ => range.iter_pages().try_for_each(|addr| fault_at(seg, scx, addr, kind, access)),
     }
 }
@@ -157,7 +160,7 @@ fn fault_page(
     let found = if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
         file_first(seg, &f)?
     } else {
-        anon_first(seg, f)?
+        anon_first(seg, &f)?
     };
     // held: as (reader). Neighbours ask for the segment's lock, so the slot is gone by now.
     if found == Found::There && !f.access.is_write() && !f.soft() {
@@ -175,18 +178,18 @@ pub(super) enum Found {
 }
 
 /// Anonymous memory, and a store to a private file mapping: the slot is needed, and its chunk.
-fn anon_first<'a>(seg: &'a SegVn, f: PageFault<'a>) -> Result<Found, FaultError> {
-    let (map, f) = match seg.amap() {
-        Some(map) => (map, f),
-        // Making the map bumps the number the stamp was taken of: look again.
-        None => (seg.amap_or_make(f.scx), seg.look(f.scx, f.addr, f.kind, f.access)?),
+fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError> {
+    let Some(map) = seg.amap() else {
+        seg.amap_or_make(f.scx);
+        // Making the map may bump the number the stamp was taken of: look again.
+        return Err(FaultError::Retry { addr: f.addr });
     };
-    let slot =
-        map.enter_or_make(f.scx.cx, seg.slot_of(f.scx.seg, f.addr)).map_err(|_| f.no_memory())?;
+    let slot = seg.slot_of(f.scx.seg, f.addr);
+    let slot = map.enter_or_make(f.scx.cx, slot).map_err(|_| f.no_memory())?;
     match slot.get() {
-        Some(n) => seg.upper(&f, &slot, n),
-        None if seg.backing.is_some() => seg.promote(&f, &slot),
-        None => seg.zero_fill(&f, &slot),
+        Some(n) => seg.upper(f, &slot, n),
+        None if seg.backing.is_some() => seg.promote(f, &slot),
+        None => seg.zero_fill(f, &slot),
     }
 }
 
@@ -212,6 +215,7 @@ fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
 
 impl SegVn {
     /// Reads what decides a fault on one page: stamp first, then rights and lock state.
+    #[inline]
     pub(super) fn look<'a>(
         &'a self,
         scx: &'a SegCx<'a>,
@@ -232,10 +236,15 @@ impl SegVn {
         Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked })
     }
     /// Rights of one page, and whether it is locked in memory; read after taking a stamp.
+    #[inline]
     pub(super) fn page_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, bool) {
         if self.vpaged.load(Ordering::SeqCst) == 0 {
             return (self.prot(), false);
         }
+        self.own_state(scx, addr)
+    }
+    #[cold]
+    fn own_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, bool) {
         let own = self.lock.lock(scx.cx).vpage.get(addr.vpn());
         (own.prot.unwrap_or_else(|| self.prot()), own.locked)
     }
