@@ -42,39 +42,53 @@ impl WaitHooks for SpinHooks {}
 /// The slot locks a thread reads, in the order they were taken: nearly always none or one, so the first has a place of its own.
 #[derive(Default)]
 struct Reads {
-    /// Empty only when `more` is.
-    first: RefCell<Option<SleepMark>>,
+    /// Blank only when `more` is empty.
+    first: SleepMark,
     more: RefCell<Vec<SleepMark>>,
+    /// Length of `more`.
+    others: Cell<usize>,
 }
 
 impl Reads {
     #[inline]
     fn any(&self) -> bool {
-        self.first.borrow().is_some()
+        !self.first.is_blank()
     }
     #[inline]
     fn push(&self, mark: SleepMark) {
-        let mut first = self.first.borrow_mut();
-        match &*first {
-            None => *first = Some(mark),
-            Some(_) => self.more.borrow_mut().push(mark),
+        if self.first.is_blank() {
+            self.first.become_mark(mark);
+        } else {
+            self.more.borrow_mut().push(mark);
+            self.others.set(self.others.get() + 1);
         }
     }
     /// Takes out the innermost mark that `is` recognises: an older one may count a sleep that goes on.
     #[inline]
     fn pop(&self, is: impl Fn(&SleepMark) -> bool) -> SleepMark {
+        if self.others.get() != 0 {
+            return self.pop_of_many(is);
+        }
+        assert!(is(&self.first), "X1: a read guard's mark is on its own Cx");
+        self.first.take()
+    }
+    #[cold]
+    fn pop_of_many(&self, is: impl Fn(&SleepMark) -> bool) -> SleepMark {
         let mut more = self.more.borrow_mut();
-        if !more.is_empty()
-            && let Some(at) = more.iter().rposition(&is)
-        {
+        self.others.set(more.len() - 1);
+        if let Some(at) = more.iter().rposition(&is) {
             return more.remove(at);
         }
-        let next = if more.is_empty() { None } else { Some(more.remove(0)) };
-        let first = self.first.replace(next);
-        first.filter(is).expect("X1: a read guard's mark is on its own Cx")
+        assert!(is(&self.first), "X1: a read guard's mark is on its own Cx");
+        let first = self.first.take();
+        self.first.become_mark(more.remove(0));
+        first
     }
     fn each(&self, f: impl Fn(&SleepMark)) {
-        self.first.borrow().iter().chain(self.more.borrow().iter()).for_each(f);
+        if self.any() {
+            f(&self.first);
+            self.more.borrow().iter().for_each(f);
+        }
     }
 }
 

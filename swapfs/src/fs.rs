@@ -123,6 +123,14 @@ impl SwapFs {
     /// [`SwapError::NoNames`], [`SwapError::NoHeap`].
     #[doc(alias("anon_alloc", "swap_alloc"))]
     pub fn alloc(&self, cx: &Cx) -> Result<AnonNumber, SwapError> {
+        self.alloc_named(cx).map(|(n, _)| n)
+    }
+    /// [`SwapFs::alloc`] that also says the name of the number's page.
+    ///
+    /// # Errors
+    /// As [`SwapFs::alloc`].
+    #[inline]
+    pub fn alloc_named(&self, cx: &Cx) -> Result<(AnonNumber, Identity), SwapError> {
         if cx.is_refused(Refusal::Name) {
             return Err(SwapError::NoNames { live: self.live() });
         }

@@ -198,12 +198,12 @@ impl Names {
         }
     }
 
-    /// Hands out a number and makes it live, with its page nowhere. `make` makes the vnode of an index.
+    /// Hands out a number and makes it live, with its page nowhere, and says the page's name. `make` makes the vnode of an index.
     pub(crate) fn alloc(
         &self,
         cx: &Cx,
         make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
-    ) -> Result<AnonNumber, SwapError> {
+    ) -> Result<(AnonNumber, Identity), SwapError> {
         let cpu = self.cpus.mine(cx);
         let raw = {
             let mut stack = cpu.stack.lock(cx);
@@ -220,11 +220,12 @@ impl Names {
         if cpu.high.load(Ordering::Relaxed) < raw {
             cpu.high.fetch_max(raw, Ordering::Release);
         }
-        let word = self.word(n).expect("Q2: numbers come from made vnodes");
+        let vnode = self.vnode(n.vnode_index()).expect("Q2: numbers come from made vnodes");
+        let word = &vnode.words[(raw & (VNODE_PAGES - 1)) as usize];
         debug_assert_eq!(word.load(Ordering::Relaxed), 0, "W4: a free number is dead");
         // Nobody changes the word of a number that is not live (W4), and nobody learns of this one before it is in a slot.
         word.store(Place::Nowhere.to_word(), Ordering::Release);
-        Ok(n)
+        Ok((n, Identity::new(vnode.id, n.offset())))
     }
     /// Numbers from the depot, else the fresh run, else a new vnode; `None` when nothing is left there.
     #[cold]

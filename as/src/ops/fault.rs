@@ -43,10 +43,13 @@ impl AddrSpace {
         if !self.limits().covers(range) {
             return Err(FaultError::NoMap { addr: self.first_outside(range) });
         }
-        match self.fault_pass(cx, range, kind, access) {
-            Err(error) if is_transient(&error) => self.fault_again(cx, range, kind, access, error),
-            done => done,
+        let done = self.fault_pass(cx, range, kind, access);
+        if let Err(error) = &done
+            && is_transient(error)
+        {
+            return self.fault_again(cx, range, kind, access, *error);
         }
+        done
     }
     /// Resolves a fault on one page.
     ///
@@ -73,6 +76,7 @@ impl AddrSpace {
             cx.count(Counter::KernelAsFault);
         }
     }
+    #[cold]
     fn first_outside(&self, range: VirtRange) -> VirtAddr {
         let limits = self.limits();
         if limits.contains(range.start()) {

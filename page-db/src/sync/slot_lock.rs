@@ -75,9 +75,11 @@ impl Slots {
 }
 
 /// A held slot that can be marked asleep.
+#[derive(Default)]
 pub(crate) struct SleepMark {
-    slots: NonNull<Slots>,
-    slot: usize,
+    /// None in a blank mark, which is nobody's.
+    slots: Cell<Option<NonNull<Slots>>>,
+    slot: Cell<usize>,
     /// How much of the slot's `asleep` is this mark's: waits nest.
     asleep: Cell<u32>,
 }
@@ -91,10 +93,34 @@ const _: fn() = || {
 };
 
 impl SleepMark {
+    fn of(slots: NonNull<Slots>, slot: usize) -> Self {
+        Self { slots: Cell::new(Some(slots)), slot: Cell::new(slot), asleep: Cell::new(0) }
+    }
+    fn is_of(&self, slots: NonNull<Slots>, slot: usize) -> bool {
+        self.slots.get() == Some(slots) && self.slot.get() == slot
+    }
+    pub(crate) fn is_blank(&self) -> bool {
+        self.slots.get().is_none()
+    }
+    /// Makes a blank mark what `mark` is.
+    #[inline]
+    pub(crate) fn become_mark(&self, mark: Self) {
+        debug_assert!(self.is_blank(), "a mark is one guard's");
+        self.slots.set(mark.slots.get());
+        self.slot.set(mark.slot.get());
+        self.asleep.set(mark.asleep.get());
+    }
+    /// Leaves a blank mark behind.
+    #[inline]
+    pub(crate) fn take(&self) -> Self {
+        let (slot, asleep) = (self.slot.clone(), Cell::new(self.asleep.take()));
+        Self { slots: Cell::new(self.slots.take()), slot, asleep }
+    }
     fn get(&self) -> &Slots {
+        let slots = self.slots.get().expect("only marks of guards are asked");
         // SAFETY: S4: the slot counted by this mark is non-zero until its guard drops, which also removes the mark; the
         // slots are freed only with all counts zero.
-        unsafe { self.slots.as_ref() }
+        unsafe { slots.as_ref() }
     }
     pub(crate) fn fall_asleep(&self) {
         let s = self.get();
@@ -102,7 +128,7 @@ impl SleepMark {
             return;
         }
         self.asleep.set(self.asleep.get() + 1);
-        s.slots[self.slot].asleep.fetch_add(1, SeqCst);
+        s.slots[self.slot.get()].asleep.fetch_add(1, SeqCst);
         if s.word.load(SeqCst) == WAITING {
             s.point.wake_all(); // the gate reopens
         }
@@ -111,14 +137,14 @@ impl SleepMark {
     pub(crate) fn wake_up(&self) {
         if let Some(less) = self.asleep.get().checked_sub(1) {
             self.asleep.set(less);
-            self.get().slots[self.slot].asleep.fetch_sub(1, SeqCst);
+            self.get().slots[self.slot.get()].asleep.fetch_sub(1, SeqCst);
         }
     }
     /// Ends every sleep of a mark that goes away.
     pub(crate) fn rouse(&self) {
         let n = self.asleep.take();
         if n != 0 {
-            self.get().slots[self.slot].asleep.fetch_sub(n, SeqCst);
+            self.get().slots[self.slot.get()].asleep.fetch_sub(n, SeqCst);
         }
     }
 }
@@ -168,7 +194,7 @@ impl<T> SlotRwLock<T> {
         if s.word.load(SeqCst) != OPEN {
             self.read_slow(cx, slot);
         }
-        cx.push_read(SleepMark { slots: self.slots, slot, asleep: Cell::new(0) });
+        cx.push_read(SleepMark::of(self.slots, slot));
         SlotReadGuard { lock: self, cx, slot }
     }
     #[cold]
@@ -261,7 +287,7 @@ impl<T> Drop for SlotReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Before the slot is left: a mark may look at the slots only while they are counted (S4).
-        self.cx.pop_read(|m| m.slots == self.lock.slots && m.slot == self.slot);
+        self.cx.pop_read(|m| m.is_of(self.lock.slots, self.slot));
         self.cx.rank_release(self.lock.rank);
         self.lock.slots().leave(self.slot);
     }

@@ -17,6 +17,17 @@ struct Anon {
     hint: AtomicU32,
 }
 
+/// The record of an anon that has just been given its number.
+pub(crate) struct Started<'a>(&'a Anon);
+
+impl Started<'_> {
+    /// Notes where its page is.
+    #[inline]
+    pub(crate) fn set_hint(&self, page: PageId) {
+        self.0.hint.store(page.link(), Ordering::Relaxed);
+    }
+}
+
 /// log2 of the first bucket's size.
 const FIRST: u32 = 8;
 const BUCKETS: usize = 25;
@@ -49,29 +60,28 @@ impl AnonTable {
         let (b, i) = Self::locate(n);
         self.buckets[b].get().map(|bucket| &bucket[i])
     }
-    /// Makes sure that `n` has a record, and gives it one reference. `false` when the heap refuses.
-    pub(crate) fn start(&self, n: AnonNumber) -> bool {
+    /// Makes sure that `n` has a record, and gives it one reference. `None` when the heap refuses.
+    #[inline]
+    pub(crate) fn start(&self, n: AnonNumber) -> Option<Started<'_>> {
         let (b, i) = Self::locate(n);
         let bucket = match self.buckets[b].get() {
             Some(bucket) => bucket,
-            None => {
-                let size = 1usize << (b as u32 + FIRST);
-                let mut v = Vec::new();
-                if v.try_reserve_exact(size).is_err() {
-                    return false;
-                }
-                v.resize_with(size, Anon::default);
-                self.buckets[b].get_or_init(|| v.into_boxed_slice())
-            }
+            None => self.make(b)?,
         };
-        debug_assert_eq!(
-            bucket[i].refs.load(Ordering::Relaxed),
-            0,
-            "N2: a fresh number has no references"
-        );
-        bucket[i].refs.store(1, Ordering::Release);
-        bucket[i].hint.store(0, Ordering::Relaxed);
-        true
+        let anon = &bucket[i];
+        let before = anon.refs.load(Ordering::Relaxed);
+        debug_assert_eq!(before, 0, "N2: a fresh number has no references");
+        anon.refs.store(1, Ordering::Release);
+        anon.hint.store(0, Ordering::Relaxed);
+        Some(Started(anon))
+    }
+    #[cold]
+    fn make(&self, b: usize) -> Option<&[Anon]> {
+        let size = 1usize << (b as u32 + FIRST);
+        let mut v = Vec::new();
+        v.try_reserve_exact(size).ok()?;
+        v.resize_with(size, Anon::default);
+        Some(self.buckets[b].get_or_init(|| v.into_boxed_slice()))
     }
     /// References now: exact for whoever holds a slot with the number busy and sees 1 (N3), a hint otherwise.
     #[doc(alias = "an_refcnt")]

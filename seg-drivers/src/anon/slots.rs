@@ -15,17 +15,27 @@ impl AnonMap {
         1 << 49 | u64::from(chunk)
     }
     /// Takes all bits of `mask` busy, waiting for them; `false` when the chunk is not (any longer) `slot`'s (H1).
+    #[inline]
     pub(super) fn take_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32, slot: u64) -> bool {
         cx.rank_wait(Rank::AnonSlot, false);
-        while !c.try_busy(mask) {
-            let waits = self.layer().db().waits();
-            waits.wait_while(cx, Self::wait_key(id), || c.busy() & mask != 0);
+        if !c.try_busy(mask) {
+            self.wait_bits(cx, c, id, mask);
         }
         if c.owner.load(Ordering::SeqCst) == owner_word(self.id, slot) {
             return true;
         }
         self.abandon_bits(cx, c, id, mask);
         false
+    }
+    #[cold]
+    fn wait_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {
+        let waits = self.layer().db().waits();
+        loop {
+            waits.wait_while(cx, Self::wait_key(id), || c.busy() & mask != 0);
+            if c.try_busy(mask) {
+                return;
+            }
+        }
     }
     /// Lets go of slots of a chunk that turned out to be another's.
     fn abandon_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {

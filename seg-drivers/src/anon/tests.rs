@@ -32,7 +32,7 @@ fn world() -> World {
 /// Puts a fresh anon, with a page when `page`, into a slot.
 fn fill(w: &World, map: &AnonMap, slot: u64, page: bool) -> AnonNumber {
     let n = w.layer.swap().alloc(&w.cx).expect("numbers");
-    assert!(w.layer.anons().start(n));
+    assert!(w.layer.anons().start(n).is_some());
     if page {
         let made = w
             .layer
@@ -200,7 +200,7 @@ fn threads_fill_and_empty_one_chunk() {
                 for i in 0..2000u64 {
                     let slot = (i * 7 + u64::from(t)) % (2 * CHUNK);
                     let n = layer.swap().alloc(&cx).expect("numbers");
-                    assert!(layer.anons().start(n));
+                    assert!(layer.anons().start(n).is_some());
                     let old = map.enter_or_make(&cx, slot).expect("heap").set(Some(n));
                     if let Some(old) = old {
                         layer.unref(&cx, old);

@@ -110,19 +110,14 @@ impl SegVn {
         f: &PageFault<'a>,
     ) -> Result<(AnonNumber, ExclPage<'a>), FaultError> {
         let layer = &self.driver.layer;
-        let n = layer.swap().alloc(f.scx.cx).map_err(|e| f.swap_error(&e))?;
-        if !layer.anons.start(n) {
+        let (n, name) = layer.swap().alloc_named(f.scx.cx).map_err(|e| f.swap_error(&e))?;
+        let Some(record) = layer.anons.start(n) else {
             layer.swap().free(f.scx.cx, n);
             return Err(f.no_memory());
-        }
-        match f.scx.db.create(
-            f.scx.cx,
-            layer.swap().identity(n),
-            PageDb::colour_for(f.addr),
-            Reserve::Normal,
-        ) {
+        };
+        match f.scx.db.create(f.scx.cx, name, PageDb::colour_for(f.addr), Reserve::Normal) {
             Ok(page) => {
-                layer.anons.set_hint(n, Some(page.id()));
+                record.set_hint(page.id());
                 Ok((n, page))
             }
             Err(e) => {
