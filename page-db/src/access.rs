@@ -27,13 +27,9 @@ impl Prot {
     pub const RWX: Self = Self::RW.union(Self::EXEC);
 
     /// Whether these rights allow `access`. [`Access::Other`] asks for any right at all.
+    #[inline]
     pub fn allows(self, access: Access) -> bool {
-        match access {
-            Access::Other => self.intersects(Self::RWX),
-            Access::Read | Access::ReadNoCow => self.contains(Self::READ),
-            Access::Write | Access::Create => self.contains(Self::WRITE),
-            Access::Exec => self.contains(Self::EXEC),
-        }
+        self.intersects(access.wants())
     }
     /// These rights less [`Prot::WRITE`].
     #[must_use]
@@ -87,6 +83,21 @@ pub enum Access {
 }
 
 impl Access {
+    /// The rights of which one must be there. A constant for each kind: every fault asks twice.
+    #[inline]
+    const fn wants(self) -> Prot {
+        const WANTS: [Prot; 6] = {
+            let mut wants = [Prot::empty(); 6];
+            wants[Access::Other as usize] = Prot::RWX;
+            wants[Access::Read as usize] = Prot::READ;
+            wants[Access::ReadNoCow as usize] = Prot::READ;
+            wants[Access::Write as usize] = Prot::WRITE;
+            wants[Access::Create as usize] = Prot::WRITE;
+            wants[Access::Exec as usize] = Prot::EXEC;
+            wants
+        };
+        WANTS[self as usize]
+    }
     /// Whether the access stores.
     pub fn is_write(self) -> bool {
         matches!(self, Self::Write | Self::Create)

@@ -66,8 +66,14 @@ impl Chunk {
     #[inline]
     pub(crate) fn let_go(&self, mask: u32, used: u32) -> u32 {
         let marked = self.used() & mask; // nobody else changes the marks of busy slots (H3)
-        let change = u64::from(mask) | u64::from(marked ^ (used & mask)) << 32;
-        ((self.bits.fetch_xor(change, Ordering::SeqCst) ^ change) >> 32) as u32
+        let (set, clear) = (used & mask & !marked, marked & !used);
+        // Each bit that is added is clear and each that is taken away is set, so nothing is carried: one addition does it all.
+        let change = (u64::from(set) << 32)
+            .wrapping_sub(u64::from(clear) << 32)
+            .wrapping_sub(u64::from(mask));
+        let before = self.bits.fetch_add(change, Ordering::SeqCst);
+        debug_assert_eq!(before as u32 & mask, mask, "H3: only busy slots are let go");
+        (before.wrapping_add(change) >> 32) as u32
     }
     /// The slots of `mask` that hold an anon, as their words say. The caller holds them busy.
     pub(crate) fn occupied(&self, mask: u32) -> u32 {
