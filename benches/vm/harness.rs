@@ -22,10 +22,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam_utils::CachePadded;
+pub(crate) use crate::windows::{per_operation, windows};
 
 /// What the command line decided, and where threads may run.
 #[derive(Debug, Clone)]
@@ -57,8 +56,8 @@ pub(crate) enum Form {
     AtMost,
     /// Throughput of two threads (ours, ns per operation per thread) over that of one (reference), at least the gate.
     Speedup,
-    /// Our own figure, at most the gate; the ratio to the reference is shown beside it.
-    Bytes,
+    /// Our own figure (bytes, a count), at most the gate; the ratio to the reference is shown beside it.
+    Own,
 }
 
 /// One goal of the list: what is measured, against what, and where the gates stand.
@@ -84,6 +83,32 @@ pub(crate) struct Goal {
     pub(crate) stretch: f64,
 }
 
+impl Goal {
+    /// Ours over the reference, one thread, at most `must`.
+    pub(crate) const fn at_most(
+        row: &'static str,
+        name: &'static str,
+        [ours, reference]: [&'static str; 2],
+        against: &'static str,
+        [must, stretch]: [f64; 2],
+    ) -> Self {
+        let form = Form::AtMost;
+        Self { row, name, ours, reference, against, form, threads: 1, must, stretch }
+    }
+
+    /// The same goal with two threads at once.
+    pub(crate) const fn two_threads(mut self) -> Self {
+        self.threads = 2;
+        self
+    }
+
+    /// The same goal judged in another form.
+    pub(crate) const fn judged(mut self, form: Form) -> Self {
+        self.form = form;
+        self
+    }
+}
+
 /// A figure without a gate, shown below the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Also {
@@ -93,6 +118,12 @@ pub(crate) struct Also {
     pub(crate) name: &'static str,
     /// Key of the samples.
     pub(crate) key: &'static str,
+}
+
+impl Also {
+    pub(crate) const fn new(row: &'static str, name: &'static str, key: &'static str) -> Self {
+        Self { row, name, key }
+    }
 }
 
 /// Tests that share their set-up, run side by side in every repetition.
@@ -197,118 +228,6 @@ pub(crate) fn timed(operations: usize, mut work: impl FnMut(Range<usize>)) -> f6
         start.elapsed().as_nanos() as f64 / count
     };
     median(&(0..operations).step_by(part).map(one).collect::<Vec<_>>())
-}
-
-/// Turns a barrier spins before it lets other programs run: far longer than a window's skew.
-const PATIENCE: u32 = 1 << 16;
-
-/// A barrier that spins: threads leave it within tens of nanoseconds of each other.
-#[derive(Debug)]
-struct SpinBarrier {
-    threads: usize,
-    arrived: CachePadded<AtomicUsize>,
-    round: CachePadded<AtomicUsize>,
-    broken: AtomicBool,
-}
-
-impl SpinBarrier {
-    fn new(threads: usize) -> Self {
-        Self {
-            threads,
-            arrived: CachePadded::default(),
-            round: CachePadded::default(),
-            broken: AtomicBool::new(false),
-        }
-    }
-
-    fn wait(&self) {
-        let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round + 1, Ordering::Release);
-            return;
-        }
-        let mut spins = 0u32;
-        while self.round.load(Ordering::Acquire) == round {
-            assert!(!self.broken.load(Ordering::Relaxed), "another thread of this window panicked");
-            spins += 1;
-            if spins < PATIENCE {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now(); // the other thread has lost its processor: this window is lost too
-            }
-        }
-    }
-}
-
-/// Wakes the spinners when a thread unwinds.
-struct BreakOnPanic<'a>(&'a SpinBarrier);
-
-impl Drop for BreakOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.broken.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Runs `count` windows on `threads` threads and returns their lengths in ns.
-///
-/// `make` gives each thread its state; `arm` prepares a window on the thread that will run it; when all have, `settle`
-/// runs on the first one; `work` is the timed part.
-pub(crate) fn windows<S>(
-    config: &Config,
-    threads: usize,
-    count: usize,
-    make: impl Fn(usize) -> S + Sync,
-    arm: impl Fn(&mut S) + Sync,
-    settle: impl Fn(&mut S) + Sync,
-    work: impl Fn(&mut S) + Sync,
-) -> Vec<f64> {
-    let barrier = SpinBarrier::new(threads);
-    let base = Instant::now();
-    let run = |thread: usize| -> Vec<(u64, u64)> {
-        let _guard = BreakOnPanic(&barrier);
-        let mut state = make(thread);
-        let window = |_| {
-            arm(&mut state);
-            barrier.wait();
-            if thread == 0 {
-                settle(&mut state);
-            }
-            barrier.wait();
-            let start = base.elapsed().as_nanos() as u64;
-            work(&mut state);
-            let end = base.elapsed().as_nanos() as u64;
-            barrier.wait(); // nobody re-arms while another still works
-            (start, end)
-        };
-        (0..count).map(window).collect()
-    };
-    let spans = std::thread::scope(|scope| {
-        let start = |thread: usize| {
-            let (run, cpu) = (&run, config.cpus[thread % config.cpus.len()]);
-            scope.spawn(move || {
-                crate::linux::pin_thread(cpu);
-                run(thread)
-            })
-        };
-        let others: Vec<_> = (1..threads).map(start).collect();
-        let mut spans = vec![run(0)];
-        spans.extend(others.into_iter().map(|h| h.join().expect("a window thread panicked")));
-        spans
-    });
-    let length = |w: usize| {
-        let start = spans.iter().map(|s| s[w].0).min().unwrap_or(0);
-        let end = spans.iter().map(|s| s[w].1).max().unwrap_or(0);
-        (end - start) as f64
-    };
-    (0..count).map(length).collect()
-}
-
-/// The lower quartile of windows of `operations` each, in ns per operation (per thread).
-pub(crate) fn per_operation(windows: &[f64], operations: usize) -> f64 {
-    quantile(windows, 0.25) / operations as f64
 }
 
 /// Pseudo-random numbers for orders and addresses (xorshift64*): the same in every run.

@@ -5,15 +5,15 @@
 //! - Huge pages are switched off for the whole process, so both sides work in 4 KiB pages.
 //! - A test that wants recycled frames touches and releases them just before, so that they come back from the
 //!   kernel's own lists and not from the host.
-//! - `fork` copies the page tables of everything inheritable. [`NotInherited`] withholds every other arena of this
-//!   process while a fork is timed.
+//! - `fork` copies the page tables of everything inheritable: see [`crate::linux_fork`].
 
 use std::ffi::c_void;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 pub(crate) const PAGE: usize = 4096;
 
@@ -33,8 +33,17 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Maps `len` bytes of anonymous private memory, nothing touched.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+        Self::map(len, libc::MAP_PRIVATE)
+    }
+
+    /// The same shared with the children of this process.
+    pub(crate) fn shared(len: usize) -> io::Result<Self> {
+        Self::map(len, libc::MAP_SHARED)
+    }
+
+    fn map(len: usize, sharing: i32) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: an address of the kernel's choice is asked for, so nothing existing is replaced.
         let at = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
         if at == libc::MAP_FAILED {
@@ -94,10 +103,65 @@ impl Region {
         check(unsafe { libc::madvise(self.part(offset, len), len, advice) })
     }
 
-    /// Punches a hole: the part is unmapped and never used again.
+    /// Punches a hole: the part is unmapped, and not touched again before [`Region::plug`].
     pub(crate) fn punch(&self, offset: usize, len: usize) -> io::Result<()> {
-        // SAFETY: as for `advise`; callers never touch a punched part again.
+        // SAFETY: as for `advise`; callers never touch a hole.
         check(unsafe { libc::munmap(self.part(offset, len), len) })
+    }
+
+    /// Maps fresh anonymous memory in place of a part.
+    pub(crate) fn plug(&self, offset: usize, len: usize) -> io::Result<()> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.put(offset, len, flags, -1, 0)
+    }
+
+    /// Maps a part of a file, shared, in place of a part.
+    pub(crate) fn put_file(
+        &self,
+        offset: usize,
+        len: usize,
+        file: &MemFile,
+        from: usize,
+    ) -> io::Result<()> {
+        self.put(offset, len, libc::MAP_SHARED, file.0.as_raw_fd(), from)
+    }
+
+    fn put(&self, offset: usize, len: usize, flags: i32, fd: i32, from: usize) -> io::Result<()> {
+        let (at, prot) = (self.part(offset, len), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: replaces a part of our own mapping, into which nothing keeps references.
+        let put =
+            unsafe { libc::mmap(at, len, prot, flags | libc::MAP_FIXED, fd, from as libc::off_t) };
+        if put == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Makes a part read-only, or writable again.
+    pub(crate) fn protect(&self, offset: usize, len: usize, writable: bool) -> io::Result<()> {
+        let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: the part lies inside our mapping; nobody stores to it while it is read-only.
+        check(unsafe { libc::mprotect(self.part(offset, len), len, prot) })
+    }
+
+    /// One byte a page of a part: bit 0 says whether it is in memory.
+    pub(crate) fn in_core(&self, offset: usize, len: usize, out: &mut [u8]) -> io::Result<()> {
+        assert!(out.len() >= len.div_ceil(PAGE), "a byte for every page");
+        // SAFETY: the part lies inside our mapping and `out` has a byte for each of its pages.
+        check(unsafe { libc::mincore(self.part(offset, len), len, out.as_mut_ptr()) })
+    }
+
+    /// Loads one byte at `offset`.
+    #[inline]
+    pub(crate) fn look(&self, offset: usize) -> u8 {
+        debug_assert!(offset < self.len);
+        // SAFETY: the byte lies inside the mapping, is readable, and is only ever reached as an atomic.
+        unsafe { AtomicU8::from_ptr(self.start.as_ptr().add(offset)) }.load(Ordering::Relaxed)
+    }
+
+    /// The 64-bit word number `index`.
+    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.len / 8, "a word of the region");
+        // SAFETY: the word lies inside the mapping, which is page-aligned and lives as long as `self`; it is only ever
+        // reached as an atomic.
+        unsafe { &*self.start.as_ptr().cast::<AtomicU64>().add(index) }
     }
 }
 
@@ -108,7 +172,36 @@ impl Drop for Region {
     }
 }
 
-fn check(status: i32) -> io::Result<()> {
+/// A file in memory.
+#[derive(Debug)]
+pub(crate) struct MemFile(OwnedFd);
+
+impl MemFile {
+    /// A file of `len` zero bytes.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        // SAFETY: the name is a live string; the call makes a new descriptor.
+        let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
+        check(fd.min(0))?;
+        // SAFETY: the descriptor was made just now and has no other owner.
+        let file = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: resizes our own file.
+        check(unsafe { libc::ftruncate(file.0.as_raw_fd(), len as libc::off_t) })?;
+        Ok(file)
+    }
+}
+
+/// Faults of this process so far that needed no device.
+pub(crate) fn minor_faults() -> u64 {
+    // SAFETY: all zeros is a valid value of this plain structure, which the call fills in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    usage.ru_minflt as u64
+}
+
+pub(crate) fn check(status: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -150,83 +243,6 @@ pub(crate) fn pin_thread(cpu: usize) {
         libc::CPU_SET(cpu, &mut set);
         libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
     }
-}
-
-/// Forks and runs `then` in the parent as soon as the call returns there; the child ends at once. Waits for the child.
-///
-/// The raw system call is used: libc's fork handlers would run allocator code in a child that inherits no heap.
-pub(crate) fn fork_once<T>(then: impl FnOnce() -> T) -> io::Result<T> {
-    let nothing = 0usize;
-    // SAFETY: plain fork semantics (no shared memory, no new stack). The child executes one system call and nothing
-    // else, so it needs no memory but its stack, which is never withheld.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone, libc::SIGCHLD as usize, nothing, nothing, nothing, nothing)
-    };
-    if pid == 0 {
-        // SAFETY: ends the child without running anything of this process's.
-        unsafe { libc::syscall(libc::SYS_exit_group, 0) };
-    }
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let result = then();
-    let mut status = 0;
-    // SAFETY: waits for the child just made, storing into a live integer.
-    unsafe { libc::waitpid(pid as i32, &raw mut status, 0) };
-    Ok(result)
-}
-
-/// Private anonymous memory withheld from children while this lives.
-#[derive(Debug)]
-pub(crate) struct NotInherited(Vec<Range<usize>>);
-
-impl NotInherited {
-    /// Withholds every mapping of a mebibyte or more, except what overlaps `keep` and the stack.
-    pub(crate) fn all_but(keep: &Range<usize>) -> io::Result<Self> {
-        let mut withheld = Vec::new();
-        for line in fs::read_to_string("/proc/self/maps")?.lines() {
-            if let Some(range) = anonymous_range(line)
-                && range.len() >= 1 << 20
-                && (range.end <= keep.start || keep.end <= range.start)
-            {
-                withheld.push(range);
-            }
-        }
-        let guard = Self(withheld);
-        guard.advise(libc::MADV_DONTFORK);
-        Ok(guard)
-    }
-
-    fn advise(&self, advice: i32) {
-        for range in &self.0 {
-            // SAFETY: changes only what a child would inherit; a mapping that went away meanwhile is an error we ignore.
-            unsafe { libc::madvise(range.start as *mut c_void, range.len(), advice) };
-        }
-    }
-}
-
-impl Drop for NotInherited {
-    fn drop(&mut self) {
-        self.advise(libc::MADV_DOFORK);
-    }
-}
-
-/// The addresses of a line of `/proc/self/maps` that is writable private anonymous memory and not the stack.
-fn anonymous_range(line: &str) -> Option<Range<usize>> {
-    let mut fields = line.split_whitespace();
-    let (span, rights, _offset, _device, inode) =
-        (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let name = fields.next().unwrap_or("");
-    if !rights.starts_with("rw")
-        || !rights.ends_with('p')
-        || inode != "0"
-        || name.starts_with("[stack")
-        || name.starts_with("[v")
-    {
-        return None;
-    }
-    let (start, end) = span.split_once('-')?;
-    Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
 /// Facts about the host that explain a figure.

@@ -20,19 +20,32 @@ mod calibrate;
 mod harness;
 mod index;
 mod linux;
+mod linux_fork;
 mod our_memory;
 mod our_pages;
 mod our_world;
 mod peers;
+mod row_both;
+mod row_cold;
+mod row_cow;
 mod row_faults;
 mod row_fork;
+mod row_fork_large;
 mod row_hash;
+mod row_hat;
+mod row_incore;
 mod row_index;
 mod row_mapping;
+mod row_pairs;
+mod row_protect;
+mod row_read;
 mod row_sizes;
+mod row_soft;
 mod row_spaces;
 mod row_threads;
 mod table;
+mod tables;
+mod windows;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -44,16 +57,26 @@ use harness::{Config, Goal, Group, GroupSpec, Samples};
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
-/// Every group, in the order of the goals.
+/// Every group, in the order of its first goal.
 const GROUPS: &[GroupSpec] = &[
     row_faults::SPEC,
+    row_cold::SPEC,
     row_mapping::SPEC,
+    row_cow::SPEC,
+    row_soft::SPEC,
+    row_read::SPEC,
     row_fork::SPEC,
+    row_fork_large::SPEC,
     row_spaces::PAIR,
     row_spaces::GROWTH,
     row_index::SPEC,
+    row_protect::SPEC,
     row_hash::SPEC,
+    row_pairs::SPEC,
     row_threads::SPEC,
+    row_both::SPEC,
+    row_hat::SPEC,
+    row_incore::SPEC,
     row_sizes::SPEC,
 ];
 
@@ -99,6 +122,11 @@ fn means(wanted: &str, row: &str) -> bool {
     row.strip_prefix(wanted).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// The number a row's name begins with.
+fn number(row: &str) -> u32 {
+    row.chars().map_while(|c| c.to_digit(10)).fold(0, |number, digit| 10 * number + digit)
+}
+
 fn main() -> ExitCode {
     let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
@@ -112,8 +140,9 @@ fn main() -> ExitCode {
     };
     let groups: Vec<&GroupSpec> =
         GROUPS.iter().filter(|group| group.goals.iter().any(chosen)).collect();
-    let goals: Vec<&'static Goal> =
+    let mut goals: Vec<&'static Goal> =
         groups.iter().flat_map(|group| group.goals).filter(|goal| chosen(goal)).collect();
+    goals.sort_by_key(|goal| number(goal.row));
     if goals.is_empty() {
         eprintln!("no goal is called {}; --list shows them", options.rows.join(" or "));
         return ExitCode::from(2);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use page_db::cx::SpinHooks;
-use page_db::page::PageArray;
+use page_db::page::{PageArray, PageId};
 use page_db::{
     Counters, CpuId, Cx, FileOffset, Identity, LockedPage, ManualClock, PageDb, PageDbConfig,
     PageHash, Reserve, ThreadId, VnodeId, VnodeKind,
@@ -16,6 +16,8 @@ pub(crate) struct Pages {
     db: PageDb,
     /// Our numbers of the vnodes, by the caller's.
     vnodes: Vec<VnodeId>,
+    /// Pages in use that have no name.
+    spare: Vec<PageId>,
 }
 
 /// One thread's way to them.
@@ -29,19 +31,29 @@ pub(crate) struct PageHand<'a> {
 impl Pages {
     /// Gives frames to `names` (vnode, byte offset) in ascending order of frame number.
     pub(crate) fn new(names: &[(u64, u64)]) -> Result<Self, String> {
+        Self::with_spare(names, 0)
+    }
+
+    /// The same, with `spare` pages that have no name yet and vnodes enough for theirs.
+    pub(crate) fn with_spare(names: &[(u64, u64)], spare: usize) -> Result<Self, String> {
         const CPUS: u16 = 2;
         let counters = Counters::new(CPUS);
         let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-        let memory = Arc::new(NoData::new(names.len() + names.len() / 8)?);
+        let beside = (names.len() / 8).max(spare + 4096);
+        let memory = Arc::new(NoData::new(names.len() + beside)?);
         let config = PageDbConfig { cpus: CPUS, ..PageDbConfig::default() };
         let db = PageDb::new(&cx, memory, Arc::new(ManualClock::default()), counters, &config)
             .map_err(|e| e.to_string())?;
-        let most = names.iter().map(|name| name.0).max().unwrap_or(0);
+        let most = names.iter().map(|name| name.0).max().unwrap_or(0) + spare as u64 / 1024 + 1;
         let vnodes = (0..=most)
             .map(|_| db.vnodes().register(&cx, VnodeKind::File).map_err(|e| e.to_string()))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut this = Self { db, vnodes };
+        let mut this = Self { db, vnodes, spare: Vec::with_capacity(spare) };
         this.fill(&cx, names)?;
+        for i in 0..spare {
+            let page = this.db.alloc(&cx, i as u64, Reserve::Push).map_err(|e| e.to_string())?;
+            this.spare.push(page.id());
+        }
         Ok(this)
     }
 
@@ -54,6 +66,11 @@ impl Pages {
             self.db.hash_in(cx, page, self.identity(name)).map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    /// Frames of the machine, which the table is made for.
+    pub(crate) fn frames(&self) -> u64 {
+        self.db.pages().len()
     }
 
     #[inline]
@@ -90,5 +107,19 @@ impl PageHand<'_> {
     pub(crate) fn lookup(&self, name: (u64, u64)) -> u32 {
         let page = self.owner.db.lookup_shared(&self.cx, self.owner.identity(name));
         page.map_or(u32::MAX, |page| page.id().link())
+    }
+
+    /// Files spare page `spare` under a name nobody has.
+    #[inline]
+    pub(crate) fn insert(&self, spare: usize, name: (u64, u64)) {
+        let (id, page) = (self.owner.identity(name), self.owner.spare[spare]);
+        self.hash.insert_unless_present(&self.cx, self.pages, id, page).expect("nobody has it");
+    }
+
+    /// Takes the name from spare page `spare` again.
+    #[inline]
+    pub(crate) fn remove(&self, spare: usize, name: (u64, u64)) {
+        let (id, page) = (self.owner.identity(name), self.owner.spare[spare]);
+        self.hash.remove(&self.cx, self.pages, id, page);
     }
 }

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{LazyLock, Mutex};
 
 use dashmap::DashMap;
 use memory_addr::{PhysAddr, VirtAddr};
 use memory_set::{MappingBackend, MemoryArea, MemorySet};
-use page_table_multiarch::{
-    GenericPTE, MappingFlags, PageSize, PageTable64, PagingHandler, PagingMetaData,
-    x86_64::X64PageTable,
-};
+use page_table_multiarch::{MappingFlags, PageSize};
 use x86_64::structures::paging::{
-    FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
+    Mapper, OffsetPageTable, Page, PageTableFlags, PhysFrame, Size4KiB,
 };
 
-use crate::linux::{PAGE, Region};
+use crate::linux::PAGE;
+use crate::tables::{MultiarchTable, OffsetFrames, offset_table};
 
 /// The segments every fault row works on: 1 000 of 64 pages, as much gap between them.
 pub(crate) mod shape {
@@ -35,77 +32,6 @@ pub(crate) mod shape {
         base + segment * STRIDE + page * PAGE
     }
 }
-
-/// Memory for the page tables of both crates; frames that a dropped table gives back are used again.
-struct TableArena {
-    memory: Region,
-    free: Mutex<Vec<usize>>,
-}
-
-/// Enough for 64 000 pages in 1 000 segments, several times over.
-const TABLE_BYTES: usize = 64 << 20;
-
-static TABLES: LazyLock<TableArena> = LazyLock::new(|| {
-    let memory = Region::anonymous(TABLE_BYTES).expect("address space for page tables");
-    memory.touch_all();
-    // Frame 0 stays out: page_table_multiarch takes a table at address 0 for none.
-    TableArena { free: Mutex::new((PAGE..memory.len()).step_by(PAGE).rev().collect()), memory }
-});
-
-impl TableArena {
-    fn take(&self) -> Option<usize> {
-        self.free.lock().ok()?.pop()
-    }
-
-    fn give(&self, offset: usize) {
-        if let Ok(mut free) = self.free.lock() {
-            free.push(offset);
-        }
-    }
-}
-
-/// The arena as `page_table_multiarch` wants it: static functions.
-#[derive(Debug)]
-pub(crate) enum Tables {}
-
-impl PagingHandler for Tables {
-    fn alloc_frames(count: usize, _align: usize) -> Option<PhysAddr> {
-        assert_eq!(count, 1, "page tables are one frame each");
-        TABLES.take().map(PhysAddr::from)
-    }
-
-    fn dealloc_frames(at: PhysAddr, _count: usize) {
-        TABLES.give(at.as_usize());
-    }
-
-    fn phys_to_virt(at: PhysAddr) -> VirtAddr {
-        VirtAddr::from(TABLES.memory.as_ptr() as usize + at.as_usize())
-    }
-}
-
-/// x86-64 without the privileged flush.
-#[derive(Debug)]
-pub(crate) enum QuietX64 {}
-
-impl PagingMetaData for QuietX64 {
-    const LEVELS: usize = 4;
-    const PA_MAX_BITS: usize = 52;
-    const VA_MAX_BITS: usize = 48;
-    type VirtAddr = VirtAddr;
-
-    fn flush_tlb(_address: Option<VirtAddr>) {}
-}
-
-/// Names the entry type of a page table, which the crate does not re-export.
-pub(crate) trait Entries {
-    type Entry: GenericPTE;
-}
-
-impl<M: PagingMetaData, E: GenericPTE, H: PagingHandler> Entries for PageTable64<M, E, H> {
-    type Entry = E;
-}
-
-type MultiarchTable = PageTable64<QuietX64, <X64PageTable<Tables> as Entries>::Entry, Tables>;
 
 /// A backend that does nothing: the cost of `memory_set` alone.
 #[derive(Debug, Clone, Copy)]
@@ -201,15 +127,6 @@ pub(crate) struct OffsetMapping {
     table: OffsetPageTable<'static>,
 }
 
-struct OffsetFrames;
-
-// SAFETY: every frame comes out of the arena's free list once and is given back by nobody but its taker.
-unsafe impl FrameAllocator<Size4KiB> for OffsetFrames {
-    fn allocate_frame(&mut self) -> Option<PhysFrame<Size4KiB>> {
-        PhysFrame::from_start_address(x86_64::PhysAddr::new(TABLES.take()? as u64)).ok()
-    }
-}
-
 impl OffsetMapping {
     pub(crate) fn new() -> Self {
         let flags =
@@ -220,17 +137,7 @@ impl OffsetMapping {
                 (start, (start + shape::PAGES * PAGE, flags))
             })
             .collect();
-        let root =
-            TABLES.memory.as_ptr().wrapping_add(TABLES.take().expect("a frame for the root"));
-        // SAFETY: the frame was just taken, so nobody else refers to it; the arena is static and page-aligned; zero
-        // bytes are an empty table.
-        let root = unsafe {
-            root.write_bytes(0, PAGE);
-            &mut *root.cast::<PageTable>()
-        };
-        let offset = x86_64::VirtAddr::new(TABLES.memory.as_ptr() as u64);
-        // SAFETY: every table frame lies in the arena at `offset` plus its number, which is what "offset" promises.
-        let table = unsafe { OffsetPageTable::new(root, offset) };
+        let table = offset_table();
         Self { areas, table }
     }
 

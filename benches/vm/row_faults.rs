@@ -60,7 +60,7 @@ pub(crate) fn warm_segments(thread: usize) -> impl Iterator<Item = usize> + Clon
 }
 
 /// One window's addresses.
-fn warm_pages(base: usize, thread: usize) -> Vec<usize> {
+pub(crate) fn warm_pages(base: usize, thread: usize) -> Vec<usize> {
     warm_segments(thread)
         .flat_map(|segment| (0..shape::PAGES).map(move |page| shape::address(base, segment, page)))
         .collect()

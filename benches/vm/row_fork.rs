@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Samples};
-use crate::linux::{NotInherited, PAGE, Region, fork_once};
+use crate::linux::{PAGE, Region};
+use crate::linux_fork::{NotInherited, fork_once};
 use crate::our_world::World;
 use crate::peers::shape;
 
@@ -121,14 +122,19 @@ impl Fork {
 }
 
 /// Forks this process with what `region` maps, and nothing else of size.
-fn put_linux(samples: &mut Samples, key: &'static str, region: Result<Region, String>, scale: f64) {
+pub(crate) fn put_linux(
+    samples: &mut Samples,
+    key: &'static str,
+    region: Result<Region, String>,
+    scale: f64,
+) {
     match region.and_then(|region| linux_fork(&region).map_err(|e| format!("fork: {e}"))) {
         Ok(time) => samples.put(key, time / scale),
         Err(why) => samples.lacks(key, why),
     }
 }
 
-fn resident_pages(count: usize) -> Result<Region, String> {
+pub(crate) fn resident_pages(count: usize) -> Result<Region, String> {
     let region = Region::anonymous(count * PAGE).map_err(|e| e.to_string())?;
     region.touch_all();
     Ok(region)

@@ -85,13 +85,13 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
 };
 
 /// Names: `VNODES` x `OFFSETS`.
-const OFFSETS: u32 = 1024;
-const VNODES: u32 = 1024;
+pub(crate) const OFFSETS: u32 = 1024;
+pub(crate) const VNODES: u32 = 1024;
 /// Lookups of one window.
 const WINDOW: usize = 4096;
 
 /// Name number `i`: the vnode, and the byte offset in it.
-fn name(i: u32) -> (u64, u64) {
+pub(crate) fn name(i: u32) -> (u64, u64) {
     (u64::from(i / OFFSETS) + 1, u64::from(i % OFFSETS) << 12)
 }
 

@@ -2,12 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard};
 
+use page_db::Counter;
+
 use crate::harness::{
     Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, per_operation, timed, windows,
 };
 use crate::linux::{PAGE, Region};
 use crate::our_world::World;
 use crate::peers::{MappingOnly, OffsetMapping, shape};
+use crate::row_cold::{FRAMES, PAGES as COLD_PAGES, fault_all};
 use crate::row_faults::{WINDOW, our_windows, warm_segments};
 
 pub(crate) const SPEC: GroupSpec = GroupSpec {
@@ -51,8 +54,6 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
     build: |config| Ok(Box::new(Mapping::new(config)?)),
 };
 
-const COLD_PAGES: usize = shape::SEGMENTS * shape::PAGES;
-
 struct Mapping {
     blind: World,
     cold: World,
@@ -60,42 +61,36 @@ struct Mapping {
     offset: OffsetMapping,
     frames: Region,
     order: Vec<u32>,
+    rng: Rng,
 }
 
 impl Mapping {
     fn new(_config: &Config) -> Result<Self, String> {
         let blind = World::new(4 * WINDOW + 4096, false)?;
         blind.on(0).map_fault_segments();
-        let cold = World::new(COLD_PAGES + 12_288, true)?;
-        cold.on(0).map_fault_segments();
+        let cold = World::touched(FRAMES)?;
         let frames = Region::anonymous(COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
         frames.touch_all();
-        let order = Rng::new(3).permutation(COLD_PAGES);
-        let this = Self {
+        let mut rng = Rng::new(3);
+        let order = rng.permutation(COLD_PAGES);
+        Ok(Self {
             blind,
             cold,
             mapping: MappingOnly::new(),
             offset: OffsetMapping::new(),
             frames,
             order,
-        };
-        this.our_cold_faults(); // the first touch of the host's memory belongs to nobody
-        Ok(this)
+            rng,
+        })
     }
 
-    /// Every page of every segment once; the segments are made anew before.
-    fn our_cold_faults(&self) -> f64 {
+    /// Every page of every segment once, frames in random order as on the other side.
+    fn our_cold_faults(&mut self) -> f64 {
         let hand = self.cold.on(0);
-        for segment in 0..shape::SEGMENTS {
-            let start = shape::address(shape::BASE, segment, 0);
-            hand.unmap(start, shape::PAGES * PAGE);
-            hand.map(start, shape::PAGES * PAGE);
-        }
-        timed(COLD_PAGES, |part| {
-            for at in part {
-                hand.fault(shape::address(shape::BASE, at / shape::PAGES, at % shape::PAGES));
-            }
-        })
+        hand.unmap(shape::BASE, shape::SEGMENTS * shape::STRIDE);
+        hand.age(&mut self.rng);
+        hand.map_fault_segments();
+        hand.counted(&[(Counter::Zfod, COLD_PAGES)], || fault_all(&hand))
     }
 
     fn their_cold_faults(&mut self, map: bool, zero: bool) -> f64 {

@@ -52,7 +52,7 @@ impl Outcome {
         let ratios: Vec<f64> = pairs
             .iter()
             .map(|&(ours, reference)| match goal.form {
-                Form::AtMost | Form::Bytes => ours / reference,
+                Form::AtMost | Form::Own => ours / reference,
                 Form::Speedup => 2.0 * reference / ours,
             })
             .collect();
@@ -71,7 +71,7 @@ impl Outcome {
         } else if everything.is_empty() && why.is_empty() {
             why = "no samples".into();
         }
-        let figure = if goal.form == Form::Bytes { ours } else { ratio };
+        let figure = if goal.form == Form::Own { ours } else { ratio };
         let verdict =
             if too_noisy || !figure.is_finite() { Verdict::Skipped } else { judge(goal, figure) };
         Self {
@@ -92,7 +92,7 @@ impl Outcome {
             "row": goal.row, "name": goal.name, "against": goal.against,
             "ours": self.ours, "reference": self.reference, "ratio": self.ratio, "q1": self.q1, "q3": self.q3,
             "must": goal.must, "stretch": goal.stretch,
-            "judged": match goal.form { Form::AtMost => "ratio at most", Form::Speedup => "ratio at least", Form::Bytes => "ours at most" },
+            "judged": match goal.form { Form::AtMost => "ratio at most", Form::Speedup => "ratio at least", Form::Own => "ours at most" },
             "verdict": self.verdict.word(), "why": self.why,
         })
     }
@@ -110,8 +110,8 @@ impl Outcome {
             } else {
                 "-".into()
             },
-            format!("{sign} {}", self.goal.must),
-            format!("{sign} {}", self.goal.stretch),
+            format!("{sign} {}", gate(self.goal.must)),
+            format!("{sign} {}", gate(self.goal.stretch)),
             self.verdict.word().into(),
         ]
     }
@@ -125,6 +125,11 @@ fn judge(goal: &Goal, figure: f64) -> Verdict {
         (false, true) => Verdict::Must,
         (false, false) => Verdict::Miss,
     }
+}
+
+/// A gate with at most four decimals.
+fn gate(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 /// Three significant digits.
