@@ -31,6 +31,7 @@ mod row_cow;
 mod row_faults;
 mod row_fork;
 mod row_fork_large;
+mod row_growth;
 mod row_hash;
 mod row_hat;
 mod row_incore;
@@ -67,8 +68,8 @@ const GROUPS: &[GroupSpec] = &[
     row_read::SPEC,
     row_fork::SPEC,
     row_fork_large::SPEC,
-    row_spaces::PAIR,
-    row_spaces::GROWTH,
+    row_spaces::SPEC,
+    row_growth::SPEC,
     row_index::SPEC,
     row_protect::SPEC,
     row_hash::SPEC,

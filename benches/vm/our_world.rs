@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use addr_space::{AddrSpace, Advice, FaultKind, GapRequest, Hat, LoadFlags, UnloadFlags};
+use addr_space::{AddrSpace, Advice, FaultKind, GapRequest, Hat, LoadFlags, RunPage, UnloadFlags};
 use hat_x86::{Mmu, SpaceId};
 use page_db::{
     Access, Counter, CpuId, Cx, ExclPage, HostMem, Pfn, PhysMem, Prot, Reserve, VirtAddr, VirtRange,
@@ -24,6 +24,9 @@ use crate::peers::shape;
 const CPUS: u16 = 2;
 /// Pages of swap, so that every reservation of every row is covered. Unused ones cost nothing.
 const SWAP: u64 = 4 << 20;
+
+/// Pages that [`Hand::load_run`] loads at once.
+pub(crate) const RUN: usize = 16;
 
 /// The first frame of memory that is brought along.
 const FIRST_FRAME: Pfn = Pfn(256);
@@ -206,6 +209,15 @@ impl Hand {
         let done =
             self.hat().memload(self.cx(), address(at), page, Prot::RW, LoadFlags::empty(), None);
         done.expect("memory for a page table");
+    }
+
+    /// Loads writable translations to pages at consecutive addresses, [`RUN`] at most.
+    #[inline]
+    pub(crate) fn load_run(&self, at: usize, pages: &[ExclPage<'_>]) {
+        let run: [_; RUN] = std::array::from_fn(|i| Some(RunPage::new(pages.get(i)?, Prot::RW)));
+        let run = &run[..pages.len()];
+        let done = self.hat().memload_run(self.cx(), address(at), run, LoadFlags::empty(), None);
+        assert_eq!(done.loaded, pages.len(), "memory for a page table");
     }
 
     /// The frame behind an address, or 0.

@@ -10,7 +10,7 @@ use page_db::{Counter, ExclPage, LockedPage, Reserve};
 
 use crate::harness::{Also, Config, Goal, Group, GroupSpec, Rng, Samples, timed};
 use crate::linux::PAGE;
-use crate::our_world::{Hand, World};
+use crate::our_world::{Hand, RUN, World};
 use crate::peers::shape;
 use crate::tables::{Multiarch, Offset};
 
@@ -57,8 +57,6 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
 };
 
 const PAGES: usize = 65_536;
-/// Pages of a batch.
-const BATCH: usize = 16;
 
 /// Leaf tables they lie in, and the tables above.
 const LEAVES: usize = PAGES / 512 + 2;
@@ -134,7 +132,7 @@ fn multiarch(order: &[u32], samples: &mut Samples) {
         timed(PAGES, |part| table.unload(at(part.start), part.len() * PAGE)),
     );
     let mut table = Multiarch::new();
-    samples.put("17.peer.load.batch", load(&mut table, BATCH));
+    samples.put("17.peer.load.batch", load(&mut table, RUN));
 }
 
 impl Group for Hats {
@@ -146,7 +144,12 @@ impl Group for Hats {
             .map(|i| db.alloc(cx, i as u64, Reserve::Push).expect("a frame for every page"))
             .collect();
         ours(&hand, &pages, order, samples);
-        samples.lacks("17.load.batch", "the hat has no call that loads several pages");
+        let runs = timed(PAGES / RUN, |part| {
+            part.for_each(|i| hand.load_run(at(i * RUN), &pages[i * RUN..(i + 1) * RUN]));
+        });
+        samples.put("17.load.batch", runs / RUN as f64);
+        assert!((0..PAGES).step_by(97).all(|i| hand.is_writable(at(i))), "every page is mapped");
+        hand.forget(shape::BASE, PAGES * PAGE);
         pages.into_iter().for_each(|page| db.destroy(cx, page));
         multiarch(order, samples);
         samples.put(

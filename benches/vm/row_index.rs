@@ -1,6 +1,7 @@
 //! Row 11: the segment index alone, against the classic tree and the maps of the shelf.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use crate::harness::{Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, timed};
 use crate::index::{BTree, Classic, Index, LEN, Ours, Ranges, STEP, agree, segments};
@@ -114,6 +115,15 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
 
 const LOOKUPS: usize = 200_000;
 
+/// Random addresses in the part `within` of each segment's stretch.
+pub(crate) fn addresses(rng: &mut Rng, n: usize, within: Range<u64>) -> Vec<u64> {
+    let mut address = || {
+        let offset = within.start + rng.below(within.end - within.start);
+        rng.below(n as u64) * STEP + (offset & !7)
+    };
+    (0..LOOKUPS).map(|_| address()).collect()
+}
+
 /// Everything at one size.
 struct Size {
     n: usize,
@@ -129,12 +139,8 @@ impl Size {
     fn new(n: usize) -> Result<Self, String> {
         let segments = segments(n);
         let mut rng = Rng::new(111);
-        let mut addresses = |from: u64, span: u64| -> Vec<u64> {
-            (0..LOOKUPS)
-                .map(|_| rng.below(n as u64) * STEP + from + (rng.below(span) & !7))
-                .collect()
-        };
-        let (inside, gaps) = (addresses(0, LEN), addresses(LEN, STEP - LEN));
+        let inside = addresses(&mut rng, n, 0..LEN);
+        let gaps = addresses(&mut rng, n, LEN..STEP);
         let this = Self {
             n,
             ours: Ours::new(&segments),
@@ -153,7 +159,7 @@ impl Size {
 }
 
 /// One lookup after the other, each address depending on the answer before it. The first tenth only warms up.
-fn dependent(addresses: &[u64], lookup: impl Fn(u64) -> u64) -> f64 {
+pub(crate) fn dependent(addresses: &[u64], lookup: impl Fn(u64) -> u64) -> f64 {
     let zero = black_box(0);
     let (warm, addresses) = addresses.split_at(addresses.len() / 10);
     warm.iter().for_each(|&address| _ = black_box(lookup(address)));
@@ -164,7 +170,7 @@ fn dependent(addresses: &[u64], lookup: impl Fn(u64) -> u64) -> f64 {
 }
 
 /// Random segments out and in again.
-fn pairs(index: &mut impl Index, n: usize) -> f64 {
+pub(crate) fn pairs(index: &mut impl Index, n: usize) -> f64 {
     let victims = Rng::new(112).permutation(n);
     let count = victims.len().min(20_000);
     let rounds = 20_000 / count;
