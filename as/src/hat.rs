@@ -101,13 +101,14 @@ pub struct RunPage<'a> {
     page: &'a dyn LockedPage,
     id: PageId,
     prot: Prot,
+    exclusive: bool,
 }
 
 impl<'a> RunPage<'a> {
     /// `page` with the rights `prot`; it stays locked while this lives.
     #[inline]
     pub fn new<P: LockedPage>(page: &'a P, prot: Prot) -> Self {
-        Self { page, id: page.id(), prot }
+        Self { page, id: page.id(), prot, exclusive: page.is_exclusive() }
     }
     /// The page.
     pub fn page(&self) -> &'a dyn LockedPage {
@@ -122,6 +123,11 @@ impl<'a> RunPage<'a> {
     #[inline]
     pub fn prot(&self) -> Prot {
         self.prot
+    }
+    /// Whether it is locked exclusively.
+    #[inline]
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 }
 

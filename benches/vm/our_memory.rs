@@ -46,11 +46,11 @@ impl PhysMem for NoData {
     fn write(&self, _pfn: Pfn, _offset: usize, _bytes: &[u8]) {}
 
     #[inline]
-    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
-        let word = (pfn.0 - BASE) as usize * WORDS + index;
-        assert!(index < WORDS && word < self.0.len() / 8, "M1: an access stays inside its frame");
-        // SAFETY: the word lies inside the region, which lives as long as `self`, is page-aligned, zero-initialised by
-        // the kernel, and reached in no other way than as this atomic.
-        unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(word) }
+    fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS] {
+        let word = (pfn.0 - BASE) as usize * WORDS;
+        assert!(word + WORDS <= self.0.len() / 8, "M1: an access stays inside its frame");
+        // SAFETY: the words lie inside the region, which lives as long as `self`, is page-aligned, zero-initialised by
+        // the kernel, and reached in no other way than as these atomics.
+        unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(word).cast::<[AtomicU64; WORDS]>() }
     }
 }

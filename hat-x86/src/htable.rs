@@ -26,7 +26,8 @@
 //! - H3: a table whose `locks` or `busy` is not 0 is not stolen; one whose `busy` is not 0 is not unlinked.
 //! - H4: a record's seq, hat, base and parent change only while no entry points to its frame.
 //! - H5: entries change by atomic operations only, since processors set A and D; a present entry becomes absent by a swap, which
-//!   says what it was at that moment.
+//!   says what it was at that moment. A plain store does where the entry cannot change any more: a processor has nothing to add to one that has
+//!   both bits, nor to one of a hat in which nothing runs, and everybody else waits for the locks that the remover holds (the table's, the page's list).
 //! - H6: an entry that points to a table grants everything, so effective rights are the leaf's.
 //! - H7: frames of unlinked tables go back after the flush, after the last hat lock; frames for new ones are
 //!   gathered before the first.
@@ -37,14 +38,17 @@
 //!
 //! Sources: [SI §12.3]; illumos `i86pc/vm/htable.{c,h}` (structure and rules); illumos.md 9.3.
 
-use crate::geometry::{TOP, index, table_base};
+use crate::geometry::{ENTRIES, TOP, index, table_base};
 use crate::hat::HatState;
 use crate::mmu::SpaceId;
 use crate::provider::HatX86;
-use crate::pte::X86Pte;
+use crate::pte::{PteBits, X86Pte};
 use crate::tlb::FlushDue;
 use addr_space::HatError;
-use page_db::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use page_db::sync::atomic::{
+    AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+};
 use page_db::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated};
 use page_db::{Counter, Cx, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
 
@@ -174,9 +178,14 @@ pub(crate) struct TableGuard<'a> {
     _lock: SpinMutexGuard<'a, ()>,
 }
 
-impl TableGuard<'_> {
+impl<'a> TableGuard<'a> {
+    /// Its entries.
     #[inline]
-    pub(crate) fn cell(&self, index: usize) -> &AtomicU64 {
+    pub(crate) fn words(&self) -> &'a [AtomicU64; ENTRIES] {
+        self.hx.db.mem().words(self.pfn)
+    }
+    #[inline]
+    pub(crate) fn cell(&self, index: usize) -> &'a AtomicU64 {
         self.hx.db.mem().u64_at(self.pfn, index)
     }
     #[inline]
@@ -186,16 +195,16 @@ impl TableGuard<'_> {
     pub(crate) fn add_valid(&self, n: u16) {
         self.rec.valid.store(self.rec.valid() + n, Relaxed);
     }
-    pub(crate) fn sub_valid(&self) {
+    pub(crate) fn sub_valid(&self, n: u16) {
         let v = self.rec.valid();
-        debug_assert!(v > 0, "H1: valid_cnt counts present entries");
-        self.rec.valid.store(v.wrapping_sub(1), Relaxed);
+        debug_assert!(v >= n, "H1: valid_cnt counts present entries");
+        self.rec.valid.store(v.wrapping_sub(n), Relaxed);
     }
     pub(crate) fn lock_one(&self) {
         self.rec.locks.store(self.rec.locks().saturating_add(1), Relaxed);
     }
-    pub(crate) fn unlock_one(&self) {
-        self.rec.locks.store(self.rec.locks().saturating_sub(1), Relaxed);
+    pub(crate) fn unlock(&self, n: u16) {
+        self.rec.locks.store(self.rec.locks().saturating_sub(u32::from(n)), Relaxed);
     }
     pub(crate) fn pin(&self) {
         self.rec.busy.store(self.rec.busy() + 1, Relaxed);
@@ -209,22 +218,33 @@ impl TableGuard<'_> {
         let pinned = self.rec.busy() != 0 && !mutated(Mutation::PinUnseen);
         (self.rec.valid() == 0 && !pinned).then(|| (self.id, self.rec.seq()))
     }
-    /// Changes an entry by compare-and-swap until `next` has been applied to what is there; the old and the new entry.
-    #[inline]
-    pub(crate) fn update(&self, index: usize, next: impl Fn(X86Pte) -> X86Pte) -> (X86Pte, X86Pte) {
-        let cell = self.cell(index);
-        let mut old = cell.load(SeqCst);
-        loop {
-            let new = next(X86Pte(old));
-            if new.0 == old {
-                return (X86Pte(old), new);
-            }
-            match cell.compare_exchange(old, new.0, SeqCst, SeqCst) {
-                Ok(_) => return (X86Pte(old), new),
-                Err(now) => old = now,
-            }
+}
+
+/// Changes an entry by compare-and-swap until `next` has been applied to what is there; the old and the new entry.
+#[inline]
+pub(crate) fn update(cell: &AtomicU64, next: impl Fn(X86Pte) -> X86Pte) -> (X86Pte, X86Pte) {
+    let mut old = cell.load(Acquire);
+    loop {
+        let new = next(X86Pte(old));
+        if new.0 == old {
+            return (X86Pte(old), new);
+        }
+        match cell.compare_exchange(old, new.0, AcqRel, Acquire) {
+            Ok(_) => return (X86Pte(old), new),
+            Err(now) => old = now,
         }
     }
+}
+
+/// Clears a present entry and says what it was. The table is locked, and the list of the page if there is one. `quiet` when nothing runs in the hat.
+#[inline]
+pub(crate) fn clear(cell: &AtomicU64, quiet: bool) -> X86Pte {
+    let seen = X86Pte(cell.load(Acquire));
+    if quiet || seen.has(PteBits::A.union(PteBits::D)) {
+        cell.store(0, Release); // H5: nobody has anything to add to it
+        return seen;
+    }
+    X86Pte(cell.swap(0, AcqRel))
 }
 
 /// Blank tables gathered before any lock: records with zeroed frames. Never more than the levels below the top.
@@ -392,7 +412,7 @@ impl HatX86 {
             let (base, level) = (rec.base(), rec.level() + 1);
             let old = X86Pte(parent.cell(index(base, level)).swap(0, SeqCst));
             debug_assert_eq!(old.pfn(), child.pfn, "H4: the parent's entry points to the child");
-            parent.sub_valid();
+            parent.sub_valid(1);
             cx.count(Counter::PteWrites);
             rec.cease();
             due.add(SpaceId(rec.hat()), base, level, old, X86Pte::EMPTY);

@@ -28,13 +28,16 @@
 use crate::geometry::index;
 use crate::hat::HatState;
 use crate::hment::{Site, Spare};
-use crate::htable::{Supply, TableGuard};
+use crate::htable::{Supply, TableGuard, clear, update};
 use crate::provider::HatX86;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
 use crate::tlb::FlushDue;
 use addr_space::{HatError, LoadFlags, Loaded, Stamp};
 use page_db::sync::ArenaFull;
-use page_db::sync::atomic::Ordering::{Release, SeqCst};
+use page_db::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, LockedPage, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange};
 
@@ -44,6 +47,8 @@ pub(crate) struct Load<'a> {
     pub(crate) pfn: Pfn,
     /// The page, where there is one and its mapping list is kept.
     pub(crate) page: Option<PageId>,
+    /// The page is locked exclusively.
+    pub(crate) alone: bool,
     pub(crate) prot: Prot,
     pub(crate) flags: LoadFlags,
     pub(crate) stamp: Option<Stamp<'a>>,
@@ -73,8 +78,9 @@ impl HatX86 {
         stamp: Option<Stamp<'_>>,
     ) -> Result<Loaded, HatError> {
         let consistent = !flags.contains(LoadFlags::NOCONSIST);
-        let page_id = consistent.then(|| page.id());
-        self.load(cx, st, &Load { addr, pfn: page.pfn(), page: page_id, prot, flags, stamp })
+        let (pfn, alone) = (page.pfn(), page.is_exclusive());
+        let page = consistent.then(|| page.id());
+        self.load(cx, st, &Load { addr, pfn, page, alone, prot, flags, stamp })
     }
     pub(crate) fn devload(
         &self,
@@ -89,7 +95,8 @@ impl HatX86 {
         for (i, addr) in (0u64..).zip(range.iter_pages()) {
             let pfn = pfn.0.checked_add(i).map(Pfn).filter(|p| *p <= MAX_PFN);
             let pfn = pfn.ok_or(HatError::OutOfRange { addr })?;
-            self.load(cx, st, &Load { addr, pfn, page: None, prot, flags, stamp: None })?;
+            let load = Load { addr, pfn, page: None, alone: false, prot, flags, stamp: None };
+            self.load(cx, st, &load)?;
         }
         Ok(())
     }
@@ -235,22 +242,17 @@ impl HatX86 {
         } else if load.flags.contains(LoadFlags::NOSYNC) {
             bits |= PteBits::NOSYNC | PteBits::A | PteBits::D;
         }
-        let list = match load.page {
-            None => None,
-            Some(page) => {
-                let mut list = self.lists.enter(cx, &self.db, page);
-                list.add(Site { table: leaf.id, entry: i as u16 }, spare)?;
-                Some(list)
-            }
-        };
+        if let Some(page) = load.page {
+            let site = Site { table: leaf.id, entry: i as u16 };
+            self.lists.add(cx, &self.db, page, site, load.alone, spare)?; // M2: the entry follows
+        }
         let entry = X86Pte::new(load.pfn, bits).with_prot(self.granted(load));
         leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
-        drop(list); // M2: the entry is there before the list is seen
         Ok(())
     }
     /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
     fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, prot: Prot) -> Step {
-        let (old, new) = leaf.update(i, |e| e.with_prot(prot));
+        let (old, new) = update(leaf.cell(i), |e| e.with_prot(prot));
         cx.count_n(Counter::PteWrites, u64::from(old != new));
         if old.loses_to(new) { Step::Shrunk(old, new) } else { Step::Done }
     }
@@ -280,19 +282,34 @@ impl HatX86 {
         i: usize,
         keep: bool,
     ) -> X86Pte {
-        let old = X86Pte(leaf.cell(i).swap(0, SeqCst));
-        leaf.sub_valid();
+        let old = self.take_entry(cx, leaf.id, i, leaf.cell(i), keep, false);
+        leaf.sub_valid(1);
         cx.count(Counter::PteWrites);
-        if old.is_consistent() {
-            let page =
-                self.db.page_of(old.pfn()).expect("M1: consistent entries map managed frames");
-            if keep && old.is_synced() {
-                self.db.page(page).set_ref_mod(old.ref_mod()); // M3: before the mapping goes
-            }
-            let site = Site { table: leaf.id, entry: i as u16 };
-            let was = self.lists.enter(cx, &self.db, page).remove(site);
-            debug_assert!(was, "M1: a consistent entry is on its page's list");
+        old
+    }
+    /// The same for entry `i` of the locked leaf `table`, in `cell`; the caller counts it. `quiet` when nothing runs in the hat.
+    #[inline]
+    pub(crate) fn take_entry(
+        &self,
+        cx: &Cx,
+        table: u32,
+        i: usize,
+        cell: &AtomicU64,
+        keep: bool,
+        quiet: bool,
+    ) -> X86Pte {
+        let seen = X86Pte(cell.load(Acquire));
+        if !seen.is_consistent() {
+            return clear(cell, quiet);
         }
+        let page = self.db.page_of(seen.pfn()).expect("M1: consistent entries map managed frames");
+        let mut list = self.lists.enter(cx, &self.db, page);
+        let old = clear(cell, quiet);
+        if keep && old.is_synced() {
+            self.db.page(page).set_ref_mod(old.ref_mod()); // M3: before the mapping goes
+        }
+        let was = list.remove(Site { table, entry: i as u16 });
+        debug_assert!(was, "M1: a consistent entry is on its page's list");
         old
     }
 }

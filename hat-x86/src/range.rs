@@ -4,38 +4,79 @@
 //! tables in the range cost, whatever the length of the range: `pte_reads` counts each entry looked at, `pte_writes` each one
 //! changed, and both are exact when nothing else runs.
 //!
-//! A leaf's entries are looked at until all its present ones have been seen.
+//! A leaf's entries are looked at until all its present ones have been seen. What is counted for a leaf is added once, and the pages of entries that are removed
+//! next are fetched for writing meanwhile: each removal writes its page's line (the mapping list), and those lines are in no cache.
 //!
 //! Sources: [SI §12.4]; illumos `hat_unload_callback`, `hat_updateattr`, `hat_sync` (behaviour); illumos.md 9.5.
 
 use crate::hat::HatState;
+use crate::htable::update;
 use crate::provider::HatX86;
 use crate::pte::{PteBits, X86Pte};
+use crate::tlb::FlushDue;
 use crate::walk::{Leaf, Walk};
 use crate::walker::narrow;
 use addr_space::{Translation, UnloadFlags};
 use alloc::vec::Vec;
-use page_db::sync::atomic::Ordering::SeqCst;
-use page_db::sync::{Mutation, mutated};
+use page_db::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use page_db::sync::{Mutation, mutated, prefetch_write};
 use page_db::{Counter, Cx, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
+/// How many entries ahead of the one being removed pages are fetched.
+const FETCH: usize = 8;
+
 impl HatX86 {
-    /// Calls `f` with the index of each present entry of the leaf that lies in the range.
-    pub(crate) fn each_entry(&self, cx: &Cx, leaf: &Leaf<'_>, mut f: impl FnMut(usize, X86Pte)) {
+    /// Calls `f` with each present entry of the leaf that lies in the range: its index, its place, what it was when it was read.
+    #[inline]
+    pub(crate) fn each_entry(
+        &self,
+        cx: &Cx,
+        leaf: &Leaf<'_>,
+        mut f: impl FnMut(usize, &AtomicU64, X86Pte),
+    ) {
+        let (first, last) = (*leaf.entries.start(), *leaf.entries.end());
         let mut left = leaf.table.rec.valid();
         let mut reads = 0;
-        for i in leaf.entries.clone() {
+        for (i, cell) in (first..).zip(&leaf.table.words()[first..=last]) {
             if left == 0 {
                 break;
             }
             reads += 1;
-            let e = leaf.table.entry(i);
+            let e = X86Pte(cell.load(Acquire));
             if e.is_present() {
                 left -= 1;
-                f(i, e);
+                f(i, cell, e);
             }
         }
         cx.count_n(Counter::PteReads, reads);
+    }
+    /// Removes the leaf's entries that lie in the range; how many.
+    pub(crate) fn empty_leaf(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        leaf: &Leaf<'_>,
+        keep: bool,
+        due: &mut FlushDue,
+    ) -> u16 {
+        let (quiet, words) = (st.is_freeing(), leaf.table.words());
+        let mut gone = 0;
+        self.each_entry(cx, leaf, |i, cell, _| {
+            if let Some(next) = words.get(i + FETCH)
+                && let Some(page) = self.db.page_of(X86Pte(next.load(Relaxed)).pfn())
+            {
+                prefetch_write(self.db.page(page)); // absent or a device's: a hint that is of no use
+            }
+            let old = self.take_entry(cx, leaf.table.id, i, cell, keep, quiet);
+            gone += 1;
+            due.add(st.space(), leaf.addr(i), 0, old, X86Pte::EMPTY);
+        });
+        leaf.table.sub_valid(gone);
+        cx.count_n(Counter::PteWrites, u64::from(gone));
+        gone
     }
     pub(crate) fn unload_state(
         &self,
@@ -48,13 +89,10 @@ impl HatX86 {
         let keep = !flags.contains(UnloadFlags::NOSYNC);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |i, _| {
-                let old = self.remove_entry(cx, &leaf.table, i, keep);
-                if flags.contains(UnloadFlags::UNLOCK) {
-                    leaf.table.unlock_one();
-                }
-                due.add(st.space(), leaf.addr(i), 0, old, X86Pte::EMPTY);
-            });
+            let gone = self.empty_leaf(cx, st, &leaf, keep, &mut due);
+            if flags.contains(UnloadFlags::UNLOCK) {
+                leaf.table.unlock(gone);
+            }
             let emptied = leaf.table.emptied();
             drop(leaf);
             self.reclaim(cx, emptied, &mut due);
@@ -64,7 +102,9 @@ impl HatX86 {
     pub(crate) fn unlock_range(&self, cx: &Cx, st: &HatState, range: VirtRange) {
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |_, _| leaf.table.unlock_one());
+            let mut n = 0;
+            self.each_entry(cx, &leaf, |_, _, _| n += 1);
+            leaf.table.unlock(n);
         }
     }
     /// Rewrites each entry of the range by `next` and flushes what lost something.
@@ -72,11 +112,15 @@ impl HatX86 {
         let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |i, _| {
-                let (old, new) = leaf.table.update(i, &next);
-                cx.count_n(Counter::PteWrites, u64::from(old != new));
-                due.add(st.space(), leaf.addr(i), 0, old, new);
+            let mut writes = 0;
+            self.each_entry(cx, &leaf, |i, cell, seen| {
+                if next(seen) != seen {
+                    let (old, new) = update(cell, &next);
+                    writes += u64::from(old != new);
+                    due.add(st.space(), leaf.addr(i), 0, old, new);
+                }
             });
+            cx.count_n(Counter::PteWrites, writes);
         }
         self.finish(cx, &mut due);
     }
@@ -102,13 +146,13 @@ impl HatX86 {
         let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |i, seen| {
+            self.each_entry(cx, &leaf, |i, cell, seen| {
                 if !seen.is_synced() {
                     return;
                 }
                 let mut old = seen;
                 if mode == SyncMode::ZeroRm && seen.bits().intersects(RM) {
-                    old = X86Pte(leaf.table.cell(i).fetch_and(!RM.bits(), SeqCst));
+                    old = X86Pte(cell.fetch_and(!RM.bits(), AcqRel));
                     cx.count(Counter::PteWrites);
                     let new = old.with(PteBits::empty(), RM);
                     let new = if mutated(Mutation::HarvestOwesNothing) { old } else { new };
@@ -132,7 +176,7 @@ impl HatX86 {
         let mut seen: Vec<(u64, X86Pte)> = Vec::with_capacity(crate::geometry::ENTRIES);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |i, e| seen.push((leaf.addr(i), e)));
+            self.each_entry(cx, &leaf, |i, _, e| seen.push((leaf.addr(i), e)));
             let rights = leaf.rights;
             drop(leaf);
             for (va, e) in seen.drain(..) {

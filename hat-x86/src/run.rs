@@ -30,9 +30,11 @@ use crate::hment::Spare;
 use crate::htable::{Supply, TableGuard};
 use crate::load::Load;
 use crate::provider::HatX86;
+use crate::pte::X86Pte;
 use addr_space::{HatError, LoadFlags, Loaded, RunLoaded, RunPage, Stamp};
+use page_db::sync::atomic::Ordering::Acquire;
 use page_db::sync::prefetch_write;
-use page_db::{Counter, Cx, PAGE_SIZE, Prot, VirtAddr, VirtRange};
+use page_db::{Counter, Cx, PAGE_SIZE, PageDb, Prot, VirtAddr, VirtRange};
 
 /// How many pages ahead of the one being stored are fetched.
 const FETCH: usize = 4;
@@ -58,12 +60,13 @@ impl Run<'_> {
         self.start.checked_add(i as u64 * PAGE_SIZE).ok()
     }
     /// What one load of place `i` would be given. The address is the hat's.
-    fn load(&self, i: usize, page: &RunPage<'_>) -> Load<'_> {
+    fn load(&self, db: &PageDb, i: usize, page: &RunPage<'_>) -> Load<'_> {
         let consistent = !self.flags.contains(LoadFlags::NOCONSIST);
         Load {
             addr: self.at(i).unwrap_or_default(),
-            pfn: page.page().pfn(),
+            pfn: db.pfn(page.id()),
             page: consistent.then(|| page.id()),
+            alone: page.is_exclusive(),
             prot: page.prot(),
             flags: self.flags,
             stamp: self.stamp,
@@ -165,7 +168,7 @@ impl HatX86 {
     fn load_alone(&self, cx: &Cx, st: &HatState, run: &mut Run<'_>) -> Result<Loaded, HatError> {
         let at = run.done.passed;
         if let Some(page) = &run.pages[at]
-            && let other = self.load(cx, st, &run.load(at, page))
+            && let other = self.load(cx, st, &run.load(&self.db, at, page))
             && other != Ok(Loaded::Done)
         {
             return other;
@@ -186,11 +189,12 @@ impl HatX86 {
         if run.stamp.is_some_and(|s| !s.is_current()) {
             return Left::Stale;
         }
-        let first = run.done.passed;
+        spare.coming = behind - run.done.passed;
+        let words = leaf.words();
         let entry = index(run.start.get(), 0); // of place 0, in a leaf of its own
         let mut stored = 0;
         let mut left = Left::Over;
-        let mut i = first;
+        let mut i = run.done.passed;
         while i < behind {
             if let Some(Some(next)) = run.pages.get(i + FETCH) {
                 prefetch_write(self.db.page(next.id()));
@@ -199,12 +203,12 @@ impl HatX86 {
                 && page.prot().intersects(Prot::RWX)
             {
                 let at = (entry + i) % ENTRIES;
-                if leaf.entry(at).is_present() {
+                if X86Pte(words[at].load(Acquire)).is_present() {
                     if !run.flags.contains(LoadFlags::ADV) {
                         left = Left::Alone;
                         break;
                     }
-                } else if self.put(cx, st, leaf, at, &run.load(i, page), spare).is_err() {
+                } else if self.put(cx, st, leaf, at, &run.load(&self.db, i, page), spare).is_err() {
                     left = Left::NoRecord;
                     break;
                 } else {

@@ -19,7 +19,6 @@
 use crate::geometry::ENTRIES;
 use crate::hat::HatState;
 use crate::provider::HatX86;
-use crate::pte::X86Pte;
 use crate::walk::Walk;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -73,10 +72,7 @@ impl HatX86 {
             if rec.locks() != 0 || rec.busy() != 0 || rec.valid() > most {
                 continue;
             }
-            self.each_entry(cx, &leaf, |i, _| {
-                let old = self.remove_entry(cx, &leaf.table, i, true);
-                due.add(st.space(), leaf.addr(i), 0, old, X86Pte::EMPTY);
-            });
+            self.empty_leaf(cx, st, &leaf, true, &mut due);
             let emptied = leaf.table.emptied();
             drop(leaf);
             got += self.reclaim(cx, emptied, &mut due);

@@ -5,7 +5,7 @@
 //!   p_hash             link in the hash chain          bucket lock; walked without it (a hint, checked afterwards)
 //!   p_vpnext/p_vpprev  the vnode's page list           the vnode's list lock
 //!   p_next/p_prev      free or cache list              that list's lock
-//!   p_mapping ...      who maps it                     the hat's lock for this page
+//!   p_mapping ...      who maps it                     a bit of itself, the hat's
 //!   p_selock           shared / exclusive              itself
 //!   p_iolock           contents in transit             excl lock to take, anyone may release
 //!   p_lckcnt, p_cowcnt claims that keep it in memory   page lock; compare-and-swap
@@ -21,7 +21,7 @@
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
 
 use crate::mappings::RefMod;
-use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::units::{FileOffset, Pfn};
 use crate::vnode::{Identity, VnodeId};
 use alloc::boxed::Box;
@@ -81,17 +81,13 @@ pub struct Page {
     pub(crate) prev: AtomicU32,
     /// `p_lckcnt` in the low half, `p_cowcnt` in the high half.
     pub(crate) claims: AtomicU32,
-    /// For the hat: a table's id when embedded, else the first hment's id.
-    pub(crate) mapping: AtomicU32,
+    /// For the hat: who maps the page ([`MapWord`]), and the lock of that list.
+    pub(crate) mapping: AtomicU64,
     /// For the hat: number of mappings.
     pub(crate) share: AtomicU32,
-    /// For the hat: the entry in the table when embedded.
-    pub(crate) mlentry: AtomicU16,
     pub(crate) iolock: AtomicU8,
     pub(crate) state: AtomicU8,
     pub(crate) nrm: AtomicU8,
-    /// For the hat: 1 when `mapping` is the single mapping itself.
-    pub(crate) embed: AtomicU8,
 }
 
 const _: () = assert!(size_of::<Page>() <= 64, "D8: a page structure is one cache line");
@@ -108,13 +104,11 @@ impl Default for Page {
             next: AtomicU32::new(0),
             prev: AtomicU32::new(0),
             claims: AtomicU32::new(0),
-            mapping: AtomicU32::new(0),
+            mapping: AtomicU64::new(0),
             share: AtomicU32::new(0),
-            mlentry: AtomicU16::new(0),
             iolock: AtomicU8::new(0),
             state: AtomicU8::new(0),
             nrm: AtomicU8::new(0),
-            embed: AtomicU8::new(0),
         }
     }
 }
@@ -213,37 +207,90 @@ impl fmt::Debug for Page {
     }
 }
 
-/// The fields of a page that belong to the hat (`p_mapping`, `p_mlentry`, `p_share`, `p_embed`), guarded by the hat's
-/// lock for the page. A frame that holds a page table keeps its table's id in `mapping` instead: such a page is never mapped.
+/// Who maps a page, in one word: `p_mapping`, `p_mlentry` and `p_embed`. Its top bit is the list's lock ([`crate::sync::word`]).
+///
+/// ```text
+///   63      48         47..32         31..0
+///  ┌───────┬──────────┬──────────────┬──────────────────────────────┐
+///  │ taken │ embedded │ entry        │ a table's id, if embedded;   │
+///  │       │          │              │ else the first hment's       │
+///  └───────┴──────────┴──────────────┴──────────────────────────────┘
+/// ```
+#[doc(alias("p_mapping", "p_mlentry", "p_embed"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MapWord(pub u64);
+
+impl MapWord {
+    const EMBEDDED: u64 = 1 << 48;
+    /// No mapping.
+    pub const NONE: Self = Self(0);
+
+    /// The one mapping by entry `entry` of table `table`.
+    #[inline]
+    pub const fn embedded(table: u32, entry: u16) -> Self {
+        Self(Self::EMBEDDED | (entry as u64) << 32 | table as u64)
+    }
+    /// A list that begins with record `first`; none for 0.
+    #[inline]
+    pub const fn list(first: u32) -> Self {
+        Self(first as u64)
+    }
+    /// `p_mapping`: an id of the hat's, 0 for none.
+    #[inline]
+    pub const fn head(self) -> u32 {
+        self.0 as u32
+    }
+    /// `p_mlentry`.
+    #[inline]
+    pub const fn entry(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+    /// `p_embed`: the single mapping is in the page itself.
+    #[inline]
+    pub const fn is_embedded(self) -> bool {
+        self.0 & Self::EMBEDDED != 0
+    }
+}
+
+/// The fields of a page that belong to the hat (`p_mapping`, `p_mlentry`, `p_share`, `p_embed`), guarded by the lock in
+/// [`MapWord`]. A frame that holds a page table keeps its table's id there instead: such a page is never mapped.
 #[derive(Clone, Copy, Debug)]
 pub struct PageMapping<'a> {
     page: &'a Page,
 }
 
-impl PageMapping<'_> {
+impl<'a> PageMapping<'a> {
+    /// The word.
+    #[inline]
+    pub fn cell(&self) -> &'a AtomicU64 {
+        &self.page.mapping
+    }
+    /// What the word says now, without the lock.
+    #[inline]
+    pub fn word(&self) -> MapWord {
+        MapWord(self.page.mapping.load(Ordering::Acquire) & !crate::sync::word::TAKEN)
+    }
     /// `p_mapping`: an id of the hat's, 0 for none.
     pub fn head(&self) -> u32 {
-        self.page.mapping.load(Ordering::Acquire)
+        self.word().head()
     }
-    /// Sets `p_mapping`.
+    /// Sets `p_mapping` of a page that nobody maps.
     pub fn set_head(&self, id: u32) {
-        self.page.mapping.store(id, Ordering::Release);
+        self.page.mapping.store(MapWord::list(id).0, Ordering::Release);
     }
     /// `p_mlentry`.
     pub fn entry(&self) -> u16 {
-        self.page.mlentry.load(Ordering::Acquire)
-    }
-    /// Sets `p_mlentry`.
-    pub fn set_entry(&self, entry: u16) {
-        self.page.mlentry.store(entry, Ordering::Release);
+        self.word().entry()
     }
     /// `p_embed`: the single mapping is in the page itself.
     pub fn is_embedded(&self) -> bool {
-        self.page.embed.load(Ordering::Acquire) != 0
+        self.word().is_embedded()
     }
-    /// Sets `p_embed`.
-    pub fn set_embedded(&self, on: bool) {
-        self.page.embed.store(u8::from(on), Ordering::Release);
+    /// Makes the single mapping name another entry, as a test's damage.
+    #[doc(hidden)]
+    pub fn set_entry(&self, entry: u16) {
+        let word = MapWord::embedded(self.head(), entry);
+        self.page.mapping.store(word.0, Ordering::Release);
     }
     /// `p_share`: mappings on the list (0 while embedded).
     pub fn share(&self) -> u32 {

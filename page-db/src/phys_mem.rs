@@ -28,16 +28,22 @@ pub trait PhysMem: fmt::Debug + Send + Sync {
     fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]);
     /// Writes bytes of one frame; `offset + bytes.len()` stays within it.
     fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]);
+    /// The 64-bit words of a frame: for loops over them, which ask for the frame once.
+    fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS];
     /// The 64-bit word `index` (0..512) of a frame.
-    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64;
+    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
+        &self.words(pfn)[index]
+    }
 }
 
 const _: Option<&dyn PhysMem> = None; // used as an object everywhere; stays one
 
 const PAGE: usize = PAGE_SIZE as usize;
+/// 64-bit words of a frame.
+pub const WORDS: usize = PAGE / 8;
 
 #[repr(C, align(4096))]
-struct Frame([AtomicU64; PAGE / 8]);
+struct Frame([AtomicU64; WORDS]);
 
 /// Frames on the host's heap. The allocator hands out zeroed memory lazily, so unused frames cost nothing.
 pub struct HostMem {
@@ -71,7 +77,7 @@ impl HostMem {
         &self.frames[(pfn.0 - self.base.0) as usize]
     }
     /// The frame's words, once an access to `len` bytes at `offset` is known to stay inside (M1).
-    fn part(&self, pfn: Pfn, offset: usize, len: usize) -> &[AtomicU64; PAGE / 8] {
+    fn part(&self, pfn: Pfn, offset: usize, len: usize) -> &[AtomicU64; WORDS] {
         assert!(offset <= PAGE && len <= PAGE - offset, "M1: an access stays inside its frame");
         &self.frame(pfn).0
     }
@@ -116,6 +122,10 @@ impl PhysMem for HostMem {
         bulk::store(self.part(pfn, offset, bytes.len()), offset, bytes);
     }
     #[inline]
+    fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS] {
+        &self.frame(pfn).0
+    }
+    #[inline]
     fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
         &self.frame(pfn).0[index]
     }
@@ -125,10 +135,8 @@ impl PhysMem for HostMem {
 /// the machine's terms (some bytes old, some new), not in Rust's. Elsewhere, and under Miri, they are loops of atomics.
 #[cfg(all(target_arch = "x86_64", not(miri), not(shuttle)))]
 mod bulk {
-    use super::{AtomicU64, PAGE};
+    use super::{AtomicU64, WORDS};
     use core::arch::asm;
-
-    const WORDS: usize = PAGE / 8;
 
     pub(super) fn zero(to: &[AtomicU64; WORDS]) {
         // SAFETY: writes PAGE bytes at `to`, which is PAGE bytes of atomics (interior mutability) and 8-aligned; direction flag is clear by ABI.
@@ -169,10 +177,9 @@ mod bulk {
 /// run between the parts of a frame: two are enough to tear a copy.
 #[cfg(not(all(target_arch = "x86_64", not(miri), not(shuttle))))]
 mod bulk {
-    use super::{AtomicU64, PAGE};
+    use super::{AtomicU64, WORDS};
     use crate::sync::atomic::{Ordering::Relaxed, plain, point};
 
-    const WORDS: usize = PAGE / 8;
     const PART: usize = WORDS / 2;
 
     pub(super) fn zero(to: &[AtomicU64; WORDS]) {

@@ -196,6 +196,8 @@ pub trait LockedPage: sealed::Sealed {
     fn page(&self) -> &Page;
     /// The frame.
     fn pfn(&self) -> Pfn;
+    /// Whether nobody else has the page locked, nor can.
+    fn is_exclusive(&self) -> bool;
     /// The name, stable while locked.
     fn identity(&self) -> Option<Identity> {
         self.page().identity()
@@ -203,7 +205,7 @@ pub trait LockedPage: sealed::Sealed {
 }
 
 macro_rules! guard {
-    ($t:ident) => {
+    ($t:ident, $exclusive:literal) => {
         impl sealed::Sealed for $t<'_> {}
         impl LockedPage for $t<'_> {
             #[inline]
@@ -217,6 +219,10 @@ macro_rules! guard {
             #[inline]
             fn pfn(&self) -> Pfn {
                 self.db.pages().pfn(self.id)
+            }
+            #[inline]
+            fn is_exclusive(&self) -> bool {
+                $exclusive
             }
         }
         impl fmt::Debug for $t<'_> {
@@ -234,7 +240,7 @@ pub struct SharedPage<'a> {
     cx: &'a Cx,
     id: PageId,
 }
-guard!(SharedPage);
+guard!(SharedPage, false);
 
 impl<'a> SharedPage<'a> {
     /// Becomes exclusive if this is the only holder and no exclusive waiter is announced.
@@ -276,7 +282,7 @@ pub struct ExclPage<'a> {
     cx: &'a Cx,
     id: PageId,
 }
-guard!(ExclPage);
+guard!(ExclPage, true);
 
 impl<'a> ExclPage<'a> {
     /// Becomes shared and lets waiting readers look again.

@@ -113,6 +113,20 @@ impl<T: Default> Arena<T> {
         drop(mag);
         self.steal(cx)
     }
+    /// Hands out as many ids as this CPU has at hand, `ids.len()` at most; how many. For what would be asked for one by one right afterwards.
+    pub fn alloc_some(&self, cx: &Cx, ids: &mut [u32]) -> usize {
+        let stock = self.stocks.mine(cx);
+        let mut mag = stock.magazine.lock(cx);
+        if mag.is_empty()
+            && let Some(id) = self.refill(cx, &mut mag)
+        {
+            mag.push(id);
+        }
+        let n = mag.len().min(ids.len());
+        ids[..n].iter_mut().for_each(|id| *id = mag.pop().unwrap_or(0));
+        stock.count(n as u64);
+        n
+    }
     /// Fills an empty magazine and takes an id out of it; `None` when neither old nor new ids are to be had. held: the magazine
     #[cold]
     fn refill(&self, cx: &Cx, mag: &mut Vec<u32>) -> Option<u32> {

@@ -38,11 +38,11 @@ mod chosen {
 
     pub(crate) use spin::{Mutex as SpinMutex, MutexGuard as SpinMutexGuard};
     #[inline]
-    pub(crate) fn spin_lock<'a, T>(m: &'a SpinMutex<T>, _cx: &Cx) -> SpinMutexGuard<'a, T> {
-        m.try_lock().unwrap_or_else(|| spin_slow(m))
+    pub(crate) fn spin_lock<'a, T>(m: &'a SpinMutex<T>, cx: &Cx) -> SpinMutexGuard<'a, T> {
+        m.try_lock().unwrap_or_else(|| spin_slow(m, cx))
     }
     #[cold]
-    fn spin_slow<T>(m: &SpinMutex<T>) -> SpinMutexGuard<'_, T> {
+    fn spin_slow<'a, T>(m: &'a SpinMutex<T>, cx: &Cx) -> SpinMutexGuard<'a, T> {
         let mut turns = 0u32;
         loop {
             if !m.is_locked()
@@ -50,14 +50,18 @@ mod chosen {
             {
                 return g;
             }
+            spin_wait(cx, turns);
             turns = turns.saturating_add(1);
-            if turns < SPINS {
-                core::hint::spin_loop();
-            } else if turns < SPINS + YIELDS {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(core::time::Duration::from_micros(50));
-            }
+        }
+    }
+    /// One turn of a wait for a lock that is held for a few instructions.
+    pub(crate) fn spin_wait(_cx: &Cx, turns: u32) {
+        if turns < SPINS {
+            core::hint::spin_loop();
+        } else if turns < SPINS + YIELDS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(core::time::Duration::from_micros(50));
         }
     }
     #[inline]
@@ -174,6 +178,9 @@ mod chosen {
         Mutex as SpinMutex, MutexGuard as SpinMutexGuard, lock as spin_lock,
         try_lock as spin_try_lock,
     };
+    pub(crate) fn spin_wait(_cx: &Cx, _turns: u32) {
+        shuttle::thread::yield_now();
+    }
 
     #[derive(Default)]
     pub(crate) struct WaitPoint {
@@ -281,6 +288,9 @@ mod chosen {
         Mutex as SpinMutex, MutexGuard as SpinMutexGuard, lock as spin_lock,
         try_lock as spin_try_lock,
     };
+    pub(crate) fn spin_wait(cx: &Cx, turns: u32) {
+        cx.pause(turns);
+    }
 
     /// Without a scheduler of ours a wait is a loop around the embedder's pause.
     #[derive(Default)]

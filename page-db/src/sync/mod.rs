@@ -23,6 +23,7 @@ pub mod prefetch;
 pub mod slot_lock;
 pub mod spin;
 pub mod wait;
+pub mod word;
 
 pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
@@ -34,6 +35,7 @@ pub use per_cpu::PerCpu;
 pub use prefetch::{prefetch_read, prefetch_write};
 pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};
 pub use wait::WaitTable;
+pub use word::WordGuard;
 
 use crate::cx::Cx;
 use crate::lock::Rank;

@@ -125,8 +125,8 @@ impl PhysMem for Told {
     fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
         self.mem.write(pfn, offset, bytes);
     }
-    fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
-        self.mem.u64_at(pfn, index)
+    fn words(&self, pfn: Pfn) -> &[AtomicU64; 512] {
+        self.mem.words(pfn)
     }
 }
 
