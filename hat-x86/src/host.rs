@@ -259,7 +259,7 @@ impl HostCpu {
         let space = if e.va.is_kernel() { SpaceId::KERNEL } else { e.space };
         if e.level == 0 {
             self.remembered.remove(&(space, e.va.vpn()));
-        } else if e.old.is_leaf(e.level) {
+        } else if e.old.is_leaf(e.level) || e.new.is_present() {
             let (from, to) = (e.va.vpn(), e.va.vpn() + (span(e.level) >> PAGE_SHIFT));
             self.forget_pages(space, from, to);
         }

@@ -28,7 +28,8 @@
 //! - H5: entries change by atomic operations only, since processors set A and D; a present entry becomes absent by a swap, which
 //!   says what it was at that moment. A plain store does where the entry cannot change any more: a processor has nothing to add to one that has
 //!   both bits, nor to one of a hat in which nothing runs, and everybody else waits for the locks that the remover holds (the table's, the page's list).
-//! - H6: an entry that points to a table grants everything, so effective rights are the leaf's.
+//! - H6: an entry that points to a table grants everything, but for the right to write, which the one above a leaf may deny
+//!   ([`crate::above`]). Effective rights are the leaf's, less that.
 //! - H7: frames of unlinked tables go back after the flush, after the last hat lock; frames for new ones are
 //!   gathered before the first.
 //!
@@ -46,7 +47,7 @@ use crate::pte::{PteBits, X86Pte};
 use crate::tlb::FlushDue;
 use addr_space::HatError;
 use page_db::sync::atomic::{
-    AtomicU16, AtomicU32, AtomicU64,
+    AtomicBool, AtomicU16, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 use page_db::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated};
@@ -70,6 +71,8 @@ pub struct HTable {
     valid: AtomicU16,
     busy: AtomicU16,
     locks: AtomicU32,
+    /// The entry above denies stores (U1).
+    denied: AtomicBool,
     lock: SpinMutex<()>,
 }
 
@@ -85,6 +88,7 @@ impl Default for HTable {
             valid: AtomicU16::new(0),
             busy: AtomicU16::new(0),
             locks: AtomicU32::new(0),
+            denied: AtomicBool::new(false),
             lock: SpinMutex::new(Rank::HTable, ()),
         }
     }
@@ -147,6 +151,14 @@ impl HTable {
     pub fn busy(&self) -> u16 {
         self.busy.load(Relaxed)
     }
+    /// Whether the entry above denies stores to all pages of this leaf.
+    #[inline]
+    pub fn is_denied(&self) -> bool {
+        self.denied.load(Acquire)
+    }
+    pub(crate) fn set_denied(&self, on: bool) {
+        self.denied.store(on, Release);
+    }
     /// Makes a blank record the table of `hat` with `tag` under `parent`, holding `valid` entries.
     fn become_table(&self, hat: u32, tag: u64, parent: u32, valid: u16) {
         self.hat.store(hat, SeqCst);
@@ -155,6 +167,7 @@ impl HTable {
         self.valid.store(valid, Relaxed);
         self.busy.store(0, Relaxed);
         self.locks.store(0, Relaxed);
+        self.denied.store(false, Relaxed);
         debug_assert!(!self.is_alive(), "H4: a record is one table at a time");
         self.seq.fetch_add(1, SeqCst);
     }

@@ -24,6 +24,7 @@
 //! | [`hment`] | from a page to its mappings |
 //! | [`walk`] | finding leaves without locks |
 //! | [`load`], [`run`], [`range`], [`page`] | the verbs: one address, consecutive pages, a range, all mappings of a page |
+//! | [`above`] | write protection of 2 MiB by one entry |
 //! | [`tlb`], [`mmu`] | what is owed to processors, and how it is paid |
 //! | [`walker`], [`host`], [`access`] | the simulated processors |
 //! | [`steal`] | tables taken back when frames are short |
@@ -31,7 +32,7 @@
 //!
 //! # Invariants
 //!
-//! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F4 in [`tlb`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
+//! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F4 in [`tlb`], U1..U5 in [`above`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
 //! [`addr_space::hat`]'s. [`HatX86::verify`] checks those that can be seen when nothing runs.
 //!
 //! # A translation, from load to trap
@@ -81,6 +82,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod above;
 pub mod access;
 pub mod dump;
 pub mod error;

@@ -172,6 +172,9 @@ impl HatX86 {
         if load.stamp.is_some_and(|s| !s.is_current()) && !mutated(Mutation::StampIgnored) {
             return Step::Stale;
         }
+        if load.prot.contains(Prot::WRITE) {
+            self.split(cx, leaf);
+        }
         let i = index(load.addr.get(), 0);
         let old = leaf.entry(i);
         let open = || self.flush_due_of(cx, st);
@@ -179,7 +182,7 @@ impl HatX86 {
             self.store(cx, st, leaf, i, load, spare)
         } else if old.pfn() == load.pfn {
             let prot = self.granted(load);
-            if old.loses_to(old.with_prot(prot)) {
+            if leaf.rec.effective(old).loses_to(old.with_prot(prot)) {
                 due.get_or_insert_with(open); // F4: before the change
             }
             self.change(cx, leaf, i, prot)
@@ -252,8 +255,9 @@ impl HatX86 {
     }
     /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
     fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, prot: Prot) -> Step {
-        let (old, new) = update(leaf.cell(i), |e| e.with_prot(prot));
+        let (old, new) = update(leaf.cell(i), |e| leaf.rec.entry_with(e, prot));
         cx.count_n(Counter::PteWrites, u64::from(old != new));
+        let (old, new) = (leaf.rec.effective(old), leaf.rec.effective(new));
         if old.loses_to(new) { Step::Shrunk(old, new) } else { Step::Done }
     }
     /// Whether another frame's entry may be cleared to make room, with the records for the new mapping in hand.

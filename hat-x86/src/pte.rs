@@ -82,7 +82,7 @@ impl X86Pte {
     pub const fn new(pfn: Pfn, bits: PteBits) -> Self {
         Self(((pfn.0 << page_db::PAGE_SHIFT) & FRAME) | bits.bits())
     }
-    /// An entry that points to a table: every right, so that the leaf alone decides (H6). `user` for the lower half.
+    /// An entry that points to a table, as it is linked: every right (H6). `user` for the lower half.
     #[inline]
     pub const fn table(pfn: Pfn, user: bool) -> Self {
         let bits = PteBits::P.union(PteBits::W);
@@ -141,6 +141,7 @@ impl X86Pte {
         r
     }
     /// The rights this entry grants by itself; none when it is not present.
+    #[inline]
     pub fn prot(self) -> Prot {
         if !self.is_present() {
             return Prot::empty();
@@ -152,6 +153,7 @@ impl X86Pte {
         p
     }
     /// The entry with exactly the rights `prot`, which must include a right; U/S is left as it is.
+    #[inline]
     #[must_use]
     pub fn with_prot(self, prot: Prot) -> Self {
         let mut on = PteBits::P;
@@ -160,6 +162,7 @@ impl X86Pte {
         self.with(on, PteBits::W.union(PteBits::NX))
     }
     /// Whether what remembers `self` must forget it when it becomes `new`: a right, the frame, A or D was lost.
+    #[inline]
     pub fn loses_to(self, new: Self) -> bool {
         const KEPT: PteBits =
             PteBits::P.union(PteBits::W).union(PteBits::U).union(PteBits::A).union(PteBits::D);

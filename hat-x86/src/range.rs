@@ -1,5 +1,7 @@
 //! What is done to all translations of a range: one walk, each leaf locked once, one flush.
 //!
+//! Taking the right to write from a whole leaf is one store, in the entry above it ([`crate::above`]); the entries are not even read.
+//!
 //! Every verb here is a loop over `Walk` with a different body. None of them fails, none allocates under a lock, and all cost what the
 //! tables in the range cost, whatever the length of the range: `pte_reads` counts each entry looked at, `pte_writes` each one
 //! changed, and both are exact when nothing else runs.
@@ -107,28 +109,53 @@ impl HatX86 {
             leaf.table.unlock(n);
         }
     }
-    /// Rewrites each entry of the range by `next` and flushes what lost something.
-    fn rewrite(&self, cx: &Cx, st: &HatState, range: VirtRange, next: impl Fn(X86Pte) -> X86Pte) {
+    /// Rewrites each entry of the leaf that lies in the range by `next` and notes what lost something.
+    fn rewrite(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        leaf: &Leaf<'_>,
+        due: &mut FlushDue,
+        next: impl Fn(X86Pte) -> X86Pte,
+    ) {
+        let (rec, mut writes) = (leaf.table.rec, 0);
+        self.each_entry(cx, leaf, |i, cell, seen| {
+            if next(seen) != seen {
+                let (old, new) = update(cell, &next);
+                writes += u64::from(old != new);
+                due.add(st.space(), leaf.addr(i), 0, rec.effective(old), rec.effective(new));
+            }
+        });
+        cx.count_n(Counter::PteWrites, writes);
+    }
+    pub(crate) fn chg_prot_range(&self, cx: &Cx, st: &HatState, range: VirtRange, prot: Prot) {
         let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            let mut writes = 0;
-            self.each_entry(cx, &leaf, |i, cell, seen| {
-                if next(seen) != seen {
-                    let (old, new) = update(cell, &next);
-                    writes += u64::from(old != new);
-                    due.add(st.space(), leaf.addr(i), 0, old, new);
-                }
-            });
-            cx.count_n(Counter::PteWrites, writes);
+            if prot.contains(Prot::WRITE) {
+                self.grant_write(cx, st, &leaf, prot, &mut due);
+                continue;
+            }
+            if leaf.is_whole_and_dense() {
+                self.deny(cx, st, &leaf.table, &mut due);
+            }
+            let rec = leaf.table.rec;
+            self.rewrite(cx, st, &leaf, &mut due, |e| rec.entry_with(e, prot));
         }
         self.finish(cx, &mut due);
     }
-    pub(crate) fn chg_prot_range(&self, cx: &Cx, st: &HatState, range: VirtRange, prot: Prot) {
-        self.rewrite(cx, st, range, |e| {
-            let read_only = prot.contains(Prot::WRITE) && self.must_be_read_only(e);
-            e.with_prot(if read_only { prot.read_only() } else { prot })
+    /// Gives the entries of the leaf that lie in the range the rights `prot`, writing included.
+    fn grant_write(&self, cx: &Cx, st: &HatState, leaf: &Leaf<'_>, prot: Prot, due: &mut FlushDue) {
+        if !leaf.is_whole() {
+            self.split(cx, &leaf.table);
+        }
+        let read_only = prot.read_only();
+        self.rewrite(cx, st, leaf, due, |e| {
+            // An entry that has the right is of a page that may have it (U4).
+            let refused = !e.has(PteBits::W) && self.must_be_read_only(e);
+            e.with_prot(if refused { read_only } else { prot })
         });
+        self.allow(cx, &leaf.table);
     }
     /// Whether the entry's page must not be mapped writable (`P_RO`).
     fn must_be_read_only(&self, e: X86Pte) -> bool {
@@ -139,7 +166,17 @@ impl HatX86 {
                 .is_some_and(|p| self.db.page(p).ref_mod().contains(RefMod::RO))
     }
     pub(crate) fn clear_write_range(&self, cx: &Cx, st: &HatState, range: VirtRange) {
-        self.rewrite(cx, st, range, |e| e.with(PteBits::empty(), PteBits::W));
+        let mut due = self.flush_due_of(cx, st);
+        let mut walk = Walk::new(self, st, range);
+        while let Some(leaf) = walk.next(cx) {
+            if leaf.is_whole_and_dense() {
+                self.deny(cx, st, &leaf.table, &mut due);
+            } else if !leaf.table.rec.is_denied() {
+                let without = |e: X86Pte| e.with(PteBits::empty(), PteBits::W);
+                self.rewrite(cx, st, &leaf, &mut due, without);
+            }
+        }
+        self.finish(cx, &mut due);
     }
     pub(crate) fn sync_range(&self, cx: &Cx, st: &HatState, range: VirtRange, mode: SyncMode) {
         const RM: PteBits = PteBits::A.union(PteBits::D);
@@ -177,7 +214,7 @@ impl HatX86 {
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
             self.each_entry(cx, &leaf, |i, _, e| seen.push((leaf.addr(i), e)));
-            let rights = leaf.rights;
+            let rights = leaf.rights();
             drop(leaf);
             for (va, e) in seen.drain(..) {
                 let prot = narrow(rights, e);

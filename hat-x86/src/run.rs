@@ -208,10 +208,14 @@ impl HatX86 {
                         left = Left::Alone;
                         break;
                     }
-                } else if self.put(cx, st, leaf, at, &run.load(&self.db, i, page), spare).is_err() {
-                    left = Left::NoRecord;
-                    break;
                 } else {
+                    if page.prot().contains(Prot::WRITE) {
+                        self.split(cx, leaf);
+                    }
+                    if self.put(cx, st, leaf, at, &run.load(&self.db, i, page), spare).is_err() {
+                        left = Left::NoRecord;
+                        break;
+                    }
                     stored += 1;
                 }
             }

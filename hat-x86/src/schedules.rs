@@ -268,3 +268,55 @@ fn theft_against_replacement() {
         w.verify(&cx);
     });
 }
+
+/// U2: a leaf is denied from above; one thread is granted a page of it, another's store to its neighbour fails at every instant.
+#[test]
+fn a_split_gives_nothing_away() {
+    explore(300, &[M::AllowedFirst], || {
+        let (w, cx) = world();
+        let pages = [w.page(&cx), w.page(&cx)];
+        w.load(&cx, 0x1000, pages[0]);
+        w.load(&cx, 0x2000, pages[1]);
+        w.hat.clear_write(&cx, VirtRange::exact(0, 1 << 21).expect("a leaf's"));
+        let grant = w.spawn(0, move |w, cx| w.load(cx, 0x1000, pages[0]));
+        let store = w.spawn(1, move |w, cx| {
+            for _ in 0..3 {
+                assert!(w.mmu.store(cx, CpuId(1), va(0x2000), &[1]).is_err(), "U2");
+            }
+        });
+        join([grant, store]);
+        assert!(w.mmu.store(&cx, CpuId(1), va(0x1000), &[1]).is_ok());
+        w.verify(&cx);
+    });
+}
+
+/// U2, C1: a leaf is denied from above while a fault that was decided before grants a page of it.
+#[test]
+fn a_denial_against_a_load() {
+    explore(300, &[M::StampIgnored], || {
+        let (w, cx) = world();
+        let pages = [w.page(&cx), w.page(&cx)];
+        w.load(&cx, 0x1000, pages[0]);
+        w.load(&cx, 0x2000, pages[1]);
+        let (seq, cow) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (s, c) = (Arc::clone(&seq), Arc::clone(&cow));
+        let fault = w.spawn(1, move |w, cx| {
+            let page = w.db.lock_shared(cx, pages[0]);
+            let stamp = Stamp::take(&s);
+            if c.load(SeqCst) == 0 {
+                let flags = LoadFlags::empty();
+                let done = w.hat.memload(cx, va(0x1000), &page, Prot::RW, flags, Some(stamp));
+                let _ = done.expect("no memory is needed");
+            }
+        });
+        let fork = w.spawn(0, move |w, cx| {
+            seq.store(1, SeqCst);
+            cow.store(1, SeqCst);
+            seq.store(2, SeqCst);
+            w.hat.clear_write(cx, VirtRange::exact(0, 1 << 21).expect("a leaf's"));
+            assert!(w.mmu.store(cx, CpuId(1), va(0x1000), &[1]).is_err(), "C1");
+        });
+        join([fault, fork]);
+        w.verify(&cx);
+    });
+}

@@ -60,7 +60,8 @@ pub struct FlushEntry {
     pub space: SpaceId,
     /// First address it translates.
     pub va: VirtAddr,
-    /// Its table's level: 0 for a page, above that for an unlinked table.
+    /// Its table's level: 0 for a page; above that for a table. One that was unlinked (`new` is absent) was emptied before, entry by entry; of one that
+    /// stays and lost a right, everything remembered through it must go (U3).
     pub level: u8,
     /// As it was.
     pub old: X86Pte,

@@ -49,7 +49,7 @@ impl HatX86 {
         };
         self.states(cx).iter().map(|st| info(st)).collect()
     }
-    /// Every mapping on a page's list: hat, address, entry; by hat and address.
+    /// Every mapping on a page's list: hat, address, entry with the effective rights; by hat and address.
     pub fn mappings_of(&self, cx: &Cx, page: PageId) -> Vec<(u32, VirtAddr, X86Pte)> {
         let list = self.lists.enter(cx, &self.db, page);
         let mut all: Vec<_> = if self.db.page(page).state().contains(PageState::KERNEL) {
@@ -59,6 +59,7 @@ impl HatX86 {
                 .map(|s| {
                     let (space, va) = self.place_of(s);
                     let entry = X86Pte(self.cell_at(s).load(SeqCst));
+                    let entry = self.tables.get(s.table).effective(entry);
                     (space.0, VirtAddr::new(va).unwrap_or_default(), entry)
                 })
                 .collect()
@@ -153,10 +154,6 @@ impl HatX86 {
                 self.verify_leaf(st, id, i, at, e, met)?;
                 continue;
             }
-            let rights = e.with(PteBits::empty(), PteBits::A);
-            if rights != X86Pte::table(e.pfn(), st.is_user()) {
-                return broken("H6 a table's entry grants everything", format!("entry {i} is {e}"));
-            }
             let below = tag(at, level - 1);
             let Some((child, _)) = self.child(st.id, e, below) else {
                 return broken(
@@ -164,6 +161,14 @@ impl HatX86 {
                     format!("entry {i} ({e}) leads to no table"),
                 );
             };
+            // Only the entry above a leaf may deny anything (U1).
+            let denied = level == 1 && self.tables.get(child).is_denied();
+            let off = if denied { PteBits::W } else { PteBits::empty() };
+            let want = X86Pte::table(e.pfn(), st.is_user()).with(PteBits::empty(), off);
+            if e.with(PteBits::empty(), PteBits::A) != want {
+                let what = format!("entry {i} is {e}, should be {want}");
+                return broken("H6 a table's entry grants everything", what);
+            }
             self.verify_table(st, child, below, id, met)?;
         }
         if valid != rec.valid() {

@@ -14,6 +14,7 @@
 //!
 //! Sources: illumos `htable_walk` (behaviour); illumos.md 9.3; DESIGN D12.
 
+use crate::above::DENSE;
 use crate::geometry::{ENTRIES, TOP, index, span, table_base, table_span};
 use crate::hat::HatState;
 use crate::htable::{Supply, TableGuard, tag};
@@ -165,9 +166,12 @@ impl HatX86 {
             let rec = self.tables.get(id);
             let seq = rec.seq();
             if rec.is(st.id, tag(addr, 0)) {
+                let denied = rec.is_denied(); // U5: before the entry
                 let (entry, same) = self.read(id, seq, index(addr, 0));
                 if same {
-                    return entry.is_present().then(|| (entry, entry.prot())); // H6
+                    let prot = entry.prot();
+                    let prot = if denied { prot.read_only() } else { prot };
+                    return entry.is_present().then_some((entry, prot)); // H6
                 }
             }
         }
@@ -242,8 +246,6 @@ pub(crate) struct Walk<'a> {
     turns: Turns,
     /// Record and number of the table at each level from `level` up.
     path: [(u32, u32); TOP as usize + 1],
-    /// Rights gathered above each level.
-    rights: [Prot; TOP as usize + 1],
 }
 
 /// A leaf the cursor stopped at.
@@ -251,8 +253,6 @@ pub(crate) struct Leaf<'a> {
     pub(crate) table: TableGuard<'a>,
     /// The entries of it that lie in the range.
     pub(crate) entries: RangeInclusive<usize>,
-    /// Rights the upper levels grant.
-    pub(crate) rights: Prot,
 }
 
 impl Leaf<'_> {
@@ -260,6 +260,19 @@ impl Leaf<'_> {
     #[inline]
     pub(crate) fn addr(&self, index: usize) -> u64 {
         self.table.rec.base() + ((index as u64) << PAGE_SHIFT)
+    }
+    /// Rights the upper levels grant (H6).
+    pub(crate) fn rights(&self) -> Prot {
+        let all = Prot::RWX | Prot::USER;
+        if self.table.rec.is_denied() { all.read_only() } else { all }
+    }
+    /// Whether all of the leaf lies in the range.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.entries == (0..=ENTRIES - 1)
+    }
+    /// Whether it is worth denying stores to it from above.
+    pub(crate) fn is_whole_and_dense(&self) -> bool {
+        self.table.rec.valid() >= DENSE && self.is_whole()
     }
 }
 
@@ -276,7 +289,6 @@ impl<'a> Walk<'a> {
             fresh: true,
             turns: Turns::default(),
             path: [(st.root, seq); TOP as usize + 1],
-            rights: [Prot::RWX | Prot::USER; TOP as usize + 1],
         }
     }
     fn restart(&mut self) {
@@ -322,8 +334,6 @@ impl<'a> Walk<'a> {
             } else if !entry.is_present() {
                 self.advance((at & !(span(level) - 1)) + span(level), level);
             } else {
-                self.rights[usize::from(level - 1)] =
-                    narrow(self.rights[usize::from(level)], entry);
                 match self.hx.child(self.st.id, entry, tag(at, level - 1)) {
                     Some(child) => {
                         self.path[usize::from(level - 1)] = child;
@@ -347,7 +357,7 @@ impl<'a> Walk<'a> {
         }
         let entries = index(self.at, 0)..=index(self.end - 1, 0);
         self.at = self.end;
-        Some(Leaf { table, entries, rights: self.rights[0] }) // H6
+        Some(Leaf { table, entries })
     }
     /// Locks the leaf the path ends in; `None` if it is one no more.
     fn stop(&mut self, cx: &'a Cx) -> Option<Leaf<'a>> {
@@ -362,6 +372,6 @@ impl<'a> Walk<'a> {
         let until = (base + table_span(0)).min(self.end);
         let entries = index(self.at, 0)..=index(until - 1, 0);
         self.advance(base + table_span(0), 1);
-        Some(Leaf { table, entries, rights: self.rights[0] })
+        Some(Leaf { table, entries })
     }
 }

@@ -1,5 +1,6 @@
 //! Tests that need a whole small machine: frames, pages, processors, hats.
 
+mod above;
 mod damage;
 mod lists;
 mod loads;

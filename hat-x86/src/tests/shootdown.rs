@@ -405,3 +405,28 @@ fn a_protection_found_done_is_not_done_while_its_flush_is_owed() {
         |w, cx, _, page| w.db.clear_write(cx, &w.db.lock_shared(cx, page)),
     );
 }
+
+/// The same, where the first change denies a whole leaf from above.
+#[test]
+fn a_denied_leaf_is_flushed_and_owed_for_like_a_page() {
+    let full = |w: &World, hat: &Arc<dyn Hat>, page| {
+        (2..512u64).for_each(|i| w.load(&**hat, i << 12, page, U));
+        hat.clear_write(&w.cx, range(0, 512));
+    };
+    between(full, |_, cx, hat, _| hat.clear_write(cx, range(0, 512)));
+    between(full, |_, cx, hat, _| hat.chg_prot(cx, range(0x1000, 1), Prot::READ));
+    between(full, |w, cx, _, page| w.db.clear_write(cx, &w.db.lock_shared(cx, page)));
+    between(full, |w, cx, _, page| w.db.unload(cx, &w.db.lock_excl(cx, page)));
+    let (w, mmu) = forgetful();
+    let (hat, page) = (w.hat(), w.page());
+    w.run(1, &*hat);
+    (0..512u64).for_each(|i| w.load(&*hat, i << 12, page, U));
+    w.mmu_store(1, 0x7000);
+    mmu.lose.store(true, Relaxed);
+    hat.clear_write(&w.cx, range(0, 512));
+    w.mmu_store(1, 0x7000); // through what CPU 1 remembers
+    assert_eq!(w.hx.verify(&w.cx).map_err(|d| d.invariant), Err("T1 no stale translation"));
+    w.mmu.forget_all(&w.cx, CpuId(1));
+    assert_eq!(fault(&w, 1, 0x7000, Some(1)), PfError::P | PfError::W | PfError::U);
+    w.verify();
+}

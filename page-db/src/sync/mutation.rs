@@ -57,6 +57,8 @@ mutations! {
     MappingBelieved,
     /// F4: nobody looks for the flushes that others owe. `no_store_into_a_freed_frame`
     DebtsUnseen,
+    /// U2: a split gives the right to write back above before it takes it from the entries. `a_split_gives_nothing_away`
+    AllowedFirst,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
     HarvestOwesNothing,
 }
