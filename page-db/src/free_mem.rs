@@ -16,7 +16,7 @@
 //!
 //! Sources: [SI §10.3]; illumos.md 7.6, 8.1.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::units::PAGE_SIZE;
 
 /// When page-out starts and allocators hold back, in pages.
@@ -65,6 +65,8 @@ pub struct FreeMem {
     /// Pages wanted by threads that wait for memory.
     needfree: AtomicU64,
     thresholds: Thresholds,
+    /// Whether ordinary allocators leave `throttlefree` instead of `pageout_reserve`.
+    holds_back: AtomicBool,
 }
 
 impl FreeMem {
@@ -79,6 +81,7 @@ impl FreeMem {
             minarmem,
             needfree: AtomicU64::new(0),
             thresholds,
+            holds_back: AtomicBool::new(false),
         }
     }
     /// All pages of the machine.
@@ -105,6 +108,19 @@ impl FreeMem {
     /// The thresholds in force.
     pub fn thresholds(&self) -> Thresholds {
         self.thresholds
+    }
+    /// Free pages that an ordinary allocation leaves: `pageout_reserve`, or `throttlefree` while allocators are held back.
+    pub fn normal_reserve(&self) -> u64 {
+        let t = self.thresholds;
+        if self.holds_back.load(Ordering::SeqCst) { t.throttlefree } else { t.pageout_reserve }
+    }
+    /// Holds ordinary allocators back at `throttlefree` from now on, or lets them down to `pageout_reserve`. For page-out in threads of
+    /// its own: below `throttlefree` whoever allocates waits for it, as long as it finds something.
+    #[doc(alias = "throttlefree")]
+    pub fn hold_back(&self, on: bool) {
+        if self.holds_back.load(Ordering::Relaxed) != on {
+            self.holds_back.store(on, Ordering::SeqCst);
+        }
     }
     /// Charges `pages` if that leaves at least `floor`; says whether it did.
     pub fn charge(&self, pages: u64, floor: u64) -> bool {

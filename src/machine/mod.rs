@@ -24,6 +24,8 @@ mod copy;
 mod cpu;
 mod ctl;
 mod daemons;
+#[cfg(test)]
+mod daemons_tests;
 mod error;
 mod exec;
 #[cfg(test)]

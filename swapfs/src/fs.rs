@@ -158,6 +158,19 @@ impl SwapFs {
         }
         self.names.free(cx, n);
     }
+    /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
+    #[doc(alias = "uvm_swapisfull")]
+    pub fn is_full(&self, cx: &Cx) -> bool {
+        let open = |area: &Arc<crate::area::SwapArea>| {
+            let slots = area.slots.lock(cx);
+            slots.removal.is_none() && slots.free_count() != 0
+        };
+        if self.space.areas().by_id.iter().any(open) {
+            return false;
+        }
+        let mut stored = self.names.walk(0).filter(|(_, place)| place.slot().is_some());
+        !stored.any(|(n, _)| self.db.exists(cx, self.identity(n)).is_some())
+    }
     /// The name of an anon's page: arithmetic, and the vnode's number. A number never handed out gets a name that no page has.
     #[doc(alias("swap_xlate", "an_vp", "an_off"))]
     #[inline]

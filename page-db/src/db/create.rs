@@ -34,7 +34,7 @@ pub enum Reserve {
     /// Leaves `throttlefree` pages: for pages that nobody waits for.
     #[doc(alias = "PG_NORMALPRI")]
     Spare,
-    /// Leaves `pageout_reserve` pages.
+    /// Leaves `pageout_reserve` pages, or more while allocators are held back ([`crate::free_mem::FreeMem::hold_back`]).
     #[default]
     Normal,
     /// May take the last page.
@@ -126,7 +126,7 @@ impl PageDb {
         let keep = match reserve {
             _ if cx.frees_memory() => 0,
             Reserve::Spare => t.throttlefree,
-            Reserve::Normal => t.pageout_reserve,
+            Reserve::Normal => self.free_mem().normal_reserve(),
             Reserve::Push => 0,
         };
         let freemem = self.freemem();

@@ -269,9 +269,9 @@ impl PageDb {
     /// there. For a [`MemoryWait`] whose page-out runs in other threads, inside [`PageDb::wait_for_memory`] (which counts the need, so that
     /// each free wakes the sleeper); those threads call [`PageDb::wake_memory_waiters`] when `give_up` may have changed.
     pub fn sleep_for_memory(&self, cx: &Cx, pages: u64, mut give_up: impl FnMut() -> bool) -> bool {
-        let enough = pages.saturating_add(self.free_mem.thresholds().pageout_reserve);
-        self.waits.wait_while(cx, MEMORY_KEY, || self.freemem() < enough && !give_up());
-        self.freemem() >= enough
+        let enough = || self.freemem() >= pages.saturating_add(self.free_mem.normal_reserve());
+        self.waits.wait_while(cx, MEMORY_KEY, || !enough() && !give_up());
+        enough()
     }
     /// Puts the frames of every magazine back on the lists.
     pub fn drain_magazines(&self, cx: &Cx) {

@@ -140,6 +140,15 @@ impl Pageout {
     /// `maxpgio / 4` of the pages queued. With enough memory only old pushes are made, and `po_share` falls back by half.
     #[doc(alias = "schedpaging")]
     pub fn run(&self, cx: &Cx, db: &PageDb) -> ScanReport {
+        self.run_by(cx, db, &mut |report, most| self.push(cx, db, most, report))
+    }
+    /// As [`Pageout::run`], with `push` to have as many of the queued pages pushed as it is told: where other threads push.
+    pub fn run_by(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        push: &mut dyn FnMut(&mut ScanReport, u64),
+    ) -> ScanReport {
         let mut report = ScanReport { desscan: self.desscan(db), ..ScanReport::default() };
         if db.freemem() < self.wanted(db) {
             cx.count(Counter::PgRRun);
@@ -149,7 +158,7 @@ impl Pageout {
             let mut hands = self.hands.lock(cx);
             hands.po_share = (hands.po_share / 2).max(MIN_SHARE);
         }
-        self.push(cx, db, (self.config.maxpgio / 4).max(1), &mut report);
+        push(&mut report, (self.config.maxpgio / 4).max(1));
         db.wake_memory_waiters();
         report
     }
@@ -179,6 +188,17 @@ impl Pageout {
     /// Scans and pushes until `want_free` pages are free, or two whole revolutions in a row free nothing however widely pages are
     /// shared. Pushes are not rationed: somebody is waiting.
     pub fn reclaim(&self, cx: &Cx, db: &PageDb, want_free: u64) -> ScanReport {
+        self.reclaim_by(cx, db, want_free, &mut |report, _| self.push(cx, db, u64::MAX, report))
+    }
+    /// As [`Pageout::reclaim`], with `push` to have the queued pages pushed: where other threads push. It adds to the report what their pushes
+    /// have freed. Told `true`, nothing more comes of scanning before pushes have ended, and it waits for them.
+    pub fn reclaim_by(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        want_free: u64,
+        push: &mut dyn FnMut(&mut ScanReport, bool),
+    ) -> ScanReport {
         let mut report = ScanReport::default();
         cx.count(Counter::PgRRun);
         db.drain_magazines(cx);
@@ -187,8 +207,9 @@ impl Pageout {
         let (mut fruitless, mut shared_seen) = (0, 0);
         while db.freemem() < want_free && report.revs < MOST_REVOLUTIONS {
             let before = report.freed;
-            fruitless += self.reclaim_batch(cx, db, batch, want_free, &mut report);
-            self.push(cx, db, u64::MAX, &mut report);
+            let (turns, full) = self.reclaim_batch(cx, db, batch, want_free, &mut report);
+            fruitless += turns;
+            push(&mut report, full || fruitless >= 2 * self.total);
             if report.freed != before {
                 fruitless = 0;
             } else if fruitless >= 2 * self.total {
@@ -203,7 +224,7 @@ impl Pageout {
         db.wake_memory_waiters();
         report
     }
-    /// At most `batch` turns, fewer when enough is free or the queue is full; how many.
+    /// At most `batch` turns, fewer when enough is free or the queue is full; how many, and whether it is.
     fn reclaim_batch(
         &self,
         cx: &Cx,
@@ -211,7 +232,7 @@ impl Pageout {
         batch: u64,
         want_free: u64,
         report: &mut ScanReport,
-    ) -> u64 {
+    ) -> (u64, bool) {
         let mut hands = self.hands.lock(cx);
         let before = report.turns;
         for _ in 0..batch {
@@ -220,7 +241,17 @@ impl Pageout {
                 break;
             }
         }
-        report.turns - before
+        (report.turns - before, hands.queue.is_full())
+    }
+    /// Has at most `most` of the queued pages pushed and flushed by their vnodes. Any number of threads may do this at once.
+    pub fn push_queued(&self, cx: &Cx, db: &PageDb, most: u64) -> ScanReport {
+        let mut report = ScanReport::default();
+        self.push(cx, db, most, &mut report);
+        report
+    }
+    /// Pages that wait to be pushed.
+    pub fn queued(&self, cx: &Cx) -> u64 {
+        self.hands.lock(cx).queue.len() as u64
     }
     /// Evicts all that can go: until two revolutions free nothing more.
     pub fn reclaim_all(&self, cx: &Cx, db: &PageDb) -> ScanReport {

@@ -1,0 +1,264 @@
+//! Page-out in threads: progress under pressure, and an answer when there is none to be had.
+
+use super::*;
+use addr_space::Signal;
+use page_db::{Counter, PAGE_SIZE, Pfn, errno};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use swapfs::{DeviceError, MemDevice, SwapDevice};
+
+const P: u64 = PAGE_SIZE;
+
+fn word(i: u64, round: u64) -> u64 {
+    i * 1000 + round + 1
+}
+
+/// Every page of `at`, `pages` long, is stored and read back `rounds` times by `threads` threads, each its own pages.
+fn work(p: &Process, at: u64, pages: u64, threads: u64, rounds: u64) {
+    thread::scope(|s| {
+        for t in 0..threads {
+            let worker = p.another_thread(CpuId(t as u16));
+            s.spawn(move || {
+                for round in 0..rounds {
+                    for i in (t..pages).step_by(threads as usize) {
+                        let va = at + i * P;
+                        let mut b = [0; 8];
+                        worker.load(va, &mut b).expect("there");
+                        let before = if round == 0 { 0 } else { word(i, round - 1) };
+                        assert_eq!(u64::from_le_bytes(b), before, "page {i}, round {round}");
+                        worker.store(va, &word(i, round).to_le_bytes()).expect("stored");
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn ends_well(m: &Machine, p: &Process) {
+    m.verify().expect("sound");
+    p.exit();
+    m.verify().expect("sound");
+    assert_eq!((m.swap().live(), m.swap().info().reserved()), (0, 0));
+}
+
+/// A device that takes its time, and knows how many transfers ran at once.
+#[derive(Debug)]
+struct SlowDevice {
+    inner: MemDevice,
+    now: AtomicU32,
+    most: AtomicU32,
+}
+
+impl SwapDevice for SlowDevice {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    fn pages(&self) -> u64 {
+        self.inner.pages()
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(page, to, mem)
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(2));
+        let done = self.inner.write(page, frames, mem);
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+}
+
+/// A machine with one process of `pages` pages of memory that nothing is reserved for.
+fn unreserved(m: &Machine, pages: u64) -> (Process, u64) {
+    let p = m.spawn("p").expect("a process");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::NORESERVE;
+    let request = MapRequest { addr: 0, len: pages * P, prot: 3, flags, file: None, offset: 0 };
+    let at = p.mmap(&request).expect("mapped");
+    (p, at)
+}
+
+/// A process with one page touched, on a machine that has no frame left; and the address of a page it has not touched.
+fn starved() -> (Machine, Process, u64) {
+    let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(4 * P).expect("mapped");
+    p.store(at, b"x").expect("stored");
+    assert!(m.squeeze(1000) > 0);
+    (m, p, at + P)
+}
+
+#[test]
+fn threads_that_use_more_than_there_is_are_served() {
+    let m = Machine::builder().frames(192).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(600 * P).expect("mapped");
+    let daemons = m.spawn_daemons().expect("threads");
+    assert!(m.spawn_daemons().is_none(), "once");
+    work(&p, at, 600, 2, 3);
+    drop(daemons);
+    ends_well(&m, &p);
+    assert!(m.spawn_daemons().is_some(), "and again");
+}
+
+#[test]
+fn pushes_overlap() {
+    let m = Machine::builder().frames(256).cpus(2).no_swap().build().expect("a machine");
+    let slow = Arc::new(SlowDevice {
+        inner: MemDevice::new("slow", 4096),
+        now: AtomicU32::new(0),
+        most: AtomicU32::new(0),
+    });
+    m.swap().add(m.cx(), Arc::clone(&slow) as _, 0, 4096, 0).expect("an area");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(800 * P).expect("mapped");
+    let daemons = m.spawn_daemons().expect("threads");
+    work(&p, at, 800, 2, 2);
+    drop(daemons);
+    assert!(slow.most.load(Ordering::SeqCst) > 1, "one transfer at a time");
+    ends_well(&m, &p);
+}
+
+#[test]
+fn with_swap_full_a_store_is_refused_and_nothing_is_lost() {
+    let area = SwapArea { backing: SwapBacking::Memory, pages: 32, priority: 0 };
+    let m = Machine::builder().frames(128).cpus(2).swap(area).build().expect("a machine");
+    let (p, at) = unreserved(&m, 1000);
+    let daemons = m.spawn_daemons().expect("threads");
+    let stored = |i: u64| p.store(at + i * P, &word(i, 0).to_le_bytes());
+    let full = (0..1000).find(|i| stored(*i).is_err()).expect("memory and swap have an end");
+    assert!(full > 100, "{full} pages of 128 frames and 32 slots");
+    let refused = stored(full).expect_err("still full");
+    assert_eq!(refused.signal, Signal::BusObjErr(errno::ENOMEM));
+    for i in 0..full {
+        let mut b = [0; 8];
+        p.load(at + i * P, &mut b).expect("what was stored is kept");
+        assert_eq!(u64::from_le_bytes(b), word(i, 0));
+    }
+    // A promise that cannot be kept is refused when it is asked for (C2).
+    let refused = p.map_anon(1000 * P).expect_err("more than there is");
+    assert_eq!(refused.errno, errno::EAGAIN);
+    assert!(
+        matches!(refused.cause, Cause::Space(AsError::Seg(SegError::NoSwap { .. }))),
+        "{refused}"
+    );
+    p.munmap(at, 64 * P).expect("unmapped");
+    stored(full).expect("there is room again");
+    drop(daemons);
+    ends_well(&m, &p);
+}
+
+#[test]
+fn with_everything_locked_there_is_an_answer() {
+    let m = Machine::builder().frames(128).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(200 * P).expect("mapped");
+    let locked = (0..200).take_while(|i| p.mlock(at + i * P, P).is_ok()).count() as u64;
+    assert!(locked > 10, "{locked}");
+    m.squeeze(1000);
+    let daemons = m.spawn_daemons().expect("threads");
+    let begun = Instant::now();
+    let refused = p.store(at + 199 * P, b"x").expect_err("no frame can be had");
+    assert_eq!(refused.signal, Signal::BusObjErr(errno::ENOMEM));
+    assert!(begun.elapsed() < Duration::from_secs(60), "a hang");
+    drop(daemons);
+    m.release();
+    p.store(at + 199 * P, b"x").expect("frames are back");
+    ends_well(&m, &p);
+}
+
+#[test]
+fn a_fault_sleeps_until_memory_returns() {
+    let (m, p, at) = starved();
+    let daemons = m.spawn_daemons().expect("threads");
+    let done = AtomicBool::new(false);
+    thread::scope(|s| {
+        let user = p.another_thread(CpuId(1));
+        let done = &done;
+        s.spawn(move || {
+            user.store(at, b"y").expect("memory returned in time");
+            done.store(true, Ordering::SeqCst);
+        });
+        thread::sleep(Duration::from_millis(100));
+        assert!(!done.load(Ordering::SeqCst), "there is no frame");
+        assert!(m.db().free_mem().needfree() > 0, "it sleeps");
+        m.release();
+    });
+    assert_eq!(p.load_u8(at), Ok(b'y'));
+    drop(daemons);
+    ends_well(&m, &p);
+}
+
+#[test]
+fn whoever_sleeps_when_the_daemons_stop_helps_itself() {
+    let (m, p, at) = starved();
+    let daemons = m.spawn_daemons().expect("threads");
+    thread::scope(|s| {
+        let user = p.another_thread(CpuId(1));
+        let asleep = s.spawn(move || user.store(at, b"y"));
+        while m.db().free_mem().needfree() == 0 {
+            thread::yield_now();
+        }
+        drop(daemons);
+        let refused = asleep.join().expect("no panic").expect_err("it found nothing either");
+        assert_eq!(refused.signal, Signal::BusObjErr(errno::ENOMEM));
+    });
+    assert_eq!(m.db().free_mem().needfree(), 0);
+    m.release();
+    ends_well(&m, &p);
+}
+
+#[test]
+fn when_nothing_can_be_reclaimed_waiters_are_told() {
+    let m = Machine::builder().frames(64).no_swap().build().expect("a machine");
+    let daemons = m.spawn_daemons().expect("threads");
+    let taken = m.squeeze(1000);
+    assert!(taken < 64);
+    let p = m.spawn("p");
+    assert!(p.is_err() || p.is_ok_and(|p| p.map_anon(P).is_err()), "no swap, no frame");
+    drop(daemons);
+    assert_eq!(m.release(), taken);
+    m.verify().expect("sound");
+}
+
+#[test]
+fn counters_are_exact_when_nothing_runs() {
+    const PAGES: u64 = 500;
+    let m = Machine::builder().frames(8192).cpus(4).build().expect("a machine");
+    let before = m.counters().snapshot();
+    let procs: Vec<_> = (0..4).map(|_| m.spawn("p").expect("a process")).collect();
+    let daemons = m.spawn_daemons().expect("threads");
+    thread::scope(|s| {
+        for (t, p) in procs.iter().enumerate() {
+            let at = p.map_anon(PAGES * P).expect("mapped");
+            let p = p.another_thread(CpuId(t as u16));
+            s.spawn(move || {
+                for i in 0..PAGES {
+                    p.store(at + i * P, b"x").expect("stored");
+                }
+            });
+        }
+    });
+    let child = procs[0].fork().expect("a child");
+    drop(daemons);
+    let counted = m.counters().snapshot().since(&before);
+    let get = |c| counted.get(c);
+    assert_eq!(get(Counter::AsFault), 4 * PAGES, "a store is a fault: nothing else was touched");
+    assert_eq!((get(Counter::Zfod), get(Counter::Case2B)), (4 * PAGES, 4 * PAGES));
+    let tables = get(Counter::TableAllocs) - get(Counter::TableFrees);
+    let frames = get(Counter::FrameAllocs) - get(Counter::FrameFrees);
+    assert_eq!(frames, 4 * PAGES + tables, "frames in use: pages and tables");
+    assert_eq!(get(Counter::BytesZeroed), P * (4 * PAGES + get(Counter::TableAllocs)));
+    for p in procs.iter().chain([&child]) {
+        p.exit();
+    }
+    let counted = m.counters().snapshot().since(&before);
+    assert_eq!(
+        counted.get(Counter::FrameAllocs),
+        counted.get(Counter::FrameFrees),
+        "all came back"
+    );
+    assert_eq!(counted.get(Counter::TableAllocs), counted.get(Counter::TableFrees));
+    m.verify().expect("sound");
+}
