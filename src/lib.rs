@@ -52,6 +52,7 @@ pub mod files;
 pub mod machine;
 pub mod model;
 pub mod script;
+pub mod sizes;
 pub mod view;
 
 pub use machine::{

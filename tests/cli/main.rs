@@ -2,6 +2,7 @@
 
 mod run;
 mod shell;
+mod sizes;
 mod tour;
 
 use std::io::Write as _;
@@ -50,6 +51,7 @@ fn help_names_every_command() {
     let output = segvm(&["help"], "");
     let (out, _) = ended(&output, 0);
     assert!(out.contains("tour") && out.contains("run") && out.contains("shell"), "{out}");
+    assert!(out.contains("sizes"), "{out}");
 }
 
 #[test]

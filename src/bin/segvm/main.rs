@@ -5,6 +5,7 @@
 //!   segvm tour [ELF]      watch a program become an address space, fault, fork, be paged out and come back
 //!   segvm run FILE|-      run a script (docs/script.md)
 //!   segvm shell           the same language, line by line
+//!   segvm sizes           bytes of metadata per page and per segment, counted
 //! ```
 //!
 //! Status 0: all went well. 1: something is not as expected (an expectation, an invariant, a check of the
@@ -21,6 +22,7 @@ mod output;
 mod progress;
 mod run;
 mod shell;
+mod sizes;
 mod tour;
 
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ enum Command {
     Tour(tour::Args),
     Run(run::Args),
     Shell(shell::Args),
+    Sizes(sizes::Args),
 }
 
 /// Something is not as expected.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Tour(args)) => tour::tour(&args, cli.color),
         Some(Command::Run(args)) => run::run(&args, cli.color),
         Some(Command::Shell(args)) => shell::shell(&args, cli.color),
+        Some(Command::Sizes(args)) => sizes::sizes(&args, cli.color),
     };
     done.unwrap_or_else(|error| {
         output::complain(&format!("segvm: {error:#}"));
