@@ -123,6 +123,11 @@ impl Page {
             offset: FileOffset::of_page(self.offset.load(Ordering::Relaxed)).unwrap_or_default(),
         })
     }
+    /// Whether the page has an identity now. Stable under the page lock; a hint otherwise.
+    #[inline]
+    pub fn is_named(&self) -> bool {
+        self.vnode.load(Ordering::Acquire) != 0
+    }
     /// Whether the page carries `id` now, a hint unless the page is locked.
     #[inline]
     pub fn is(&self, id: Identity) -> bool {

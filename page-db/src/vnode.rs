@@ -224,6 +224,14 @@ impl Default for VnodeSlot {
     }
 }
 
+impl VnodeSlot {
+    /// What the vnode stands for.
+    #[inline]
+    pub(crate) fn kind(&self) -> VnodeKind {
+        VnodeKind::from_word(self.kind.load(Ordering::Relaxed))
+    }
+}
+
 /// The vnodes of a machine, by number.
 #[derive(Debug)]
 pub struct VnodeTable {
@@ -255,9 +263,7 @@ impl VnodeTable {
     }
     /// What the vnode stands for.
     pub fn kind(&self, id: VnodeId) -> VnodeKind {
-        self.slots
-            .try_get(id.0)
-            .map_or(VnodeKind::File, |s| VnodeKind::from_word(s.kind.load(Ordering::Relaxed)))
+        self.slots.try_get(id.0).map_or(VnodeKind::File, VnodeSlot::kind)
     }
     /// The object, if it lives.
     pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {

@@ -215,7 +215,10 @@ impl Names {
             }
             raw
         };
-        let raw = raw.or_else(|| self.steal(cx)).ok_or(SwapError::NoNames { live: self.live() })?;
+        let raw = match raw {
+            Some(raw) => raw,
+            None => self.steal(cx).ok_or_else(|| SwapError::NoNames { live: self.live() })?,
+        };
         let n = AnonNumber::from_raw(raw).expect("Q1: 0 is no number");
         if cpu.high.load(Ordering::Relaxed) < raw {
             cpu.high.fetch_max(raw, Ordering::Release);

@@ -24,7 +24,7 @@ use crate::page::{PageId, PageState};
 use crate::refuse::Refusal;
 use crate::selock::{ExclPage, LockedPage};
 use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
-use crate::vnode::{Identity, VnodeId, VnodeKind};
+use crate::vnode::{Identity, VnodeKind, VnodeSlot};
 use alloc::vec::Vec;
 
 /// How deep an allocation may reach when memory is short. A thread that frees memory ([`Cx::frees_memory`]) always asks for [`Reserve::Push`].
@@ -87,6 +87,7 @@ impl PageDb {
         self.mark_taken(cx, &page);
         page
     }
+    #[inline]
     fn mark_taken(&self, cx: &Cx, page: &ExclPage<'_>) {
         page.page().set_state(PageState::empty(), PageState::FREE);
         cx.count(Counter::FrameAllocs);
@@ -257,23 +258,23 @@ impl PageDb {
     /// When the page has a name already, or the vnode's number was never handed out by [`crate::VnodeTable::register`].
     #[doc(alias = "page_hashin")]
     pub fn hash_in(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
-        assert!(page.identity().is_none(), "L1: page {} has a name already", page.id());
-        let _ = self.vnodes().slot(id.vnode); // panics before anything has changed
+        assert!(!page.page().is_named(), "L1: page {} has a name already", page.id());
+        let vnode = self.vnodes().slot(id.vnode); // panics before anything has changed
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
-        self.join_vnode(cx, id.vnode, core::iter::once(page));
+        self.join_vnode(cx, vnode, core::iter::once(page));
         Ok(())
     }
     /// Puts pages that have just been named on their vnode's list.
     pub(super) fn join_vnode<'a>(
         &self,
         cx: &Cx,
-        vnode: VnodeId,
+        vnode: &VnodeSlot,
         pages: impl Iterator<Item = &'a ExclPage<'a>>,
     ) {
-        let swap = self.vnodes().kind(vnode) == VnodeKind::Swap;
-        let mut list = self.vnodes().slot(vnode).pages.lock(cx);
+        let swap = vnode.kind() == VnodeKind::Swap;
+        let mut list = vnode.pages.lock(cx);
         for page in pages {
             if swap {
                 page.page().set_state(PageState::SWAP, PageState::empty());

@@ -246,7 +246,11 @@ impl PageDb {
         while let Some((id, first)) = rest.next() {
             let same = |(i, _): &(&Identity, &ExclPage<'_>)| i.vnode == id.vnode;
             let others = core::iter::from_fn(|| rest.next_if(same)).map(|(_, page)| page);
-            self.join_vnode(cx, id.vnode, core::iter::once(first).chain(others));
+            self.join_vnode(
+                cx,
+                self.vnodes().slot(id.vnode),
+                core::iter::once(first).chain(others),
+            );
         }
         if n < names.len() { Err(n) } else { Ok(()) }
     }
