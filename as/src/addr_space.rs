@@ -39,13 +39,17 @@ pub const USER_RANGE: VirtRange = match VirtRange::exact(0x1000, 0x7fff_ffff_e00
 pub struct AddrSpace {
     pub(crate) state: AsState,
     pub(crate) lock: SlotRwLock<Segs>,
-    pub(crate) range_claim: Mutex<()>,
+    pub(crate) range_claim: Apart<Mutex<()>>,
     pub(crate) callbacks: Callbacks,
     pub(crate) hat: Arc<dyn Hat>,
     pub(crate) db: Arc<PageDb>,
     /// Set by the first `free`; the second does nothing.
     pub(crate) freed: AtomicBool,
 }
+
+/// On cache lines of its own: who maps writes it, and beside it lies what faults read.
+#[repr(align(128))]
+pub(crate) struct Apart<T>(pub(crate) T);
 
 impl AddrSpace {
     /// Makes an empty address space for the addresses `limits`, translated by `hat`.
@@ -56,7 +60,7 @@ impl AddrSpace {
         Self {
             state: AsState::new(id, limits),
             lock: SlotRwLock::new(Rank::AsLock, cpus, Segs::new(limits, cpus)),
-            range_claim: Mutex::new(Rank::AsRange, ()),
+            range_claim: Apart(Mutex::new(Rank::AsRange, ())),
             callbacks: Callbacks::new(),
             hat,
             db,

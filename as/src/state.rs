@@ -14,12 +14,20 @@ pub struct AsId(pub u32);
 pub struct AsState {
     id: AsId,
     limits: VirtRange,
-    size: AtomicU64,
-    resv_size: AtomicU64,
-    locked: AtomicU64,
     memlock_limit: AtomicU64,
     vmem_limit: AtomicU64,
     lock_future: AtomicBool,
+    counts: Counts,
+}
+
+/// What mapping and unmapping write. On lines of its own: a fault reads the limits, and must not wait for another thread's mapping to give
+/// the line back.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counts {
+    size: AtomicU64,
+    resv_size: AtomicU64,
+    locked: AtomicU64,
     unmap_waits: AtomicU64,
 }
 
@@ -28,13 +36,10 @@ impl AsState {
         Self {
             id,
             limits,
-            size: AtomicU64::new(0),
-            resv_size: AtomicU64::new(0),
-            locked: AtomicU64::new(0),
             memlock_limit: AtomicU64::new(u64::MAX),
             vmem_limit: AtomicU64::new(u64::MAX),
             lock_future: AtomicBool::new(false),
-            unmap_waits: AtomicU64::new(0),
+            counts: Counts::default(),
         }
     }
     /// The number.
@@ -53,47 +58,47 @@ impl AsState {
     /// Bytes mapped.
     #[doc(alias = "a_size")]
     pub fn size(&self) -> u64 {
-        self.size.load(Ordering::Acquire)
+        self.counts.size.load(Ordering::Acquire)
     }
     /// Bytes mapped, less unreserved `MAP_NORESERVE` memory: what a virtual-size limit sees.
     #[doc(alias = "a_resvsize")]
     pub fn resv_size(&self) -> u64 {
-        self.resv_size.load(Ordering::Acquire)
+        self.counts.resv_size.load(Ordering::Acquire)
     }
     pub(crate) fn add_size(&self, bytes: u64) {
-        self.size.fetch_add(bytes, Ordering::AcqRel);
+        self.counts.size.fetch_add(bytes, Ordering::AcqRel);
     }
     pub(crate) fn sub_size(&self, bytes: u64) {
-        self.size.fetch_sub(bytes, Ordering::AcqRel);
+        self.counts.size.fetch_sub(bytes, Ordering::AcqRel);
     }
     /// Counts the bytes of a new mapping as reserved, if the limit allows it.
     pub(crate) fn charge_resv(&self, bytes: u64) -> Result<(), AsError> {
         let limit = self.vmem_limit();
         let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);
-        let done = self.resv_size.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        let done = self.counts.resv_size.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
         done.map(|_| ()).map_err(|_| AsError::VmemLimit { bytes, limit })
     }
     /// A driver (or the address space) counts bytes as reserved.
     pub fn add_resv(&self, bytes: u64) {
-        self.resv_size.fetch_add(bytes, Ordering::AcqRel);
+        self.counts.resv_size.fetch_add(bytes, Ordering::AcqRel);
     }
     /// The reverse of [`AsState::add_resv`].
     pub fn sub_resv(&self, bytes: u64) {
-        self.resv_size.fetch_sub(bytes, Ordering::AcqRel);
+        self.counts.resv_size.fetch_sub(bytes, Ordering::AcqRel);
     }
     /// Bytes locked in memory by this address space's mappings.
     pub fn locked(&self) -> u64 {
-        self.locked.load(Ordering::Acquire)
+        self.counts.locked.load(Ordering::Acquire)
     }
     /// Charges bytes to the locked-memory control; says whether the limit allows it.
     pub fn charge_locked(&self, bytes: u64) -> bool {
         let limit = self.memlock_limit.load(Ordering::Acquire);
         let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);
-        self.locked.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+        self.counts.locked.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
     }
     /// Credits what was charged.
     pub fn credit_locked(&self, bytes: u64) {
-        self.locked.fetch_sub(bytes, Ordering::AcqRel);
+        self.counts.locked.fetch_sub(bytes, Ordering::AcqRel);
     }
     /// The locked-memory limit in bytes.
     pub fn memlock_limit(&self) -> u64 {
@@ -126,15 +131,17 @@ impl AsState {
     /// A driver's last soft lock is gone: operations that wait for pinned pages look again.
     #[doc(alias("AS_UNMAPWAIT", "AS_NOUNMAPWAIT"))]
     pub fn pins_released(&self, waits: &WaitTable) {
-        self.unmap_waits.fetch_add(1, Ordering::SeqCst);
+        self.counts.unmap_waits.fetch_add(1, Ordering::SeqCst);
         waits.wake_all(self.wait_key());
     }
     /// The number of releases so far; read it before trying, then [`AsState::wait_unpinned`] misses none.
     pub(crate) fn pin_epoch(&self) -> u64 {
-        self.unmap_waits.load(Ordering::SeqCst)
+        self.counts.unmap_waits.load(Ordering::SeqCst)
     }
     /// Sleeps until a release after `epoch`.
     pub(crate) fn wait_unpinned(&self, cx: &Cx, waits: &WaitTable, epoch: u64) {
-        waits.wait_while(cx, self.wait_key(), || self.unmap_waits.load(Ordering::SeqCst) == epoch);
+        waits.wait_while(cx, self.wait_key(), || {
+            self.counts.unmap_waits.load(Ordering::SeqCst) == epoch
+        });
     }
 }

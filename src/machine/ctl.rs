@@ -5,6 +5,7 @@
 use super::SysError;
 use super::process::{Process, USER_TOP, user_pages, user_range, vpns};
 use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
+use page_db::sync::atomic::Ordering;
 use page_db::{PAGE_SIZE, VirtRange, errno};
 
 /// What `madvise` is told.
@@ -82,6 +83,7 @@ impl Process {
     fn set_no_fork(&self, range: VirtRange, on: bool) -> Result<(), AsError> {
         let space = self.space();
         let segs = space.segs(self.cx());
+        self.shared.has_no_fork.store(true, Ordering::Release);
         for piece in segs.pieces(self.cx(), range) {
             let (_, piece) = piece.map_err(|hole| AsError::Unmapped { addr: hole.addr })?;
             self.shared.no_fork.lock_leaf().set(vpns(piece), on);

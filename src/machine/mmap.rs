@@ -9,7 +9,7 @@ use super::SysError;
 use super::process::{Process, USER_TOP, user_pages};
 use crate::files::FileHandle;
 use crate::files::file::MAX_OFFSET;
-use addr_space::{AddrRequest, AddrSpace, SegKind};
+use addr_space::{AddrRequest, AddrSpace, AsError, SegKind};
 use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
 use std::sync::Arc;
@@ -234,16 +234,11 @@ impl Process {
         args: &SegVnArgs,
     ) -> Result<VirtRange, SysError> {
         let cx = self.cx();
-        let claim = space.claim_range(cx);
         if let Some(range) = checked.fixed {
-            let excl = request.flags.contains(MapFlags::EXCL);
-            if excl && self.is_taken(space, range) {
-                return Err(exists()); // somebody else was faster
-            }
-            self.shared.forget_pages(range);
-            claim.map_fixed(range, args).map_err(|e| SysError::of(MMAP, e))?;
+            self.place_fixed(space, range, request.flags.contains(MapFlags::EXCL), args)?;
             return Ok(range);
         }
+        let claim = space.claim_range(cx);
         let align = if request.flags.contains(MapFlags::ALIGN) { request.addr } else { 0 };
         let hint = if align == 0 { request.addr & !PAGE_MASK } else { 0 };
         let at_hint = hint != 0 && hint <= USER_TOP - checked.len;
@@ -254,6 +249,24 @@ impl Process {
             align,
         };
         claim.map_anywhere(&wanted, args).map_err(|e| SysError::of(MMAP, e))
+    }
+    /// Maps at `range`. Where nothing is in the way that needs no claim: whoever is choosing an address finds this one taken and chooses again.
+    fn place_fixed(
+        &self,
+        space: &AddrSpace,
+        range: VirtRange,
+        excl: bool,
+        args: &SegVnArgs,
+    ) -> Result<(), SysError> {
+        self.shared.forget_pages(range);
+        match space.map(self.cx(), range, args) {
+            Err(AsError::Overlap { .. }) if excl => Err(exists()), // somebody else was faster
+            Err(AsError::Overlap { .. }) => space
+                .claim_range(self.cx())
+                .map_fixed(range, args)
+                .map_err(|e| SysError::of(MMAP, e)),
+            done => done.map_err(|e| SysError::of(MMAP, e)),
+        }
     }
     /// Whether anything is mapped in `range`.
     fn is_taken(&self, space: &AddrSpace, range: VirtRange) -> bool {

@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) data_limit: AtomicU64,
     /// Pages that a child of fork does not get, by virtual page number.
     pub(crate) no_fork: Mutex<Runs<bool>>,
+    /// Whether there ever were such pages; only then is the lock taken when pages come and go.
+    pub(crate) has_no_fork: AtomicBool,
     exited: AtomicBool,
 }
 
@@ -110,6 +112,7 @@ impl Process {
             stack_limit: AtomicU64::new(STACK_LIMIT),
             data_limit: AtomicU64::new(u64::MAX),
             no_fork: Mutex::new(Rank::Registry, Runs::new(false)),
+            has_no_fork: AtomicBool::new(false),
             exited: AtomicBool::new(false),
         });
         machine.register(&shared);
@@ -213,6 +216,9 @@ impl Process {
 impl Shared {
     /// A range was unmapped, or something new is mapped there: nothing is known of its pages.
     pub(crate) fn forget_pages(&self, range: VirtRange) {
+        if !self.has_no_fork.load(Ordering::Acquire) {
+            return;
+        }
         let mut no_fork = self.no_fork.lock_leaf();
         if !no_fork.is_plain() {
             no_fork.set(vpns(range), false);

@@ -154,7 +154,7 @@ impl AddrSpace {
     /// Claims the right to choose addresses, waiting for it. Taken without the lock; not taken twice by one thread.
     #[doc(alias("as_rangelock", "AS_CLAIMGAP"))]
     pub fn claim_range<'a>(&'a self, cx: &'a Cx) -> RangeClaim<'a> {
-        RangeClaim { space: self, cx, _held: self.range_claim.lock(cx) }
+        RangeClaim { space: self, cx, _held: self.range_claim.0.lock(cx) }
     }
 }
 

@@ -25,6 +25,13 @@
 //! - S4: a [`crate::Cx`] points at the slots of the locks it reads, to mark them before a wait. The slots live on the heap and are freed
 //!   only when every count is zero, so a leaked guard leaks the slots instead of leaving that pointer dangling.
 //!
+//! - S5: who goes to sleep adds itself to `sleepers` and *then* looks at the state once more; who wakes changes the state and *then* looks
+//!   at `sleepers`, all sequentially consistent. So no wake-up is lost, and where nobody sleeps nobody is woken.
+//!
+//! A writer is in for some hundred nanoseconds, as is a fault; parking a thread and waking it costs several times that, on both sides. So
+//! whoever must wait looks again for a while before it sleeps ([`TURNS`]). What a writer writes while it is in (`writers`, the value)
+//! lies on other lines than what a reader reads to come in.
+//!
 //! The other road, an ordinary `RwLock`, measured 0.9x on two threads instead of 1.8x.
 
 #![allow(unsafe_code, reason = "this file is a lock")]
@@ -41,6 +48,10 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 
+/// How often a thread looks again before it sleeps: about two microseconds of `pause`, the price of parking and being woken. Nowhere a
+/// scheduler explores: it would only see the same state again.
+const TURNS: u32 = if cfg!(any(shuttle, loom)) { 0 } else { 64 };
+
 const OPEN: u32 = 0;
 const WAITING: u32 = 1;
 const HELD: u32 = 2;
@@ -53,6 +64,8 @@ struct Slot {
 
 struct Slots {
     word: CachePadded<AtomicU32>,
+    /// Threads asleep at `point`, or about to be (S5).
+    sleepers: AtomicU32,
     point: WaitPoint,
     slots: Box<[CachePadded<Slot>]>,
 }
@@ -69,6 +82,24 @@ impl Slots {
     fn leave(&self, slot: usize) {
         self.slots[slot].readers.fetch_sub(1, SeqCst);
         if self.word.load(SeqCst) != OPEN && !mutated(Mutation::ReaderLeavesQuietly) {
+            self.wake();
+        }
+    }
+    /// Waits while `must_wait` says so: turning first, then asleep.
+    fn wait_while(&self, cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
+        for _ in 0..TURNS {
+            if !must_wait() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        self.sleepers.fetch_add(1, SeqCst);
+        self.point.wait_while(cx, must_wait);
+        self.sleepers.fetch_sub(1, SeqCst);
+    }
+    /// Has whoever sleeps look again. The state was changed before (S5).
+    fn wake(&self) {
+        if self.sleepers.load(SeqCst) != 0 {
             self.point.wake_all();
         }
     }
@@ -130,7 +161,7 @@ impl SleepMark {
         self.asleep.set(self.asleep.get() + 1);
         s.slots[self.slot.get()].asleep.fetch_add(1, SeqCst);
         if s.word.load(SeqCst) == WAITING {
-            s.point.wake_all(); // the gate reopens
+            s.wake(); // the gate reopens
         }
     }
     /// Ends the innermost sleep; nothing for a mark made during it.
@@ -153,7 +184,7 @@ impl SleepMark {
 pub struct SlotRwLock<T> {
     rank: Rank,
     slots: NonNull<Slots>,
-    writers: imp::Mutex<()>,
+    writers: CachePadded<imp::Mutex<()>>,
     data: UnsafeCell<T>,
 }
 
@@ -167,13 +198,14 @@ impl<T> SlotRwLock<T> {
     pub fn new(rank: Rank, cpus: u16, value: T) -> Self {
         let slots = Box::new(Slots {
             word: CachePadded::new(AtomicU32::new(OPEN)),
+            sleepers: AtomicU32::new(0),
             point: WaitPoint::default(),
             slots: (0..cpus.max(1)).map(|_| CachePadded::default()).collect(),
         });
         Self {
             rank,
             slots: NonNull::from(Box::leak(slots)),
-            writers: imp::Mutex::new(()),
+            writers: CachePadded::new(imp::Mutex::new(())),
             data: UnsafeCell::new(value),
         }
     }
@@ -208,7 +240,7 @@ impl<T> SlotRwLock<T> {
             }
             s.leave(slot);
             cx.blocking(|| {
-                s.point.wait_while(cx, &mut || match s.word.load(SeqCst) {
+                s.wait_while(cx, &mut || match s.word.load(SeqCst) {
                     OPEN => false,
                     WAITING => !s.asleep(),
                     _ => true,
@@ -239,8 +271,8 @@ impl<T> SlotRwLock<T> {
                 return SlotWriteGuard { lock: self, cx, _serial: serial };
             }
             s.word.swap(WAITING, SeqCst);
-            s.point.wake_all(); // whoever saw HELD may now be admitted
-            cx.blocking(|| s.point.wait_while(cx, &mut || s.readers() != 0));
+            s.wake(); // whoever saw HELD may now be admitted
+            cx.blocking(|| s.wait_while(cx, &mut || s.readers() != 0));
         }
     }
     /// The value, when nobody else can reach the lock.
@@ -323,7 +355,7 @@ impl<T> Drop for SlotWriteGuard<'_, T> {
         self.cx.rank_release(self.lock.rank);
         let s = self.lock.slots();
         s.word.swap(OPEN, SeqCst);
-        s.point.wake_all();
+        s.wake();
     }
 }
 impl<T> fmt::Debug for SlotWriteGuard<'_, T> {
