@@ -26,25 +26,24 @@ use crate::db::PageDb;
 use crate::lock::Rank;
 use crate::mappings::RefMod;
 use crate::page::{Page, PageId};
-use crate::sync::atomic::{
-    AtomicU32,
-    Ordering::{Release, SeqCst},
-};
+use crate::sync::atomic::Ordering::{Release, SeqCst};
 use crate::sync::{Mutation, mutated};
 use crate::units::Pfn;
 use crate::vnode::Identity;
 use core::fmt;
 use core::mem::ManuallyDrop;
 
-const EXCL: u32 = 1 << 31;
-const EWANTED: u32 = 1 << 30;
-const WAITERS: u32 = 1 << 29;
+pub(crate) mod word;
+
+pub(crate) const EXCL: u32 = 1 << 31;
+pub(crate) const EWANTED: u32 = 1 << 30;
+pub(crate) const WAITERS: u32 = 1 << 29;
 /// The page is to be retired: tries for a shared lock are refused, and each unlock attempts it.
 pub(crate) const RETIRE_PENDING: u32 = 1 << 28;
 /// The page is out of service: every try is refused.
 pub(crate) const RETIRED: u32 = 1 << 27;
 const MARKS: u32 = RETIRE_PENDING | RETIRED;
-const COUNT: u32 = RETIRED - 1;
+pub(crate) const COUNT: u32 = RETIRED - 1;
 
 /// Who holds a page's lock, for views and checks.
 #[doc(alias("p_selock", "SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
@@ -58,93 +57,78 @@ pub struct SeState {
     pub wanted: bool,
 }
 
-pub(crate) fn state(word: &AtomicU32) -> SeState {
-    let w = word.load(SeqCst);
-    SeState { shared: w & COUNT, excl: w & EXCL != 0, wanted: w & EWANTED != 0 }
-}
-
-/// Bits in `refused` refuse; those who wait pass `EXCL | EWANTED` only.
-fn try_shared(word: &AtomicU32, refused: u32) -> bool {
-    word.fetch_update(SeqCst, SeqCst, |w| (w & refused == 0).then_some(w + 1)).is_ok()
-}
-/// Bits in `refused` refuse. Whoever announced itself owns the EWANTED bit, does not mind it, and clears it.
-fn try_excl(word: &AtomicU32, refused: u32) -> bool {
-    let grant =
-        |w: u32| (w & (EXCL | COUNT | refused) == 0).then_some((w & (WAITERS | MARKS)) | EXCL);
-    word.fetch_update(SeqCst, SeqCst, grant).is_ok()
-}
-/// Whether a waiter must go on sleeping; sets the bits that make the unlocker call (K2).
-fn must_wait(word: &AtomicU32, blocked_by: u32, bits: u32) -> bool {
-    loop {
-        let w = word.load(SeqCst);
-        if w & blocked_by == 0 {
-            return false;
-        }
-        if w & bits == bits || word.compare_exchange(w, w | bits, SeqCst, SeqCst).is_ok() {
-            return true;
-        }
-    }
-}
-
 impl PageDb {
-    fn selock(&self, id: PageId) -> &AtomicU32 {
-        &self.pages().get(id).selock
+    fn place(id: PageId) -> u64 {
+        u64::from(id.link())
     }
     /// Takes the page's lock shared, waiting for it. The identity must be compared afterwards (K3).
     pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         cx.rank_wait(Rank::Page, false);
-        let word = self.selock(id);
-        while !try_shared(word, EXCL | EWANTED) {
-            cx.count(Counter::PageLockWaits);
-            self.waits()
-                .wait_while(cx, u64::from(id.link()), || must_wait(word, EXCL | EWANTED, WAITERS));
+        let page = self.page(id);
+        if !word::try_shared(&page.selock, EXCL | EWANTED) {
+            word::wait_shared(&page.selock, |blocked| self.sleep_at(cx, id, blocked));
         }
-        SharedPage { db: self, cx, id }
+        SharedPage { db: self, cx, page, id }
     }
     /// Takes the page's lock exclusively, waiting for it and keeping new readers out meanwhile. Compare the identity afterwards (K3).
     pub fn lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_wait(Rank::Page, false);
-        self.wait_excl(cx, id);
-        ExclPage { db: self, cx, id }
+        self.wait_excl(cx, id)
     }
     /// As [`PageDb::lock_excl`] while other page locks are held; the caller keeps to the order of offsets within one vnode.
     pub(crate) fn lock_excl_nested<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_wait(Rank::Page, true);
-        self.wait_excl(cx, id);
-        ExclPage { db: self, cx, id }
+        self.wait_excl(cx, id)
     }
     /// As [`PageDb::lock_excl`] for a page that others hold only for moments (a free frame met by a stale lookup or the scanner's
     /// look), hence without regard to the order of page locks: whoever holds it waits for no page lock in turn.
     pub fn lock_unnamed<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_tried(Rank::Page);
-        self.wait_excl(cx, id);
-        ExclPage { db: self, cx, id }
+        self.wait_excl(cx, id)
     }
-    fn wait_excl(&self, cx: &Cx, id: PageId) {
-        let word = self.selock(id);
-        let mut refused = EWANTED;
-        while !try_excl(word, refused) {
-            cx.count(Counter::PageLockWaits);
-            refused = 0; // announced from here on
-            self.waits().wait_while(cx, u64::from(id.link()), || {
-                must_wait(word, EXCL | COUNT, WAITERS | EWANTED)
-            });
+    #[inline]
+    fn wait_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        let page = self.page(id);
+        if !word::try_excl(&page.selock, EWANTED) {
+            word::wait_excl(&page.selock, |blocked| self.sleep_at(cx, id, blocked));
         }
+        ExclPage { db: self, cx, page, id }
+    }
+    fn sleep_at(&self, cx: &Cx, id: PageId, blocked: &mut dyn FnMut() -> bool) {
+        cx.count(Counter::PageLockWaits);
+        self.waits().wait_while(cx, Self::place(id), blocked);
     }
     /// Takes the page's lock shared if that needs no waiting; refused while an exclusive waiter is announced.
     #[doc(alias = "page_trylock")]
+    #[inline]
     pub fn try_lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
-        try_shared(self.selock(id), EXCL | EWANTED | MARKS).then(|| {
+        let page = self.page(id);
+        word::try_shared(&page.selock, EXCL | EWANTED | MARKS).then(|| {
             cx.rank_tried(Rank::Page);
-            SharedPage { db: self, cx, id }
+            SharedPage { db: self, cx, page, id }
+        })
+    }
+    /// As [`PageDb::lock_shared`] when the lock is free enough; nothing otherwise.
+    #[inline]
+    pub(crate) fn lock_shared_at_once<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: PageId,
+        page: &'a Page,
+    ) -> Option<SharedPage<'a>> {
+        word::try_shared(&page.selock, EXCL | EWANTED).then(|| {
+            cx.rank_wait(Rank::Page, false);
+            SharedPage { db: self, cx, page, id }
         })
     }
     /// Takes the page's lock exclusively if that needs no waiting; refused while an exclusive waiter is announced.
     #[doc(alias = "page_trylock")]
+    #[inline]
     pub fn try_lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
-        try_excl(self.selock(id), EWANTED | RETIRED).then(|| {
+        let page = self.page(id);
+        word::try_excl(&page.selock, EWANTED | RETIRED).then(|| {
             cx.rank_tried(Rank::Page);
-            ExclPage { db: self, cx, id }
+            ExclPage { db: self, cx, page, id }
         })
     }
     /// Makes a guard of a shared lock that [`SharedPage::leak`] left behind. The caller owns exactly one such lock on the page.
@@ -154,32 +138,34 @@ impl PageDb {
     pub fn adopt_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         assert!(self.lock_state(id).shared != 0, "K1: page {id} is not held shared");
         cx.rank_tried(Rank::Page);
-        SharedPage { db: self, cx, id }
+        SharedPage { db: self, cx, page: self.page(id), id }
     }
     /// Who holds the page's lock now.
     pub fn lock_state(&self, id: PageId) -> SeState {
-        state(self.selock(id))
+        word::state(&self.page(id).selock)
     }
-    fn unlock_shared(&self, cx: &Cx, id: PageId) {
-        let word = self.selock(id);
-        let old = word.fetch_sub(1, SeqCst);
+    /// What a shared holder that has stepped out of `page` owes: `old` is the word it left.
+    #[cold]
+    fn left_shared(&self, cx: &Cx, id: PageId, page: &Page, old: u32) {
         assert!(old & COUNT != 0, "K1: unlock of a page nobody holds");
-        if old & WAITERS != 0 && old & COUNT == 1 {
-            word.fetch_and(!WAITERS, SeqCst);
-            self.waits().wake_all(u64::from(id.link()));
-        }
+        word::left_shared(&page.selock, old, || self.waits().wake_all(Self::place(id)));
         if old & RETIRE_PENDING != 0 {
             self.retire_pending(cx, id);
         }
     }
-    /// Answers whether the page is to be retired.
-    fn unlock_excl(&self, id: PageId) -> bool {
-        let old = self.selock(id).fetch_and(!(EXCL | WAITERS), SeqCst);
+    /// What an exclusive holder that has stepped out owes; answers whether the page is to be retired.
+    #[cold]
+    fn left_excl(&self, id: PageId, old: u32) -> bool {
         assert!(old & EXCL != 0, "K1: exclusive unlock of a page nobody holds");
         if old & WAITERS != 0 {
-            self.waits().wake_all(u64::from(id.link()));
+            self.waits().wake_all(Self::place(id));
         }
         old & RETIRE_PENDING != 0
+    }
+    #[inline]
+    fn unlock_excl(&self, id: PageId, page: &Page) -> bool {
+        let old = word::unlock_excl(&page.selock);
+        old & (EXCL | WAITERS | RETIRE_PENDING) != EXCL && self.left_excl(id, old)
     }
 }
 
@@ -214,7 +200,7 @@ macro_rules! guard {
             }
             #[inline]
             fn page(&self) -> &Page {
-                self.db.pages().get(self.id)
+                self.page
             }
             #[inline]
             fn pfn(&self) -> Pfn {
@@ -238,6 +224,7 @@ macro_rules! guard {
 pub struct SharedPage<'a> {
     db: &'a PageDb,
     cx: &'a Cx,
+    page: &'a Page,
     id: PageId,
 }
 guard!(SharedPage, false);
@@ -249,16 +236,11 @@ impl<'a> SharedPage<'a> {
     /// The guard itself, unchanged.
     #[doc(alias = "page_tryupgrade")]
     pub fn try_upgrade(self) -> Result<ExclPage<'a>, Self> {
-        let word = self.db.selock(self.id);
-        let alone = |w: u32| {
-            let alone = w & (COUNT | EWANTED) == 1 || mutated(Mutation::UpgradeBesideReaders);
-            alone.then_some((w & (WAITERS | MARKS)) | EXCL)
-        };
-        if word.fetch_update(SeqCst, SeqCst, alone).is_err() {
+        if !word::try_upgrade(&self.page.selock) {
             return Err(self);
         }
         let this = ManuallyDrop::new(self);
-        Ok(ExclPage { db: this.db, cx: this.cx, id: this.id })
+        Ok(ExclPage { db: this.db, cx: this.cx, page: this.page, id: this.id })
     }
     /// Keeps the lock past the guard's life (a soft lock); [`PageDb::adopt_shared`] takes it up again.
     pub fn leak(self) -> PageId {
@@ -269,9 +251,13 @@ impl<'a> SharedPage<'a> {
 }
 
 impl Drop for SharedPage<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.cx.rank_release(Rank::Page);
-        self.db.unlock_shared(self.cx, self.id);
+        let old = word::unlock_shared(&self.page.selock);
+        if old & (WAITERS | RETIRE_PENDING) != 0 || old & COUNT == 0 {
+            self.db.left_shared(self.cx, self.id, self.page, old);
+        }
     }
 }
 
@@ -280,6 +266,7 @@ impl Drop for SharedPage<'_> {
 pub struct ExclPage<'a> {
     db: &'a PageDb,
     cx: &'a Cx,
+    page: &'a Page,
     id: PageId,
 }
 guard!(ExclPage, true);
@@ -289,13 +276,8 @@ impl<'a> ExclPage<'a> {
     #[doc(alias = "page_downgrade")]
     pub fn downgrade(self) -> SharedPage<'a> {
         let this = ManuallyDrop::new(self);
-        let word = this.db.selock(this.id);
-        let (Ok(old) | Err(old)) =
-            word.fetch_update(SeqCst, SeqCst, |w| Some((w & (EWANTED | MARKS)) | 1));
-        if old & WAITERS != 0 && !mutated(Mutation::DowngradeWakesNobody) {
-            this.db.waits().wake_all(u64::from(this.id.link()));
-        }
-        SharedPage { db: this.db, cx: this.cx, id: this.id }
+        word::downgrade(&this.page.selock, || this.db.waits().wake_all(PageDb::place(this.id)));
+        SharedPage { db: this.db, cx: this.cx, page: this.page, id: this.id }
     }
     /// Marks the contents as in transit (`page_io_lock` on a page nobody else can be moving, or waiting for).
     pub(crate) fn start_io(&self) {
@@ -329,7 +311,7 @@ impl<'a> ExclPage<'a> {
     pub(crate) fn unlock_quietly(self) {
         let this = ManuallyDrop::new(self);
         this.cx.rank_release(Rank::Page);
-        this.db.unlock_excl(this.id);
+        this.db.unlock_excl(this.id, this.page);
     }
     /// Keeps the lock past the guard's life; [`PageDb::adopt_excl`] takes it up again.
     pub fn leak(self) -> PageId {
@@ -340,9 +322,10 @@ impl<'a> ExclPage<'a> {
 }
 
 impl Drop for ExclPage<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.cx.rank_release(Rank::Page);
-        if self.db.unlock_excl(self.id) {
+        if self.db.unlock_excl(self.id, self.page) {
             self.db.retire_pending(self.cx, self.id);
         }
     }
@@ -359,7 +342,7 @@ impl PageDb {
     pub fn adopt_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         assert!(self.lock_state(id).excl, "K1: page {id} is not held exclusively");
         cx.rank_tried(Rank::Page);
-        ExclPage { db: self, cx, id }
+        ExclPage { db: self, cx, page: self.page(id), id }
     }
     /// Takes the i/o lock of a page whose page lock the caller holds, waiting for it.
     #[doc(alias = "page_io_lock")]

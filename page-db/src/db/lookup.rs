@@ -41,7 +41,22 @@ impl PageDb {
     }
     /// Finds the page named `id` and locks it shared, waiting for the lock and taking it off the cache list if need be.
     #[doc(alias = "page_lookup")]
+    #[inline]
     pub fn lookup_shared<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<SharedPage<'a>> {
+        // Found at the first look, in use, and nobody in the way: all but always.
+        if let Some(found) = self.hash().search_hint(cx, self.pages(), id)
+            && let page = self.page(found)
+            && !page.is_free()
+            && let Some(locked) = self.lock_shared_at_once(cx, found, page)
+            && page.is(id)
+            && !page.is_free()
+        {
+            return Some(locked);
+        }
+        self.lookup_shared_slow(cx, id)
+    }
+    #[cold]
+    fn lookup_shared_slow<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<SharedPage<'a>> {
         loop {
             let found = self.exists(cx, id)?;
             if self.page(found).is_free() {

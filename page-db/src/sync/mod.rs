@@ -6,6 +6,9 @@
 //! | no `std` | `spin`, turned by [`crate::WaitHooks::pause`] | the same hook | core's |
 //! | `cfg(shuttle)` | shuttle's | shuttle's | core's layout, a yield point before each |
 //!
+//! The algorithms of the page lock, the hash chain, the reader-slot lock and the places to sleep are written over the words they are made of
+//! (`generic.rs`), so that an ordinary test explores them, as they are, under every memory order (`models.rs`, with loom).
+//!
 //! Nothing else in the workspace names a lock crate. What is held for a few instructions on a fault's way is a [`SpinMutex`]. Every lock carries a [`Rank`] and is taken with a [`Cx`], which
 //! checks the order in debug builds; a guard borrows both. What a thread may sleep on for long (page locks, memory, slots,
 //! devices) goes through [`WaitTable`] and [`Cx::blocking`].
@@ -14,8 +17,11 @@ pub mod arena;
 pub mod atomic;
 #[cfg(shuttle)]
 pub mod explore;
+pub(crate) mod generic;
 pub mod grow;
 mod imp;
+#[cfg(all(test, not(shuttle)))]
+mod models;
 #[doc(hidden)]
 pub mod mutation;
 pub mod per_cpu;
@@ -27,6 +33,7 @@ pub mod word;
 
 pub use self::spin::{SpinMutex, SpinMutexGuard};
 pub use arena::{Arena, ArenaFull};
+pub(crate) use generic::{Slip, Word};
 pub use grow::GrowTable;
 pub use imp::Once;
 #[doc(hidden)]

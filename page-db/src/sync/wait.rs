@@ -4,7 +4,8 @@
 //! hash. The protocol loses no wake-up: the waiter adds itself to the place's count and *then* looks at the state; the
 //! waker changes the state and *then* looks at the count. Both are sequentially consistent, so at least one sees the other.
 
-use super::atomic::{AtomicU32, Ordering};
+use super::atomic::{AtomicU32, Ordering::SeqCst};
+use super::generic::{Point, Sleeper, Slip, Word};
 use super::imp::WaitPoint;
 use super::{Mutation, mutated};
 use crate::cx::Cx;
@@ -12,15 +13,50 @@ use alloc::boxed::Box;
 use core::fmt;
 use crossbeam_utils::CachePadded;
 
+/// One place to sleep at.
 #[derive(Default)]
-struct Place {
-    waiters: AtomicU32,
-    point: WaitPoint,
+pub(crate) struct Place<W, P> {
+    waiters: W,
+    point: P,
+}
+
+impl<W: Word, P> Place<W, P> {
+    #[cfg(all(test, not(shuttle)))]
+    pub(crate) fn new(waiters: W, point: P) -> Self {
+        Self { waiters, point }
+    }
+    /// Sleeps while `must_wait` is true; it must read the state with sequentially consistent loads.
+    pub(crate) fn wait_while<C: Sleeper>(&self, cx: &C, must_wait: &mut dyn FnMut() -> bool)
+    where
+        P: Point<C>,
+    {
+        if mutated(Mutation::WaitAnnouncedLate) {
+            let mut first = must_wait();
+            let looked = &mut || core::mem::take(&mut first) || must_wait();
+            self.waiters.fetch_add(1, SeqCst);
+            cx.blocking(|| self.point.wait_while(cx, looked));
+            self.waiters.fetch_sub(1, SeqCst);
+            return;
+        }
+        self.waiters.fetch_add(1, SeqCst);
+        cx.blocking(|| self.point.wait_while(cx, must_wait));
+        self.waiters.fetch_sub(1, SeqCst);
+    }
+    /// Wakes whoever sleeps here. Call it after a sequentially consistent change of the state.
+    #[inline]
+    pub(crate) fn wake_all<C>(&self)
+    where
+        P: Point<C>,
+    {
+        if self.waiters.load(W::unless(Slip::WakerLooksRelaxed, SeqCst)) != 0 {
+            self.point.wake_all();
+        }
+    }
 }
 
 /// The table.
 pub struct WaitTable {
-    places: Box<[CachePadded<Place>]>,
+    places: Box<[CachePadded<Place<AtomicU32, WaitPoint>>]>,
 }
 
 impl Default for WaitTable {
@@ -34,33 +70,19 @@ impl WaitTable {
     pub fn new(places: usize) -> Self {
         Self { places: (0..places.next_power_of_two()).map(|_| CachePadded::default()).collect() }
     }
-    fn place(&self, key: u64) -> &Place {
+    fn place(&self, key: u64) -> &Place<AtomicU32, WaitPoint> {
         let h = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         &self.places[h as usize & (self.places.len() - 1)]
     }
     /// Sleeps while `must_wait` is true. `must_wait` must read the state with sequentially consistent loads; it may be called often.
     /// Slot locks the thread reads are marked asleep meanwhile.
     pub fn wait_while(&self, cx: &Cx, key: u64, mut must_wait: impl FnMut() -> bool) {
-        let place = self.place(key);
-        if mutated(Mutation::WaitAnnouncedLate) {
-            let mut first = must_wait();
-            let looked = &mut || core::mem::take(&mut first) || must_wait();
-            place.waiters.fetch_add(1, Ordering::SeqCst);
-            cx.blocking(|| place.point.wait_while(cx, looked));
-            place.waiters.fetch_sub(1, Ordering::SeqCst);
-            return;
-        }
-        place.waiters.fetch_add(1, Ordering::SeqCst);
-        cx.blocking(|| place.point.wait_while(cx, &mut must_wait));
-        place.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.place(key).wait_while(cx, &mut must_wait);
     }
     /// Wakes whoever sleeps under `key`. Call it after a sequentially consistent change of the state.
     #[inline]
     pub fn wake_all(&self, key: u64) {
-        let place = self.place(key);
-        if place.waiters.load(Ordering::SeqCst) != 0 {
-            place.point.wake_all();
-        }
+        self.place(key).wake_all::<Cx>();
     }
 }
 

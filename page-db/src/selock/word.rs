@@ -1,0 +1,120 @@
+//! The page lock's word: every step it can take, and the order each step gives to what is around it.
+//!
+//! All steps are read-modify-writes of the one word, so they stand in one order whatever their memory order is; what they still need is that
+//! a holder sees what the holders before it did. Taking is an acquire, leaving a release. A release may be plain about sleepers, too:
+//!
+//! ```text
+//!   sleeper    place.waiters += 1;  word |= WAITERS (only while blocked)  ──▶ sleeps
+//!   unlocker   word := free, sees WAITERS there  ──▶  looks at place.waiters, wakes
+//! ```
+//!
+//! - W1: the bit is set by a release of the thread that is counted, and the unlocker that sees it acquires: it sees the count.
+//! - W2: a sleeper that finds the bit set already adds none. So whoever takes the bit away on the way to the wake-up (the last reader does, in
+//!   a second step) must be sequentially consistent with the sleeper's announcement: one of the two sees the other.
+//!
+//! The steps are written over [`Word`], so that the models of `sync/models.rs` run this code and no copy of it.
+
+use super::{COUNT, EWANTED, EXCL, MARKS, SeState, WAITERS};
+use crate::sync::{Mutation, Slip, Word, mutated};
+use core::sync::atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst};
+
+pub(crate) fn state<W: Word>(word: &W) -> SeState {
+    let w = word.load(SeqCst);
+    SeState { shared: w & COUNT, excl: w & EXCL != 0, wanted: w & EWANTED != 0 }
+}
+
+/// Replaces the word by what `next` makes of it, unless that is nothing; the word before.
+#[inline]
+fn step<W: Word>(word: &W, order: Ordering, next: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    let mut w = word.load(Relaxed);
+    while let Some(new) = next(w) {
+        match word.compare_exchange(w, new, order, Relaxed) {
+            Ok(_) => return Some(w),
+            Err(now) => w = now,
+        }
+    }
+    None
+}
+/// Bits in `refused` refuse; those who wait pass `EXCL | EWANTED` only.
+#[inline]
+pub(crate) fn try_shared<W: Word>(word: &W, refused: u32) -> bool {
+    step(word, W::unless(Slip::TakeRelaxed, Acquire), |w| (w & refused == 0).then_some(w + 1))
+        .is_some()
+}
+/// Bits in `refused` refuse. Whoever announced itself owns the EWANTED bit, does not mind it, and clears it.
+#[inline]
+pub(crate) fn try_excl<W: Word>(word: &W, refused: u32) -> bool {
+    step(word, W::unless(Slip::TakeRelaxed, Acquire), |w| {
+        (w & (EXCL | COUNT | refused) == 0).then_some((w & (WAITERS | MARKS)) | EXCL)
+    })
+    .is_some()
+}
+/// The only reader becomes the exclusive holder.
+#[inline]
+pub(crate) fn try_upgrade<W: Word>(word: &W) -> bool {
+    step(word, Acquire, |w| {
+        let alone = w & (COUNT | EWANTED) == 1 || mutated(Mutation::UpgradeBesideReaders);
+        alone.then_some((w & (WAITERS | MARKS)) | EXCL)
+    })
+    .is_some()
+}
+/// The exclusive holder becomes a reader, and wakes the sleepers.
+#[inline]
+pub(crate) fn downgrade<W: Word>(word: &W, wake: impl FnOnce()) {
+    let order = W::unless(Slip::ExclLeavesAlone, SeqCst);
+    let old = step(word, order, |w| Some((w & (EWANTED | MARKS)) | 1)).unwrap_or(0);
+    let silent = mutated(Mutation::DowngradeWakesNobody) || W::slips(Slip::DowngradeWakesNobody);
+    if old & WAITERS != 0 && !silent {
+        wake();
+    }
+}
+/// A reader leaves. The word before; with `WAITERS` in it, [`left_shared`] is to be called.
+#[inline]
+pub(crate) fn unlock_shared<W: Word>(word: &W) -> u32 {
+    word.fetch_sub(1, W::unless(Slip::LeaveRelaxed, Release))
+}
+/// A reader has left and found sleepers marked in the word, `old`: the last one wakes them (W2).
+pub(crate) fn left_shared<W: Word>(word: &W, old: u32, wake: impl FnOnce()) {
+    if old & WAITERS != 0 && old & COUNT == 1 {
+        word.fetch_and(!WAITERS, SeqCst);
+        wake();
+    }
+}
+/// The exclusive holder leaves. The word before; with `WAITERS` in it, all are to be woken.
+#[inline]
+pub(crate) fn unlock_excl<W: Word>(word: &W) -> u32 {
+    word.fetch_and(!(EXCL | WAITERS), W::unless(Slip::ExclLeavesAlone, SeqCst))
+}
+
+/// Waits for a shared lock. `sleep` sleeps while what it is given says so.
+#[cold]
+pub(crate) fn wait_shared<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
+    loop {
+        sleep(&mut || must_wait(word, EXCL | EWANTED, WAITERS));
+        if try_shared(word, EXCL | EWANTED) {
+            return;
+        }
+    }
+}
+/// Waits for the exclusive lock, announced: from the first sleep on the bit that keeps new readers out is this thread's as much as anybody's.
+#[cold]
+pub(crate) fn wait_excl<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
+    loop {
+        sleep(&mut || must_wait(word, EXCL | COUNT, WAITERS | EWANTED));
+        if try_excl(word, 0) {
+            return;
+        }
+    }
+}
+/// Whether a waiter must go on sleeping; sets the bits that make the unlocker call (K2). The caller is counted at its place already.
+fn must_wait<W: Word>(word: &W, blocked_by: u32, bits: u32) -> bool {
+    loop {
+        let w = word.load(SeqCst);
+        if w & blocked_by == 0 {
+            return false;
+        }
+        if w & bits == bits || word.compare_exchange(w, w | bits, SeqCst, SeqCst).is_ok() {
+            return true;
+        }
+    }
+}
