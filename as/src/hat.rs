@@ -273,6 +273,16 @@ pub trait Hat: fmt::Debug + Send + Sync {
     /// Calls `f` for each translation of a range, in order of address, skipping absent sub-trees.
     #[doc(alias = "htable_walk")]
     fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation));
+    /// The effective rights of the translations of a range, page by page from its first: none where there is no translation. Fills what `out` has room
+    /// for. A hint, as [`Hat::probe`].
+    fn rights(&self, cx: &Cx, range: VirtRange, out: &mut [Prot]) {
+        out.fill(Prot::empty());
+        self.walk(cx, range, &mut |addr, t| {
+            if let Some(out) = out.get_mut(range.page_index(addr) as usize) {
+                *out = t.prot;
+            }
+        });
+    }
     /// Pages mapped now.
     #[doc(alias = "hat_pages_mapped")]
     fn resident(&self) -> u64;

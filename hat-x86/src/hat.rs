@@ -190,6 +190,12 @@ impl Hat for X86Hat {
             self.hx.walk_range(cx, &self.st, range, f);
         }
     }
+    fn rights(&self, cx: &Cx, range: VirtRange, out: &mut [Prot]) {
+        out.fill(Prot::empty());
+        if let Some(inside) = self.st.cut(range) {
+            self.hx.rights_range(cx, &self.st, range, inside, out);
+        }
+    }
     fn resident(&self) -> u64 {
         if self.st.is_ending() { 0 } else { self.hx.resident_of(&self.st) }
     }

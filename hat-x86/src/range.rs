@@ -25,7 +25,7 @@ use page_db::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use page_db::sync::{Mutation, mutated, prefetch_write};
-use page_db::{Counter, Cx, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
+use page_db::{Counter, Cx, PAGE_SHIFT, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
 /// How many entries ahead of the one being removed pages are fetched.
 const FETCH: usize = 8;
@@ -221,6 +221,26 @@ impl HatX86 {
                 let t = Translation { pfn: e.pfn(), prot, ref_mod: e.ref_mod(), level: 0 };
                 f(VirtAddr::new(va).unwrap_or_default(), t);
             }
+        }
+    }
+    /// Puts the rights of the translations of `inside` where they belong in `out`, whose first place is for the first page of `range`.
+    pub(crate) fn rights_range(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        range: VirtRange,
+        inside: VirtRange,
+        out: &mut [Prot],
+    ) {
+        let mut walk = Walk::new(self, st, inside);
+        while let Some(leaf) = walk.next(cx) {
+            let first = (leaf.addr(*leaf.entries.start()) - range.start().get()) >> PAGE_SHIFT;
+            let Some(out) = out.get_mut(first as usize..) else { return };
+            self.each_entry(cx, &leaf, |i, _, e| {
+                if let Some(out) = out.get_mut(i - leaf.entries.start()) {
+                    *out = narrow(leaf.rights, e);
+                }
+            });
         }
     }
     pub(crate) fn resident_of(&self, st: &HatState) -> u64 {

@@ -141,22 +141,30 @@ impl SwapFs {
     /// # Locks
     /// No page lock held.
     pub fn free(&self, cx: &Cx, n: AnonNumber) {
-        let was = self.names.kill(n);
-        debug_assert!(was != Place::Dead, "W4: an anon is freed once");
-        if was == Place::Dead {
-            return;
+        self.free_run(cx, &[n]);
+    }
+    /// Ends names as [`SwapFs::free`] does, in order, the numbers going back together.
+    ///
+    /// # Locks
+    /// No page lock held.
+    pub fn free_run(&self, cx: &Cx, dead: &[AnonNumber]) {
+        for n in dead {
+            let was = self.names.kill(*n);
+            debug_assert!(was != Place::Dead, "W4: an anon is freed once");
+            if let Place::At(slot) = was {
+                self.space.free(cx, slot);
+            }
         }
-        if let Place::At(slot) = was {
-            self.space.free(cx, slot);
+        // A removal may be reading the slot of one of these names right now. It looks at the word again when it has read; but until it has
+        // destroyed its page the number must not be used again. (It announced itself before it looked first: one of us sees the other.)
+        if self.removing.load(Ordering::SeqCst) != 0 {
+            for n in dead {
+                if let Some(page) = self.db.lookup_excl(cx, self.identity(*n)) {
+                    self.db.destroy(cx, page);
+                }
+            }
         }
-        // A removal may be reading this name's slot right now. It looks at the word again when it has read; but until it
-        // has destroyed its page the number must not be used again. (It announced itself before it looked first: one of us sees the other.)
-        if self.removing.load(Ordering::SeqCst) != 0
-            && let Some(page) = self.db.lookup_excl(cx, self.identity(n))
-        {
-            self.db.destroy(cx, page);
-        }
-        self.names.free(cx, n);
+        self.names.free_run(cx, dead);
     }
     /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
     #[doc(alias = "uvm_swapisfull")]

@@ -300,17 +300,19 @@ impl Names {
             Some(raw)
         })
     }
-    /// Gives a dead number back.
-    pub(crate) fn free(&self, cx: &Cx, n: AnonNumber) {
+    /// Gives dead numbers back, one after the other.
+    pub(crate) fn free_run(&self, cx: &Cx, dead: &[AnonNumber]) {
         let cpu = self.cpus.mine(cx);
         let mut stack = cpu.stack.lock(cx);
-        cpu.count(1u64.wrapping_neg());
-        if stack.free.len() >= STACK {
-            let mut depot = self.depot.lock_nested(cx);
-            depot.free.extend(stack.free.drain(..STACK / 2));
-            self.spare.store(depot.free.len() as u64, Ordering::Relaxed);
+        cpu.count((dead.len() as u64).wrapping_neg());
+        for n in dead {
+            if stack.free.len() >= STACK {
+                let mut depot = self.depot.lock_nested(cx);
+                depot.free.extend(stack.free.drain(..STACK / 2));
+                self.spare.store(depot.free.len() as u64, Ordering::Relaxed);
+            }
+            stack.free.push(n.get());
         }
-        stack.free.push(n.get());
     }
 
     /// Numbers handed out and not given back; exact when quiet.

@@ -179,3 +179,25 @@ fn protection_changes_keep_to_the_range() {
     assert_eq!(seen, ["rw-", "r-x", "r-x", "rw-"]);
     w.verify();
 }
+
+#[test]
+fn rights_are_asked_for_by_the_table() {
+    let w = World::new(64);
+    let (hat, a, b) = (w.hat(), w.page(), w.page());
+    w.load(&*hat, 0x1ff << 12, a, U);
+    w.load(&*hat, 0x201 << 12, b, U);
+    let range = VirtRange::exact(0x1fe << 12, 5 << 12).expect("a range");
+    hat.chg_prot(&w.cx, VirtRange::exact(0x201 << 12, 1 << 12).expect("a page"), Prot::READ);
+    let mut rights = [Prot::RWX; 6];
+    hat.rights(&w.cx, range, &mut rights);
+    for (i, got) in (0u64..).zip(rights) {
+        let at = VirtAddr::new((0x1fe + i) << 12).expect("canonical");
+        assert_eq!(got, hat.probe(&w.cx, at).map_or(Prot::empty(), |t| t.prot), "place {i}");
+    }
+    assert!(rights[1].contains(Prot::WRITE) && rights[3].contains(Prot::READ));
+    // Room for less than the range, and a range that is not the hat's.
+    hat.rights(&w.cx, range, &mut rights[..2]);
+    let kernel = VirtRange::exact(0xffff_8000_0000_0000, 2 << 12).expect("a range");
+    hat.rights(&w.cx, kernel, &mut rights);
+    assert!(rights.iter().all(|r| r.is_empty()));
+}

@@ -19,7 +19,9 @@
 //! Sources: [SI §9.6-9.7], [UVM §5]; illumos.md 5, uvm.md 1-2 and 7.2 (C1, C3, C5).
 
 pub mod array;
+pub mod busy;
 mod copy;
+pub(crate) mod free;
 mod home;
 pub mod map;
 mod radix;
@@ -28,6 +30,7 @@ pub mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use busy::SlotRun;
 pub use home::{AnonHome, Homes};
 pub use map::{AnonMap, AnonMapId};
 pub use slot::AnonTable;

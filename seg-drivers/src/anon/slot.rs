@@ -149,6 +149,33 @@ impl CountRun<'_> {
             a.refs.fetch_add(1, Ordering::AcqRel);
         }
     }
+    /// One slot less, the caller's, which it has busy; says whether it was the last, and where the page was last seen.
+    #[inline]
+    pub(crate) fn dec_busy(&mut self, n: AnonNumber) -> (bool, Option<PageId>) {
+        let a = self.record(n);
+        let before = a.refs.load(Ordering::Acquire);
+        debug_assert!(before > 0, "N2: references never go below zero");
+        let last = if before == 1 {
+            a.refs.store(0, Ordering::Release); // the one slot is in the caller's hands
+            true
+        } else {
+            a.refs.fetch_sub(1, Ordering::AcqRel) == 1
+        };
+        (last, PageId::of_link(a.hint.load(Ordering::Relaxed)))
+    }
+    /// As [`AnonTable::hint`].
+    #[inline]
+    pub(crate) fn hint(&mut self, n: AnonNumber) -> Option<PageId> {
+        PageId::of_link(self.record(n).hint.load(Ordering::Relaxed))
+    }
+    #[inline]
+    fn record(&mut self, n: AnonNumber) -> &Anon {
+        let at = u64::from(n.get()).wrapping_sub(self.first) as usize;
+        match self.bucket.get(at) {
+            Some(a) => a,
+            None => self.turn_to(n.get()),
+        }
+    }
     #[cold]
     fn turn_to(&mut self, n: u32) -> &Anon {
         let n = AnonNumber::from_raw(n).expect("Q1: an occupied slot holds a number");

@@ -38,7 +38,7 @@ impl AnonMap {
         }
     }
     /// Lets go of slots of a chunk that turned out to be another's.
-    fn abandon_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {
+    pub(super) fn abandon_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32) {
         cx.rank_release(Rank::AnonSlot);
         c.bits.fetch_and(!u64::from(mask), Ordering::SeqCst);
         self.layer().db().waits().wake_all(Self::wait_key(id));
@@ -114,7 +114,12 @@ impl AnonMap {
         }
     }
     /// Calls `f` with each chunk's part of `range`, its slots busy: first slot, and the numbers of the slots in range (0 for empty).
-    fn each_chunk(&self, cx: &Cx, range: Range<u64>, mut f: impl FnMut(&Chunk, u64, u32) -> bool) {
+    pub(super) fn each_chunk(
+        &self,
+        cx: &Cx,
+        range: Range<u64>,
+        mut f: impl FnMut(&Chunk, u64, u32) -> bool,
+    ) {
         let mut at = range.start;
         while at < range.end {
             let next = {
@@ -138,27 +143,11 @@ impl AnonMap {
             at = base + CHUNK;
         }
     }
-    /// Empties the slots of `range`; each anon loses one reference. Translations are gone by now.
-    #[doc(alias("anon_free", "amap_wiperange"))]
-    pub fn free_range(&self, cx: &Cx, range: Range<u64>) {
-        let mut at = range.start;
-        while at < range.end {
-            let mut taken = [None; CHUNK as usize];
-            let mut end = range.end;
-            self.each_chunk(cx, at..range.end, |c, base, mask| {
-                for i in bits(mask & c.used()) {
-                    taken[i] = AnonNumber::from_raw(c.slots[i].load(Ordering::Relaxed));
-                    c.slots[i].store(0, Ordering::Release);
-                }
-                end = base + CHUNK;
-                false
-            });
-            // No slot is busy now: the last reference may have to wait for a page.
-            for n in taken.into_iter().flatten() {
-                self.layer().unref(cx, n);
-            }
-            at = end;
-        }
+    /// What the slots of the chunk that holds `slot` hold, as hints: nothing keeps it there. `None` for an absent chunk, whose slots are empty.
+    pub fn peek_chunk(&self, slot: u64) -> Option<[u32; CHUNK as usize]> {
+        let c = self.chunk(self.find_chunk(slot)?)?;
+        let held = core::array::from_fn(|i| c.slots[i].load(Ordering::Acquire));
+        (c.owner.load(Ordering::Acquire) == owner_word(self.id, slot)).then_some(held)
     }
     /// The occupied slots of `range`, in order.
     pub fn slots(&self, cx: &Cx, range: Range<u64>) -> Vec<(u64, AnonNumber)> {

@@ -294,3 +294,48 @@ fn each_cpu_numbers_and_lists_its_maps_for_itself() {
     drop((c, d));
     assert_eq!(ids(&w), []);
 }
+
+#[test]
+fn slots_taken_together_leave_out_what_others_have() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    assert!(map.try_enter_run(&w.cx, 0..8).is_none(), "no chunk");
+    assert!(map.is_absent(&w.cx, 0));
+    let n = fill(&w, &map, 5, false);
+    assert!(!map.is_absent(&w.cx, 0));
+    {
+        let other = map.enter(&w.cx, 3).expect("there");
+        let run = map.try_enter_run(&w.cx, 2..7).expect("some are free");
+        assert_eq!((0..8).filter(|s| run.holds(*s)).collect::<Vec<_>>(), [2, 4, 5, 6]);
+        assert_eq!((run.get(5), run.get(4), run.get(3)), (Some(n), None, None));
+        assert!(map.try_enter_run(&w.cx, 2..7).is_none(), "nothing is left");
+        drop(other);
+        assert!(map.try_enter(&w.cx, 3).is_some() && map.try_enter(&w.cx, 4).is_none());
+        drop(run);
+    }
+    assert!(map.try_enter(&w.cx, 4).is_some());
+    check(&w, &map);
+    map.free_range(&w.cx, 0..32);
+    assert!(map.is_absent(&w.cx, 5), "a chunk goes with its last anon");
+}
+
+#[test]
+fn a_range_is_freed_in_the_order_of_its_slots_and_shared_anons_stay() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    let range = 28..40;
+    let all: Vec<_> = range.clone().map(|slot| fill(&w, &map, slot, slot % 3 != 0)).collect();
+    let copy = map.dup(&w.cx, w.home(), range.clone(), Some(&|slot| slot % 2 == 0)).expect("heap");
+    assert_eq!(w.layer.swap().live(), 12);
+    map.free_range(&w.cx, range.clone());
+    check(&w, &map);
+    // The copy has every second one; the others are gone, and the number freed last is the next one used.
+    assert_eq!(w.layer.swap().live(), 6);
+    assert!(copy.slots(&w.cx, range.clone()).iter().all(|(_, n)| w.layer.anons().refs(*n) == 1));
+    assert_eq!(w.layer.swap().alloc(&w.cx), Ok(all[11]));
+    w.layer.swap().free(&w.cx, all[11]);
+    copy.free_range(&w.cx, range);
+    check(&w, &copy);
+    assert_eq!(w.layer.swap().live(), 0);
+    assert_eq!(w.layer.db().freemem(), 64);
+}

@@ -16,12 +16,17 @@ pub struct VnTunables {
     pub ahead_normal: (u64, u64),
     /// The same under sequential advice.
     pub ahead_sequential: (u64, u64),
+    /// Over a file, whatever the advice but random: the pages of the aligned window of so many that holds the fault; 0 for the
+    /// windows above. A power of two keeps a window under one page table.
+    #[doc(alias = "fault_around_bytes")]
+    pub ahead_file: u64,
 }
 
 impl Default for VnTunables {
-    /// UVM's windows: 3 back and 4 forward, 8 and 7 for sequential access (uvm.md 3.1).
+    /// UVM's windows: 3 back and 4 forward, 8 and 7 for sequential access (uvm.md 3.1). Over a file UVM's largest window of 16 pages: the textbook's
+    /// fault takes a whole kluster of a file along, forwards.
     fn default() -> Self {
-        Self { ahead_normal: (3, 4), ahead_sequential: (8, 7) }
+        Self { ahead_normal: (3, 4), ahead_sequential: (8, 7), ahead_file: 16 }
     }
 }
 

@@ -270,3 +270,32 @@ fn asking_for_the_identity_of_memory_gives_no_rights_to_it() {
     assert!(matches!(refused, Err(FaultError::Prot { .. })), "{refused:?}");
     p.space.free(&w.cx);
 }
+
+#[test]
+fn a_long_answer_about_residency_is_the_short_ones_in_a_row() {
+    // Over several chunks and two tables: untouched, private, shared with a child, locked, and on swap.
+    let w = world(2048);
+    let p = w.proc();
+    w.map(&p, 1100);
+    let pages = [0, 1, 2, 31, 32, 33, 300, 511, 512, 513, 600, 700, 1099];
+    pages.iter().for_each(|page| w.write(&p, *page, 7));
+    let _child = w.fork(&p);
+    w.write(&p, 32, 8);
+    let at = |page| VirtAddr::new(BASE + page * PAGE_SIZE).expect("canonical");
+    let locked = VirtRange::exact(at(600).get(), 2 * PAGE_SIZE).expect("aligned");
+    p.space.lock(&w.cx, locked).expect("memory to spare");
+    let pushed = VirtRange::exact(at(511).get(), 3 * PAGE_SIZE).expect("aligned");
+    p.space.dont_need(&w.cx, pushed).expect("swap");
+    let mut long = [0; 1100];
+    let range = VirtRange::exact(BASE, 1100 * PAGE_SIZE).expect("aligned");
+    let (done, end) = p.space.incore(&w.cx, range, &mut long);
+    assert_eq!((done.get(), end), (1100, Ok(())));
+    for (i, byte) in (0u64..).zip(long) {
+        let mut one = [0];
+        let _ = p.space.incore(&w.cx, VirtRange::page_of(at(i)), &mut one);
+        assert_eq!(byte, one[0], "page {i}");
+    }
+    assert_eq!(long[32] & 0x21, 0x21, "its own, mapped for stores");
+    assert_eq!((long[3], long[511]), (0, 0), "never touched, and pushed out");
+    assert_eq!(long[600] & 0x07, 0x07, "locked, with a claim");
+}

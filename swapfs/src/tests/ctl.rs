@@ -188,7 +188,7 @@ fn an_anon_may_go_while_its_page_is_brought_back() {
     assert!(!w.resident(a));
     // Finish what the planted death began.
     w.fs.space().free(&w.cx, slot);
-    w.fs.names().free(&w.cx, a);
+    w.fs.names().free_run(&w.cx, &[a]);
     w.check();
     w.fs.remove(&w.cx, id).expect("empty");
     w.check();

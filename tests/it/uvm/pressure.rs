@@ -126,6 +126,43 @@ fn a_load_maps_resident_neighbours_along() {
 }
 
 #[test]
+fn a_reader_of_a_resident_file_faults_once_in_sixteen_pages() {
+    // The aligned window of 16, forwards, backwards and from the middle; the first address is a multiple of 16 pages.
+    for kind in ["shared", "priv"] {
+        let mut s = Scene::on("machine memory=512");
+        s.run(&format!(
+            "file 0 262144; map 0 0 64 r {kind} fixed file 0 0; advise 0 0 64 willneed"
+        ));
+        s.run("read 0 0 64; expect counter as_fault +4; expect counter fault_ahead +60");
+        s.end();
+
+        let mut s = Scene::on("machine memory=512");
+        s.run(&format!(
+            "file 0 262144; map 0 0 64 r {kind} fixed file 0 0; advise 0 0 64 willneed"
+        ));
+        s.run("read 0 31 0+1; expect counter fault_ahead +15");
+        s.run("read 0 16 16; expect counter as_fault +0");
+        s.run("read 0 32 0+1; expect counter as_fault +1");
+        s.run("advise 0 0 16 random; read 0 7 0+1; expect counter fault_ahead +0");
+        s.end();
+    }
+}
+
+#[test]
+fn a_window_over_a_file_takes_copies_and_rights_as_they_are() {
+    // Page 3 has a copy of its own, page 5 may not be read, the file ends within page 8.
+    let mut s = Scene::on("machine memory=512");
+    s.run("file 0 36000; map 0 0 16 rw priv fixed file 0 0; advise 0 0 8 willneed; read 0 8 0+1");
+    s.run("write 0 3 0+1 77; fork 0 1; protect 1 5 1 none");
+    s.run("read 1 0 0+1; expect counter as_fault +1; expect counter fault_ahead +7");
+    let mapped = (0..16).filter(|p| s.rights(1, *p) != "-").collect::<Vec<_>>();
+    assert_eq!(mapped, [0, 1, 2, 3, 4, 6, 7, 8]);
+    assert!(mapped.iter().all(|p| s.rights(1, *p) == "r--"));
+    s.run("read 1 3 0+1; expect ok b=4d; expect counter as_fault +0");
+    s.end();
+}
+
+#[test]
 fn fault_ahead_neither_reads_nor_makes_anything() {
     // 39
     run_ok(
