@@ -314,6 +314,21 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     fn read_ahead(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
         range.iter_pages().try_for_each(|addr| self.faulta(scx, addr))
     }
+    /// Makes `access` possible on every page of `range` without a fault; pages done stay when a later one fails. The default faults on each, which
+    /// is what it comes to.
+    ///
+    /// # Errors
+    /// [`FaultError`], which says at which page; what lies below is in place.
+    #[doc(alias = "MADV_POPULATE_WRITE")]
+    fn populate(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        let mut pages = range.iter_pages().map(VirtRange::page_of);
+        pages.try_for_each(|page| self.fault(scx, page, FaultKind::Invalid, access))
+    }
     /// Whether reading the page at `addr + delta` bytes along with that at `addr` is sensible.
     #[doc(alias = "segop_kluster")]
     fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {

@@ -236,9 +236,10 @@ impl HatX86 {
         while let Some(leaf) = walk.next(cx) {
             let first = (leaf.addr(*leaf.entries.start()) - range.start().get()) >> PAGE_SHIFT;
             let Some(out) = out.get_mut(first as usize..) else { return };
+            let rights = leaf.rights();
             self.each_entry(cx, &leaf, |i, _, e| {
                 if let Some(out) = out.get_mut(i - leaf.entries.start()) {
-                    *out = narrow(leaf.rights, e);
+                    *out = narrow(rights, e);
                 }
             });
         }

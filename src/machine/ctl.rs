@@ -6,7 +6,7 @@ use super::SysError;
 use super::process::{Process, USER_TOP, user_pages, user_range, vpns};
 use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
 use page_db::sync::atomic::Ordering;
-use page_db::{PAGE_SIZE, VirtRange, errno};
+use page_db::{Access, PAGE_SIZE, VirtRange, errno};
 
 /// What `madvise` is told.
 #[doc(alias(
@@ -15,7 +15,9 @@ use page_db::{PAGE_SIZE, VirtRange, errno};
     "MADV_SEQUENTIAL",
     "MADV_WILLNEED",
     "MADV_DONTNEED",
-    "MADV_FREE"
+    "MADV_FREE",
+    "MADV_POPULATE_READ",
+    "MADV_POPULATE_WRITE"
 ))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub enum MemAdvice {
@@ -23,6 +25,8 @@ pub enum MemAdvice {
     Use(Advice),
     /// Bring the pages in.
     WillNeed,
+    /// Bring the pages in and map them, for loads or for stores (Linux's advice, with its errors): what is done stays done when a later page fails.
+    Populate(Access),
     /// The pages may leave memory; contents are kept.
     DontNeed,
     /// A child of fork finds zeros (`MC_INHERIT_ZERO`).
@@ -54,6 +58,10 @@ impl Process {
             MemAdvice::Use(advice) => space.advise(cx, range, advice),
             MemAdvice::WillNeed => {
                 return space.will_need(cx, range).map_err(|e| will_need_error(CALL, e));
+            }
+            MemAdvice::Populate(access) => {
+                let done = space.populate(cx, range, access);
+                return done.map_err(|e| populate_error(CALL, e));
             }
             MemAdvice::DontNeed => space.dont_need(cx, range),
             MemAdvice::InheritZero => space.inherit_zero(cx, range),
@@ -176,6 +184,17 @@ impl Process {
     pub fn munlockall(&self) {
         self.space().unlock_all(self.cx());
     }
+}
+
+/// The same for populating, where a right that lacks is `EINVAL` too.
+fn populate_error(call: &'static str, error: FaultError) -> SysError {
+    will_need_error(
+        call,
+        match error {
+            FaultError::NoMap { addr } => AsError::Unmapped { addr },
+            error => AsError::Fault(error),
+        },
+    )
 }
 
 /// What `madvise(MADV_WILLNEED)` makes of a fault: the object's errno, `ENOMEM` for a hole, `EINVAL` for the rest.

@@ -283,15 +283,9 @@ impl Process {
     }
     /// Faults a range in, as far as it goes: a failure shows when the page is used.
     fn populate(&self, range: VirtRange, prot: Prot) {
-        use addr_space::FaultKind;
         use page_db::Access;
         let access = if prot.contains(Prot::READ) { Access::Read } else { Access::Other };
-        let space = self.space();
-        for page in range.iter_pages() {
-            if space.fault_at(self.cx(), page, FaultKind::Invalid, access).is_err() {
-                return;
-            }
-        }
+        let _ = self.space().populate(self.cx(), range, access);
     }
     /// Anonymous private memory anywhere: the common case in one line.
     ///

@@ -362,6 +362,8 @@ impl World for MachineWorld {
             ast::Advice::Sequential => MemAdvice::Use(Advice::Sequential),
             ast::Advice::Free => MemAdvice::Use(Advice::Free),
             ast::Advice::WillNeed => MemAdvice::WillNeed,
+            ast::Advice::PopulateRead => MemAdvice::Populate(page_db::Access::Read),
+            ast::Advice::PopulateWrite => MemAdvice::Populate(page_db::Access::Write),
             ast::Advice::DontNeed => MemAdvice::DontNeed,
             ast::Advice::InheritZero => MemAdvice::InheritZero,
             ast::Advice::InheritCopy => MemAdvice::InheritCopy,

@@ -152,6 +152,29 @@ impl Model {
 
     // ---- memory
 
+    /// Populating is a load or store of nothing on each page, upwards; what it meets it names as an advice does.
+    pub(super) fn populate(&mut self, region: Region, attempt: Attempt) -> Outcome {
+        let proc = region.proc.0;
+        let mut span = Vec::new();
+        let asked = self.on(proc, |p| {
+            span = p.span(region.addr, checked_end(region)?);
+            Ok(Outcome::OK)
+        });
+        if asked != Outcome::OK {
+            return asked;
+        }
+        for page in span {
+            let Some(page) = page else { return Errno::ENOMEM.into() };
+            match self.reach(proc, page * PAGE_BYTES, attempt, 0) {
+                Ok(_) if attempt == Attempt::Store => _ = self.own(proc, page * PAGE_BYTES),
+                Ok(_) => {}
+                Err(Outcome::Bus { .. }) => return Errno::EFAULT.into(),
+                Err(_) => return Errno::EINVAL.into(),
+            }
+        }
+        Outcome::OK
+    }
+
     pub(super) fn load(&self, region: Region) -> Outcome {
         let mut hash = FNV_OFFSET;
         let mut first = FirstBytes::default();

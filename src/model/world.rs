@@ -52,6 +52,11 @@ impl World for Model {
     }
 
     fn advise(&mut self, region: Region, advice: Advice) -> Outcome {
+        match advice {
+            Advice::PopulateRead => return self.populate(region, Attempt::Load),
+            Advice::PopulateWrite => return self.populate(region, Attempt::Store),
+            _ => {}
+        }
         let ends: Vec<u64> = self.objects().iter().map(|o| o.page_count()).collect();
         self.on(region.proc.0, |p| p.advise(region, advice, &ends))
     }

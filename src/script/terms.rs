@@ -219,6 +219,8 @@ words! {
         Random = "random", "no fault-ahead";
         Sequential = "sequential", "fault ahead, let go behind";
         WillNeed = "willneed", "bring the pages in now";
+        PopulateRead = "populate_read", "bring the pages in and map them for loads";
+        PopulateWrite = "populate_write", "the same for stores: pages of its own";
         DontNeed = "dontneed", "the pages may leave memory";
         Free = "free", "the contents are no longer wanted";
         DontFork = "dontfork", "a child has no such mapping";

@@ -77,7 +77,7 @@ impl AddrSpace {
         }
     }
     #[cold]
-    fn first_outside(&self, range: VirtRange) -> VirtAddr {
+    pub(super) fn first_outside(&self, range: VirtRange) -> VirtAddr {
         let limits = self.limits();
         if limits.contains(range.start()) {
             // The end of the limits is inside the range, so it is an address.

@@ -32,6 +32,7 @@ mod incore;
 mod lock;
 mod map;
 mod page_lock;
+mod populate;
 mod protect;
 mod query;
 mod sync;

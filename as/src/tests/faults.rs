@@ -231,3 +231,16 @@ fn advice_and_sync_end_at_the_first_error() {
     let page_size = w.space.set_page_size(&w.cx, range(0x10000, P), 1).map_err(|e| e.errno());
     assert_eq!(page_size, Err(errno::EINVAL));
 }
+
+#[test]
+fn populating_goes_on_from_the_page_that_failed() {
+    let w = two_segments();
+    w.plan.fail("fault", 0x11000, 1, Fail::Fault(FaultError::Retry { addr: at(0x11000) }));
+    w.space.populate(&w.cx, range(0x10000, 4 * P), Access::Write).expect("the second time");
+    let starts = |w: &World| w.plan.take("fault").iter().map(|c| c.start).collect::<Vec<_>>();
+    assert_eq!(starts(&w), [0x10000, 0x11000, 0x11000, 0x12000, 0x13000]);
+    let got = w.space.populate(&w.cx, range(0x12000, 3 * P), Access::Write);
+    assert_eq!(got, Err(FaultError::NoMap { addr: at(0x14000) }));
+    assert_eq!(starts(&w), [0x12000, 0x13000], "what lies below the hole is in place");
+    w.check();
+}

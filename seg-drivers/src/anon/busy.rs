@@ -1,4 +1,4 @@
-//! Several slots of one chunk held busy together: fault-ahead works on a window, not on a page.
+//! Several slots of one chunk held busy together: fault-ahead and populate work on a window, not on a page.
 //!
 //! One locked instruction takes them all and one lets them go. Slots that another thread works on are left out and not waited for, so
 //! holding some while asking for others blocks nobody.
@@ -8,6 +8,7 @@ use super::map::AnonMap;
 use super::slots::mask_of;
 use core::fmt;
 use core::ops::Range;
+use page_db::sync::ArenaFull;
 use page_db::sync::atomic::Ordering;
 use page_db::{Cx, Rank};
 use swapfs::AnonNumber;
@@ -54,6 +55,21 @@ impl AnonMap {
         }
         Some(SlotRun { map: self, cx, chunk, id, base, mask })
     }
+    /// As [`AnonMap::try_enter_run`], making the chunk if need be.
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when the heap refuses a chunk.
+    pub fn try_enter_run_or_make<'a>(
+        &'a self,
+        cx: &'a Cx,
+        range: Range<u64>,
+    ) -> Result<Option<SlotRun<'a>>, ArenaFull> {
+        if let Some(run) = self.try_enter_run(cx, range.clone()) {
+            return Ok(Some(run));
+        }
+        self.make_chunk(cx, range.start)?;
+        Ok(self.try_enter_run(cx, range))
+    }
     /// Whether the chunk that holds `slot` is absent. It stays so until one is made (`seq`).
     pub(crate) fn is_absent(&self, cx: &Cx, slot: u64) -> bool {
         let _grow = self.grow.lock(cx);
@@ -72,6 +88,11 @@ impl SlotRun<'_> {
             return None;
         }
         AnonNumber::from_raw(self.chunk.slots[(slot % CHUNK) as usize].load(Ordering::Acquire))
+    }
+    /// Puts an anon into a slot that is held and empty; its reference moves in.
+    pub(crate) fn fill(&self, slot: u64, n: AnonNumber) {
+        debug_assert!(self.holds(slot) && self.get(slot).is_none(), "H3: slot {slot} is ours");
+        self.chunk.slots[(slot % CHUNK) as usize].store(n.get(), Ordering::Release);
     }
 }
 

@@ -107,9 +107,9 @@ impl SegVn {
         let mut stamp = Stamp::take(&self.seq);
         let mut prots = [Prot::empty(); PART];
         self.rights(scx, range, &mut prots[..n]);
-        for i in 0..n {
-            if !have[i].is_empty() || part.start + i as u64 == scx.seg.page_index(f.addr) {
-                prots[i] = Prot::empty();
+        for (page, (prot, have)) in part.clone().zip(prots.iter_mut().zip(&have)) {
+            if !have.is_empty() || page == scx.seg.page_index(f.addr) {
+                *prot = Prot::empty();
             }
         }
         if prots.iter().all(|p| p.is_empty()) {

@@ -43,6 +43,7 @@ mod fault;
 mod incore;
 mod lock;
 mod lower;
+mod populate;
 mod protect;
 mod reserve;
 mod softlock;
@@ -228,6 +229,14 @@ impl SegOps for SegVn {
     }
     fn read_ahead(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
         ahead::read_ahead(self, scx, range)
+    }
+    fn populate(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        populate::populate(self, scx, range, access)
     }
     fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {
         ahead::kluster(self, scx, addr, delta)

@@ -252,7 +252,14 @@ impl Generator {
             Kind::Fread | Kind::Fwrite => self.transfer(kind),
             Kind::Sync => self.sync(),
             Kind::Advise => {
-                let advice = [Advice::Normal, Advice::Random, Advice::Sequential, Advice::WillNeed];
+                let advice = [
+                    Advice::Normal,
+                    Advice::Random,
+                    Advice::Sequential,
+                    Advice::WillNeed,
+                    Advice::PopulateRead,
+                    Advice::PopulateWrite,
+                ];
                 vec![O::Advise(self.any_range(), self.lot.pick(&advice))]
             }
             Kind::Inherit => {

@@ -153,12 +153,69 @@ fn a_window_over_a_file_takes_copies_and_rights_as_they_are() {
     // Page 3 has a copy of its own, page 5 may not be read, the file ends within page 8.
     let mut s = Scene::on("machine memory=512");
     s.run("file 0 36000; map 0 0 16 rw priv fixed file 0 0; advise 0 0 8 willneed; read 0 8 0+1");
-    s.run("write 0 3 0+1 77; fork 0 1; protect 1 5 1 none");
+    s.run("write 0 3 0+1 77; fork 0 1; protect 1 5 1 -");
     s.run("read 1 0 0+1; expect counter as_fault +1; expect counter fault_ahead +7");
     let mapped = (0..16).filter(|p| s.rights(1, *p) != "-").collect::<Vec<_>>();
     assert_eq!(mapped, [0, 1, 2, 3, 4, 6, 7, 8]);
     assert!(mapped.iter().all(|p| s.rights(1, *p) == "r--"));
     s.run("read 1 3 0+1; expect ok b=4d; expect counter as_fault +0");
+    s.end();
+}
+
+#[test]
+fn populated_memory_takes_no_fault() {
+    let mut s = Scene::on("machine memory=512");
+    s.run("map 0 0 70 rw priv fixed anon; write 0 40 0+1 9");
+    s.run("advise 0 0 70 populate_write; expect ok; expect counter zfod +69; expect counter as_fault +0");
+    s.run("write 0 0 70 65; expect counter as_fault +0; expect counter zfod +0");
+    // A side of a fork gets pages of its own, for loads it keeps what it shares.
+    s.run("fork 0 1; advise 1 0 8 populate_read; expect counter cow_fault +0");
+    s.run("advise 1 0 8 populate_write; expect counter cow_fault +8; write 1 0 8 70; expect counter as_fault +0");
+    s.run("read 0 0 0+1; expect ok b=41");
+    s.end();
+
+    let mut s = Scene::on("machine memory=512");
+    s.run("file 0 262144; map 0 0 64 r shared fixed file 0 0; advise 0 0 64 populate_read");
+    s.run("read 0 0 64; expect counter as_fault +0; expect counter pgpgin +0");
+    s.run("unmap 0 0 64; map 0 0 64 rw priv fixed file 0 0");
+    s.run("advise 0 0 16 populate_write; expect counter cow_fault +16");
+    s.run("write 0 0 16 1; expect counter as_fault +0");
+    s.end();
+}
+
+#[test]
+fn populating_stops_where_it_must_and_keeps_what_it_did() {
+    run_ok(
+        "
+        machine memory=512
+        map 0 0 8 rw priv fixed anon; map 0 9 8 rw priv fixed anon
+        advise 0 0 17 populate_write
+        expect ENOMEM
+        expect counter zfod +8
+        advise 0 9+1 1 populate_write
+        expect EINVAL
+        protect 0 12 1 r
+        advise 0 9 8 populate_write
+        expect EINVAL
+        expect counter zfod +3
+        advise 0 9 8 populate_read
+        expect ok
+        expect counter zfod +5
+        file 0 10000
+        map 0 32 8 rw shared fixed file 0 0
+        advise 0 32 8 populate_write
+        expect EFAULT
+        expect counter pgpgin +3
+    ",
+    );
+}
+
+#[test]
+fn more_than_memory_is_populated_to_its_end() {
+    let mut s = Scene::on("machine memory=128 swap=mem:512");
+    s.run("map 0 0 300 rw priv fixed anon; advise 0 0 300 populate_write; expect ok; expect counter zfod +300");
+    s.run("write 0 0 300 65");
+    s.run("read 0 17 0+1; expect ok b=41");
     s.end();
 }
 
