@@ -274,7 +274,7 @@ fn asking_for_the_identity_of_memory_gives_no_rights_to_it() {
 #[test]
 fn a_long_answer_about_residency_is_the_short_ones_in_a_row() {
     // Over several chunks and two tables: untouched, private, shared with a child, locked, and on swap.
-    let w = world(2048);
+    let w = world(4096);
     let p = w.proc();
     w.map(&p, 1100);
     let pages = [0, 1, 2, 31, 32, 33, 300, 511, 512, 513, 600, 700, 1099];
