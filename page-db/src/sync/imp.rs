@@ -76,8 +76,15 @@ mod chosen {
         cond: parking_lot::Condvar,
     }
     impl WaitPoint {
-        /// Sleeps while `must_wait` says so. The caller has announced itself, so that a waker takes the lock and notifies.
+        /// Sleeps while `must_wait` says so. The caller has announced itself, so that a waker takes the lock and notifies. What is
+        /// waited for here often takes less than falling asleep and being woken does, so it is looked at a while before.
         pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
+            for _ in 0..SPINS {
+                if !must_wait() {
+                    return;
+                }
+                core::hint::spin_loop();
+            }
             let mut g = self.lock.lock();
             while must_wait() {
                 self.cond.wait(&mut g);
