@@ -5,14 +5,27 @@
 
 use std::ffi::c_void;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 
 use crate::linux::PAGE;
 
-/// Forks and runs `then` in the parent as soon as the call returns there; the child ends at once. Waits for the child.
+/// Forks and runs `then` in the parent as soon as the call returns there. The child sleeps until then and ends: it runs on the same
+/// processor, and taking it apart is not part of the call. Waits for the child.
 pub(crate) fn fork_once<T>(then: impl FnOnce() -> T) -> io::Result<T> {
-    fork_running(|| (), then)
+    let (reader, mut writer) = io::pipe()?;
+    let mut byte = 0u8;
+    let child = || {
+        // SAFETY: reads one byte into a live variable of the child's stack.
+        unsafe { libc::read(reader.as_raw_fd(), (&raw mut byte).cast(), 1) };
+    };
+    let then = || {
+        let result = then();
+        (result, writer.write_all(&[0]))
+    };
+    let (result, woken) = fork_running(child, then)?;
+    woken.map(|()| result)
 }
 
 /// Forks and runs `child` in the child, `then` in the parent. Waits for the child, which must end by itself.

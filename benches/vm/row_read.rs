@@ -76,8 +76,7 @@ impl Mapped {
         let hand = self.world.on(0);
         hand.forget(shape::BASE, PAGES * PAGE);
         let faults = self.faults.len();
-        let resident =
-            [(Counter::AsFault, faults), (Counter::SpuriousFault, 0), (Counter::MajFault, 0)];
+        let resident = [(Counter::AsFault, faults), (Counter::MajFault, 0)];
         let per_fault = hand.counted(&resident, || {
             timed(faults, |part| {
                 self.faults[part].iter().for_each(|&page| hand.read_fault(page));
