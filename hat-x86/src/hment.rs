@@ -160,18 +160,24 @@ impl MapLists {
         alone: bool,
         spare: &mut Spare,
     ) -> Result<(), ArenaFull> {
-        let of = db.page(page).mapping();
-        let one = MapWord::embedded(site.table, site.entry).0;
-        if of.cell().load(Acquire) == 0 {
-            if alone {
-                of.cell().store(one, Release);
-                return Ok(());
-            }
-            if of.cell().compare_exchange(0, one, AcqRel, Relaxed).is_ok() {
-                return Ok(());
-            }
+        if Self::add_first(db, page, site, alone) {
+            return Ok(());
         }
-        self.add_locked(cx, page, of, site, spare)
+        self.add_locked(cx, page, db.page(page).mapping(), site, spare)
+    }
+    /// Adds a mapping to a page that has none; says whether that was so.
+    #[inline]
+    pub(crate) fn add_first(db: &PageDb, page: PageId, site: Site, alone: bool) -> bool {
+        let cell = db.page(page).mapping().cell();
+        let one = MapWord::embedded(site.table, site.entry).0;
+        if cell.load(Acquire) != 0 {
+            return false;
+        }
+        if alone {
+            cell.store(one, Release);
+            return true;
+        }
+        cell.compare_exchange(0, one, AcqRel, Relaxed).is_ok()
     }
     /// Adds a mapping to a list that may have some.
     #[cold]

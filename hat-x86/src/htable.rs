@@ -41,6 +41,7 @@
 
 use crate::geometry::{ENTRIES, TOP, index, table_base};
 use crate::hat::HatState;
+use crate::hment::Site;
 use crate::mmu::SpaceId;
 use crate::provider::HatX86;
 use crate::pte::{PteBits, X86Pte};
@@ -201,6 +202,11 @@ impl<'a> TableGuard<'a> {
     pub(crate) fn cell(&self, index: usize) -> &'a AtomicU64 {
         self.hx.db.mem().u64_at(self.pfn, index)
     }
+    /// The mapping by entry `index`.
+    #[inline]
+    pub(crate) fn site(&self, index: usize) -> Site {
+        Site { table: self.id, entry: index as u16 }
+    }
     #[inline]
     pub(crate) fn entry(&self, index: usize) -> X86Pte {
         X86Pte(self.cell(index).load(SeqCst))
@@ -213,8 +219,8 @@ impl<'a> TableGuard<'a> {
         debug_assert!(v >= n, "H1: valid_cnt counts present entries");
         self.rec.valid.store(v.wrapping_sub(n), Relaxed);
     }
-    pub(crate) fn lock_one(&self) {
-        self.rec.locks.store(self.rec.locks().saturating_add(1), Relaxed);
+    pub(crate) fn lock(&self, n: u16) {
+        self.rec.locks.store(self.rec.locks().saturating_add(u32::from(n)), Relaxed);
     }
     pub(crate) fn unlock(&self, n: u16) {
         self.rec.locks.store(self.rec.locks().saturating_sub(u32::from(n)), Relaxed);

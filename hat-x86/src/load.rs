@@ -27,7 +27,7 @@
 
 use crate::geometry::index;
 use crate::hat::HatState;
-use crate::hment::{Site, Spare};
+use crate::hment::{MapLists, Site, Spare};
 use crate::htable::{Supply, TableGuard, clear, update};
 use crate::provider::HatX86;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
@@ -63,6 +63,20 @@ enum Step {
     Broken(X86Pte),
     Stale,
     Refused(HatError),
+}
+
+/// The bits of a new entry besides its rights.
+#[inline]
+pub(crate) fn kind(st: &HatState, flags: LoadFlags) -> PteBits {
+    let user = if st.is_user() { PteBits::U } else { PteBits::G };
+    let used = if flags.contains(LoadFlags::NOCONSIST) {
+        PteBits::NOCONSIST | PteBits::A | PteBits::D
+    } else if flags.contains(LoadFlags::NOSYNC) {
+        PteBits::NOSYNC | PteBits::A | PteBits::D
+    } else {
+        PteBits::empty()
+    };
+    PteBits::P | user | used
 }
 
 impl HatX86 {
@@ -107,6 +121,37 @@ impl HatX86 {
         if !load.prot.intersects(Prot::RWX) {
             return Ok(Loaded::Done); // no rights are expressed by having no translation
         }
+        if self.load_simply(cx, st, load) {
+            return Ok(Loaded::Done);
+        }
+        self.load_in_full(cx, st, load)
+    }
+    /// The load of most faults: the leaf is one that this CPU used before, the entry is absent, nobody maps the page, and all flags ask for is what happens anyway.
+    /// Says whether it was that; if not, nothing has changed.
+    #[inline]
+    fn load_simply(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> bool {
+        let Some(page) = load.page else { return false };
+        if !(LoadFlags::ADV | LoadFlags::REMAP).contains(load.flags) || self.caps.wants_hints {
+            return false;
+        }
+        let Some(leaf) = self.hinted_leaf(cx, st, load.addr.get()) else { return false };
+        let i = index(load.addr.get(), 0);
+        let cell = leaf.cell(i);
+        let granted = !load.prot.contains(Prot::WRITE) || !leaf.rec.is_denied();
+        if !granted
+            || cell.load(Acquire) != 0
+            || load.stamp.is_some_and(|s| !s.is_current())
+            || !MapLists::add_first(&self.db, page, leaf.site(i), load.alone)
+        {
+            return false;
+        }
+        let entry = X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted(load));
+        cell.store(entry.0, Release);
+        leaf.add_valid(1);
+        cx.count(Counter::PteWrites);
+        true
+    }
+    fn load_in_full(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
         let (mut supply, mut spare) = (Supply::default(), Spare::default());
         let done = self.load_with(cx, st, load, &mut supply, &mut spare);
         // held: none of the hat's
@@ -195,16 +240,19 @@ impl HatX86 {
             Step::Broken(old)
         };
         if load.flags.contains(LoadFlags::LOCK) && matches!(step, Step::Done | Step::Shrunk(..)) {
-            leaf.lock_one();
+            leaf.lock(1);
         }
         step
     }
     /// The rights wanted less the right to store to a page that must not be mapped writable (`P_RO`).
+    #[inline]
     fn granted(&self, load: &Load<'_>) -> Prot {
-        match load.page {
-            Some(p) if self.db.page(p).ref_mod().contains(RefMod::RO) => load.prot.read_only(),
-            _ => load.prot,
-        }
+        load.page.map_or(load.prot, |page| self.granted_on(page, load.prot))
+    }
+    /// What of `prot` a page may be mapped with.
+    #[inline]
+    pub(crate) fn granted_on(&self, page: PageId, prot: Prot) -> Prot {
+        if self.db.page(page).ref_mod().contains(RefMod::RO) { prot.read_only() } else { prot }
     }
     /// Fills an absent entry.
     fn store(
@@ -227,7 +275,6 @@ impl HatX86 {
     ///
     /// # Errors
     /// [`ArenaFull`]; nothing has changed but what is in `spare`.
-    #[inline]
     pub(crate) fn put(
         &self,
         cx: &Cx,
@@ -237,19 +284,10 @@ impl HatX86 {
         load: &Load<'_>,
         spare: &mut Spare,
     ) -> Result<(), ArenaFull> {
-        let mut bits = PteBits::P;
-        bits.set(PteBits::U, st.is_user());
-        bits.set(PteBits::G, !st.is_user());
-        if load.flags.contains(LoadFlags::NOCONSIST) {
-            bits |= PteBits::NOCONSIST | PteBits::A | PteBits::D;
-        } else if load.flags.contains(LoadFlags::NOSYNC) {
-            bits |= PteBits::NOSYNC | PteBits::A | PteBits::D;
-        }
         if let Some(page) = load.page {
-            let site = Site { table: leaf.id, entry: i as u16 };
-            self.lists.add(cx, &self.db, page, site, load.alone, spare)?; // M2: the entry follows
+            self.lists.add(cx, &self.db, page, leaf.site(i), load.alone, spare)?; // M2: the entry follows
         }
-        let entry = X86Pte::new(load.pfn, bits).with_prot(self.granted(load));
+        let entry = X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted(load));
         leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
         Ok(())
     }
@@ -309,7 +347,8 @@ impl HatX86 {
         let page = self.db.page_of(seen.pfn()).expect("M1: consistent entries map managed frames");
         let mut list = self.lists.enter(cx, &self.db, page);
         let old = clear(cell, quiet);
-        if keep && old.is_synced() {
+        let used = old.bits().intersects(PteBits::A | PteBits::D);
+        if keep && used && old.is_synced() {
             self.db.page(page).set_ref_mod(old.ref_mod()); // M3: before the mapping goes
         }
         let was = list.remove(Site { table, entry: i as u16 });

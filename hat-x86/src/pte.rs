@@ -134,23 +134,18 @@ impl X86Pte {
     }
     /// Accessed and dirty in the page layer's words.
     #[inline]
-    pub fn ref_mod(self) -> RefMod {
-        let mut r = RefMod::empty();
-        r.set(RefMod::REF, self.has(PteBits::A));
-        r.set(RefMod::MOD, self.has(PteBits::D));
-        r
+    pub const fn ref_mod(self) -> RefMod {
+        // Bit 5 to bit 1, bit 6 to bit 0: every probe and every removal asks.
+        RefMod::from_bits_truncate(((self.0 >> 4) & 2 | (self.0 >> 6) & 1) as u8)
     }
     /// The rights this entry grants by itself; none when it is not present.
     #[inline]
-    pub fn prot(self) -> Prot {
+    pub const fn prot(self) -> Prot {
         if !self.is_present() {
             return Prot::empty();
         }
-        let mut p = Prot::READ;
-        p.set(Prot::WRITE, self.has(PteBits::W));
-        p.set(Prot::EXEC, !self.has(PteBits::NX));
-        p.set(Prot::USER, self.has(PteBits::U));
-        p
+        // Bits 0 and 1 stay, the lack of bit 63 becomes bit 2, bit 2 becomes bit 3.
+        Prot::from_bits_truncate((self.0 & 3 | (!self.0 >> 63) << 2 | (self.0 & 4) << 1) as u8)
     }
     /// The entry with exactly the rights `prot`, which must include a right; U/S is left as it is.
     #[inline]
@@ -207,6 +202,25 @@ mod tests {
         assert_eq!(e.with_prot(Prot::RX).0, 0x0123_4001);
         assert_eq!(e.to_string(), "pfn 0x1234 P W NX");
         assert_eq!(X86Pte::new(Pfn(u64::MAX), PteBits::empty()).pfn(), MAX_PFN);
+    }
+
+    #[test]
+    fn rights_and_marks_move_bit_by_bit() {
+        let all = PteBits::P | PteBits::W | PteBits::U | PteBits::A | PteBits::D | PteBits::NX;
+        for bits in (0..=u64::from(u8::MAX)).flat_map(|low| [low, low | 1 << 63]) {
+            let bits = PteBits::from_bits_truncate(bits) & all;
+            let e = X86Pte::new(Pfn(0xf_ffff), bits);
+            let (p, r) = (e.prot(), e.ref_mod());
+            let present = bits.contains(PteBits::P);
+            let is = |bit: PteBits, on: bool| present && bits.contains(bit) == on;
+            assert_eq!(p.contains(Prot::READ), present);
+            assert_eq!(p.contains(Prot::WRITE), is(PteBits::W, true));
+            assert_eq!(p.contains(Prot::EXEC), is(PteBits::NX, false));
+            assert_eq!(p.contains(Prot::USER), is(PteBits::U, true));
+            assert_eq!(r.contains(RefMod::REF), bits.contains(PteBits::A));
+            assert_eq!(r.contains(RefMod::MOD), bits.contains(PteBits::D));
+            assert!(!r.contains(RefMod::RO));
+        }
     }
 
     #[test]

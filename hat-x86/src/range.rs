@@ -139,8 +139,12 @@ impl HatX86 {
             if leaf.is_whole_and_dense() {
                 self.deny(cx, st, &leaf.table, &mut due);
             }
-            let rec = leaf.table.rec;
-            self.rewrite(cx, st, &leaf, &mut due, |e| rec.entry_with(e, prot));
+            let denied = leaf.table.rec.is_denied();
+            // As `entry_with`, with the bits worked out once.
+            let keep = if denied { PteBits::W } else { PteBits::empty() };
+            let on = X86Pte::EMPTY.with_prot(prot).bits();
+            let off = (PteBits::W | PteBits::NX) - keep;
+            self.rewrite(cx, st, &leaf, &mut due, |e| e.with(on, off));
         }
         self.finish(cx, &mut due);
     }

@@ -28,11 +28,11 @@ use crate::geometry::{ENTRIES, index};
 use crate::hat::HatState;
 use crate::hment::Spare;
 use crate::htable::{Supply, TableGuard};
-use crate::load::Load;
+use crate::load::{Load, kind};
 use crate::provider::HatX86;
 use crate::pte::X86Pte;
 use addr_space::{HatError, LoadFlags, Loaded, RunLoaded, RunPage, Stamp};
-use page_db::sync::atomic::Ordering::Acquire;
+use page_db::sync::atomic::Ordering::{Acquire, Release};
 use page_db::sync::prefetch_write;
 use page_db::{Counter, Cx, PAGE_SIZE, PageDb, Prot, VirtAddr, VirtRange};
 
@@ -190,7 +190,8 @@ impl HatX86 {
             return Left::Stale;
         }
         spare.coming = behind - run.done.passed;
-        let words = leaf.words();
+        let (words, kind) = (leaf.words(), kind(st, run.flags));
+        let listed = !run.flags.contains(LoadFlags::NOCONSIST);
         let entry = index(run.start.get(), 0); // of place 0, in a leaf of its own
         let mut stored = 0;
         let mut left = Left::Over;
@@ -203,19 +204,24 @@ impl HatX86 {
                 && page.prot().intersects(Prot::RWX)
             {
                 let at = (entry + i) % ENTRIES;
-                if X86Pte(words[at].load(Acquire)).is_present() {
+                let cell = &words[at];
+                if cell.load(Acquire) != 0 {
                     if !run.flags.contains(LoadFlags::ADV) {
                         left = Left::Alone;
                         break;
                     }
                 } else {
-                    if page.prot().contains(Prot::WRITE) {
-                        self.split(cx, leaf);
-                    }
-                    if self.put(cx, st, leaf, at, &run.load(&self.db, i, page), spare).is_err() {
+                    let (id, site) = (page.id(), leaf.site(at));
+                    let (lists, alone) = (&self.lists, page.is_exclusive());
+                    if listed && lists.add(cx, &self.db, id, site, alone, spare).is_err() {
                         left = Left::NoRecord;
                         break;
                     }
+                    let prot = if listed { self.granted_on(id, page.prot()) } else { page.prot() };
+                    if prot.contains(Prot::WRITE) {
+                        self.split(cx, leaf);
+                    }
+                    cell.store(X86Pte::new(self.db.pfn(id), kind).with_prot(prot).0, Release);
                     stored += 1;
                 }
             }
@@ -223,6 +229,9 @@ impl HatX86 {
         }
         leaf.add_valid(stored);
         cx.count_n(Counter::PteWrites, u64::from(stored));
+        if run.flags.contains(LoadFlags::LOCK) {
+            leaf.lock(stored);
+        }
         run.done.passed = i;
         run.done.loaded += usize::from(stored);
         left

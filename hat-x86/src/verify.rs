@@ -257,7 +257,7 @@ impl HatX86 {
     #[doc(hidden)]
     pub fn damage_entry(&self, cx: &Cx, hat: u32, addr: VirtAddr, raw: u64) -> bool {
         let Some(st) = self.state(cx, hat) else { return false };
-        match self.find(&st, addr.get()) {
+        match self.find(cx, &st, addr.get()) {
             crate::walk::Found::Leaf(id) => {
                 let pfn = self.tables.get(id).pfn();
                 self.db.mem().u64_at(pfn, index(addr.get(), 0)).store(raw, SeqCst);
@@ -271,7 +271,7 @@ impl HatX86 {
     pub fn damage_valid_cnt(&self, cx: &Cx, hat: u32, addr: VirtAddr, by: u16) {
         if let Some(st) = self.state(cx, hat) {
             let (crate::walk::Found::Leaf(id) | crate::walk::Found::Missing(id, _)) =
-                self.find(&st, addr.get());
+                self.find(cx, &st, addr.get());
             self.tables.get(id).damage_valid(by);
         }
     }

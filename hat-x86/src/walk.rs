@@ -1,7 +1,7 @@
 //! Finding tables: one leaf for a fault, one leaf after another for a range.
 //!
 //! Both go down from the top table by atomic loads, holding nothing; see the theory in [`crate::htable`]. A fault first asks its
-//! CPU's hint, which names the leaf it used last: neighbouring faults cost one lock and no walk.
+//! CPU's hints, which name the leaves it used before: such faults cost one lock and no walk.
 //!
 //! A range visits each leaf that exists in it once, locked, and steps over an absent entry in one go, whatever it spans: 16 TiB of
 //! nothing are 32 reads. The step is believed only if the table that held the absent entry is still the same afterwards, otherwise the
@@ -27,24 +27,63 @@ use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, spin
 use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
 
-/// The leaf a CPU used last, by number of its 2 MiB span and id. 0 for none.
+/// Leaves a CPU remembers.
+const LEAVES: usize = 32;
+
+/// The leaves a CPU used, each by the number of its 2 MiB span and its id, 0 for none; and the table above the one it walked to last.
+///
+/// Only hints: whoever follows one looks whether the record still is the table meant. Threads that fault in many places find most of
+/// their leaves here, and the rest one level down instead of three.
 #[derive(Debug, Default)]
-pub(crate) struct Hint(AtomicU64);
+pub(crate) struct Hint {
+    /// The one used last.
+    last: AtomicU64,
+    /// By the low bits of the span's number.
+    leaves: [AtomicU64; LEAVES],
+    /// Of level 1, by the number of its 1 GiB span.
+    middle: AtomicU64,
+}
+
+/// `id` filed under the number of the span of a table of `level` that holds `addr`. Numbers of spans that differ in the bits kept differ.
+#[inline]
+const fn filed(addr: u64, level: u8, id: u32) -> u64 {
+    (addr / table_span(level)) << 32 | id as u64
+}
+
+/// The id filed in `h`, if it is filed under that number.
+#[inline]
+const fn unfiled(h: u64, addr: u64, level: u8) -> Option<u32> {
+    if h != 0 && h >> 32 == filed(addr, level, 0) >> 32 { Some(h as u32) } else { None }
+}
 
 impl Hint {
-    /// Numbers of spans that differ in these bits differ.
-    const SPANS: u64 = (1 << 27) - 1;
-    fn number(addr: u64) -> u64 {
-        (addr / table_span(0)) & Self::SPANS
+    #[inline]
+    fn slot(&self, addr: u64) -> &AtomicU64 {
+        &self.leaves[(addr / table_span(0)) as usize % LEAVES]
     }
     #[inline]
     pub(crate) fn get(&self, addr: u64) -> Option<u32> {
-        let h = self.0.load(Relaxed);
-        (h != 0 && h >> 32 == Self::number(addr)).then_some(h as u32)
+        let h = self.slot(addr).load(Relaxed);
+        let id = unfiled(h, addr, 0)?;
+        if self.last.load(Relaxed) != h {
+            self.last.store(h, Relaxed);
+        }
+        Some(id)
     }
-    #[inline]
+    /// The same, if it is the one used last.
+    fn last(&self, addr: u64) -> Option<u32> {
+        unfiled(self.last.load(Relaxed), addr, 0)
+    }
     pub(crate) fn set(&self, addr: u64, id: u32) {
-        self.0.store(Self::number(addr) << 32 | u64::from(id), Relaxed);
+        let h = filed(addr, 0, id);
+        self.last.store(h, Relaxed);
+        self.slot(addr).store(h, Relaxed);
+    }
+    fn middle(&self, addr: u64) -> Option<u32> {
+        unfiled(self.middle.load(Relaxed), addr, 1)
+    }
+    fn set_middle(&self, addr: u64, id: u32) {
+        self.middle.store(filed(addr, 1, id), Relaxed);
     }
 }
 
@@ -87,10 +126,12 @@ impl HatX86 {
         (rec.is(hat, tag) && rec.pfn() == entry.pfn()).then_some((id, seq))
     }
     /// Goes down from the top to the leaf over `addr` or the lowest table that exists.
-    pub(crate) fn find(&self, st: &HatState, addr: u64) -> Found {
+    pub(crate) fn find(&self, cx: &Cx, st: &HatState, addr: u64) -> Found {
+        let hint = st.hints.mine(cx);
+        let mut start = self.middle(st, hint, addr);
         let mut turns = Turns::default();
         'top: loop {
-            let (mut id, mut level) = (st.root, TOP);
+            let (mut id, mut level) = start.take().map_or((st.root, TOP), |(id, _)| (id, 1));
             if st.is_gone() {
                 return Found::Missing(id, level);
             }
@@ -106,11 +147,31 @@ impl HatX86 {
                     continue 'top;
                 };
                 (id, level) = (child, level - 1);
-                if level == 0 {
-                    return Found::Leaf(id);
+                match level {
+                    0 => return Found::Leaf(id),
+                    1 => hint.set_middle(addr, id),
+                    _ => {}
                 }
             }
         }
+    }
+    /// The table of level 1 over `addr` that this CPU walked to last, if it is one still, and its number.
+    fn middle(&self, st: &HatState, hint: &Hint, addr: u64) -> Option<(u32, u32)> {
+        let id = hint.middle(addr)?;
+        let rec = self.tables.get(id);
+        let seq = rec.seq();
+        rec.is(st.id, tag(addr, 1)).then_some((id, seq))
+    }
+    /// The leaf over `addr`, locked, if this CPU knows it.
+    #[inline]
+    pub(crate) fn hinted_leaf<'a>(
+        &'a self,
+        cx: &'a Cx,
+        st: &HatState,
+        addr: u64,
+    ) -> Option<TableGuard<'a>> {
+        let leaf = self.lock_table(cx, st.hints.mine(cx).get(addr)?);
+        leaf.rec.is(st.id, tag(addr, 0)).then_some(leaf)
     }
     /// Locks the leaf over `addr`, making tables as needed; with `existing` none are made, and `None` says that the leaf is missing.
     ///
@@ -127,17 +188,14 @@ impl HatX86 {
     ) -> Result<Option<TableGuard<'a>>, HatError> {
         let (va, want) = (addr.get(), tag(addr.get(), 0));
         let hint = st.hints.mine(cx);
-        if let Some(id) = hint.get(va) {
-            let leaf = self.lock_table(cx, id);
-            if leaf.rec.is(st.id, want) {
-                return Ok(Some(leaf));
-            }
+        if let Some(leaf) = self.hinted_leaf(cx, st, va) {
+            return Ok(Some(leaf));
         }
         loop {
             if st.is_gone() {
                 return Err(HatError::OutOfRange { addr });
             }
-            match self.find(st, va) {
+            match self.find(cx, st, va) {
                 Found::Leaf(id) => {
                     let leaf = self.lock_table(cx, id);
                     if leaf.rec.is(st.id, want) {
@@ -162,25 +220,34 @@ impl HatX86 {
     }
     /// The leaf entry for `addr` and its effective rights, read without locks and checked to have been one table's at one moment.
     pub(crate) fn probe_entry(&self, cx: &Cx, st: &HatState, addr: u64) -> Option<(X86Pte, Prot)> {
-        if let Some(id) = st.hints.mine(cx).get(addr) {
+        let hint = st.hints.mine(cx);
+        if let Some(id) = hint.get(addr) {
             let rec = self.tables.get(id);
             let seq = rec.seq();
             if rec.is(st.id, tag(addr, 0)) {
                 let denied = rec.is_denied(); // U5: before the entry
-                let (entry, same) = self.read(id, seq, index(addr, 0));
-                if same {
+                let cell = self.db.mem().u64_at(rec.pfn(), index(addr, 0));
+                let entry = X86Pte(cell.load(SeqCst));
+                if rec.seq() == seq {
                     let prot = entry.prot();
                     let prot = if denied { prot.read_only() } else { prot };
                     return entry.is_present().then_some((entry, prot)); // H6
                 }
             }
         }
+        self.probe_walk(st, hint, addr)
+    }
+    fn probe_walk(&self, st: &HatState, hint: &Hint, addr: u64) -> Option<(X86Pte, Prot)> {
+        let mut start = self.middle(st, hint, addr);
         let mut turns = Turns::default();
         'top: loop {
             turns.again();
-            let (mut id, mut seq) = (st.root, self.tables.get(st.root).seq());
+            let (mut id, mut seq, top) = match start.take() {
+                Some((id, seq)) => (id, seq, 1), // what is above denies nothing (U1)
+                None => (st.root, self.tables.get(st.root).seq(), TOP),
+            };
             let mut prot = Prot::RWX | Prot::USER;
-            for level in (0..=TOP).rev() {
+            for level in (0..=top).rev() {
                 let (entry, same) = self.read(id, seq, index(addr, level));
                 if !same {
                     if st.is_gone() {
@@ -192,9 +259,13 @@ impl HatX86 {
                     return None;
                 }
                 prot = narrow(prot, entry);
-                if level == 0 {
-                    st.hints.mine(cx).set(addr, id);
-                    return Some((entry, prot));
+                match level {
+                    0 => {
+                        hint.set(addr, id);
+                        return Some((entry, prot));
+                    }
+                    1 => hint.set_middle(addr, id),
+                    _ => {}
                 }
                 match self.child(st.id, entry, tag(addr, level - 1)) {
                     Some(next) => (id, seq) = next,
@@ -350,7 +421,7 @@ impl<'a> Walk<'a> {
         if self.end - table_base(self.at, 0) > table_span(0) {
             return None;
         }
-        let id = self.st.hints.mine(cx).get(self.at)?;
+        let id = self.st.hints.mine(cx).last(self.at)?;
         let table = self.hx.lock_table(cx, id);
         if !table.rec.is(self.st.id, tag(self.at, 0)) {
             return None;

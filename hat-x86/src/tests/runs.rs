@@ -119,6 +119,11 @@ fn a_run_is_one_load_each() {
             all
         });
         assert_eq!(seen[0], seen[1], "round {round}");
+        let locks = [&own, &each].map(|h| {
+            let tree = w.hx.dump_tables(&w.cx, h.id()).expect("lives");
+            tree.tables.iter().map(|t| t.locks).collect::<Vec<_>>()
+        });
+        assert_eq!(locks[0], locks[1], "round {round}: {flags:?}");
         if round % 10 == 9 {
             let some = range(0x40_0000 - 0x8000 + (next(16) << 12), 8);
             [&own, &each].iter().for_each(|h| h.unload(&w.cx, some, UnloadFlags::UNLOCK));
