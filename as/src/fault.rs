@@ -89,6 +89,14 @@ pub enum FaultError {
         /// Page concerned.
         addr: VirtAddr,
     },
+    /// The segment shares its contents with a forked one until either needs its own, which is now: it is given its own
+    /// ([`crate::SegOps::make_own`]), and the fault starts over. Never leaves the address space.
+    #[error("the segment at {addr} must have contents of its own first")]
+    #[doc(alias = "needs_copy")]
+    NotOwn {
+        /// Page concerned.
+        addr: VirtAddr,
+    },
 }
 
 /// A signal, with its code and address, as the trap layer would deliver it.
@@ -115,7 +123,9 @@ impl FaultError {
             Self::Hardware { .. } => 1,
             Self::Align { .. } => 2,
             Self::Object { errno, .. } => (errno << 8) | 3,
-            Self::NoMemory { .. } | Self::Retry { .. } => (errno::ENOMEM << 8) | 3,
+            Self::NoMemory { .. } | Self::Retry { .. } | Self::NotOwn { .. } => {
+                (errno::ENOMEM << 8) | 3
+            }
             Self::Prot { .. } => 4,
             Self::NoMap { .. } => 5,
             Self::NoSupport { .. } => 6,
@@ -126,7 +136,7 @@ impl FaultError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Object { errno, .. } => *errno,
-            Self::NoMemory { .. } | Self::Retry { .. } => errno::ENOMEM,
+            Self::NoMemory { .. } | Self::Retry { .. } | Self::NotOwn { .. } => errno::ENOMEM,
             Self::Prot { .. } => errno::EACCES,
             _ => errno::EFAULT,
         }
@@ -140,7 +150,9 @@ impl FaultError {
             Self::Align { .. } => Signal::BusAdrAln,
             Self::Object { errno, .. } if *errno == errno::EINTR => Signal::None,
             Self::Object { errno, .. } => Signal::BusObjErr(*errno),
-            Self::NoMemory { .. } | Self::Retry { .. } => Signal::BusObjErr(errno::ENOMEM),
+            Self::NoMemory { .. } | Self::Retry { .. } | Self::NotOwn { .. } => {
+                Signal::BusObjErr(errno::ENOMEM)
+            }
         }
     }
     /// The address it is about.
@@ -153,7 +165,8 @@ impl FaultError {
             | Self::Hardware { addr }
             | Self::Align { addr }
             | Self::NoMemory { addr }
-            | Self::Retry { addr } => *addr,
+            | Self::Retry { addr }
+            | Self::NotOwn { addr } => *addr,
         }
     }
 }

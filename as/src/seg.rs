@@ -259,6 +259,17 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         let _ = scx;
     }
 
+    /// Gives the segment contents of its own, when it has shared them with another address space since a fork and a fault or a lock needs
+    /// them unshared ([`FaultError::NotOwn`]). Nobody else is in the address space: its lock is held as writer.
+    ///
+    /// # Errors
+    /// [`SegError::NoMemory`]; nothing has changed.
+    #[doc(alias = "amap_copy")]
+    fn make_own(&mut self, scx: &SegCx<'_>) -> Result<(), SegError> {
+        let _ = scx;
+        Ok(())
+    }
+
     /// Resolves a fault on `range`.
     ///
     /// # Errors

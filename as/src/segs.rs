@@ -254,6 +254,10 @@ impl Segs {
     pub(crate) fn replace_ops(&mut self, id: NodeId, ops: Box<dyn SegOps>) -> Box<dyn SegOps> {
         self.ops[id.index()].replace(ops).expect("G4: an interval of the tree has a driver")
     }
+    /// A segment's driver, to change what it is made of.
+    pub(crate) fn ops_mut(&mut self, id: NodeId) -> &mut dyn SegOps {
+        &mut **self.ops[id.index()].as_mut().expect("G4: an interval of the tree has a driver")
+    }
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }

@@ -187,7 +187,8 @@ impl Cx {
         wait()
     }
     /// Whether this thread reads any slot lock now (it is then always admitted again).
-    pub(crate) fn reads_any(&self) -> bool {
+    #[must_use]
+    pub fn reads_any(&self) -> bool {
         self.reads.any()
     }
     #[inline]

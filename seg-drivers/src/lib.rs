@@ -28,4 +28,4 @@ pub mod seg_vn;
 pub use anon::{AnonHome, AnonLayer, AnonMap};
 pub use seg_dev::{DeviceMemory, SegDev, SegDevArgs};
 pub use seg_kmem::{Kmem, KmemArgs, SegKmem};
-pub use seg_vn::{SegVn, SegVnArgs, VnDriver, VnTunables};
+pub use seg_vn::{ForkPolicy, SegVn, SegVnArgs, VnDriver, VnTunables};

@@ -2,6 +2,7 @@
 
 use super::{BootError, Machine};
 use page_db::{HashKind, PhysMem, Thresholds};
+pub use seg_drivers::ForkPolicy;
 use seg_drivers::VnTunables;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,16 +27,6 @@ pub struct SwapArea {
     pub priority: i16,
 }
 
-/// What fork does with an anon map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub enum ForkPolicy {
-    /// The child has slots of its own from the start, each anon one more reference.
-    #[default]
-    Eager,
-    /// Parent and child share the map until one of them stores.
-    Lazy,
-}
-
 /// How a machine is to be: what is not said is the default.
 ///
 /// ```
@@ -50,7 +41,6 @@ pub struct MachineBuilder {
     pub(super) colours: u32,
     pub(super) hash: HashKind,
     pub(super) swap: Option<Vec<SwapArea>>,
-    pub(super) fork: ForkPolicy,
     pub(super) seed: u64,
     pub(super) thresholds: Option<Thresholds>,
     pub(super) tunables: VnTunables,
@@ -71,7 +61,6 @@ impl Default for MachineBuilder {
             colours: 1,
             hash: HashKind::Chain,
             swap: None,
-            fork: ForkPolicy::Eager,
             seed: 0,
             thresholds: None,
             tunables: VnTunables::default(),
@@ -127,7 +116,7 @@ impl MachineBuilder {
     /// What fork does with anon maps.
     #[must_use]
     pub fn fork(mut self, policy: ForkPolicy) -> Self {
-        self.fork = policy;
+        self.tunables.fork = policy;
         self
     }
     /// Seed of whatever is drawn by lot.
@@ -142,7 +131,7 @@ impl MachineBuilder {
         self.thresholds = Some(thresholds);
         self
     }
-    /// Numbers that steer `seg_vn`.
+    /// Numbers that steer `seg_vn`, and its fork policy.
     #[must_use]
     pub fn tunables(mut self, tunables: VnTunables) -> Self {
         self.tunables = tunables;

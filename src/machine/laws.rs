@@ -13,7 +13,8 @@
 //!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
 //!
-//! I7 and I10 have no subject: anon maps are copied eagerly, and pages are not lent. I4, I9, I13 and law 5 are the crates' own.
+//! I7 is checked both ways: who shares an anon map lazily may not store through it, and who need not copy it shares it with nobody. I10 has no
+//! subject: pages are not lent. I4, I9, I13 and law 5 are the crates' own.
 //!
 //! Everything is read when nothing runs.
 
@@ -57,6 +58,9 @@ pub(super) fn check(m: &Machine) -> Checked {
         for seg in segs.iter() {
             let scx = space.scx(m.cx(), seg.range(), false);
             let Some(vn) = as_vn(seg) else { continue };
+            if vn.needs_copy() && vn.amap().is_none() {
+                return broken("I7", format!("{who}: {} is to copy no anon map", seg.range()));
+            }
             translations(m, &who, &scx, vn)?;
             for (addr, cow) in vn.locked_pages(&scx) {
                 let (lck, c) = claims.entry(shown(m, &scx, vn, addr)).or_insert((0u64, 0u64));
@@ -86,16 +90,34 @@ fn references(m: &Machine, maps: &[Occupied]) -> Checked {
     Ok(())
 }
 
-/// I6: a map has a reference for each segment that uses it, and an occupied slot one for each segment that covers it.
-fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
-    let mut users: BTreeMap<u32, Vec<Range<u64>>> = BTreeMap::new();
+/// What a segment has of an anon map.
+struct User {
+    slots: Range<u64>,
+    private: bool,
+    needs_copy: bool,
+}
+
+/// The segments that use each anon map, by its number.
+fn users(m: &Machine) -> BTreeMap<u32, Vec<User>> {
+    let mut users: BTreeMap<u32, Vec<User>> = BTreeMap::new();
     for (_, space) in m.spaces() {
         for seg in space.segs(m.cx()).iter() {
             if let Some((vn, map)) = as_vn(seg).and_then(|vn| Some((vn, vn.amap()?))) {
-                users.entry(map.id().0).or_default().push(vn.slots_of(seg.range(), seg.range()));
+                users.entry(map.id().0).or_default().push(User {
+                    slots: vn.slots_of(seg.range(), seg.range()),
+                    private: vn.is_private(),
+                    needs_copy: vn.needs_copy(),
+                });
             }
         }
     }
+    users
+}
+
+/// I6: a map has a reference for each segment that uses it, and an occupied slot one for each segment that covers it. I7: a slot that several
+/// segments cover is shared for good by all of them, or lazily by all of them.
+fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
+    let mut users = users(m);
     for (map, slots) in maps {
         let segs = users.remove(&map.id().0).unwrap_or_default();
         let (refs, id) = (map.refs(), map.id().0);
@@ -104,14 +126,25 @@ fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
                 format!("{} segments use anon map {id}, which has {refs} references", segs.len());
             return broken("I6", what);
         }
+        if segs.iter().any(|s| s.needs_copy && !s.private) {
+            let what = format!("a shared mapping is to get a copy of anon map {id}");
+            return broken("I7", what);
+        }
         for (slot, _) in slots {
-            let covering = segs.iter().filter(|s| s.contains(slot)).count() as u64;
+            let mut covering = segs.iter().filter(|s| s.slots.contains(slot));
             let refs = map.slot_refs(m.cx(), *slot..slot + 1).first().map_or(0, |(_, n)| *n);
-            if covering != u64::from(refs) {
+            let n = covering.clone().count() as u64;
+            if n != u64::from(refs) {
                 let what = format!(
-                    "{covering} segments cover slot {slot} of anon map {id}, which has {refs} references"
+                    "{n} segments cover slot {slot} of anon map {id}, which has {refs} references"
                 );
                 return broken("I6", what);
+            }
+            if n > 1 && covering.any(|s| s.private && !s.needs_copy) {
+                let what = format!(
+                    "{n} segments cover slot {slot} of anon map {id}, and one thinks it is alone"
+                );
+                return broken("I7", what);
             }
         }
     }
@@ -255,6 +288,10 @@ fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked 
             None => broken(
                 "I14",
                 format!("{who}: {addr} may store into page {have:?} of a file mapped privately"),
+            ),
+            Some(_) if vn.needs_copy() => broken(
+                "I7",
+                format!("{who}: {addr} may store into a page of an anon map that is to be copied"),
             ),
             Some((_, 1)) => Ok(()),
             Some((n, refs)) => broken(

@@ -103,9 +103,6 @@ pub enum BootError {
     /// There is no memory for the first process.
     #[error("the machine is too small for one process")]
     NoProcess,
-    /// Something asked for is not there yet.
-    #[error("{0} is not supported")]
-    NotSupported(&'static str),
 }
 
 impl From<SegError> for BootError {
@@ -169,9 +166,6 @@ impl Machine {
         MachineBuilder::default()
     }
     fn boot(config: &MachineBuilder) -> Result<Self, BootError> {
-        if config.fork == ForkPolicy::Lazy {
-            return Err(BootError::NotSupported("the lazy fork policy"));
-        }
         let counters = Counters::new(config.cpus);
         let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
         let mem: Arc<dyn PhysMem> = match &config.memory {

@@ -127,6 +127,17 @@ impl Scene {
             on_swap: layer.swap().slot(cx, n).is_some(),
         })
     }
+    /// The anon map of a page's segment as `number:references`, with a `!` when it is to be copied before anything is added to it; `-` for none.
+    pub(crate) fn map_of(&self, proc: u32, page: u64) -> String {
+        let found = self.in_seg(proc, page, |seg, _| {
+            let ops: &dyn Any = seg.ops();
+            let vn = ops.downcast_ref::<SegVn>()?;
+            let map = vn.amap()?;
+            let mark = if vn.needs_copy() { "!" } else { "" };
+            Some(format!("{}:{}{mark}", map.id().0, map.refs()))
+        });
+        found.unwrap_or_else(|| "-".to_string())
+    }
     /// The translation of a page: frame and effective rights.
     pub(crate) fn translation(&self, proc: u32, page: u64) -> Option<(u64, String)> {
         let process = self.runner.world().process(ProcSlot(proc))?;

@@ -13,7 +13,7 @@ use addr_space::SyncFlags;
 use page_db::{Access, LockedPage, Refusal, VirtRange};
 use segvm::Machine;
 use segvm::files::{FileHandle, OpenMode};
-use segvm::machine::{MapFlags, MemAdvice, Process, STACK_TOP};
+use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, STACK_TOP};
 use std::sync::Arc;
 use swapfs::{AreaId, FaultyDevice, MemDevice};
 
@@ -33,8 +33,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let m = Machine::builder().frames(200).no_swap().build().unwrap();
+    fn new(fork: ForkPolicy) -> Self {
+        let m = Machine::builder().frames(200).no_swap().fork(fork).build().unwrap();
         let memory = Arc::new(MemDevice::new("/dev/disk", DISK));
         let disk = Arc::new(FaultyDevice::new(Arc::clone(&memory) as _));
         m.swap().add(m.cx(), Arc::clone(&disk) as _, 0, DISK, 0).unwrap();
@@ -263,12 +263,17 @@ fn differ(is: &[String], was: &[String]) -> String {
 }
 
 /// Does every deed with the `k`-th thing failing, for each `k` up to `most` of what a run without failures uses. Answers how often something was
-/// harmed, and how often that was answered with an error.
+/// harmed, and how often that was answered with an error. All of it twice: with maps copied at the fork, and when they must.
 fn run(harm: Harm, most: fn([u64; 8]) -> u64, lossy: bool) -> (u32, u32) {
-    let before = World::new().state();
+    let done = [ForkPolicy::Eager, ForkPolicy::Lazy].map(|fork| run_with(fork, harm, most, lossy));
+    done.into_iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+}
+
+fn run_with(fork: ForkPolicy, harm: Harm, most: fn([u64; 8]) -> u64, lossy: bool) -> (u32, u32) {
+    let before = World::new(fork).state();
     let (mut harmed, mut failures) = (0, 0);
     for deed in DEEDS {
-        let clean = World::new();
+        let clean = World::new(fork);
         clean.count();
         let start = clean.used();
         (deed.how)(&clean).unwrap_or_else(|e| panic!("{}: {e}", deed.what));
@@ -277,7 +282,7 @@ fn run(harm: Harm, most: fn([u64; 8]) -> u64, lossy: bool) -> (u32, u32) {
         let after = clean.state();
         clean.end();
         for k in 1..=most(used) {
-            let w = World::new();
+            let w = World::new(fork);
             harm(&w, k);
             harmed += 1;
             let answer = (deed.how)(&w);

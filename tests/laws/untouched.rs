@@ -13,7 +13,7 @@ use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::{Counter, Snapshot};
 use segvm::Machine;
 use segvm::files::OpenMode;
-use segvm::machine::{MapFlags, MemAdvice, Process, SwapArea, SwapBacking};
+use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, SwapArea, SwapBacking};
 
 const SMALL: u64 = (16 << 10) / PAGE;
 /// What is compared with it.
@@ -70,9 +70,9 @@ impl Teller {
     }
 }
 
-fn story(pages: u64, flags: MapFlags, of_file: bool) -> Vec<Cost> {
+fn story(fork: ForkPolicy, pages: u64, flags: MapFlags, of_file: bool) -> Vec<Cost> {
     let area = SwapArea { backing: SwapBacking::Memory, pages: 3 << (34 - 12), priority: 0 };
-    let m = Machine::builder().frames(1024).swap(area).build().unwrap();
+    let m = Machine::builder().frames(1024).swap(area).fork(fork).build().unwrap();
     let file = of_file.then(|| open(&m, "large", pages * PAGE, OpenMode::ReadWrite));
     let p = m.spawn("p").unwrap();
     let mut t = Teller { machine: m.clone(), costs: Vec::new() };
@@ -146,11 +146,17 @@ fn story(pages: u64, flags: MapFlags, of_file: bool) -> Vec<Cost> {
     t.costs
 }
 
-/// Tells the story of every length and compares each with that of 16 KiB.
+/// Tells the story of every length, with both ways to fork, and compares each with that of 16 KiB.
 fn compare(lengths: &[u64], flags: MapFlags, of_file: bool) {
-    let small = story(SMALL, flags, of_file);
+    for fork in [ForkPolicy::Eager, ForkPolicy::Lazy] {
+        compare_with(fork, lengths, flags, of_file);
+    }
+}
+
+fn compare_with(fork: ForkPolicy, lengths: &[u64], flags: MapFlags, of_file: bool) {
+    let small = story(fork, SMALL, flags, of_file);
     for bytes in lengths {
-        let large = story(bytes / PAGE, flags, of_file);
+        let large = story(fork, bytes / PAGE, flags, of_file);
         assert_eq!(small.len(), large.len(), "one story");
         for (s, l) in small.iter().zip(&large) {
             let step = s.step;

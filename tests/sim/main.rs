@@ -6,7 +6,7 @@
 //! A thousand short worlds run by default. `SEGVM_SIM_WORLDS=N` runs N, `SEGVM_SIM_SEED=S` starts at seed S, `SEGVM_SIM_OPS=K` makes them K operations long.
 //!
 //! What must never show is varied from world to world: memory so short that everything is paged, page-out after every operation, the page
-//! hash, the number of processors, colours.
+//! hash, the number of processors, colours, and whether forks copy anon maps at once or when they must.
 
 mod threads;
 
@@ -36,7 +36,10 @@ fn settings(seed: u64) -> String {
     let hash = ["chain", "dashmap"][(seed / 21 % 2) as usize];
     let cpus = 1 + seed / 42 % 3;
     let colours = 1 << (seed / 126 % 4);
-    format!("machine memory={memory} cpus={cpus} colours={colours} hash={hash} swap=mem:4096")
+    let fork = ["eager", "lazy"][(seed / 3 % 2) as usize];
+    format!(
+        "machine memory={memory} cpus={cpus} colours={colours} hash={hash} fork={fork} swap=mem:4096"
+    )
 }
 
 /// The script with a machine in front and, for every third seed, page-out after every operation.

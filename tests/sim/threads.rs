@@ -5,6 +5,7 @@
 
 use page_db::CpuId;
 use segvm::Machine;
+use segvm::machine::ForkPolicy;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGES: u64 = 48;
@@ -16,8 +17,16 @@ fn lot(seed: &mut u64, n: u64) -> u64 {
 
 #[test]
 fn threads_keep_their_bytes() {
-    let rounds = crate::number("SEGVM_SIM_THREAD_ROUNDS", 30000);
-    let machine = Machine::builder().frames(400).cpus(4).build().expect("small");
+    keep_bytes(ForkPolicy::Eager, crate::number("SEGVM_SIM_THREAD_ROUNDS", 30000));
+}
+
+#[test]
+fn threads_keep_their_bytes_when_maps_are_copied_late() {
+    keep_bytes(ForkPolicy::Lazy, crate::number("SEGVM_SIM_THREAD_ROUNDS", 30000) / 2);
+}
+
+fn keep_bytes(fork: ForkPolicy, rounds: u64) {
+    let machine = Machine::builder().frames(400).cpus(4).fork(fork).build().expect("small");
     let process = machine.spawn("p").expect("frames");
     let at = process.map_anon(PAGES * 4096).expect("room");
     let done = AtomicBool::new(false);

@@ -11,6 +11,9 @@
 //!   a soft lock that fails half-way undoes the segments before; the failing driver has undone its own part
 //! ```
 //!
+//! One answer of a driver needs more than a reader: [`FaultError::NotOwn`], once a segment and fork, where forks are lazy. Then the lock is
+//! taken as writer, with nothing else held, for the driver to take its contents apart from the other side's, and the fault starts over.
+//!
 //! Sources: [SI §9.4.4]; illumos.md 3.6.
 
 use super::Redo;
@@ -26,11 +29,12 @@ impl AddrSpace {
     /// A [`FaultKind::SoftUnlock`] must have the range and access of its [`FaultKind::SoftLock`].
     ///
     /// # Errors
-    /// [`FaultError`]: never `NoMemory` (it becomes an `Object` error with `ENOMEM` when nothing can be reclaimed) and never `Retry`. After a failed
-    /// soft lock nothing of it is left; otherwise the pages below the failing one stay as they are.
+    /// [`FaultError`]: never `NoMemory` (it becomes an `Object` error with `ENOMEM` when nothing can be reclaimed) and never `Retry` or
+    /// `NotOwn`. After a failed soft lock nothing of it is left; otherwise the pages below the failing one stay as they are.
     ///
     /// # Locks
-    /// On entry: nothing of this address space, or the lock as reader. Holds the lock as reader during i/o.
+    /// On entry: nothing of this address space, or the lock as reader; then a segment that must first be made its own (after a lazy fork) is
+    /// [`FaultError::Object`] with `EBUSY`. Holds the lock as reader during i/o.
     #[doc(alias("as_fault", "uvm_fault"))]
     pub fn fault(
         &self,
@@ -98,17 +102,32 @@ impl AddrSpace {
     ) -> Result<(), FaultError> {
         let mut redo = Redo::new(self, cx, range.pages().get());
         loop {
-            match error {
-                FaultError::NoMemory { addr } => redo
-                    .wait_for_memory()
-                    .map_err(|_| FaultError::Object { addr, errno: errno::ENOMEM })?,
-                FaultError::Object { .. } => redo.tick(),
-                _ => {}
-            }
+            self.amend(cx, &mut redo, error)?;
             match self.fault_pass(cx, range, kind, access) {
                 Err(again) if is_transient(&again) => error = again,
                 done => return done,
             }
+        }
+    }
+    /// Does what a transient error asks for before the fault starts over. The caller holds no lock of this address space.
+    fn amend(&self, cx: &Cx, redo: &mut Redo<'_>, error: FaultError) -> Result<(), FaultError> {
+        let error = match error {
+            FaultError::NotOwn { addr } => match self.make_own(cx, addr) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+            error => error,
+        };
+        match error {
+            FaultError::NoMemory { addr } => redo
+                .wait_for_memory()
+                .map_err(|_| FaultError::Object { addr, errno: errno::ENOMEM }),
+            FaultError::Object { errno: errno::EDEADLK, .. } => {
+                redo.tick();
+                Ok(())
+            }
+            FaultError::Retry { .. } => Ok(()),
+            error => Err(error),
         }
     }
     fn fault_pass(
@@ -180,11 +199,7 @@ impl AddrSpace {
         let mut redo = Redo::new(self, cx, 1);
         loop {
             match self.faulta_pass(cx, range) {
-                Err(FaultError::NoMemory { addr }) => redo
-                    .wait_for_memory()
-                    .map_err(|_| FaultError::Object { addr, errno: errno::ENOMEM })?,
-                Err(FaultError::Object { errno: errno::EDEADLK, .. }) => redo.tick(),
-                Err(FaultError::Retry { .. }) => {}
+                Err(error) if is_transient(&error) => self.amend(cx, &mut redo, error)?,
                 done => return done,
             }
         }
@@ -205,6 +220,7 @@ fn is_transient(error: &FaultError) -> bool {
         error,
         FaultError::NoMemory { .. }
             | FaultError::Retry { .. }
+            | FaultError::NotOwn { .. }
             | FaultError::Object { errno: errno::EDEADLK, .. }
     )
 }

@@ -13,6 +13,7 @@
 //!     │
 //!     ├─ done, or an error that is the caller's ─▶ returned
 //!     ├─ Retry      ─▶ again, as writer
+//!     ├─ NotOwn     ─▶ the segment is made its own, as writer; again
 //!     ├─ NoMemory   ─▶ wait for memory (no lock held), again; given up when nothing can be reclaimed
 //!     ├─ EDEADLK    ─▶ one tick, again
 //!     └─ Pinned     ─▶ as writer; then callbacks or a wait for the pins, again; or the caller's error, by operation
@@ -124,6 +125,14 @@ impl<'a> Redo<'a> {
         match error {
             SegError::Retry { .. } => self.writer = true,
             SegError::Fault(FaultError::Retry { .. }) => {}
+            SegError::Fault(FaultError::NotOwn { addr }) => {
+                match self.space.make_own(self.cx, addr) {
+                    Err(FaultError::NoMemory { .. }) => {
+                        self.wait_for_memory().map_err(AsError::NoMemory)?;
+                    }
+                    done => done?,
+                }
+            }
             SegError::NoMemory { .. }
             | SegError::Vnode(VnodeError::NoMemory { .. })
             | SegError::Fault(FaultError::NoMemory { .. }) => {
@@ -138,6 +147,22 @@ impl<'a> Redo<'a> {
 }
 
 impl AddrSpace {
+    /// Gives the segment at `addr` contents of its own. The caller holds no lock of this address space.
+    #[cold]
+    pub(crate) fn make_own(&self, cx: &Cx, addr: VirtAddr) -> Result<(), FaultError> {
+        if cx.reads_any() {
+            // Whoever looks at the segments while it faults would wait for itself.
+            return Err(FaultError::Object { addr, errno: errno::EBUSY });
+        }
+        let mut segs = self.lock.write(cx);
+        // held: as (write). Unmapped meanwhile: whoever starts over finds that out.
+        let Some((id, range)) = segs.find(cx, addr.get()) else { return Ok(()) };
+        let scx = self.scx(cx, range, true);
+        segs.ops_mut(id).make_own(&scx).map_err(|error| match error {
+            SegError::NoMemory { .. } => FaultError::NoMemory { addr },
+            error => FaultError::Object { addr, errno: error.errno() },
+        })
+    }
     /// Runs `pass` under the lock until it is done or has failed for good; see the module's theory.
     pub(crate) fn redo(
         &self,

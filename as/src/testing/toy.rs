@@ -258,6 +258,9 @@ impl SegOps for Toy {
             (Some(_), Some(_)) => Remnant::Both(self.args.make(above)),
         })
     }
+    fn make_own(&mut self, scx: &SegCx<'_>) -> Result<(), SegError> {
+        self.args.plan.seg("make_own", scx, scx.seg)
+    }
     fn fault(
         &self,
         scx: &SegCx<'_>,

@@ -79,6 +79,31 @@ fn a_stale_decision_starts_over_at_once() {
 }
 
 #[test]
+fn a_segment_that_must_be_its_own_first_is_made_so_by_a_writer() {
+    let w = two_segments();
+    let shared = Fail::Fault(FaultError::NotOwn { addr: at(0x11000) });
+    w.plan.fail("fault", 0x11000, 1, shared);
+    w.space.fault_at(&w.cx, at(0x11000), FaultKind::Invalid, Access::Read).expect("in the end");
+    assert_eq!(w.plan.take("fault").len(), 2);
+    let made = w.plan.take("make_own");
+    assert!(made.len() == 1 && made[0].start == 0x10000 && made[0].writer, "{made:?}");
+    // Without memory for that the fault waits as for a page, with nothing held, and starts over.
+    w.plan.fail("fault", 0x10000, 1, shared);
+    w.plan.fail("make_own", 0x10000, 1, Fail::Seg(SegError::NoMemory { range: range(0x10000, P) }));
+    w.wait.left.store(1, Ordering::SeqCst);
+    w.space.fault_at(&w.cx, at(0x10000), FaultKind::Invalid, Access::Read).expect("in the end");
+    assert_eq!((w.plan.take("fault").len(), w.plan.take("make_own").len()), (2, 1));
+    // A thread that reads the list of segments cannot become its writer, and is told so.
+    let shared = Fail::Fault(FaultError::NotOwn { addr: at(0x13000) });
+    w.plan.fail("fault", 0x13000, 1, shared);
+    let segs = w.space.segs(&w.cx);
+    let got = w.space.fault_at(&w.cx, at(0x13000), FaultKind::Invalid, Access::Read);
+    assert_eq!(got, Err(FaultError::Object { addr: at(0x13000), errno: errno::EBUSY }));
+    drop(segs);
+    w.check();
+}
+
+#[test]
 fn a_fault_short_of_memory_waits_with_nothing_held_and_gives_up_with_enomem() {
     let w = two_segments();
     let short = Fail::Fault(FaultError::NoMemory { addr: at(0x13000) });

@@ -170,6 +170,14 @@ impl AnonMap {
             }
         }
     }
+    /// Whether no segment but the one that asks, which covers `range`, reaches a slot of it.
+    pub fn sole(&self, cx: &Cx, range: Range<u64>) -> bool {
+        let grow = self.grow.lock(cx);
+        match &*grow {
+            None => self.refs() == 1,
+            Some(pp) => !pp.any(range, |n| n > 1),
+        }
+    }
     fn establish<'a>(&self, grow: &'a mut SlotRefs, coverage: Range<u64>) -> &'a mut Runs<u32> {
         let refs = self.refs();
         grow.get_or_insert_with(|| {

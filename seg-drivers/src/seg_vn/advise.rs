@@ -66,7 +66,7 @@ fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     for (slot, _) in map.slots(scx.cx, slots) {
         let Some(held) = map.enter(scx.cx, slot) else { continue };
         let Some(n) = held.get() else { continue };
-        if layer.anons.refs(n) != 1 {
+        if !seg.alone(n) {
             continue;
         }
         let Some(page) = scx.db.try_lookup_excl(scx.cx, layer.swap().identity(n)) else {

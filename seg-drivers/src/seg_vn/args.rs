@@ -6,8 +6,18 @@ use addr_space::{SegCreate, SegCx, SegError, SegKind, SegOps};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::Once;
-use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use page_db::{Cx, FileOffset, Prot, Vnode};
+
+/// What fork does with the anon maps of private mappings. Nobody can tell by what memory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub enum ForkPolicy {
+    /// The child has slots of its own from the start, each anon one reference more.
+    #[default]
+    Eager,
+    /// Parent and child share the map until either needs its own (`needs_copy`).
+    Lazy,
+}
 
 /// Numbers that steer all `seg_vn` segments of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +30,20 @@ pub struct VnTunables {
     /// windows above. A power of two keeps a window under one page table.
     #[doc(alias = "fault_around_bytes")]
     pub ahead_file: u64,
+    /// What fork does with anon maps.
+    pub fork: ForkPolicy,
 }
 
 impl Default for VnTunables {
     /// UVM's windows: 3 back and 4 forward, 8 and 7 for sequential access (uvm.md 3.1). Over a file UVM's largest window of 16 pages: the textbook's
     /// fault takes a whole kluster of a file along, forwards.
     fn default() -> Self {
-        Self { ahead_normal: (3, 4), ahead_sequential: (8, 7), ahead_file: 16 }
+        Self {
+            ahead_normal: (3, 4),
+            ahead_sequential: (8, 7),
+            ahead_file: 16,
+            fork: ForkPolicy::Eager,
+        }
     }
 }
 
@@ -163,6 +180,7 @@ impl SegCreate for SegVnArgs {
             kind,
             advice: AtomicU8::new(0),
             vpaged: AtomicU8::new(0),
+            needs_copy: AtomicBool::new(false),
             lock: SegVn::fresh_lock(),
         }))
     }

@@ -26,6 +26,10 @@ pub(super) fn concat(
     if a.softlocks.load(Ordering::Acquire) != 0 || b.softlocks.load(Ordering::Acquire) != 0 {
         return false;
     }
+    // What another side of a fork still reaches does not grow, and is not cut anew.
+    if !a.try_own(scx, scx.seg) || !b.try_own(scx, b_range) {
+        return false;
+    }
     // The last thing that can refuse: it takes the slots.
     if !maps_join(a, scx, b, b_range, join) {
         return false;

@@ -184,6 +184,9 @@ fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError
         // Making the map may bump the number the stamp was taken of: look again.
         return Err(FaultError::Retry { addr: f.addr });
     };
+    if seg.needs_copy() {
+        return Err(FaultError::NotOwn { addr: f.addr });
+    }
     let slot = seg.slot_of(f.scx.seg, f.addr);
     let slot = map.enter_or_make(f.scx.cx, slot).map_err(|_| f.no_memory())?;
     match slot.get() {

@@ -36,6 +36,10 @@ pub(super) fn lock(
     range: VirtRange,
     newly: &mut NewlyLocked,
 ) -> Result<(), SegError> {
+    if seg.needs_copy() {
+        // Pages are made here, and claims must not stay behind on pages that are another side's as well.
+        return Err(FaultError::NotOwn { addr: range.start() }.into());
+    }
     let mut inner = seg.lock.lock(scx.cx);
     seg.hold_claims();
     let done = lock_pages(seg, scx, range, &mut inner.vpage, newly);

@@ -19,7 +19,7 @@
 //!
 //! - S1: `prot` and the per-page rights change between an odd and an even `seq`, and translations are changed *after* the even one. A fault
 //!   reads `seq` first, and the hat compares it under the table's lock ([`addr_space::Stamp`]).
-//! - S2: the anon map is set once, over a file between an odd and an even `seq`: whoever finds it knows that a fault which found none cannot load a
+//! - S2: the anon map is set once (and replaced only with nobody in the address space: [`own`]), over a file between an odd and an even `seq`: whoever finds it knows that a fault which found none cannot load a
 //!   translation of the lower layer any more.
 //! - S3: a private file page is mapped from below only with the slot held busy, or with a stamp on the map's own sequence number while the chunk
 //!   does not exist.
@@ -30,6 +30,7 @@
 //! # Invariants
 //!
 //! - I2/I14: a page of an anon with several references, or of the file under a private mapping, is never mapped writable.
+//! - I7: a segment that shares its map lazily is private, adds nothing to the map and maps none of its pages writable ([`own`]).
 //! - I12: `swresv` is what this segment has reserved; for shared anonymous memory the map has it.
 //!
 //! Sources: [SI §9.4-9.7]; [UVM §4, §5]; illumos.md 4, uvm.md 1-4.
@@ -43,6 +44,7 @@ mod fault;
 mod incore;
 mod lock;
 mod lower;
+mod own;
 mod populate;
 mod protect;
 mod reserve;
@@ -54,7 +56,7 @@ mod unmap;
 mod upper;
 mod vpage;
 
-pub use args::{SegVnArgs, VnDriver, VnTunables};
+pub use args::{ForkPolicy, SegVnArgs, VnDriver, VnTunables};
 pub use vpage::VPage;
 use vpage::VPages;
 
@@ -68,7 +70,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::ops::Range;
-use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::sync::{Mutex, Once};
 use page_db::{Access, FileOffset, PAGE_SIZE, Prot, Rank, VirtAddr, VirtRange, Vnode};
 
@@ -115,6 +117,8 @@ pub struct SegVn {
     advice: AtomicU8,
     /// Whether any page has state of its own; read under a stamp.
     vpaged: AtomicU8,
+    /// The anon map is shared with another side of a fork until one of them needs its own (O1). Changes under the address-space lock as writer.
+    needs_copy: AtomicBool,
     lock: Mutex<Private>,
 }
 
@@ -208,6 +212,9 @@ impl SegOps for SegVn {
     }
     fn free(&self, scx: &SegCx<'_>) {
         unmap::free(self, scx);
+    }
+    fn make_own(&mut self, scx: &SegCx<'_>) -> Result<(), SegError> {
+        own::make_own(self, scx)
     }
     fn fault(
         &self,

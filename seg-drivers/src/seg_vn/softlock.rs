@@ -118,7 +118,7 @@ pub(super) fn lock_pages(
     let mut pages = Vec::new();
     for addr in range.iter_pages() {
         let pinned = map.enter(scx.cx, seg.slot_of(scx.seg, addr)).and_then(|slot| {
-            let n = slot.get().filter(|n| seg.driver.layer.anons.refs(*n) == 1)?;
+            let n = slot.get().filter(|n| seg.alone(*n))?;
             let page = scx.db.try_lookup_shared(scx.cx, seg.driver.layer.swap().identity(n))?;
             Some(page.leak())
         });

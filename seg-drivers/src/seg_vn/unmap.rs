@@ -16,12 +16,12 @@
 //! Sources: illumos.md 4.3; uvm.md 2.4, 5.2.
 
 use super::vpage::VPages;
-use super::{Backing, SegVn, VPage, lock, vpns};
+use super::{Backing, SegVn, VPage, lock, own, vpns};
 use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::sync::{Mutex, Once};
+use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::{PAGE_SIZE, Rank, VirtRange, pvn};
 
 #[doc(alias = "segvn_unmap")]
@@ -178,15 +178,11 @@ fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> Seg
     }
     inner.vpage.set(vpns(high), VPage::PLAIN);
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
-    let amap = Once::new();
-    if let Some(map) = seg.amap() {
-        let _ = amap.set(Arc::clone(map));
-    }
     let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();
     SegVn {
         driver: Arc::clone(&seg.driver),
         backing: seg.backing.as_ref().map(|b| Backing::new(&b.vnode, offset.0)),
-        amap,
+        amap: own::ready(seg.amap().map(Arc::clone)),
         amp_index: AtomicU64::new(seg.slot_of(scx.seg, high.start())),
         swresv: AtomicU64::new(swresv),
         seq: AtomicU32::new(0),
@@ -196,6 +192,7 @@ fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> Seg
         kind: seg.kind,
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
+        needs_copy: AtomicBool::new(seg.needs_copy()),
         lock: Mutex::new(Rank::SegPrivate, super::Private { vpage }),
     }
 }

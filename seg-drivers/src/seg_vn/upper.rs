@@ -19,7 +19,7 @@ impl SegVn {
     ) -> Result<Found, FaultError> {
         let page = self.anon_page(f, n)?;
         // Exact: this thread holds a slot with the number busy, so 1 cannot become 2 (N3).
-        let alone = self.driver.layer.anons.refs(n) == 1;
+        let alone = self.alone(n);
         if f.break_cow && !alone {
             f.scx.cx.count(Counter::Case1B);
             return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
@@ -144,6 +144,6 @@ impl SegVn {
     }
     /// Rights with which the slot's page may be mapped when nothing is being broken.
     pub(super) fn mapped_prot(&self, prot: Prot, n: AnonNumber) -> Prot {
-        if self.shared() || self.driver.layer.anons.refs(n) == 1 { prot } else { prot.read_only() }
+        if self.shared() || self.alone(n) { prot } else { prot.read_only() }
     }
 }
