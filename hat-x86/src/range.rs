@@ -123,6 +123,7 @@ impl HatX86 {
             if next(seen) != seen {
                 let (old, new) = update(cell, &next);
                 writes += u64::from(old != new);
+                let old = if mutated(Mutation::ForkForgetsToFlush) { new } else { old };
                 due.add(st.space(), leaf.addr(i), 0, rec.effective(old), rec.effective(new));
             }
         });

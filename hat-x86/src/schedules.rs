@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use page_db::sync::Mutation as M;
 use page_db::sync::atomic::AtomicU32;
-use page_db::sync::explore::explore;
+use page_db::sync::explore::{self, explore, join};
 use page_db::{
     Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
     PhysMem, Prot, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
@@ -64,7 +64,7 @@ impl World {
     }
     fn spawn(&self, n: u16, f: impl FnOnce(&Self, &Cx) + Send + 'static) -> thread::JoinHandle<()> {
         let w = self.clone();
-        thread::spawn(move || {
+        explore::spawn(move || {
             let cx = cx_of(&w.counters, n);
             f(&w, &cx);
             assert!(cx.held().is_empty());
@@ -81,11 +81,6 @@ fn va(addr: u64) -> VirtAddr {
 }
 fn one(addr: u64) -> VirtRange {
     VirtRange::page_of(va(addr))
-}
-fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
-    for t in threads {
-        t.join().expect("no panic");
-    }
 }
 
 /// C1: a fault that read the old protection never leaves it behind a change that has returned.
@@ -207,7 +202,7 @@ fn one_mapping_removed_from_both_sides() {
 /// T1, F4: no store reaches a frame after whoever unmapped or freed it has returned.
 #[test]
 fn no_store_into_a_freed_frame() {
-    explore(500, &[M::DebtsUnseen], || {
+    explore(300, &[M::DebtsUnseen], || {
         let (w, cx) = world();
         let page = w.page(&cx);
         w.load(&cx, 0x1000, page);

@@ -21,7 +21,7 @@ use crate::lists::Bins;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use crate::sync::{PerCpu, SpinMutex};
+use crate::sync::{Mutation, PerCpu, SpinMutex, mutated};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -173,6 +173,14 @@ impl FreeList {
     pub(crate) fn drain(&self, cx: &Cx, pages: &PageArray) {
         self.set_stock(false);
         for m in self.magazines.iter() {
+            if mutated(Mutation::DrainLetsGo) {
+                let seen = m.frames.lock(cx).clone();
+                self.sizes[0].add_all(cx, pages, seen.into_iter());
+                let mut frames = m.frames.lock(cx);
+                frames.clear();
+                m.note(&frames);
+                continue;
+            }
             // A frame put in by a thread that read `stock` before this is drained next time; it counts as free all the same.
             let mut frames = m.frames.lock(cx);
             if !frames.is_empty() {

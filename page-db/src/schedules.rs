@@ -7,7 +7,7 @@ use crate::lock::Rank;
 use crate::pageout::{Pageout, PageoutConfig};
 use crate::sync::Mutation as M;
 use crate::sync::SlotRwLock;
-use crate::sync::explore::explore;
+use crate::sync::explore::{self, explore, join};
 use crate::testing::{World, name};
 use crate::{
     Counters, CpuId, Cx, LockedPage, PageDb, RefMod, SpinHooks, ThreadId, VnodeId, VnodeKind,
@@ -23,17 +23,11 @@ fn spawn(
     f: impl FnOnce(&PageDb, &Cx) + Send + 'static,
 ) -> thread::JoinHandle<()> {
     let db = Arc::clone(db);
-    thread::spawn(move || {
+    explore::spawn(move || {
         let cx = Cx::new(db.counters(), CpuId(n as u16), ThreadId(n + 10), Arc::new(SpinHooks));
         f(&db, &cx);
         assert!(cx.held().is_empty());
     })
-}
-
-fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
-    for t in threads {
-        t.join().expect("no panic");
-    }
 }
 
 const V: VnodeId = VnodeId(1);
@@ -138,14 +132,14 @@ fn slot_lock_excludes() {
     explore(500, &[M::WriterLooksFirst], || {
         let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
         let l = Arc::clone(&lock);
-        let writer = thread::spawn(move || {
+        let writer = explore::spawn(move || {
             let cx = context(0);
             let mut g = l.write(&cx);
             *g = 1;
             thread::yield_now();
             *g = 2;
         });
-        let reader = thread::spawn(move || {
+        let reader = explore::spawn(move || {
             let cx = context(1);
             let g = lock.read(&cx);
             let before = *g;
@@ -164,7 +158,7 @@ fn slot_lock() {
         let threads: Vec<_> = (0..3u16)
             .map(|n| {
                 let lock = Arc::clone(&lock);
-                thread::spawn(move || {
+                explore::spawn(move || {
                     let cx = context(n);
                     if n == 0 {
                         let mut g = lock.write(&cx);
@@ -193,21 +187,21 @@ fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
         let table = Arc::new(crate::sync::WaitTable::new(1));
         let done = Arc::new(AtomicBool::new(false));
         let (l, t, d) = (Arc::clone(&lock), Arc::clone(&table), Arc::clone(&done));
-        let sleeper = thread::spawn(move || {
+        let sleeper = explore::spawn(move || {
             let cx = context(0);
             let g = l.read(&cx);
             t.wait_while(&cx, 1, || !d.load(SeqCst));
             drop(g);
         });
         let l = Arc::clone(&lock);
-        let waker = thread::spawn(move || {
+        let waker = explore::spawn(move || {
             let cx = context(1);
             let g = l.read(&cx);
             done.store(true, SeqCst);
             table.wake_all(1);
             drop(g);
         });
-        let writer = thread::spawn(move || *lock.write(&context(1)) += 1);
+        let writer = explore::spawn(move || *lock.write(&context(1)) += 1);
         join([sleeper, waker, writer]);
     });
 }
@@ -327,6 +321,30 @@ fn claims() {
         let left = u64::from(page.page().lckcnt() != 0) + u64::from(page.page().cowcnt());
         assert_eq!(w.db.free_mem().availrmem(), 8 - left, "Q2");
     });
+}
+
+/// F1: frames go from a magazine to the thread that takes them or to the lists, while it is filled, emptied, and filled again.
+#[test]
+fn magazine_refill_against_drain() {
+    explore(150, &[M::DrainLetsGo], || {
+        let thresholds = Some(crate::Thresholds::from_lotsfree(8));
+        let config = PageDbConfig { cpus: 1, thresholds, ..PageDbConfig::default() };
+        let w = World::with(256, &config);
+        drop_frame(&w.db, &w.cx); // fills the magazine of CPU 0
+        assert!(w.db.free_list().in_magazines() > 1);
+        let user = spawn(&w.db, 0, |db, cx| {
+            drop_frame(db, cx);
+            drop_frame(db, cx);
+        });
+        let drain = spawn(&w.db, 1, |db, cx| db.drain_magazines(cx));
+        join([user, drain]);
+        assert_eq!((w.verify().free, w.db.freemem()), (256, 256), "F1");
+    });
+}
+
+fn drop_frame(db: &PageDb, cx: &Cx) {
+    let page = db.alloc(cx, 0, Reserve::Normal).expect("plenty");
+    db.free(cx, page, false);
 }
 
 /// A thread that sleeps for memory is woken by whoever frees, and both hands run beside it.

@@ -21,6 +21,8 @@ extern crate std;
 pub mod anon;
 pub mod dump;
 pub mod runs;
+#[cfg(all(test, shuttle))]
+mod schedules;
 pub mod seg_dev;
 pub mod seg_kmem;
 pub mod seg_vn;

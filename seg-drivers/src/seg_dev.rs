@@ -285,7 +285,7 @@ impl SegOps for SegDev {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::seg_vn::tests::world;

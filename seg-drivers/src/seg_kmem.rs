@@ -389,7 +389,7 @@ impl SegOps for SegKmem {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::seg_vn::tests::world;

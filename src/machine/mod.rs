@@ -14,7 +14,7 @@
 //!
 //! A [`Machine`] is a handle that one thread works with: it carries that thread's [`Cx`]. Clone it for another thread.
 //!
-//! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for. [`Machine::spawn_daemons`] gives it a thread.
+//! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for. [`Machine::spawn_daemons`] gives it threads.
 
 mod brk;
 mod builder;

@@ -9,6 +9,7 @@ use crate::mappings::{RefMod, SyncMode};
 use crate::page::{PageId, PageState};
 use crate::pvn;
 use crate::selock::{ExclPage, LockedPage};
+use crate::sync::{Mutation, mutated};
 use crate::vnode::{Identity, VnodeKind};
 
 /// Which hand looks.
@@ -146,7 +147,7 @@ fn judge(cx: &Cx, db: &PageDb, page: ExclPage<'_>, hand: Hand, bits: RefMod) -> 
     }
     // 7. Clean: translations go first, then the bits are read for good (O3).
     db.unload(cx, &page);
-    let bits = page.page().ref_mod();
+    let bits = if mutated(Mutation::CleanBelieved) { bits } else { page.page().ref_mod() };
     if bits.contains(RefMod::REF) {
         if hand == Hand::Front {
             page.page().clear_ref_mod(RefMod::REF);

@@ -112,6 +112,10 @@ mod yielding {
                     point();
                     self.0.fetch_or(v, o)
                 }
+                pub fn fetch_xor(&self, v: $t, o: Ordering) -> $t {
+                    point();
+                    self.0.fetch_xor(v, o)
+                }
                 pub fn fetch_update(
                     &self,
                     s: Ordering,

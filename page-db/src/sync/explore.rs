@@ -11,14 +11,14 @@
 //!   explore(scenario, mutations)
 //!      │
 //!      ├─ as it is          every schedule passes, of both searches
-//!      └─ each mutation     armed, the same scenario fails within as many schedules, by either search
+//!      └─ each mutation     armed, the same scenario fails within ten times as many, by either search
 //!
 //!   priorities   the thread preferred most runs until it waits; preference changes at two points drawn by lot (PCT): finds one bad moment
 //!   walk         whoever can run runs, drawn by lot at each point: finds races of many small steps
 //! ```
 //!
-//! A scenario is a closure that builds a small world, runs threads of [`shuttle::thread`] against each other, joins them, and asserts
-//! contents and `verify()`. Every atomic operation, every lock and every part of a copied page is a point where another thread may run;
+//! A scenario is a closure that builds a small world, runs threads against each other ([`spawn`], [`join`]: none starts before all are made, or the first
+//! would mostly be done by then), and asserts contents and `verify()`. Every atomic operation, every lock and every part of a copied page is a point where another thread may run;
 //! a hang is a deadlock and fails. Searches start from a fixed seed, so a run that passed passes again.
 //!
 //! | variable | |
@@ -35,8 +35,12 @@
 use super::mutation::{Mutation, arm};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use shuttle::current::{get_label_for_task, me, set_label_for_task};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::sync::{Condvar, Mutex};
+use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, MaxSteps, Runner};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{env, eprintln};
@@ -72,16 +76,18 @@ pub fn explore(
             resume_unwind(failed.why);
         }
     }
+    // More than enough, so that a change elsewhere does not let a mutation slip through: the search ends with the first that fails.
+    let most = 10 * schedules;
     for m in mutations {
         let caught = [Search::Priorities, Search::Walk].into_iter().find_map(|search| {
-            search.run(schedules, Some(*m), &scenario).err().map(|failed| (search, failed.at))
+            search.run(most, Some(*m), &scenario).err().map(|failed| (search, failed.at))
         });
         match caught {
             Some((search, at)) => {
                 eprintln!("mutation {m:?} caught after {at} schedules by {search:?}")
             }
             None => {
-                panic!("mutation {m:?} was not noticed in {schedules} schedules of either search")
+                panic!("mutation {m:?} was not noticed in {most} schedules of either search")
             }
         }
     }
@@ -105,6 +111,57 @@ pub fn explore_all(
         resume_unwind(failed.why);
     }
     explore(most, mutations, move || scenario());
+}
+
+/// What the threads of a scenario wait behind until all are made; a label of its first task, as the mutation is.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    fn mine() -> Self {
+        get_label_for_task(me()).expect("a scenario is run by `explore`")
+    }
+    fn pass(&self) {
+        let (open, opened) = &*self.0;
+        let mut is_open = open.lock().expect("nobody panics holding it");
+        while !*is_open {
+            is_open = opened.wait(is_open).expect("nobody panics holding it");
+        }
+    }
+    fn open(&self) {
+        let (open, opened) = &*self.0;
+        *open.lock().expect("nobody panics holding it") = true;
+        opened.notify_all();
+    }
+}
+
+/// A thread of a scenario; it starts with the others, when they are joined.
+///
+/// # Panics
+/// Outside a scenario.
+pub fn spawn(f: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let gate = Gate::mine();
+    thread::spawn(move || {
+        gate.pass();
+        f();
+    })
+}
+
+/// Lets the threads of a scenario run, and waits for the end of these.
+///
+/// # Panics
+/// When one of them has, and outside a scenario.
+pub fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    Gate::mine().open();
+    for t in threads {
+        t.join().expect("no panic");
+    }
 }
 
 fn number(name: &str) -> Option<usize> {
@@ -166,6 +223,7 @@ fn run(
     let once = move || {
         count.fetch_add(1, Relaxed);
         arm(armed);
+        let _ = set_label_for_task(me(), Gate::default());
         scenario();
     };
     let done = catch_unwind(AssertUnwindSafe(|| Runner::new(scheduler, config).run(once)));

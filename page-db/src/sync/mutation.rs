@@ -43,6 +43,8 @@ mutations! {
     InsertBlind,
     /// Q1: a claim is looked at and written in two steps. `claims`
     ClaimInTwoSteps,
+    /// F1: draining a magazine lets go of its lock between moving the frames and emptying it. `magazine_refill_against_drain`
+    DrainLetsGo,
 
     // ---- hat-x86 ----
     /// C1: a load does not compare its stamp under the leaf's lock. `stamp_against_change`
@@ -61,6 +63,22 @@ mutations! {
     AllowedFirst,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
     HarvestOwesNothing,
+
+    // ---- the whole library; scenarios in seg-drivers ----
+    /// H3 of anon maps: a slot that another thread holds busy is taken all the same. `fault_against_fault`
+    BusySlotTaken,
+    /// A range gives up its contents first and its translations afterwards. `fault_against_unmap`
+    TranslationsAfterContents,
+    /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
+    ForkForgetsToFlush,
+    /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`
+    RightsPublishedLate,
+    /// N3: the old anon loses its reference before its page has been copied. `copy_on_write_from_both_sides`
+    ReferenceDroppedEarly,
+    /// O3: a page found clean is freed without another look after its last translation went. `page_out_against_fault`
+    CleanBelieved,
+    /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
+    PushNotAwaited,
 }
 
 /// Whether the mistake `m` is to be made here.

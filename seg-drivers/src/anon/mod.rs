@@ -40,7 +40,7 @@ use crate::anon::array::Block;
 use crate::anon::array::Chunk;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::sync::Arena;
+use page_db::sync::{Arena, Mutation, mutated};
 use page_db::{Cx, PageDb};
 use swapfs::SwapFs;
 
@@ -91,7 +91,13 @@ impl AnonLayer {
             return;
         }
         // Unreachable from any map now; a push in flight may still hold the page.
-        if let Some(page) = self.db.lookup_excl(cx, self.swap.identity(n)) {
+        let id = self.swap.identity(n);
+        let page = if mutated(Mutation::PushNotAwaited) {
+            self.db.try_lookup_excl(cx, id)
+        } else {
+            self.db.lookup_excl(cx, id)
+        };
+        if let Some(page) = page {
             self.db.destroy(cx, page);
         }
         self.anons.forget(n);

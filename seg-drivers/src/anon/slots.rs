@@ -5,8 +5,8 @@ use super::map::AnonMap;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use page_db::sync::ArenaFull;
 use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::{ArenaFull, Mutation, mutated};
 use page_db::{Counter, Cx, Rank};
 use swapfs::AnonNumber;
 
@@ -18,7 +18,7 @@ impl AnonMap {
     #[inline]
     pub(super) fn take_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32, slot: u64) -> bool {
         cx.rank_wait(Rank::AnonSlot, false);
-        if !c.try_busy(mask) {
+        if !c.try_busy(mask) && !mutated(Mutation::BusySlotTaken) {
             self.wait_bits(cx, c, id, mask);
         }
         if c.owner.load(Ordering::SeqCst) == owner_word(self.id, slot) {

@@ -50,7 +50,7 @@ mod protect;
 mod reserve;
 mod softlock;
 mod sync;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(crate) mod tests;
 mod unmap;
 mod upper;

@@ -69,7 +69,8 @@ fn zero_part(seg: &SegVn, scx: &SegCx<'_>, start: VirtAddr, n: usize, access: Ac
     let map = seg.amap_or_make(scx);
     let stamp = Stamp::take(&seg.seq);
     let prot = seg.prot();
-    if seg.vpaged.load(Ordering::SeqCst) != 0 || !prot.allows(access) || map.refs() != 1 {
+    let plain = seg.vpaged.load(Ordering::SeqCst) == 0 && prot.allows(access);
+    if !plain || map.refs() != 1 || seg.needs_copy() {
         return;
     }
     let first = seg.slot_of(scx.seg, start);

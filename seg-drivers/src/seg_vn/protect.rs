@@ -12,6 +12,7 @@ use addr_space::{SegCx, SegError, UnloadFlags};
 use alloc::vec::Vec;
 use page_db::db::Claim;
 use page_db::sync::atomic::Ordering;
+use page_db::sync::{Mutation, mutated};
 use page_db::{PAGE_SIZE, Prot, VirtAddr, VirtRange};
 use swapfs::Reservation;
 
@@ -58,6 +59,9 @@ pub(super) fn set_prot(
     if let Some(gain) = gain {
         gain.commit(seg, scx, &mut inner.vpage, range);
     }
+    if mutated(Mutation::RightsPublishedLate) {
+        scx.hat.chg_prot(scx.cx, range, prot);
+    }
     seg.publish(|| {
         if whole {
             inner.vpage.update(vpns(range), |v| VPage { prot: None, ..v });
@@ -75,6 +79,9 @@ pub(super) fn set_prot(
         seg.driver.layer.swap().unreserve(give_back / PAGE_SIZE);
     }
     // held: as, segment. Translations are changed after the rights are published.
+    if mutated(Mutation::RightsPublishedLate) {
+        return Ok(());
+    }
     let through_a_fault = prot.contains(Prot::WRITE) && (seg.backing.is_some() || !seg.shared());
     if through_a_fault || !prot.intersects(Prot::RWX) {
         scx.hat.unload(scx.cx, range, UnloadFlags::empty());

@@ -4,6 +4,7 @@ use super::SegVn;
 use super::fault::{Found, PageFault};
 use crate::anon::SlotGuard;
 use addr_space::{FaultError, LoadFlags, UnloadFlags};
+use page_db::sync::{Mutation, mutated};
 use page_db::{
     Counter, ExclPage, LockedPage, PAGE_SIZE, PageDb, Prot, RefMod, Reserve, SharedPage, VirtRange,
 };
@@ -75,6 +76,10 @@ impl SegVn {
         source.page().set_ref_mod(RefMod::REF);
         let extra = self.reserve_touch(f, old.is_none())?;
         let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
+        let early = old.filter(|_| mutated(Mutation::ReferenceDroppedEarly));
+        if let Some(old) = early {
+            self.driver.layer.unref(cx, old);
+        }
         db.mem().copy(source.pfn(), page.pfn());
         cx.count_n(Counter::BytesCopied, PAGE_SIZE);
         page.mark_filled();
@@ -97,7 +102,7 @@ impl SegVn {
             drop(page);
         }
         // held: as (reader), slot
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|_| early.is_none()) {
             self.driver.layer.unref(cx, old);
         }
         // The copy is in place whatever became of the translation: a fault that starts over finds it (case 1A).

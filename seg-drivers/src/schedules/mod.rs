@@ -1,0 +1,230 @@
+//! The races of the whole library, explored; see [`page_db::sync::explore`] for how.
+//!
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p seg-drivers schedules --target-dir target/shuttle`.
+//!
+//! ```text
+//!   thread, CPU 0      thread, CPU 1      thread, CPU 2
+//!        │ load, store: through what the CPU remembers, or walked, or a fault
+//!        ▼                  ▼                  ▼
+//!   AddrSpace ─▶ seg_vn ─▶ anon maps ─▶ swapfs ─▶ PageDb ◀─ page-out
+//!        └──▶ HatX86, real tables ──▶ HostMmu
+//! ```
+//!
+//! Bytes are what a scenario looks at first: a process must load what it stored and nobody else's. Then every layer is verified, the processes exit, and
+//! nothing may be left.
+
+mod world;
+
+use addr_space::{FaultError, UnloadFlags};
+use page_db::Prot;
+use page_db::pageout::Hand;
+use page_db::sync::Mutation as M;
+use page_db::sync::explore::{explore, join};
+use world::{LAST, World, page};
+
+/// Two threads fault on one page that neither has touched: one zeroed page comes of it, and both bytes are in it.
+#[test]
+fn fault_against_fault() {
+    explore(100, &[M::BusySlotTaken], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 1);
+        let threads = [0u16, 1].map(|n| {
+            let p = p.clone();
+            w.spawn(n, move |w, cx| {
+                w.run(cx, &p);
+                w.store(cx, &p, u64::from(n), 10 + n as u8).expect("mapped");
+                assert_eq!(w.load(cx, &p, u64::from(n)), Ok(10 + n as u8));
+            })
+        });
+        join(threads);
+        assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &p, 1), w.peek(&cx, &p, LAST)), (10, 11, 0));
+        assert_eq!((p.hat().resident(), w.swap.live()), (1, 1));
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// A parent's page is unmapped while one thread of it loads and the child, now the only owner, stores in place: the parent's thread sees its own
+/// byte or nothing.
+#[test]
+fn fault_against_unmap() {
+    explore(100, &[M::TranslationsAfterContents], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 2);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let child = w.fork(&cx, &p, 2);
+        assert_eq!(w.load(&cx, &p, 0), Ok(7));
+        let user = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| match w.load(cx, &p, 0) {
+                Ok(v) => assert_eq!(v, 7, "law 6: the child's byte"),
+                Err(e) => assert!(matches!(e, FaultError::NoMap { .. }), "{e}"),
+            })
+        };
+        let unmap = {
+            let p = p.clone();
+            w.spawn(1, move |_, cx| p.unmap(cx, page(0)).expect("no driver refuses"))
+        };
+        let stores = {
+            let child = child.clone();
+            w.spawn(2, move |w, cx| {
+                w.run(cx, &child);
+                w.store(cx, &child, 0, 9).expect("mapped");
+            })
+        };
+        join([user, unmap, stores]);
+        assert_eq!(w.peek(&cx, &child, 0), 9);
+        w.finish(&cx, &[&p, &child]);
+    });
+}
+
+/// A process forks while one of its threads stores: what the child has once seen stays, and the parent's last store is the parent's.
+#[test]
+fn fault_against_dup() {
+    explore(100, &[M::ForkForgetsToFlush], || {
+        let (w, cx) = World::new(48);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let child = w.proc(&cx, 2);
+        let user = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| {
+                for v in [8, 9] {
+                    w.store(cx, &p, 0, v).expect("mapped");
+                }
+            })
+        };
+        let fork = {
+            let (p, child) = (p.clone(), child.clone());
+            w.spawn(1, move |w, cx| {
+                p.dup(cx, &child).expect("a child");
+                w.run(cx, &child);
+                let first = w.load(cx, &child, 0).expect("mapped");
+                assert!((7..=9).contains(&first));
+                assert_eq!(w.load(cx, &child, 0), Ok(first), "law 6: the parent's byte");
+            })
+        };
+        join([user, fork]);
+        assert_eq!(w.peek(&cx, &p, 0), 9);
+        w.finish(&cx, &[&p, &child]);
+    });
+}
+
+/// The right to store is taken away while another thread stores: afterwards nothing is stored.
+#[test]
+fn fault_against_set_prot() {
+    explore(100, &[M::RightsPublishedLate, M::StampIgnored], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        p.hat().unload(&cx, page(0), UnloadFlags::empty()); // so that the first store faults
+        let user = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| {
+                for v in [8, 9] {
+                    let done = w.store(cx, &p, 0, v);
+                    assert!(matches!(done, Ok(()) | Err(FaultError::Prot { .. })), "{done:?}");
+                }
+            })
+        };
+        let change = {
+            let p = p.clone();
+            w.spawn(1, move |w, cx| {
+                p.set_prot(cx, page(0), Prot::READ).expect("may be taken");
+                w.run(cx, &p);
+                let left = w.load(cx, &p, 0);
+                let may = p
+                    .hat()
+                    .probe(cx, page(0).start())
+                    .is_some_and(|t| t.prot.contains(Prot::WRITE));
+                assert!(!may, "C1: a translation kept the right to store");
+                assert_eq!(w.load(cx, &p, 0), left, "T1: stored after the right was taken");
+            })
+        };
+        join([user, change]);
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// Parent and child store to one shared page at once, at different places: each copy has its owner's byte and else what was there before.
+#[test]
+fn copy_on_write_from_both_sides() {
+    explore(100, &[M::ReferenceDroppedEarly], || {
+        let (w, cx) = World::new(48);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        w.store(&cx, &p, LAST, 7).expect("mapped");
+        let child = w.fork(&cx, &p, 2);
+        let threads = [(0u16, &p, 0, 8), (1, &child, LAST, 9)].map(|(n, who, at, v)| {
+            let who = who.clone();
+            w.spawn(n, move |w, cx| {
+                w.run(cx, &who);
+                w.store(cx, &who, at, v).expect("mapped");
+            })
+        });
+        join(threads);
+        assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &p, LAST)), (8, 7), "law 6: the parent's");
+        assert_eq!(
+            (w.peek(&cx, &child, 0), w.peek(&cx, &child, LAST)),
+            (7, 9),
+            "law 6: the child's"
+        );
+        w.finish(&cx, &[&p, &child]);
+    });
+}
+
+/// A clean page is evicted while its owner stores to it: the store is not lost.
+#[test]
+fn page_out_against_fault() {
+    explore(100, &[M::CleanBelieved], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        w.pageout.reclaim_all(&cx, &w.db);
+        assert_eq!(w.load(&cx, &p, 0), Ok(7), "from the cache list: clean, and mapped for storing");
+        let n = w.swap.live_numbers().next().expect("one anon");
+        let found = w.db.exists(&cx, w.swap.identity(n)).expect("its page");
+        w.pageout.check_page(&cx, &w.db, found, Hand::Front);
+        let user = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| w.store(cx, &p, 0, 8).expect("mapped"))
+        };
+        let pager = w.spawn(1, move |w, cx| {
+            w.pageout.check_page(cx, &w.db, found, Hand::Back);
+        });
+        join([user, pager]);
+        // Whatever is clean now must be what is stored: its frame goes, and it is read again.
+        w.pageout.reclaim_all(&cx, &w.db);
+        w.squeeze(&cx, 0);
+        w.release(&cx);
+        assert_eq!(w.peek(&cx, &p, 0), 8, "O3: a store was lost");
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// A process ends while its dirty pages are being pushed: nothing of it is left.
+#[test]
+fn page_out_against_exit() {
+    explore(100, &[M::PushNotAwaited], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 2);
+        w.run(&cx, &p);
+        for i in [0, 4096] {
+            w.store(&cx, &p, i, 7).expect("mapped");
+        }
+        w.mmu_idle(&cx);
+        let exit = {
+            let p = p.clone();
+            w.spawn(0, move |_, cx| p.free(cx))
+        };
+        let pager = w.spawn(1, |w, cx| {
+            w.pageout.reclaim_all(cx, &w.db);
+        });
+        join([exit, pager]);
+        w.finish(&cx, &[&p]);
+    });
+}
