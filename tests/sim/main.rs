@@ -8,6 +8,7 @@
 //! What must never show is varied from world to world: memory so short that everything is paged, page-out after every operation, the page
 //! hash, the number of processors, colours, and whether forks copy anon maps at once or when they must.
 
+mod stress;
 mod threads;
 
 use segvm::machine::MachineWorld;
@@ -25,6 +26,12 @@ const PROFILES: [Profile; 7] = [
     Profile::Err,
     Profile::Mix,
 ];
+
+/// The next number below `n` of a small repeatable generator.
+pub(crate) fn lot(seed: &mut u64, n: u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) % n
+}
 
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)

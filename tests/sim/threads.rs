@@ -3,17 +3,13 @@
 //! Two threads of one process store to different bytes of the same pages while others fork, unmap and map elsewhere, change rights, and page everything
 //! out. What a thread stored it must read again, in its process and in each child it forks. At the end, when nothing runs, every invariant holds.
 
+use crate::lot;
 use page_db::CpuId;
 use segvm::Machine;
 use segvm::machine::ForkPolicy;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGES: u64 = 48;
-
-fn lot(seed: &mut u64, n: u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) % n
-}
 
 #[test]
 fn threads_keep_their_bytes() {
