@@ -200,7 +200,7 @@ impl Parts {
             pageable += 1;
             files += u64::from(self.db.vnodes().kind(name.vnode) == VnodeKind::File);
         }
-        files >= (pageable / 16).min((5 << 20) / PAGE_SIZE).max(1)
+        files >= (pageable / 16).clamp(1, (5 << 20) / PAGE_SIZE)
     }
 }
 
