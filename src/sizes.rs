@@ -36,7 +36,7 @@ const FRAMES: u64 = 1 << 15;
 /// Pages of the dense segment: 15 x 63 chunks of 32 slots.
 const DENSE: u64 = 15 * 63 * 32;
 /// Segments of the sparse space, four to a leaf table; half of them are counted.
-const SEGMENTS: u64 = 7680;
+const SEGMENTS: u64 = 7936;
 /// Pages of each, and of the gap behind it.
 const SEGMENT_PAGES: u64 = 64;
 const BASE: u64 = 0x10_0000_0000;
@@ -139,7 +139,7 @@ fn kept<T>(
 /// Bytes of a 64-page segment, untouched and touched.
 fn segments(heap: &dyn Fn() -> u64, on: &Subject) -> Result<(f64, f64), SizesError> {
     const SLOTS: [u64; 2] = [0, 32]; // one page in every chunk
-    const EXTRA: u64 = 6;
+    const EXTRA: u64 = 2;
     let start = |segment: u64| BASE + segment * 2 * SEGMENT_PAGES * PAGE_SIZE;
     let map = |segment: u64| on.map(start(segment), SEGMENT_PAGES);
     let touch =

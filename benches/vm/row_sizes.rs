@@ -113,7 +113,7 @@ const FRAMES: usize = 1 << 17;
 /// Pages of the dense segment: 15 x 256 blocks of 32 slots.
 const DENSE: usize = 15 * 256 * 32;
 /// Segments of the sparse space; half of them are counted.
-const SEGMENTS: usize = 7680;
+const SEGMENTS: usize = 7936;
 
 impl Sizes {
     fn count() -> Result<Self, String> {
@@ -140,7 +140,7 @@ impl Sizes {
 /// Bytes of a 64-page segment, untouched and touched.
 fn segments(world: &World) -> (f64, f64) {
     const SLOTS: [usize; 2] = [0, 32]; // one page in every block of slots
-    const EXTRA: usize = 6;
+    const EXTRA: usize = 2;
     let hand = world.on(0);
     let start = |segment: usize| shape::address(shape::BASE, segment, 0);
     let map = |segment: usize| hand.map(start(segment), shape::PAGES * PAGE);

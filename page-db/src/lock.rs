@@ -5,6 +5,39 @@
 //! Of two locks of one rank (fork takes two address spaces, a table and its parent) the parent's comes first and the
 //! second is taken by a `lock_nested` method, which says so at the call. `try_` acquisitions need no order.
 
+/// A lock's rank where ranks are checked. In a release build it takes no room: a lock of a pointer is two words, not three.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranked {
+    #[cfg(debug_assertions)]
+    rank: Rank,
+}
+
+impl Ranked {
+    pub(crate) const fn new(rank: Rank) -> Self {
+        #[cfg(debug_assertions)]
+        return Self { rank };
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = rank;
+            Self {}
+        }
+    }
+    /// The rank; in a release build, where nobody looks at it, any.
+    #[inline]
+    pub(crate) const fn get(self) -> Rank {
+        #[cfg(debug_assertions)]
+        return self.rank;
+        #[cfg(not(debug_assertions))]
+        Rank::Registry
+    }
+}
+
+impl core::fmt::Debug for Ranked {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if cfg!(debug_assertions) { self.get().fmt(f) } else { f.write_str("not kept") }
+    }
+}
+
 /// Every lock in the system, in the order a thread may take them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]

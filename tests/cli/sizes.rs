@@ -10,7 +10,9 @@ fn a_page_and_a_segment_cost_no_more_than_their_gates() {
     let figure = |name: &str| sizes[name].as_f64().unwrap_or(f64::NAN);
     let page = figure("frame") + figure("heap") + figure("tables");
     assert!((88.0..=104.0).contains(&page), "per resident private anonymous page: {sizes}");
-    assert!((100.0..=288.0).contains(&figure("segment")), "per touched segment: {sizes}");
+    // A debug build keeps the rank in each lock: of the segment, and of its anon map.
+    let gate = if cfg!(debug_assertions) { 288.0 + 16.0 } else { 288.0 };
+    assert!((100.0..=gate).contains(&figure("segment")), "per touched segment: {sizes}");
     assert!(figure("untouched") <= figure("segment") + 4.0 * 64.0, "{sizes}");
     let page_t = sizes["structures"][0].clone();
     assert_eq!((page_t["name"].as_str(), page_t["bytes"].as_u64()), (Some("page_t"), Some(64)));

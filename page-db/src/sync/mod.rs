@@ -45,36 +45,36 @@ pub use wait::WaitTable;
 pub use word::WordGuard;
 
 use crate::cx::Cx;
-use crate::lock::Rank;
+use crate::lock::{Rank, Ranked};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 /// A mutual-exclusion lock with a rank.
 pub struct Mutex<T> {
-    rank: Rank,
+    rank: Ranked,
     inner: imp::Mutex<T>,
 }
 
 impl<T> Mutex<T> {
     /// A lock of `rank` around `value`.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, inner: imp::Mutex::new(value) }
+        Self { rank: Ranked::new(rank), inner: imp::Mutex::new(value) }
     }
     /// Takes the lock, waiting for it.
     #[inline]
     pub fn lock<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, T> {
-        cx.rank_wait(self.rank, false);
+        cx.rank_wait(self.rank.get(), false);
         MutexGuard { guard: imp::lock(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock while another of the same rank is held; the caller knows the order between them.
     pub fn lock_nested<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, T> {
-        cx.rank_wait(self.rank, true);
+        cx.rank_wait(self.rank.get(), true);
         MutexGuard { guard: imp::lock(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock if that needs no waiting.
     pub fn try_lock<'a>(&'a self, cx: &'a Cx) -> Option<MutexGuard<'a, T>> {
         let guard = imp::try_lock(&self.inner)?;
-        cx.rank_tried(self.rank);
+        cx.rank_tried(self.rank.get());
         Some(MutexGuard { guard, cx, rank: self.rank })
     }
     /// Takes a lock under which no other is ever taken and nothing waits; for registries that are made before any [`Cx`] is.
@@ -97,7 +97,7 @@ impl<T> fmt::Debug for Mutex<T> {
 pub struct MutexGuard<'a, T> {
     guard: imp::MutexGuard<'a, T>,
     cx: &'a Cx,
-    rank: Rank,
+    rank: Ranked,
 }
 
 impl<T> Deref for MutexGuard<'_, T> {
@@ -116,7 +116,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 impl<T> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.cx.rank_release(self.rank);
+        self.cx.rank_release(self.rank.get());
     }
 }
 impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
@@ -127,28 +127,28 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 
 /// A reader/writer lock with a rank, for what is read often and by few; its readers share one line. Address spaces use [`SlotRwLock`].
 pub struct RwLock<T> {
-    rank: Rank,
+    rank: Ranked,
     inner: imp::RwLock<T>,
 }
 
 impl<T> RwLock<T> {
     /// A lock of `rank` around `value`.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, inner: imp::RwLock::new(value) }
+        Self { rank: Ranked::new(rank), inner: imp::RwLock::new(value) }
     }
     /// Takes the lock as reader.
     pub fn read<'a>(&'a self, cx: &'a Cx) -> RwReadGuard<'a, T> {
-        cx.rank_wait(self.rank, false);
+        cx.rank_wait(self.rank.get(), false);
         RwReadGuard { guard: imp::read(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock as writer.
     pub fn write<'a>(&'a self, cx: &'a Cx) -> RwWriteGuard<'a, T> {
-        cx.rank_wait(self.rank, false);
+        cx.rank_wait(self.rank.get(), false);
         RwWriteGuard { guard: imp::write(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock as writer while another of the same rank is held; the caller knows the order between them.
     pub fn write_nested<'a>(&'a self, cx: &'a Cx) -> RwWriteGuard<'a, T> {
-        cx.rank_wait(self.rank, true);
+        cx.rank_wait(self.rank.get(), true);
         RwWriteGuard { guard: imp::write(&self.inner, cx), cx, rank: self.rank }
     }
 }
@@ -163,7 +163,7 @@ impl<T> fmt::Debug for RwLock<T> {
 pub struct RwReadGuard<'a, T> {
     guard: imp::RwReadGuard<'a, T>,
     cx: &'a Cx,
-    rank: Rank,
+    rank: Ranked,
 }
 impl<T> Deref for RwReadGuard<'_, T> {
     type Target = T;
@@ -173,7 +173,7 @@ impl<T> Deref for RwReadGuard<'_, T> {
 }
 impl<T> Drop for RwReadGuard<'_, T> {
     fn drop(&mut self) {
-        self.cx.rank_release(self.rank);
+        self.cx.rank_release(self.rank.get());
     }
 }
 impl<T: fmt::Debug> fmt::Debug for RwReadGuard<'_, T> {
@@ -186,7 +186,7 @@ impl<T: fmt::Debug> fmt::Debug for RwReadGuard<'_, T> {
 pub struct RwWriteGuard<'a, T> {
     guard: imp::RwWriteGuard<'a, T>,
     cx: &'a Cx,
-    rank: Rank,
+    rank: Ranked,
 }
 impl<T> Deref for RwWriteGuard<'_, T> {
     type Target = T;
@@ -201,7 +201,7 @@ impl<T> DerefMut for RwWriteGuard<'_, T> {
 }
 impl<T> Drop for RwWriteGuard<'_, T> {
     fn drop(&mut self) {
-        self.cx.rank_release(self.rank);
+        self.cx.rank_release(self.rank.get());
     }
 }
 impl<T: fmt::Debug> fmt::Debug for RwWriteGuard<'_, T> {

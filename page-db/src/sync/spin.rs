@@ -15,39 +15,39 @@
 
 use super::imp;
 use crate::cx::Cx;
-use crate::lock::Rank;
+use crate::lock::{Rank, Ranked};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 /// A mutual-exclusion lock with a rank, for sections of a few instructions; see the module's theory.
 #[doc(alias = "MUTEX_SPIN")]
 pub struct SpinMutex<T> {
-    rank: Rank,
+    rank: Ranked,
     inner: imp::SpinMutex<T>,
 }
 
 impl<T> SpinMutex<T> {
     /// A lock of `rank` around `value`.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, inner: imp::SpinMutex::new(value) }
+        Self { rank: Ranked::new(rank), inner: imp::SpinMutex::new(value) }
     }
     /// Takes the lock, waiting for it.
     #[inline]
     pub fn lock<'a>(&'a self, cx: &'a Cx) -> SpinMutexGuard<'a, T> {
-        cx.rank_wait(self.rank, false);
+        cx.rank_wait(self.rank.get(), false);
         SpinMutexGuard { guard: imp::spin_lock(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock while another of the same rank is held; the caller knows the order between them.
     #[inline]
     pub fn lock_nested<'a>(&'a self, cx: &'a Cx) -> SpinMutexGuard<'a, T> {
-        cx.rank_wait(self.rank, true);
+        cx.rank_wait(self.rank.get(), true);
         SpinMutexGuard { guard: imp::spin_lock(&self.inner, cx), cx, rank: self.rank }
     }
     /// Takes the lock if that needs no waiting.
     #[inline]
     pub fn try_lock<'a>(&'a self, cx: &'a Cx) -> Option<SpinMutexGuard<'a, T>> {
         let guard = imp::spin_try_lock(&self.inner)?;
-        cx.rank_tried(self.rank);
+        cx.rank_tried(self.rank.get());
         Some(SpinMutexGuard { guard, cx, rank: self.rank })
     }
 }
@@ -62,7 +62,7 @@ impl<T> fmt::Debug for SpinMutex<T> {
 pub struct SpinMutexGuard<'a, T> {
     guard: imp::SpinMutexGuard<'a, T>,
     cx: &'a Cx,
-    rank: Rank,
+    rank: Ranked,
 }
 
 impl<T> Deref for SpinMutexGuard<'_, T> {
@@ -81,7 +81,7 @@ impl<T> DerefMut for SpinMutexGuard<'_, T> {
 impl<T> Drop for SpinMutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.cx.rank_release(self.rank);
+        self.cx.rank_release(self.rank.get());
     }
 }
 impl<T: fmt::Debug> fmt::Debug for SpinMutexGuard<'_, T> {
