@@ -127,6 +127,15 @@ counters! {
     FrameFrees = "frame_frees",
     /// Cost: page-hash chain links followed.
     HashLinks = "hash_links",
+    /// Cost: locks acquired, of every kind that has a rank. Debug builds only; 0 elsewhere, for counting them would cost as much as some of them.
+    LockAcquires = "lock_acquires",
+}
+
+impl Counter {
+    /// Whether only debug builds count it.
+    pub fn is_debug_only(self) -> bool {
+        self == Self::LockAcquires
+    }
 }
 
 const N: usize = Counter::ALL.len();

@@ -217,12 +217,20 @@ impl Cx {
                 "lock order: waits for {rank:?} while holding {held:?} (rank table: page-db/src/lock.rs)"
             );
             held.push(rank);
+            self.count(Counter::LockAcquires);
         }
         let _ = (rank, nested);
     }
     /// Notes a lock that was tried and got.
     #[inline]
     pub fn rank_tried(&self, rank: Rank) {
+        self.rank_adopted(rank);
+        #[cfg(debug_assertions)]
+        self.count(Counter::LockAcquires);
+    }
+    /// Notes a lock that was taken before, by whoever left it behind.
+    #[inline]
+    pub fn rank_adopted(&self, rank: Rank) {
         #[cfg(debug_assertions)]
         self.held.borrow_mut().push(rank);
         let _ = rank;

@@ -137,7 +137,7 @@ impl PageDb {
     /// When nobody holds the page shared (`page_unlock` of an unlocked page).
     pub fn adopt_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         assert!(self.lock_state(id).shared != 0, "K1: page {id} is not held shared");
-        cx.rank_tried(Rank::Page);
+        cx.rank_adopted(Rank::Page);
         SharedPage { db: self, cx, page: self.page(id), id }
     }
     /// Who holds the page's lock now.
@@ -341,7 +341,7 @@ impl PageDb {
     /// When nobody holds the page exclusively.
     pub fn adopt_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         assert!(self.lock_state(id).excl, "K1: page {id} is not held exclusively");
-        cx.rank_tried(Rank::Page);
+        cx.rank_adopted(Rank::Page);
         ExclPage { db: self, cx, page: self.page(id), id }
     }
     /// Takes the i/o lock of a page whose page lock the caller holds, waiting for it.

@@ -5,10 +5,14 @@
 //!
 //! A stored snapshot carries its description and shows one concern in under forty lines. To accept changed ones: `INSTA_UPDATE=always cargo test -p segvm --test it`.
 
+#[cfg(debug_assertions)]
+mod allocations;
 mod harness;
 
 pub(crate) use harness::{Scene, check, compare, run_ok};
 
+#[cfg(debug_assertions)]
+mod costs;
 mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;

@@ -160,7 +160,8 @@ fn compare_with(fork: ForkPolicy, lengths: &[u64], flags: MapFlags, of_file: boo
         assert_eq!(small.len(), large.len(), "one story");
         for (s, l) in small.iter().zip(&large) {
             let step = s.step;
-            for c in Counter::ALL {
+            // Locks of a debug build aside: the first touch of a part makes the blocks that lead to it, one for each floor of the radix.
+            for c in Counter::ALL.iter().filter(|c| !c.is_debug_only()) {
                 let more = SLACK.iter().find(|(k, _)| k == c).map_or(0, |(_, n)| *n);
                 let (a, b) = (s.counts.get(*c), l.counts.get(*c));
                 assert!(

@@ -16,9 +16,10 @@ impl VmStat {
     pub fn all(s: &Snapshot) -> Self {
         Self { rows: s.iter().collect() }
     }
-    /// Every counter that is not 0.
+    /// Every counter that is not 0, but for those that only debug builds keep: the table is the same in every build.
     pub fn counted(s: &Snapshot) -> Self {
-        Self { rows: s.iter().filter(|(_, n)| *n != 0).collect() }
+        let kept = Counter::ALL.iter().filter(|c| !c.is_debug_only());
+        Self { rows: kept.map(|c| (c.name(), s.get(*c))).filter(|(_, n)| *n != 0).collect() }
     }
     /// The counters with these names, in this order.
     ///
