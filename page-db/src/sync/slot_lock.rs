@@ -26,7 +26,7 @@
 //!   only when every count is zero, so a leaked guard leaks the slots instead of leaving that pointer dangling.
 //!
 //! A writer is in for some hundred nanoseconds, as is a fault; parking a thread and waking it costs several times that, on both sides. So
-//! whoever must wait looks again for a while before it sleeps ([`Word::TURNS`]), and where nobody sleeps nobody is woken. What a writer
+//! whoever must wait looks again for a while before it sleeps (`Word::TURNS`), and where nobody sleeps nobody is woken. What a writer
 //! writes while it is in (`writers`, the value) lies on other lines than what a reader reads to come in.
 //!
 //! The other road, an ordinary `RwLock`, measured 0.9x on two threads instead of 1.8x.

@@ -19,7 +19,7 @@
 //!
 //! - S1: `prot` and the per-page rights change between an odd and an even `seq`, and translations are changed *after* the even one. A fault
 //!   reads `seq` first, and the hat compares it under the table's lock ([`addr_space::Stamp`]).
-//! - S2: the anon map is set once (and replaced only with nobody in the address space: [`own`]), over a file between an odd and an even `seq`: whoever finds it knows that a fault which found none cannot load a
+//! - S2: the anon map is set once (and replaced only with nobody in the address space: `own`), over a file between an odd and an even `seq`: whoever finds it knows that a fault which found none cannot load a
 //!   translation of the lower layer any more.
 //! - S3: a private file page is mapped from below only with the slot held busy, or with a stamp on the map's own sequence number while the chunk
 //!   does not exist.
@@ -30,7 +30,7 @@
 //! # Invariants
 //!
 //! - I2/I14: a page of an anon with several references, or of the file under a private mapping, is never mapped writable.
-//! - I7: a segment that shares its map lazily is private, adds nothing to the map and maps none of its pages writable ([`own`]).
+//! - I7: a segment that shares its map lazily is private, adds nothing to the map and maps none of its pages writable (`own`).
 //! - I12: `swresv` is what this segment has reserved; for shared anonymous memory the map has it.
 //!
 //! Sources: [SI §9.4-9.7]; [UVM §4, §5]; illumos.md 4, uvm.md 1-4.
