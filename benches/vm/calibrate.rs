@@ -11,12 +11,19 @@ use crate::linux::{self, PAGE, Region};
 
 /// Key of the two-thread ALU speed-up; repetitions below [`TWO_CPUS`] do not count for two-thread goals.
 pub(crate) const TWO_THREAD_ALU: &str = "calibration.alu_two_threads";
+/// The same for a loop that fills the execution ports: two threads of one core share those, and only here it shows.
+pub(crate) const TWO_THREAD_PORTS: &str = "calibration.ports_two_threads";
 /// The least ALU speed-up at which a two-thread figure means anything.
 pub(crate) const TWO_CPUS: f64 = 1.9;
 
 pub(crate) const ALSO: &[Also] = &[
     Also { row: "cal", name: "ALU chain, ns per step", key: "calibration.alu" },
     Also { row: "cal", name: "ALU chain on two threads, speed-up", key: TWO_THREAD_ALU },
+    Also {
+        row: "cal",
+        name: "port-bound ALU on two threads, speed-up (far below 2: two threads of one core)",
+        key: TWO_THREAD_PORTS,
+    },
     Also {
         row: "cal",
         name: "memset 4 KiB warm (1 MiB set) + locked op, ns",
@@ -100,6 +107,24 @@ fn alu_chain(steps: usize) -> u64 {
     black_box(x)
 }
 
+/// Six independent sums, `steps` long, as many instructions at once as the processor takes.
+#[inline(never)]
+fn alu_ports(steps: usize) -> u64 {
+    let mut x = [black_box(1u64), 2, 3, 4, 5, 6];
+    for i in 0..steps as u64 {
+        x[0] = x[0].wrapping_add(i);
+        x[1] ^= i;
+        x[2] = x[2].wrapping_sub(i);
+        x[3] |= i;
+        x[4] = x[4].wrapping_add(x[5]);
+        x[5] ^= i << 1;
+        if i & 15 == 0 {
+            x = black_box(x); // no folding, no vectors
+        }
+    }
+    x.iter().fold(0, |a, b| a ^ b)
+}
+
 impl Group for Calibration {
     fn measure(&mut self, config: &Config, samples: &mut Samples) {
         const STEPS: usize = 100_000;
@@ -111,6 +136,11 @@ impl Group for Calibration {
             };
             let (one, two) = (per_operation(&lengths(1), STEPS), per_operation(&lengths(2), STEPS));
             samples.put(TWO_THREAD_ALU, 2.0 * one / two);
+            let lengths = |threads| {
+                windows(config, threads, count, |_| (), |()| (), |()| (), |()| _ = alu_ports(STEPS))
+            };
+            let (one, two) = (per_operation(&lengths(1), STEPS), per_operation(&lengths(2), STEPS));
+            samples.put(TWO_THREAD_PORTS, 2.0 * one / two);
         } else {
             samples.lacks(TWO_THREAD_ALU, "this process may use one CPU only");
         }

@@ -99,6 +99,7 @@ impl PageDb {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
+                    self.note_claimed(old.word() != 0, new.word() != 0);
                     let saved = old.charge().saturating_sub(new.charge());
                     if saved != 0 {
                         self.free_mem().uncharge(saved);
@@ -113,6 +114,18 @@ impl PageDb {
                 }
             }
         }
+    }
+    /// Keeps the number of pages with claims; the orders of two threads do not matter to a sum.
+    fn note_claimed(&self, before: bool, after: bool) {
+        match (before, after) {
+            (false, true) => self.claimed.fetch_add(1, Ordering::AcqRel),
+            (true, false) => self.claimed.fetch_sub(1, Ordering::AcqRel),
+            _ => return,
+        };
+    }
+    /// Pages that something is locked in memory for; exact when quiet.
+    pub fn claimed_pages(&self) -> u64 {
+        self.claimed.load(Ordering::Acquire)
     }
     fn claim_refused(&self) -> PageError {
         PageError::ClaimRefused {
@@ -194,6 +207,8 @@ impl PageDb {
             cow: old.cow.saturating_add(moved.cow),
         };
         to.page().claims.store(new.word(), Ordering::Release);
+        self.note_claimed(moved.word() != 0, false);
+        self.note_claimed(old.word() != 0, new.word() != 0);
         let saved = moved.charge() + old.charge() - new.charge();
         if saved != 0 {
             self.free_mem().uncharge(saved);

@@ -118,6 +118,8 @@ pub struct PageDb {
     free: FreeList,
     cache: CacheList,
     free_mem: FreeMem,
+    /// Pages with claims on them: nearly always none, and then nobody need look at a page to know that it has none.
+    claimed: AtomicU64,
     waits: WaitTable,
     mappings: Once<Arc<dyn PageMappings>>,
     memory_wait: Once<Arc<dyn MemoryWait>>,
@@ -175,6 +177,7 @@ impl PageDb {
             free,
             cache: CacheList::new(config.colours),
             free_mem: FreeMem::new(frames, thresholds),
+            claimed: AtomicU64::new(0),
             waits: WaitTable::default(),
             mappings: Once::new(),
             memory_wait: Once::new(),
@@ -290,7 +293,7 @@ impl PageDb {
         }
     }
     /// Waits for flushes that other threads owe ([`PageMappings::settle`]).
-    pub(crate) fn settle(&self, cx: &Cx) {
+    pub fn settle(&self, cx: &Cx) {
         if let Some(m) = self.mappings.get() {
             m.settle(cx);
         }

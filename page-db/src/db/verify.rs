@@ -93,10 +93,12 @@ impl PageDb {
         let hashed = self.verify_hash(cx)?;
         self.verify_vnodes(cx, &mut met)?;
         let mut census = PageCensus::default();
-        let mut claimed = 0;
+        let (mut claimed, mut pages) = (0, 0);
         for id in self.pages().ids() {
             self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
-            claimed += Claims::from_word(self.page(id).claims.load(Ordering::Acquire)).charge();
+            let word = self.page(id).claims.load(Ordering::Acquire);
+            claimed += Claims::from_word(word).charge();
+            pages += u64::from(word != 0);
         }
         let retired = self.retired_pages();
         check!(
@@ -118,6 +120,8 @@ impl PageDb {
             "B1",
             "claims hold {claimed} pages, yet availrmem is {avail} of {total}"
         );
+        let counted = self.claimed_pages();
+        check!(counted == pages, "B1", "{pages} pages have claims, {counted} are counted");
         Ok(census)
     }
     fn verify_free(&self, cx: &Cx, met: &mut [Met]) -> Result<(), PageDamage> {

@@ -14,13 +14,14 @@
 //!   reader:  slot.readers += 1;  look at word
 //!              OPEN     in
 //!              WAITING  in, if this thread reads any slot lock already or some admitted reader is asleep; else step back, wait
-//!              HELD     step back, wait
+//!              HELD     stay counted, wait until it is not HELD; in
 //!   writer:  word = HELD; all slots zero? in : word = WAITING, wait for a zero, again
 //! ```
 //!
 //! - S1: a reader's increment comes before its look at `word`, and the writer's `HELD` before its look at the slots, all
 //!   sequentially consistent: at least one sees the other, so reader and writer are never in together.
-//! - S2: `WAITING` only delays newcomers; admitting one is always safe.
+//! - S2: `WAITING` only delays newcomers; admitting one is always safe. A reader that found the lock `HELD` is no newcomer: it stays counted, so
+//!   the next writer waits for it, and it does not wait for writer after writer of a thread that maps in a loop.
 //! - S3: a guard remembers its slot, whatever CPU the thread is on when it drops it.
 //! - S4: a [`crate::Cx`] points at the slots of the locks it reads, to mark them before a wait. The slots live on the heap and are freed
 //!   only when every count is zero, so a leaked guard leaks the slots instead of leaving that pointer dangling.
@@ -97,7 +98,12 @@ impl<W: Word, P> Slots<W, P> {
             match self.word.load(SeqCst) {
                 OPEN => return,
                 WAITING if cx.reads_any() || self.asleep() => return,
-                _ => {}
+                WAITING => {}
+                _ => {
+                    // Counted all the while: whoever comes to write next finds this reader (S1).
+                    self.wait_while(cx, &mut || self.word.load(SeqCst) == HELD);
+                    return;
+                }
             }
             self.leave(slot);
             self.wait_while(cx, &mut || match self.word.load(SeqCst) {
@@ -298,10 +304,18 @@ impl<T> SlotRwLock<T> {
         cx.rank_wait(self.rank, true);
         self.write_inner(cx)
     }
+    /// The writers' lock, if it is to be had before sleeping pays.
+    fn turn(&self) -> Option<imp::MutexGuard<'_, ()>> {
+        imp::try_lock(&self.writers).or_else(|| {
+            (0..<AtomicU32 as Word>::TURNS).find_map(|_| {
+                core::hint::spin_loop();
+                imp::try_lock(&self.writers)
+            })
+        })
+    }
     fn write_inner<'a>(&'a self, cx: &'a Cx) -> SlotWriteGuard<'a, T> {
         // A thread that reads another slot lock here (none of ours does) counts as asleep while it queues.
-        let serial = imp::try_lock(&self.writers)
-            .unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
+        let serial = self.turn().unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
         self.slots().enter_alone(cx);
         SlotWriteGuard { lock: self, cx, _serial: serial }
     }

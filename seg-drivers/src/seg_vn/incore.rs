@@ -10,6 +10,8 @@
 //! before it is read in any case. Only a record that is out of date costs a look into the page hash. So a page costs three lines, slot, record and page
 //! structure, in order of address, none of them waiting for another page's; and nothing is written.
 //!
+//! A page that is mapped is in memory: unless pages are locked somewhere in the machine, which their structures tell, nothing more is looked at.
+//!
 //! The other road is the textbook's, a probe of the page hash and of the tables for each page: 67 ns a page.
 //!
 //! Sources: illumos.md 4.8 (incore), 2.4.
@@ -54,12 +56,15 @@ struct Upper<'a> {
     map: &'a AnonMap,
     names: NameRun<'a>,
     records: CountRun<'a>,
+    /// Whether any page of the machine is locked in memory; if none is, a page that is mapped need not be looked at.
+    claims: bool,
 }
 
 impl<'a> Upper<'a> {
     fn new(seg: &'a SegVn, scx: &'a SegCx<'a>, map: &'a AnonMap) -> Self {
         let layer = &seg.driver.layer;
-        Self { seg, scx, map, names: NameRun::new(layer.swap()), records: layer.anons.run() }
+        let (names, records) = (NameRun::new(layer.swap()), layer.anons.run());
+        Self { seg, scx, map, names, records, claims: scx.db.claimed_pages() != 0 }
     }
     /// Adds what the upper layer says of the pages from `range`'s first on.
     fn answer(&mut self, range: VirtRange, out: &mut [u8]) {
@@ -106,6 +111,11 @@ impl<'a> Upper<'a> {
     /// What is to be said of one anon that is mapped with `rights`.
     #[inline]
     fn bits(&mut self, n: AnonNumber, rights: Prot) -> u8 {
+        if !self.claims && rights.intersects(Prot::RWX) {
+            // Mapped, so in memory; and nothing else is to be said of it.
+            let own = if rights.contains(Prot::WRITE) { InCore::ANON } else { InCore::empty() };
+            return (InCore::INCORE | own).bits();
+        }
         let id = self.names.identity(n);
         let page = self.records.hint(n).map(|p| self.scx.db.page(p)).filter(|p| p.is(id));
         let mut bits = page.map_or_else(|| named_bits(self.scx, id).unwrap_or(0), resident_bits);

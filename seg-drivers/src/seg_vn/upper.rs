@@ -86,7 +86,12 @@ impl SegVn {
         page.end_io();
         // held: as (reader), slot, source (shared), page (exclusive)
         // No CPU may go on reading the source here once the copy can be stored to: break before make.
-        f.scx.hat.unload(cx, VirtRange::page_of(f.addr), UnloadFlags::empty());
+        // Where nothing is mapped nothing can come to be while the slot is this thread's; what others have removed they may still owe.
+        if f.scx.hat.probe(cx, f.addr).is_some() {
+            f.scx.hat.unload(cx, VirtRange::page_of(f.addr), UnloadFlags::empty());
+        } else {
+            db.settle(cx);
+        }
         self.move_claim(f, &source, &page);
         match old {
             Some(_) => drop(source),
