@@ -193,7 +193,7 @@ impl HatX86 {
         let (words, kind) = (leaf.words(), kind(st, run.flags));
         let listed = !run.flags.contains(LoadFlags::NOCONSIST);
         let entry = index(run.start.get(), 0); // of place 0, in a leaf of its own
-        let mut stored = 0;
+        let (mut stored, mut counted) = (0, 0);
         let mut left = Left::Over;
         let mut i = run.done.passed;
         while i < behind {
@@ -219,6 +219,9 @@ impl HatX86 {
                     }
                     let prot = if listed { self.granted_on(id, page.prot()) } else { page.prot() };
                     if prot.contains(Prot::WRITE) {
+                        // Splitting looks at as many present entries as the table counts (H1): those stored so far are among them.
+                        leaf.add_valid(stored - counted);
+                        counted = stored;
                         self.split(cx, leaf);
                     }
                     cell.store(X86Pte::new(self.db.pfn(id), kind).with_prot(prot).0, Release);
@@ -227,7 +230,7 @@ impl HatX86 {
             }
             i += 1;
         }
-        leaf.add_valid(stored);
+        leaf.add_valid(stored - counted);
         cx.count_n(Counter::PteWrites, u64::from(stored));
         if run.flags.contains(LoadFlags::LOCK) {
             leaf.lock(stored);

@@ -291,6 +291,7 @@ fn scan(machine: &Machine) {
     while daemon.is_running() {
         let wanted = mem.needfree();
         if wanted == 0 {
+            fruitless = 0; // whoever waits next is told by rounds of its own
             if db.freemem() >= mem.thresholds().lotsfree {
                 mem.hold_back(true);
             }

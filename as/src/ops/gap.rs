@@ -224,11 +224,17 @@ impl RangeClaim<'_> {
     pub fn map_fixed(&self, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
         let (space, cx) = (self.space, self.cx);
         space.check_limits(range)?;
-        let taken = space.check_free(cx, &space.lock.read(cx), range).is_err();
+        let mut taken = space.check_free(cx, &space.lock.read(cx), range).is_err();
         // held: the claim
-        if taken {
-            space.unmap(cx, range)?;
+        loop {
+            if taken {
+                space.unmap(cx, range)?;
+            }
+            match space.map_free(cx, range, make) {
+                // A mapping at a given address, which needs no claim, came between: it goes as well.
+                Err(AsError::Overlap { .. }) => taken = true,
+                done => return done,
+            }
         }
-        space.map_free(cx, range, make)
     }
 }

@@ -138,6 +138,25 @@ fn a_run_splits_once_and_only_for_stores() {
     w.verify();
 }
 
+/// What the run has stored before it splits is among the entries that lose the right to write.
+#[test]
+fn a_run_at_the_start_of_a_denied_leaf_gives_nothing_back_at_its_end() {
+    use addr_space::RunPage;
+    let (w, hat, page) = full(ALL);
+    hat.clear_write(&w.cx, range(LEAF, ALL));
+    hat.unload(&w.cx, range(LEAF, 8), UnloadFlags::empty());
+    let locked = w.db.lock_shared(&w.cx, page);
+    let run: Vec<_> = [Prot::READ, Prot::READ, Prot::READ, U]
+        .iter()
+        .map(|p| Some(RunPage::new(&locked, *p)))
+        .collect();
+    assert_eq!(hat.memload_run(&w.cx, va(LEAF), &run, LoadFlags::empty(), None).loaded, 4);
+    drop(locked);
+    let rights = [0, 2, 3, 8, 508, 509, 510, 511].map(|i| prot_of(&w, &*hat, i));
+    assert_eq!(rights, ["r--", "r--", "rw-", "r--", "r--", "r--", "r--", "r--"]);
+    w.verify();
+}
+
 #[test]
 fn protection_of_a_whole_leaf_is_one_store_there_and_one_back() {
     let (w, hat, page) = full(ALL);

@@ -12,6 +12,8 @@
 //!
 //! - M1 (I6): `0 <= slot_refs[i] <= refs`, and a slot with 0 is empty.
 //! - M2: without `slot_refs`, every segment that refers to the map covers the same slots.
+//! - M3: slots that nobody covers any more are emptied after the lock is gone, and by then another segment of the map may want to grow over
+//!   them; it does not while any part is on its way out.
 //!
 //! # Locks
 //!
@@ -54,6 +56,8 @@ pub struct AnonMap {
     /// Where the home's list has it.
     place: u32,
     refs: AtomicU32,
+    /// Parts that somebody has given up and not yet emptied; changes under `grow`.
+    leaving: AtomicU32,
     /// Bumped whenever a chunk comes to be; see [`addr_space::Stamp::and`].
     pub(crate) seq: AtomicU32,
     /// Bytes of swap reserved by the map itself (shared memory).
@@ -87,6 +91,7 @@ impl AnonMap {
                 id,
                 place,
                 refs: AtomicU32::new(1),
+                leaving: AtomicU32::new(0),
                 seq: AtomicU32::new(0),
                 swresv: AtomicU64::new(swresv),
                 shape: SharedShape::default(),
@@ -160,6 +165,9 @@ impl AnonMap {
     #[doc(alias = "amap_extend")]
     pub fn cover(&self, cx: &Cx, range: Range<u64>) -> bool {
         let mut grow = self.grow.lock(cx);
+        if self.leaving.load(Ordering::Acquire) != 0 {
+            return false; // M3
+        }
         match &mut *grow {
             // One segment, which has whatever there is (M2).
             None => self.refs() == 1,
@@ -210,10 +218,18 @@ impl AnonMap {
                 // One segment is left, and it covers every slot that is still occupied (M2): it may grow like any other.
                 *grow = None;
             }
+            if left != 0 && !freed.is_empty() {
+                self.leaving.fetch_add(1, Ordering::AcqRel);
+            }
         }
+        // M3: until the slots are empty nobody takes them over.
         let slots = freed.iter().map(|r| r.end - r.start).sum();
+        let last = left == 0 || freed.is_empty();
         for range in freed {
             self.free_range(cx, range);
+        }
+        if !last {
+            self.leaving.fetch_sub(1, Ordering::AcqRel);
         }
         Lost { refs: left, slots }
     }
