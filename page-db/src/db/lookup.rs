@@ -44,7 +44,8 @@ impl PageDb {
     #[inline]
     pub fn lookup_shared<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<SharedPage<'a>> {
         // Found at the first look, in use, and nobody in the way: all but always.
-        if let Some(found) = self.hash().search_hint(cx, self.pages(), id)
+        let hint = self.hash().search_hint(cx, self.pages(), id);
+        if let Some(found) = hint
             && let page = self.page(found)
             && !page.is_free()
             && let Some(locked) = self.lock_shared_at_once(cx, found, page)
@@ -52,6 +53,9 @@ impl PageDb {
             && !page.is_free()
         {
             return Some(locked);
+        }
+        if hint.is_none() && mutated(Mutation::MissBelieved) {
+            return None;
         }
         self.lookup_shared_slow(cx, id)
     }

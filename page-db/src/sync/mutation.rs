@@ -67,8 +67,6 @@ mutations! {
     // ---- the whole library; scenarios in seg-drivers ----
     /// H3 of anon maps: a slot that another thread holds busy is taken all the same. `fault_against_fault`
     BusySlotTaken,
-    /// A range gives up its contents first and its translations afterwards. `fault_against_unmap`
-    TranslationsAfterContents,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
     ForkForgetsToFlush,
     /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`
@@ -77,8 +75,6 @@ mutations! {
     ReferenceDroppedEarly,
     /// O3: a page found clean is freed without another look after its last translation went. `page_out_against_fault`
     CleanBelieved,
-    /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
-    PushNotAwaited,
 }
 
 /// Whether the mistake `m` is to be made here.

@@ -40,7 +40,7 @@ use crate::anon::array::Block;
 use crate::anon::array::Chunk;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::sync::{Arena, Mutation, mutated};
+use page_db::sync::Arena;
 use page_db::{Cx, PageDb};
 use swapfs::SwapFs;
 
@@ -92,12 +92,7 @@ impl AnonLayer {
         }
         // Unreachable from any map now; a push in flight may still hold the page.
         let id = self.swap.identity(n);
-        let page = if mutated(Mutation::PushNotAwaited) {
-            self.db.try_lookup_excl(cx, id)
-        } else {
-            self.db.lookup_excl(cx, id)
-        };
-        if let Some(page) = page {
+        if let Some(page) = self.db.lookup_excl(cx, id) {
             self.db.destroy(cx, page);
         }
         self.anons.forget(n);

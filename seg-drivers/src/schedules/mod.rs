@@ -47,7 +47,7 @@ fn fault_against_fault() {
 /// byte or nothing.
 #[test]
 fn fault_against_unmap() {
-    explore(100, &[M::TranslationsAfterContents], || {
+    explore(100, &[], || {
         let (w, cx) = World::new(40);
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
@@ -209,7 +209,7 @@ fn page_out_against_fault() {
 /// A process ends while its dirty pages are being pushed: nothing of it is left.
 #[test]
 fn page_out_against_exit() {
-    explore(100, &[M::PushNotAwaited], || {
+    explore(100, &[], || {
         let (w, cx) = World::new(40);
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
