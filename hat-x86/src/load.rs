@@ -33,7 +33,6 @@ use crate::provider::HatX86;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
 use crate::tlb::FlushDue;
 use addr_space::{HatError, LoadFlags, Loaded, Stamp};
-use page_db::sync::ArenaFull;
 use page_db::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
@@ -264,32 +263,17 @@ impl HatX86 {
         load: &Load<'_>,
         spare: &mut Spare,
     ) -> Step {
-        if self.put(cx, st, leaf, i, load, spare).is_err() {
+        if let Some(page) = load.page
+            && self.lists.add(cx, &self.db, page, leaf.site(i), load.alone, spare).is_err()
+        {
             return Step::Refused(HatError::NoMemory { addr: load.addr });
         }
+        // M2: the entry follows.
+        let entry = X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted(load));
+        leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
         leaf.add_valid(1);
         cx.count(Counter::PteWrites);
         Step::Done
-    }
-    /// Fills an absent entry; the caller counts it.
-    ///
-    /// # Errors
-    /// [`ArenaFull`]; nothing has changed but what is in `spare`.
-    pub(crate) fn put(
-        &self,
-        cx: &Cx,
-        st: &HatState,
-        leaf: &TableGuard<'_>,
-        i: usize,
-        load: &Load<'_>,
-        spare: &mut Spare,
-    ) -> Result<(), ArenaFull> {
-        if let Some(page) = load.page {
-            self.lists.add(cx, &self.db, page, leaf.site(i), load.alone, spare)?; // M2: the entry follows
-        }
-        let entry = X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted(load));
-        leaf.cell(i).store(entry.0, Release); // whoever must find it takes this table's lock (C1)
-        Ok(())
     }
     /// Gives an entry for the same frame the rights wanted. What kind of entry it is (NOSYNC, NOCONSIST) stays.
     fn change(&self, cx: &Cx, leaf: &TableGuard<'_>, i: usize, prot: Prot) -> Step {

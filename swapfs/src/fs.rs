@@ -148,13 +148,23 @@ impl SwapFs {
     /// # Locks
     /// No page lock held.
     pub fn free_run(&self, cx: &Cx, dead: &[AnonNumber]) {
-        for n in dead {
+        let mut from = 0;
+        for (i, n) in dead.iter().enumerate() {
             let was = self.names.kill(*n);
             debug_assert!(was != Place::Dead, "W4: an anon is freed once");
+            if was == Place::Dead {
+                // The number is not this caller's to give back; those before and behind it are.
+                self.end_run(cx, &dead[from..i]);
+                from = i + 1;
+            }
             if let Place::At(slot) = was {
                 self.space.free(cx, slot);
             }
         }
+        self.end_run(cx, &dead[from..]);
+    }
+    /// Gives back the numbers of names that have been killed.
+    fn end_run(&self, cx: &Cx, dead: &[AnonNumber]) {
         // A removal may be reading the slot of one of these names right now. It looks at the word again when it has read; but until it has
         // destroyed its page the number must not be used again. (It announced itself before it looked first: one of us sees the other.)
         if self.removing.load(Ordering::SeqCst) != 0 {

@@ -34,7 +34,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::{Counter, LockedPage, PAGE_SIZE, Rank, RefMod, VirtRange};
+use page_db::{Counter, LockedPage, PAGE_SIZE, Rank, VirtRange};
 
 /// What becomes of a segment's map in the child.
 enum ChildMap {
@@ -177,7 +177,7 @@ fn copy_one(
     let (fresh, page) = seg.new_anon(f)?;
     f.scx.db.mem().copy(source.pfn(), page.pfn());
     f.scx.cx.count_n(Counter::BytesCopied, PAGE_SIZE);
-    page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
+    page.mark_filled();
     page.end_io();
     to.set(Some(fresh));
     Ok(())

@@ -3,8 +3,8 @@
 use super::SegVn;
 use super::fault::{Found, PageFault};
 use crate::anon::SlotGuard;
-use addr_space::{FaultError, LoadFlags};
-use page_db::{Access, Counter, GotPage, LockedPage, PAGE_SIZE};
+use addr_space::{FaultError, LoadFlags, SegCx};
+use page_db::{Access, Counter, ExclPage, GotPage, LockedPage, PAGE_SIZE};
 
 impl SegVn {
     /// The file's page at the fault, shared-locked.
@@ -54,19 +54,24 @@ impl SegVn {
         f: &PageFault<'_>,
         slot: &SlotGuard<'_>,
     ) -> Result<Found, FaultError> {
-        let (cx, db) = (f.scx.cx, f.scx.db);
         let extra = self.reserve_touch(f, true)?;
         let (n, page) = self.new_anon(f).inspect_err(|_| self.unreserve_touch(f, extra))?;
-        cx.count(Counter::Case2B);
-        cx.count(Counter::Zfod);
-        db.mem().zero(page.pfn());
-        cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
-        page.mark_filled();
-        page.end_io();
+        fill_with_zeros(f.scx, &page);
         slot.set(Some(n));
         // held: as (reader), slot, page (exclusive)
         f.load(&page, f.prot, LoadFlags::REMAP)?;
         self.finish_made(f, page);
         Ok(Found::Made)
     }
+}
+
+/// Fills a page just made with zeros and ends its transit (case 2B over nothing).
+#[inline]
+pub(super) fn fill_with_zeros(scx: &SegCx<'_>, page: &ExclPage<'_>) {
+    scx.cx.count(Counter::Case2B);
+    scx.cx.count(Counter::Zfod);
+    scx.db.mem().zero(page.pfn());
+    scx.cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
+    page.mark_filled();
+    page.end_io();
 }

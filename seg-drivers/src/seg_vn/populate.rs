@@ -15,14 +15,13 @@
 
 use super::SegVn;
 use super::fault::fault_at;
+use super::lower::fill_with_zeros;
 use crate::anon::array::CHUNK;
 use crate::anon::slot::Started;
 use addr_space::{FaultError, FaultKind, LoadFlags, RunPage, SegCx, Stamp};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{
-    Access, Counter, ExclPage, LockedPage, PAGE_SIZE, PageDb, RefMod, Reserve, VirtAddr, VirtRange,
-};
+use page_db::{Access, LockedPage, PageDb, Reserve, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
 /// Pages worked on together.
@@ -100,7 +99,7 @@ fn zero_part(seg: &SegVn, scx: &SegCx<'_>, start: VirtAddr, n: usize, access: Ac
     // held: as (reader), slots, pages (exclusive)
     let mut pages = [None; PART];
     for (page, f) in made.iter().zip(&fresh) {
-        zero(scx, page);
+        fill_with_zeros(scx, page);
         f.record.set_hint(page.id());
         run.fill(first.wrapping_add(f.at as u64), f.n);
         pages[f.at] = Some(RunPage::new(page, prot));
@@ -111,14 +110,4 @@ fn zero_part(seg: &SegVn, scx: &SegCx<'_>, start: VirtAddr, n: usize, access: Ac
     drop(run);
     // held: as (reader)
     fresh[got..].iter().for_each(|f: &Fresh<'_>| layer.unref(cx, f.n));
-}
-
-/// What a fault does with a page it made for zeros.
-fn zero(scx: &SegCx<'_>, page: &ExclPage<'_>) {
-    scx.cx.count(Counter::Case2B);
-    scx.cx.count(Counter::Zfod);
-    scx.db.mem().zero(page.pfn());
-    scx.cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
-    page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
-    page.end_io();
 }
