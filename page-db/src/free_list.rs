@@ -1,27 +1,46 @@
-//! Free pages without identity: lists by page size and colour, and a magazine of frames for each CPU.
+//! Free pages without identity: a map of them for each page size and colour, and a magazine of frames for each CPU.
+//!
+//! # The difficulty
+//!
+//! Frames come back in the order in which programs let go of them, which is no order. On linked lists they go out in that order again: a refill
+//! walks from one cold page structure to the next, each of them a miss that must end before the next one starts, and
+//! neighbours in an address space get frames from all over memory.
+//!
+//! # The rule
 //!
 //! ```text
 //!   page_freelists[szc][bin]     szc 0 only for now; bin = colour = low bits of the frame number
-//!   magazine[cpu]                frames taken from the lists in batches; still free, still counted in freemem
+//!                                a bit for each frame, taken in the order of addresses, round and round (crate::frame_map)
+//!   magazine[cpu]                frames taken from the maps in batches; still free, still counted in freemem
 //! ```
 //!
-//! A fault takes its frame from its CPU's magazine and writes no line another fault writes. Whether frames may wait in magazines is one
-//! word that is read often and written rarely: it goes off, and every magazine is drained, when a refill finds less than lotsfree or page-out
-//! starts, and on again when the lists hold lotsfree besides the most that magazines can hold. So nothing on the fast path
-//! adds up counts of other CPUs, and no frame hides while memory is short. Frames wait in the order of their addresses at boot, so
-//! batches come in runs.
+//! A fault takes its frame from its CPU's magazine and writes no line another fault writes. A batch is a word of the map or two, so it costs
+//! two lines and one lock, touches no page structure, and comes in ascending order with frames that are near each other.
 //!
-//! - F1: a free page has no vnode, `P_FREE`, and is on exactly one list or in one magazine.
+//! Whether frames may wait in magazines is one
+//! word that is read often and written rarely: it goes off, and every magazine is drained, when a refill finds less than lotsfree or page-out
+//! starts, and on again when the maps hold lotsfree besides the most that magazines can hold. So nothing on the fast path
+//! adds up counts of other CPUs, and no frame hides while memory is short.
+//!
+//! - F1: a free page has no vnode, `P_FREE`, no links, and is in exactly one map or in one magazine.
 //! - F2: a magazine holds at most frames / (8 x CPUs), never more than 1024, and nothing on machines under 256 frames.
+//!
+//! # The other roads
+//!
+//! Lists linked through the pages, as the textbook has them and the cache list still is: no memory of their own, but the misses above, and
+//! one more line written for each frame that is put back. A depot of whole magazines, sorted when they come back: constant time
+//! too, but each is sorted only within itself, so two frames that lie side by side and were freed an hour apart never meet again. Always the
+//! lowest frame instead of a cursor that goes round: a freed frame would be handed out again at once, and a stale
+//! look at it would be met more often.
 //!
 //! Sources: [SI §10.2.7]; illumos.md 7.5.
 
 use crate::cx::Cx;
-use crate::lists::Bins;
+use crate::frame_map::FrameMaps;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use crate::sync::{Mutation, PerCpu, SpinMutex, mutated};
+use crate::sync::{Mutation, PerCpu, SpinMutex, mutated, prefetch_write};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -47,7 +66,7 @@ impl Magazine {
 #[doc(alias = "page_freelists")]
 #[derive(Debug)]
 pub struct FreeList {
-    sizes: Box<[Bins]>,
+    sizes: Box<[FrameMaps]>,
     magazines: PerCpu<Magazine>,
     /// Most frames a magazine holds (F2).
     magazine_size: usize,
@@ -56,11 +75,12 @@ pub struct FreeList {
 }
 
 impl FreeList {
-    pub(crate) fn new(frames: u64, cpus: u16, colours: u32) -> Self {
+    pub(crate) fn new(pages: &PageArray, cpus: u16, colours: u32) -> Self {
+        let frames = pages.len();
         let share = frames / (8 * u64::from(cpus.max(1)));
         let magazine_size = if frames < 256 { 0 } else { share.min(1024) as usize };
         Self {
-            sizes: (0..SIZES).map(|_| Bins::new(colours)).collect(),
+            sizes: (0..SIZES).map(|_| FrameMaps::new(pages, colours)).collect(),
             magazines: PerCpu::new(cpus, |_| Magazine {
                 frames: SpinMutex::new(Rank::FreeList, Vec::with_capacity(magazine_size)),
                 count: AtomicU32::new(0),
@@ -100,13 +120,17 @@ impl FreeList {
     }
     /// A frame from this CPU's magazine.
     #[inline]
-    pub(crate) fn take_magazine(&self, cx: &Cx) -> Option<PageId> {
+    pub(crate) fn take_magazine(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
         if self.magazine_size == 0 {
             return None;
         }
         let m = self.magazines.mine(cx);
         let mut frames = m.frames.lock(cx);
         let id = frames.pop()?;
+        if let Some(next) = frames.last() {
+            // The next fault writes this line first.
+            prefetch_write(pages.get(*next));
+        }
         m.note(&frames);
         Some(id)
     }
@@ -125,14 +149,14 @@ impl FreeList {
     }
     /// A frame from the lists, of the wanted colour if possible; the magazine is filled along the way when frames may wait there.
     pub(crate) fn take(&self, cx: &Cx, pages: &PageArray, colour: u64) -> Option<PageId> {
-        let id = self.sizes[0].pop(cx, pages, colour)?;
+        let id = self.sizes[0].take(cx, pages, colour)?;
         if self.stocks() {
             let m = self.magazines.mine(cx);
             let mut frames = m.frames.lock(cx);
             let (have, room) = (frames.len(), self.magazine_size.saturating_sub(frames.len()));
             // Taken in ascending order, turned round: the magazine hands them out ascending.
             let next = pages.pfn(id).0 + 1;
-            self.sizes[0].pop_run(cx, pages, next, BATCH.min(room), &mut frames);
+            self.sizes[0].take_run(cx, pages, next, BATCH.min(room), &mut frames);
             frames[have..].reverse();
             m.note(&frames);
         }
@@ -161,11 +185,11 @@ impl FreeList {
         }
         m.note(&frames);
     }
-    /// Puts a nameless page at the tail of its list.
+    /// Puts a nameless page into its map.
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
-        self.sizes[0].add(cx, pages, id, false);
+        self.sizes[0].add(cx, pages, id);
     }
-    /// Takes one particular page off its list, if it is there; slow.
+    /// Takes one particular page off its list, if it is there.
     pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
         self.sizes[0].take_this(cx, pages, id)
     }
@@ -205,7 +229,7 @@ impl FreeList {
 /// Damage, for tests of `verify`.
 impl FreeList {
     pub(crate) fn lose(&self, cx: &Cx, pages: &PageArray, id: PageId) {
-        self.sizes[0].remove(cx, pages, id);
+        self.sizes[0].take_this(cx, pages, id);
     }
     #[cfg(all(test, not(shuttle)))]
     pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {

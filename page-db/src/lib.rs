@@ -40,6 +40,7 @@ pub mod damage;
 pub mod db;
 pub mod dump;
 pub mod error;
+mod frame_map;
 pub mod free_list;
 pub mod free_mem;
 pub mod hash;

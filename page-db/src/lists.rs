@@ -1,4 +1,4 @@
-//! A doubly linked list of pages through `p_next`/`p_prev`, and bins of such lists by colour.
+//! A doubly linked list of pages through `p_next`/`p_prev`, and bins of such lists by colour: the cache list's.
 
 use crate::cx::Cx;
 use crate::lock::Rank;
@@ -55,11 +55,6 @@ impl List {
         p.prev.store(0, Relaxed);
         self.count -= 1;
     }
-    pub(crate) fn pop_front(&mut self, pages: &PageArray) -> Option<PageId> {
-        let id = PageId::from_link(self.head)?;
-        self.remove(pages, id);
-        Some(id)
-    }
     /// The first page whose back link is not the page before it, or the last of a list whose count is wrong.
     pub(crate) fn broken_link(&self, pages: &PageArray) -> Option<PageId> {
         let (mut prev, mut n) = (0, 0);
@@ -82,8 +77,16 @@ impl List {
     }
 }
 
-/// Lists by colour, each behind its own lock, with a total that can be read without any. A magazine's lock, of the same rank, may be
-/// held around all of this (magazine before list).
+/// Colours in order of distance from the wanted one of `n`: itself, then outwards on both sides.
+pub(crate) fn nearest(n: usize, colour: u64) -> impl Iterator<Item = usize> {
+    let c = colour as usize & (n - 1);
+    (0..n).map(move |i| {
+        let bin = if i % 2 == 1 { c + i.div_ceil(2) } else { c + n - i / 2 };
+        bin & (n - 1)
+    })
+}
+
+/// Lists by colour, each behind its own lock, with a total that can be read without any.
 pub(crate) struct Bins {
     bins: Box<[SpinMutex<List>]>,
     total: AtomicU64,
@@ -96,9 +99,6 @@ impl Bins {
             bins: (0..n).map(|_| SpinMutex::new(Rank::FreeList, List::default())).collect(),
             total: AtomicU64::new(0),
         }
-    }
-    pub(crate) fn colours(&self) -> u64 {
-        self.bins.len() as u64
     }
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Relaxed)
@@ -119,59 +119,6 @@ impl Bins {
         self.bins[self.colour_of(pages, id)].lock_nested(cx).remove(pages, id);
         self.total.fetch_sub(1, Relaxed);
     }
-    /// Puts pages at the tails of their bins, in order. Without colours the lock is taken once.
-    pub(crate) fn add_all(
-        &self,
-        cx: &Cx,
-        pages: &PageArray,
-        ids: impl ExactSizeIterator<Item = PageId>,
-    ) {
-        let n = ids.len() as u64;
-        if let [only] = &*self.bins {
-            let mut list = only.lock_nested(cx);
-            ids.for_each(|id| list.push_back(pages, id));
-            self.total.fetch_add(n, Relaxed);
-        } else {
-            ids.for_each(|id| self.add(cx, pages, id, false));
-        }
-    }
-    /// Takes a page off its list if it is there.
-    pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
-        let mut list = self.bins[self.colour_of(pages, id)].lock_nested(cx);
-        let there = list.iter(pages).any(|p| p == id);
-        if there {
-            list.remove(pages, id);
-            self.total.fetch_sub(1, Relaxed);
-        }
-        there
-    }
-    /// Bins in order of distance from `colour`: itself, then outwards on both sides.
-    fn order(&self, colour: u64) -> impl Iterator<Item = usize> + use<> {
-        let n = self.bins.len();
-        let c = colour as usize & (n - 1);
-        (0..n).map(move |i| {
-            let bin = if i % 2 == 1 { c + i.div_ceil(2) } else { c + n - i / 2 };
-            bin & (n - 1)
-        })
-    }
-    /// Takes up to `want` pages, each of the colour after the one before if possible.
-    pub(crate) fn pop_run(
-        &self,
-        cx: &Cx,
-        pages: &PageArray,
-        colour: u64,
-        want: usize,
-        out: &mut Vec<PageId>,
-    ) {
-        if let [only] = &*self.bins {
-            let mut list = only.lock_nested(cx);
-            let before = out.len();
-            out.extend(core::iter::from_fn(|| list.pop_front(pages)).take(want));
-            self.total.fetch_sub((out.len() - before) as u64, Relaxed);
-        } else {
-            out.extend((0..want as u64).map_while(|i| self.pop(cx, pages, colour + i)));
-        }
-    }
     /// Takes the first page that `accept` lets go, from the wanted bin outwards.
     pub(crate) fn take(
         &self,
@@ -183,7 +130,7 @@ impl Bins {
         if self.total() == 0 {
             return None;
         }
-        for b in self.order(colour) {
+        for b in nearest(self.bins.len(), colour) {
             let mut list = self.bins[b].lock_nested(cx);
             let found = list.iter(pages).find(|id| accept(*id));
             if let Some(id) = found {
@@ -193,23 +140,6 @@ impl Bins {
             }
         }
         None
-    }
-    /// Takes the head of the wanted bin, else of the nearest.
-    pub(crate) fn pop(&self, cx: &Cx, pages: &PageArray, colour: u64) -> Option<PageId> {
-        if self.total() == 0 {
-            return None;
-        }
-        for b in self.order(colour) {
-            if let Some(id) = self.bins[b].lock_nested(cx).pop_front(pages) {
-                self.total.fetch_sub(1, Relaxed);
-                return Some(id);
-            }
-        }
-        None
-    }
-    #[cfg(all(test, not(shuttle)))]
-    pub(crate) fn add_uncounted(&self, cx: &Cx, pages: &PageArray, id: PageId) {
-        self.bins[self.colour_of(pages, id)].lock_nested(cx).push_back(pages, id);
     }
     /// See [`List::broken_link`].
     pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {

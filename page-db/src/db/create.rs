@@ -73,7 +73,7 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<ExclPage<'a>, PageError> {
-        if let Some(id) = self.free_list().take_magazine(cx) {
+        if let Some(id) = self.free_list().take_magazine(cx, self.pages()) {
             return Ok(self.take_frame(cx, id));
         }
         let page = self.alloc_slow(cx, colour, reserve)?;

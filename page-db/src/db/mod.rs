@@ -162,7 +162,7 @@ impl PageDb {
             #[cfg(not(feature = "dashmap"))]
             HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
         };
-        let free = FreeList::new(frames, config.cpus, config.colours);
+        let free = FreeList::new(&pages, config.cpus, config.colours);
         for id in pages.ids() {
             pages.get(id).set_state(PageState::FREE, PageState::empty());
             free.add(cx, &pages, id);

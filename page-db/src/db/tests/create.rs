@@ -3,7 +3,7 @@
 use crate::db::{PageDbConfig, Reserve};
 use crate::free_mem::Thresholds;
 use crate::testing::{World, hashes, name};
-use crate::{Counter, ExclPage, LockedPage, PageError, RefMod, VnodeKind};
+use crate::{Counter, ExclPage, LockedPage, PageError, PageId, RefMod, VnodeKind};
 use alloc::vec::Vec;
 
 fn thresholds(lotsfree: u64, throttlefree: u64, pageout_reserve: u64) -> Option<Thresholds> {
@@ -196,4 +196,35 @@ fn machines_under_256_frames_have_no_magazines() {
     let page = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("a frame");
     w.db.free(&w.cx, page, false);
     assert_eq!(w.db.free_list().in_magazines(), 0);
+}
+
+#[test]
+fn frames_freed_in_no_order_come_back_in_the_order_of_their_addresses() {
+    for colours in [1, 4] {
+        let w = World::with(1024, &PageDbConfig { colours, ..PageDbConfig::default() });
+        let taken = core::iter::from_fn(|| w.db.alloc(&w.cx, 0, Reserve::Push).ok());
+        let mut held: Vec<_> = taken.map(ExclPage::leak).collect();
+        assert_eq!(held.len(), 1024);
+        // 7 and 1024 have no common factor, so this is each frame once, far from the one before; a quarter stays in use.
+        held.sort_unstable();
+        for i in (0..768).map(|i| i * 7 * 37 % 1024) {
+            w.db.free(&w.cx, w.db.adopt_excl(&w.cx, held[i]), false);
+        }
+        w.db.drain_magazines(&w.cx);
+        // One more in the ordinary way, and frames may wait in magazines again.
+        let last = held[768 * 7 * 37 % 1024];
+        w.db.free(&w.cx, w.db.adopt_excl(&w.cx, last), false);
+        assert_eq!(w.db.free_list().in_magazines(), 0);
+        let first = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("plenty").leak();
+        let mut batch = w.db.free_list().magazines(&w.cx).remove(0);
+        batch.push(first);
+        batch.reverse();
+        assert!(batch.len() > 8, "a batch was taken");
+        for colour in 0..u64::from(colours) {
+            let of = |id: &&PageId| w.db.pfn(**id).0 % u64::from(colours) == colour;
+            assert!(batch.iter().filter(of).is_sorted(), "{colours} colours: {batch:?}");
+        }
+        w.db.free(&w.cx, w.db.adopt_excl(&w.cx, first), false);
+        assert_eq!(w.verify().free, 769);
+    }
 }
