@@ -40,7 +40,7 @@ pub use ast::{Operation, Script, Statement};
 pub use blocks::script_blocks;
 pub use complete::{Candidate, Completion, complete};
 pub use error::{NameKind, ParseError, Problem};
-pub use generate::{GenerateOptions, Lot, Profile, generate};
+pub use generate::{GenerateOptions, Lot, Objection, Profile, generate, objection};
 pub use lockstep::{Difference, Divergence, Lockstep};
 pub use minimise::minimise;
 pub use outcome::{Errno, Facts, Outcome, PageState};

@@ -6,20 +6,26 @@
 //!
 //! 1. a store past the end of a file inside its last page, through a shared mapping;
 //! 2. reading what `advise free` gave away before overwriting it;
-//! 3. copying a file over itself through a mapping;
+//! 3. copying a file over itself through a mapping, but for a page onto itself;
 //! 4. holes and foreign mappings in the break.
+//!
+//! A *portable* script has, on top, nothing that illumos and Linux may answer differently (`portable.rs` has the rules), so that a real system can be
+//! asked whether the answers are right.
 
 mod lot;
+mod portable;
 mod profile;
 
-use crate::model::{Attempt, Backing, Model, Page};
+use crate::model::{Backing, Model, Page};
 
+use self::portable::Judge;
 use self::profile::{Kind, MISTAKES};
 use super::ast::*;
 use super::outcome::PAGE_BYTES;
 use super::run::{RunOptions, Runner, Silent};
 
 pub use self::lot::Lot;
+pub use self::portable::{Objection, objection};
 pub use self::profile::Profile;
 
 /// What to generate.
@@ -37,12 +43,28 @@ pub struct GenerateOptions {
     pub cpus: u32,
     /// Steps of the page-out clock stand between the operations.
     pub pressure: bool,
+    /// Nothing that illumos and Linux may answer differently.
+    pub portable: bool,
 }
 
 impl GenerateOptions {
     /// A small world of `profile` from `seed`: 60 operations on 24 pages.
     pub fn small(profile: Profile, seed: u64) -> Self {
-        GenerateOptions { profile, seed, operations: 60, arena: 24, cpus: 1, pressure: false }
+        GenerateOptions {
+            profile,
+            seed,
+            operations: 60,
+            arena: 24,
+            cpus: 1,
+            pressure: false,
+            portable: false,
+        }
+    }
+
+    /// A portable trace as one gives it to a real system: 300 operations on 256 pages.
+    pub fn trace(profile: Profile, seed: u64) -> Self {
+        let (operations, arena, portable) = (300, 256, true);
+        GenerateOptions { operations, arena, portable, ..Self::small(profile, seed) }
     }
 }
 
@@ -64,7 +86,7 @@ pub fn generate(options: &GenerateOptions) -> Script {
         }
         let kind = g.lot.weighted(&weights);
         let operations = g.draw(kind);
-        if operations.iter().all(|o| g.is_defined(o)) {
+        if operations.iter().all(|o| g.is_fit(o)) {
             g.emit_all(operations);
         }
     }
@@ -108,6 +130,13 @@ impl Generator {
                 self.emit(Operation::Scan(steps));
             }
         }
+    }
+
+    /// Says whether an operation may be in the script, as things stand.
+    fn is_fit(&self, operation: &Operation) -> bool {
+        let judge = Judge(self.model());
+        let may = judge.undefined(operation).is_none();
+        may && !(self.options.portable && judge.differs(operation).is_some())
     }
 
     // ---- choices
@@ -260,7 +289,8 @@ impl Generator {
                     Advice::PopulateRead,
                     Advice::PopulateWrite,
                 ];
-                vec![O::Advise(self.any_range(), self.lot.pick(&advice))]
+                let known = if self.options.portable { 4 } else { advice.len() };
+                vec![O::Advise(self.any_range(), self.lot.pick(&advice[..known]))]
             }
             Kind::Inherit => {
                 let advice = [
@@ -301,7 +331,7 @@ impl Generator {
             (Placement::Hint, 14),
             (Placement::NoReplace, 2),
         ]);
-        let share = self.lot.pick(&[Share::Private, Share::Private, Share::Shared]);
+        let mut share = self.lot.pick(&[Share::Private, Share::Private, Share::Shared]);
         let percent = match self.options.profile {
             Profile::File => 80,
             Profile::Sync => 60,
@@ -312,6 +342,11 @@ impl Generator {
         let source = match self.some_file() {
             Some((file, size)) if self.lot.chance(percent) => {
                 let page = self.lot.below(size.div_ceil(PAGE_BYTES) + 2);
+                // What becomes of private copies of a file that is cut differs, so a portable
+                // script keeps the files apart of which there are copies.
+                if self.options.portable {
+                    share = if file % 2 == 0 { Share::Private } else { Share::Shared };
+                }
                 Source::File(FileRef::Slot(file), Length::Pages(page, 0))
             }
             _ => Source::Anon,
@@ -399,13 +434,36 @@ impl Generator {
 
     fn transfer(&mut self, kind: Kind) -> Vec<Operation> {
         let Some((slot, size)) = self.some_file() else { return Vec::new() };
-        let offsets = [0, self.lot.below(size + 1), self.lot.below(8) * PAGE_BYTES];
-        let offset = self.lot.pick(&offsets);
-        let transfer = Transfer { file: FileRef::Slot(slot), offset, memory: self.bytes() };
+        let onto_itself = self.options.portable && self.lot.chance(10);
+        let transfer = match if onto_itself { self.page_onto_itself() } else { None } {
+            Some(transfer) => transfer,
+            None => {
+                let offsets = [0, self.lot.below(size + 1), self.lot.below(8) * PAGE_BYTES];
+                let offset = self.lot.pick(&offsets);
+                Transfer { file: FileRef::Slot(slot), offset, memory: self.bytes() }
+            }
+        };
         vec![match kind {
             Kind::Fread => Operation::Fread(transfer),
             _ => Operation::Fwrite(transfer),
         }]
+    }
+
+    /// A page of a file copied onto itself, through a shared mapping of it.
+    fn page_onto_itself(&mut self) -> Option<Transfer> {
+        let proc = self.proc();
+        let model = self.model();
+        let found = self.process_pages(proc).find_map(|(n, page)| {
+            let Backing::Object { object, index } = page.backing else { return None };
+            let whole = (index + 1) * PAGE_BYTES <= model.objects()[object].size();
+            let (slot, _) = model.files().iter().find(|(_, f)| f.object == object)?;
+            (page.shared && whole).then_some((n, *slot, index))
+        });
+        let (n, slot, index) = found?;
+        let range =
+            Range { proc: ProcRef::Slot(proc), addr: self.addr_of(n), len: Length::Pages(1, 0) };
+        let memory = AccessRange { range, cpu: self.cpu() };
+        Some(Transfer { file: FileRef::Slot(slot), offset: index * PAGE_BYTES, memory })
     }
 
     fn sync(&mut self) -> Vec<Operation> {
@@ -473,66 +531,4 @@ impl Generator {
         let script = super::parse::parse(&line).expect("every line of the table parses");
         script.statements.into_iter().map(|s| s.operation).collect()
     }
-
-    // ---- what is defined
-
-    fn is_defined(&self, operation: &Operation) -> bool {
-        use Operation as O;
-        let in_break = |r: &Range| matches!(r.addr.base, AddrBase::Break(_));
-        match operation {
-            O::Map(m) => !matches!(m.addr.base, AddrBase::Break(_)) && !maps_zero(m),
-            O::Unmap(r) | O::Advise(r, Advice::DontFork) => !in_break(r),
-            O::Pwrite { offset, len, .. } => offset.saturating_add(*len) <= 64 * PAGE_BYTES,
-            O::Truncate { size, .. } => *size <= 64 * PAGE_BYTES,
-            O::Write(a, _) => !self.stores_past_end(&a.range),
-            O::Fread(t) => !self.stores_past_end(&t.memory.range) && !self.is_file_onto_itself(t),
-            O::Fwrite(t) => !self.is_file_onto_itself(t) && !self.makes_huge_file(t),
-            _ => true,
-        }
-    }
-
-    fn resolved(&self, range: &Range) -> (u32, u64, u64) {
-        let ProcRef::Slot(proc) = range.proc else { return (u32::MAX, 0, 0) };
-        let addr = range.addr.resolve(Model::LAYOUT);
-        (proc, addr, range.len.resolve(addr))
-    }
-
-    /// Would a store to this range fall past the end of a file, in its last page?
-    fn stores_past_end(&self, range: &Range) -> bool {
-        let (proc, addr, len) = self.resolved(range);
-        let mut at = addr;
-        while at < addr.saturating_add(len) {
-            let next = (at / PAGE_BYTES + 1) * PAGE_BYTES;
-            let end = next.min(addr.saturating_add(len));
-            let Ok(page) = self.model().reach(proc, at, Attempt::Store, 0) else { return false };
-            if let Backing::Object { object, index } = page.backing {
-                let object = &self.model().objects()[object];
-                let last = index * PAGE_BYTES + (end - 1) % PAGE_BYTES + 1;
-                if page.shared && object.is_file() && last > object.size() {
-                    return true;
-                }
-            }
-            at = next;
-        }
-        false
-    }
-
-    fn is_file_onto_itself(&self, transfer: &Transfer) -> bool {
-        let FileRef::Slot(slot) = transfer.file else { return true };
-        let Some(file) = self.model().files().get(&slot) else { return false };
-        let (proc, addr, len) = self.resolved(&transfer.memory.range);
-        let last = addr.saturating_add(len.min(1 << 30)).div_ceil(PAGE_BYTES);
-        let shows = |page: &Page| matches!(page.backing, Backing::Object { object, .. } if object == file.object);
-        self.process_pages(proc).any(|(n, page)| n >= addr / PAGE_BYTES && n < last && shows(page))
-    }
-
-    fn makes_huge_file(&self, transfer: &Transfer) -> bool {
-        let (_, _, len) = self.resolved(&transfer.memory.range);
-        len < 1 << 30 && transfer.offset.saturating_add(len) > 64 * PAGE_BYTES
-    }
-}
-
-/// A mapping at address 0 is not defined.
-fn maps_zero(map: &Map) -> bool {
-    map.placement != Placement::Hint && map.addr.base == AddrBase::Null
 }

@@ -1,0 +1,159 @@
+//! A judge that nobody here wrote: the same traces on the library and on the Linux under the tests.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`kernel`] | runs a trace with real processes and real system calls |
+//! | [`judge`] | compares two results, explains what may differ, makes a trace that differs short |
+//! | [`variants`] | runs a trace on the library, on machines that must not show |
+//!
+//! 200 traces of 300 operations run by default; each also runs on one of the other machines of [`variants`]. `SEGVM_LINUX_TRACES=N` runs N, each on every machine;
+//! `SEGVM_LINUX_SEED=S` starts at seed S, `SEGVM_LINUX_OPS=K` makes them K operations long.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod judge;
+mod kernel;
+mod variants;
+
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use segvm::script::outcome::compare_results;
+use segvm::script::{GenerateOptions, Profile, Script, Statement, generate, objection};
+
+use self::judge::{Parting, Verdict, compare, result_of, statements_of};
+use self::kernel::{Kernel, Means};
+use self::variants::Variant;
+
+/// Traces that part, after which no more are looked for.
+const ENOUGH: usize = 3;
+
+/// The number in an environment variable.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
+/// What many traces came to.
+#[derive(Default)]
+struct Tally {
+    failures: Vec<String>,
+    explained: BTreeMap<&'static str, usize>,
+}
+
+/// Runs `one` for `0..count` on as many threads as there are processors, and fails with what differed.
+fn for_all(what: &str, count: u64, one: impl Fn(u64) -> Result<Verdict, Parting> + Sync) {
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Tally::default());
+    let work = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count || tally.lock().expect("no panic").failures.len() >= ENOUGH {
+                return;
+            }
+            let done = catch_unwind(std::panic::AssertUnwindSafe(|| one(i)));
+            let mut tally = tally.lock().expect("no panic");
+            match done {
+                Ok(Ok(verdict)) => {
+                    for (reason, n) in verdict.explained {
+                        *tally.explained.entry(reason).or_default() += n;
+                    }
+                }
+                Ok(Err(parting)) => tally.failures.push(parting.to_string()),
+                Err(_) => tally.failures.push(format!("{what} {i}: PANIC (above)")),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|s| (0..threads).for_each(|_| drop(s.spawn(work))));
+    let tally = tally.into_inner().expect("no panic");
+    for (reason, n) in &tally.explained {
+        eprintln!("{what}: {n} lines differ, explained: {reason}");
+    }
+    let failures = &tally.failures;
+    assert!(failures.is_empty(), "{what}: {} differ\n{}", failures.len(), failures.join("\n"));
+    eprintln!("{what}: {count} traces agree");
+}
+
+/// A portable trace, by number.
+fn portable(i: u64, seed: u64, means: &Means) -> (String, Vec<Statement>) {
+    let profile = Profile::ALL[(i % Profile::ALL.len() as u64) as usize];
+    let mut options = GenerateOptions::trace(profile, seed + i);
+    if let Some(ops) = number("SEGVM_LINUX_OPS") {
+        options.operations = ops as usize;
+    }
+    let statements = means.possible(&generate(&options).statements);
+    (format!("profile={} seed={} portable=1", profile.name(), seed + i), statements)
+}
+
+fn against_linux(statements: &[Statement]) -> Option<Verdict> {
+    let script = Script { statements: statements.to_vec() };
+    if objection(&script).is_some() {
+        return None;
+    }
+    let theirs = result_of(Kernel::new(), statements);
+    Some(compare(statements, &Variant::Plain.result_of(statements), &theirs))
+}
+
+/// The first difference between a machine and the plain one.
+fn against_plain(variant: Variant, statements: &[Statement]) -> Verdict {
+    let (plain, other) = (Variant::Plain.result_of(statements), variant.result_of(statements));
+    let pairs = plain.lines().zip(other.lines());
+    let mut wrong: Vec<String> = pairs
+        .filter(|(a, b)| a != b)
+        .map(|(a, b)| format!("plain: {a}\n  {variant:?}: {b}"))
+        .collect();
+    if plain != other && wrong.is_empty() {
+        wrong.push(format!("{variant:?} ends otherwise: {:?}", other.lines().last()));
+    }
+    Verdict { wrong, ..Verdict::default() }
+}
+
+/// Runs a trace on other machines than the plain one: on every one, or on the one whose turn it is.
+fn on_variants(all: bool, i: u64, origin: &str, statements: &[Statement]) -> Result<(), Parting> {
+    for (at, variant) in Variant::OTHERS.into_iter().enumerate() {
+        let mine = all || i / Profile::ALL.len() as u64 % Variant::OTHERS.len() as u64 == at as u64;
+        if mine && variant.suits(statements) && !against_plain(variant, statements).wrong.is_empty()
+        {
+            let origin = format!("{origin} on {variant:?}");
+            let verdict = |part: &[Statement]| Some(against_plain(variant, part));
+            return Err(Parting::of(origin, statements, verdict));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn portable_traces_agree_with_linux() {
+    let asked = number("SEGVM_LINUX_TRACES");
+    let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
+    let means = Means::find();
+    means.reasons().for_each(|reason| eprintln!("linux: {reason}"));
+    for_all("linux", asked.unwrap_or(200), |i| {
+        let (origin, statements) = portable(i, seed, &means);
+        match against_linux(&statements) {
+            Some(verdict) if verdict.wrong.is_empty() => {
+                on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)
+            }
+            _ => Err(Parting::of(origin, &statements, against_linux)),
+        }
+    });
+}
+
+/// The traces of the repository that another executor ran on Linux: this one finds what that one found.
+#[test]
+fn stored_traces_have_their_stored_results() {
+    let means = Means::find();
+    for name in ["map", "cow", "file", "prot", "sync", "err", "mix"] {
+        let path = |ext| format!("{}/tests/traces/{name}.{ext}", env!("CARGO_MANIFEST_DIR"));
+        let read = |ext| std::fs::read_to_string(path(ext)).expect("a stored trace");
+        let statements = statements_of(&read("vmt"));
+        if means.possible(&statements).len() < statements.len() {
+            eprintln!("{name} is not run: {}", means.reasons().collect::<Vec<_>>().join(", "));
+            continue;
+        }
+        let found = result_of(Kernel::new(), &statements);
+        assert_eq!(compare_results(&found, &read("res")), [], "{name}");
+    }
+}

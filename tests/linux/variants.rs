@@ -1,0 +1,96 @@
+//! The library's side of a trace, on machines that must not show.
+//!
+//! What a machine is like never changes a result: not when memory is reclaimed, not how many processors there are, which hash finds pages, when a fork copies,
+//! or how little memory there is.
+
+use segvm::machine::MachineWorld;
+use segvm::script::ast::{Amount, ForkPolicy, HashKind, MachineSettings, SwapBacking, SwapSpec};
+use segvm::script::{Operation, ResultText, RunOptions, Runner, Statement, World};
+
+/// A machine that a trace runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// One processor, ample memory.
+    Plain,
+    /// All that can be reclaimed is, after every operation.
+    Pageout,
+    /// Three processors, on which loads and stores take turns.
+    Cpus,
+    /// Pages are found by the sharded map.
+    Dashmap,
+    /// Forks share anon maps until someone needs them.
+    Lazy,
+    /// 48 frames beside those of page tables.
+    Small,
+}
+
+/// Frames that page tables take at most: eight processes with a root and, for arena and break each, three levels below.
+const TABLES: u64 = 8 * (1 + 2 * 3);
+
+impl Variant {
+    /// All but the plain one.
+    pub(crate) const OTHERS: [Variant; 5] =
+        [Variant::Pageout, Variant::Cpus, Variant::Dashmap, Variant::Lazy, Variant::Small];
+
+    fn settings(self) -> MachineSettings {
+        let mut s = MachineSettings { memory: Some(Amount::Frames(4096)), ..Default::default() };
+        let swap = SwapSpec { backing: SwapBacking::Memory, pages: 8192, priority: None };
+        s.swap.push(swap);
+        match self {
+            Variant::Plain | Variant::Pageout => {}
+            Variant::Cpus => s.cpus = Some(3),
+            Variant::Dashmap => s.hash = Some(HashKind::DashMap),
+            Variant::Lazy => s.fork = Some(ForkPolicy::Lazy),
+            Variant::Small => s.memory = Some(Amount::Frames(48 + TABLES)),
+        }
+        s
+    }
+
+    /// Says whether a trace can be run on it: what is locked cannot leave a small memory.
+    pub(crate) fn suits(self, statements: &[Statement]) -> bool {
+        let locks = |s: &Statement| match &s.operation {
+            Operation::Lock(_) | Operation::LockAll(..) => true,
+            Operation::Map(m) => m.flags.locked,
+            _ => false,
+        };
+        self != Variant::Small || !statements.iter().any(locks)
+    }
+
+    /// The result of a trace.
+    pub(crate) fn result_of(self, statements: &[Statement]) -> String {
+        let world = match MachineWorld::new(&self.settings()) {
+            Ok(world) => world,
+            Err(e) => return format!("no such machine: {e}\n"),
+        };
+        let mut runner = Runner::new(world, RunOptions::default());
+        let mut out = ResultText(String::new());
+        for (turn, statement) in statements.iter().enumerate() {
+            let statement = self.dressed(statement, turn);
+            if let Err(e) = runner.step(&statement, &mut out) {
+                return format!("{}\n{e}\n", out.0);
+            }
+            if self == Variant::Pageout {
+                runner.world_mut().pageout(None);
+            }
+        }
+        let ended = runner.finish(&mut out);
+        let sound = runner.world_mut().verify();
+        match (ended, sound) {
+            (Ok(()), Ok(())) => out.0,
+            (ended, sound) => format!("{}\n{ended:?} {sound:?}\n", out.0),
+        }
+    }
+
+    /// The statement, on a processor when there are several.
+    fn dressed(self, statement: &Statement, turn: usize) -> Statement {
+        let mut statement = statement.clone();
+        if self == Variant::Cpus {
+            match &mut statement.operation {
+                Operation::Read(a) | Operation::Write(a, _) => a.cpu = Some(turn as u32 % 3),
+                Operation::Fread(t) | Operation::Fwrite(t) => t.memory.cpu = Some(turn as u32 % 3),
+                _ => {}
+            }
+        }
+        statement
+    }
+}
