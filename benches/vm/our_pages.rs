@@ -102,6 +102,15 @@ impl PageHand<'_> {
             .map_or(u32::MAX, |page| page.link())
     }
 
+    /// `page_exists`: the answer, compared with the identity on the page.
+    #[inline]
+    pub(crate) fn exists(&self, name: (u64, u64)) -> u32 {
+        self.owner
+            .db
+            .exists(&self.cx, self.owner.identity(name))
+            .map_or(u32::MAX, |page| page.link())
+    }
+
     /// The whole `page_lookup`: hit, shared lock, identity compared under it, unlock.
     #[inline]
     pub(crate) fn lookup(&self, name: (u64, u64)) -> u32 {

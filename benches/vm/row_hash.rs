@@ -67,6 +67,11 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
         ),
     ],
     also: &[
+        Also {
+            row: "13",
+            name: "page_exists, independent: hit, identity compared, ns",
+            key: "13.exists",
+        },
         Also { row: "13", name: "hit, independent, frames in random order, ns", key: "13.random" },
         Also {
             row: "13",
@@ -168,6 +173,7 @@ impl Group for Hashes {
         samples.put("13.ours.dependent", dependent(queries, |name| ordered.find(name)));
         samples.put("13.dash.dependent", dependent(queries, get));
         samples.put("13.ours.locked", independent(queries, |name| ordered.lookup(name)));
+        samples.put("13.exists", independent(queries, |name| ordered.exists(name)));
         // A third of the names each, none twice.
         let [first, second, third]: [&[u32]; 3] =
             std::array::from_fn(|i| &queries[i * (queries.len() / 3)..][..queries.len() / 3]);

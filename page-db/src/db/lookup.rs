@@ -6,7 +6,7 @@
 //! and come back on another chain, and carry the walker with it:
 //!
 //! ```text
-//!   wrong hit     the page found has another identity by now
+//!   wrong hit     the page found has another identity by now, or only looked as if it had this one
 //!   false miss    the walk ended on a foreign chain; the page is there all the same
 //! ```
 //!
@@ -25,7 +25,7 @@ use super::PageDb;
 use crate::cx::Cx;
 use crate::page::PageId;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
-use crate::sync::{Mutation, mutated};
+use crate::sync::{Mutation, mutated, prefetch_write};
 use crate::vnode::Identity;
 
 impl PageDb {
@@ -33,7 +33,7 @@ impl PageDb {
     #[doc(alias = "page_exists")]
     #[inline]
     pub fn exists(&self, cx: &Cx, id: Identity) -> Option<PageId> {
-        let found = self.hash().search_hint(cx, self.pages(), id);
+        let found = self.hash().search_hint(cx, self.pages(), id).filter(|p| self.page(*p).is(id));
         if mutated(Mutation::MissBelieved) {
             return found;
         }
@@ -47,6 +47,7 @@ impl PageDb {
         let hint = self.hash().search_hint(cx, self.pages(), id);
         if let Some(found) = hint
             && let page = self.page(found)
+            && let () = prefetch_write(page) // the first look would fetch the line for reading, the lock once more for writing
             && !page.is_free()
             && let Some(locked) = self.lock_shared_at_once(cx, found, page)
             && page.is(id)

@@ -12,25 +12,31 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 /// Links an unlocked walk follows before it gives up and leaves the answer to the locked search.
 pub(super) const WALK_BOUND: u32 = 64;
 
-/// Where the links and names are. Links are numbers of pages, 0 for none.
+/// Where the links and names are. Links are numbers of pages, 0 for none; the head of a chain says more than its link.
 pub(crate) trait Links {
     /// What a link and the head of a chain are kept in.
     type Word: Word;
     /// A name.
     type Name: Copy;
-    /// The head of the chain `bucket`.
+    /// The head of the chain `bucket`: 0, or what [`Links::as_head`] makes of its first page.
     fn head(&self, bucket: usize) -> &Self::Word;
+    /// The first page and something of its name, in one word that is not 0.
+    fn as_head(&self, page: u32, name: Self::Name) -> u32;
+    /// The first page again; 0 for 0.
+    fn first(&self, head: u32) -> u32;
     /// The link of `page`.
     fn next(&self, page: u32) -> &Self::Word;
+    /// The name of a page on a chain. held: the bucket
+    fn name(&self, page: u32) -> Self::Name;
     /// Whether `page` carries `name` now.
     fn is(&self, page: u32, name: Self::Name) -> bool;
     /// Gives `page` a name or takes it.
     fn rename(&self, page: u32, name: Option<Self::Name>);
 }
 
-/// Walks on from `head`, which is another page; the page found, and the links followed.
-pub(crate) fn walk_on<L: Links>(links: &L, head: u32, name: L::Name) -> (Option<u32>, u32) {
-    let (mut at, mut steps) = (head, 0);
+/// Walks on from `first`, which is another page; the page found, and the links followed.
+pub(crate) fn walk_on<L: Links>(links: &L, first: u32, name: L::Name) -> (Option<u32>, u32) {
+    let (mut at, mut steps) = (first, 0);
     loop {
         steps += 1;
         // A walk that was carried away ends, since chains are finite; the bound guards against one rebuilt under it again and again.
@@ -45,7 +51,7 @@ pub(crate) fn walk_on<L: Links>(links: &L, head: u32, name: L::Name) -> (Option<
 }
 /// The page named `name`. held: the bucket
 pub(crate) fn search<L: Links>(links: &L, bucket: usize, name: L::Name) -> Option<u32> {
-    let mut at = links.head(bucket).load(Acquire);
+    let mut at = links.first(links.head(bucket).load(Acquire));
     while at != 0 && !links.is(at, name) {
         at = links.next(at).load(Acquire);
     }
@@ -65,21 +71,30 @@ pub(crate) fn file<L: Links>(
         return Err(other);
     }
     links.rename(page, Some(name));
-    links.next(page).store(links.head(bucket).load(Relaxed), Release);
-    links.head(bucket).store(page, Release);
+    links.next(page).store(links.first(links.head(bucket).load(Relaxed)), Release);
+    links.head(bucket).store(links.as_head(page, name), Release);
     Ok(())
 }
 /// Takes `page` out of the chain, and its name from it; `false` when it is not there. held: the bucket
 pub(crate) fn unfile<L: Links>(links: &L, bucket: usize, page: u32) -> bool {
-    let mut before = links.head(bucket);
-    loop {
-        match before.load(Acquire) {
-            0 => return false,
-            at if at == page => break,
-            at => before = links.next(at),
+    let next = links.next(page).load(Relaxed);
+    let mut at = links.first(links.head(bucket).load(Acquire));
+    if at == page {
+        let head = if next == 0 { 0 } else { links.as_head(next, links.name(next)) };
+        links.head(bucket).store(head, Release);
+    } else {
+        loop {
+            if at == 0 {
+                return false;
+            }
+            let before = links.next(at);
+            at = before.load(Acquire);
+            if at == page {
+                before.store(next, Release);
+                break;
+            }
         }
     }
-    before.store(links.next(page).load(Relaxed), Release);
     // The removed page keeps its link: a walker standing on it goes on along the chain it came from.
     links.rename(page, None);
     true

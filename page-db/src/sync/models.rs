@@ -293,6 +293,16 @@ impl<const SLIP: u8> Links for Chains<SLIP> {
     fn head(&self, bucket: usize) -> &Loom<SLIP> {
         &self.heads[bucket]
     }
+    /// The whole name: a tag that is never mistaken, so that what is mistaken is the order.
+    fn as_head(&self, page: u32, name: u32) -> u32 {
+        name << 2 | page
+    }
+    fn first(&self, head: u32) -> u32 {
+        head & 3
+    }
+    fn name(&self, page: u32) -> u32 {
+        self.names[page as usize].load(Ordering::Acquire)
+    }
     fn next(&self, page: u32) -> &Loom<SLIP> {
         &self.next[page as usize]
     }
@@ -333,11 +343,14 @@ impl<const SLIP: u8> Chains<SLIP> {
     /// Where `name` is, by the walk without a lock and, when that misses, by the search under it.
     fn exists(&self, name: u32) -> Option<u32> {
         let head = self.heads[bucket(name)].load(Ordering::Acquire);
+        // The tag is asked second: loom remembers the last access of a word only, and of all words on the way the name is the one that a mover
+        // writes without a look at it first. Without this load it sees nothing to turn round.
         let hint = match head {
             0 => None,
-            _ if self.is(head, name) => Some(head),
-            _ => chain::walk_on(self, head, name).0,
+            _ if self.is(self.first(head), name) || head >> 2 == name => Some(self.first(head)),
+            _ => chain::walk_on(self, self.first(head), name).0,
         };
+        let hint = hint.filter(|page| self.is(*page, name));
         if hint.is_some() || Loom::<SLIP>::slips(Slip::MissBelieved) {
             return hint;
         }
