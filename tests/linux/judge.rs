@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use segvm::model::{Backing, Model, Page};
-use segvm::script::ast::{Advice, Range};
-use segvm::script::outcome::{PAGE_BYTES, comparable_line};
+use segvm::script::ast::{Advice, FileRef, Prot, Range};
+use segvm::script::outcome::{Outcome, PAGE_BYTES, comparable_line};
 use segvm::script::{
     Operation, ResultText, RunOptions, Runner, Script, Silent, Statement, World, minimise, parse,
 };
@@ -17,26 +17,80 @@ use segvm::script::{
 /// An operation that got two answers, and the state it met.
 pub(crate) struct Scene<'a> {
     before: &'a Model,
+    /// The operations before it, and what illumos answers to them.
+    past: &'a [(&'a Operation, Outcome)],
     operation: &'a Operation,
-    ours: &'a str,
-    theirs: &'a str,
 }
 
-/// A difference that is understood.
+/// A difference that is understood: what we answered, what they answered, when, and why that is right.
 struct Explained {
-    reason: &'static str,
+    ours: &'static [&'static str],
+    theirs: &'static [&'static str],
     holds: fn(&Scene<'_>) -> bool,
+    /// One side did it, the other did not.
+    departs: bool,
+    reason: &'static str,
 }
 
-/// Every difference that is understood, one line each.
-const EXPLAINED: &[Explained] = &[Explained {
-    reason: "illumos does not throw away what any process has locked; Linux and the model ask the caller's own locks only",
-    holds: |s| {
-        s.ours == "EBUSY"
-            && ["ok", "ENOMEM"].contains(&s.theirs)
-            && s.throws_away_what_others_lock()
+/// Every difference that is understood, one line each. Where a model and the documents disagree, the documents are right.
+const EXPLAINED: &[Explained] = &[
+    Explained {
+        ours: &["EBUSY"],
+        theirs: &["ok", "ENOMEM"],
+        holds: |s| s.throws_away_what_others_lock(),
+        departs: false,
+        reason: "illumos does not throw away what any process has locked; Linux and the model ask the caller's own locks only",
     },
-}];
+    Explained {
+        ours: &["ok", "ENOMEM"],
+        theirs: &["EBUSY"],
+        holds: |s| s.throws_away_what_a_failed_lock_left(),
+        departs: false,
+        reason: "a lock that fails half way is undone; the model keeps its first pages locked",
+    },
+    Explained {
+        ours: &["ok", "ENOMEM"],
+        theirs: &["EBUSY"],
+        holds: |s| s.throws_away_what_was_past_the_end(),
+        departs: false,
+        reason: "a page past the end of its file cannot be locked, and one cut off is no more; the model locks addresses",
+    },
+    Explained {
+        ours: &["ENOMEM"],
+        theirs: &["EINVAL"],
+        holds: |s| s.length_wraps(),
+        departs: false,
+        reason: "a length that wraps is no address space (ENOMEM); the model has Linux's answer to some",
+    },
+    Explained {
+        ours: &["EFAULT"],
+        theirs: &["ok", "ENOMEM"],
+        holds: |s| s.wants_pages_past_the_end(),
+        departs: false,
+        reason: "asking for pages past the end of a file fails as the read would; the model does not look",
+    },
+    Explained {
+        ours: &["EINVAL"],
+        theirs: &["ENOMEM"],
+        holds: |s| s.length_is_negative(),
+        departs: false,
+        reason: "the length of `incore` is a signed number; the model has Linux's answer",
+    },
+    Explained {
+        ours: &["ENOTSUP"],
+        theirs: &["EINVAL"],
+        holds: |s| matches!(s.operation, Operation::Protect(_, Prot::Bad)),
+        departs: false,
+        reason: "unknown bits of protection are not supported; the model has Linux's answer",
+    },
+    Explained {
+        ours: &["ENOTSUP", "EACCES"],
+        theirs: &["ok", "ok moved"],
+        holds: |s| matches!(s.operation, Operation::Map(m) if m.prot == Prot::Bad),
+        departs: true,
+        reason: "nothing is mapped with unknown bits of protection; the model maps, as Linux does",
+    },
+];
 
 impl Scene<'_> {
     /// The range of an operation that throws pages out of memory.
@@ -54,12 +108,76 @@ impl Scene<'_> {
         })
     }
 
+    fn throws_away_what_a_failed_lock_left(&self) -> bool {
+        let Some(range) = self.thrown_away() else { return false };
+        let failed = |(n, _): (u64, &Page)| {
+            self.past.iter().any(|(operation, outcome)| match operation {
+                Operation::Lock(lock) if !outcome.is_ok() => {
+                    lock.proc == range.proc && numbers(lock).contains(&n)
+                }
+                _ => false,
+            })
+        };
+        self.nothing_is_claimed(range) && self.pages(range).any(failed)
+    }
+
+    fn throws_away_what_was_past_the_end(&self) -> bool {
+        self.thrown_away().is_some_and(|range| {
+            self.nothing_is_claimed(range) && self.pages(range).any(|(_, page)| page.locked)
+        })
+    }
+
+    /// Says whether no page of a range is locked, but for such as no lock can have claimed.
+    fn nothing_is_claimed(&self, range: &Range) -> bool {
+        self.pages(range).all(|(_, page)| !page.locked || self.was_past_the_end(page))
+    }
+
+    /// Says whether a page was past the end of its file, now or at any time: what is cut off loses its claims.
+    fn was_past_the_end(&self, page: &Page) -> bool {
+        let Backing::Object { object, index } = page.backing else { return false };
+        let of_file = |file: &FileRef| {
+            let mut files = self.before.files().iter();
+            files.any(|(slot, f)| f.object == object && *file == FileRef::Slot(*slot))
+        };
+        !page.is_copied()
+            && self.past.iter().any(|(operation, _)| match operation {
+                Operation::File { file, size, .. } | Operation::Truncate { file, size } => {
+                    of_file(file) && size.div_ceil(PAGE_BYTES) <= index
+                }
+                _ => false,
+            })
+    }
+
+    fn length_wraps(&self) -> bool {
+        match self.operation {
+            Operation::Advise(range, _)
+            | Operation::Sync(range, _)
+            | Operation::Lock(range)
+            | Operation::Unlock(range) => {
+                let addr = range.addr.resolve(Model::LAYOUT);
+                let len = range.len.resolve(addr).checked_next_multiple_of(PAGE_BYTES);
+                len.and_then(|len| addr.checked_add(len)).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    fn length_is_negative(&self) -> bool {
+        let Operation::Incore(range) = self.operation else { return false };
+        range.len.resolve(range.addr.resolve(Model::LAYOUT)) > i64::MAX as u64
+    }
+
+    fn wants_pages_past_the_end(&self) -> bool {
+        let Operation::Advise(range, Advice::WillNeed) = self.operation else { return false };
+        let ends: Vec<u64> = self.before.objects().iter().map(|o| o.page_count()).collect();
+        self.pages(range).any(|(_, page)| page.is_past_end(&ends))
+    }
+
     fn pages(&self, range: &Range) -> impl Iterator<Item = (u64, &Page)> {
-        let addr = range.addr.resolve(Model::LAYOUT);
-        let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
         let slot = range.proc.to_string().parse().unwrap_or(u32::MAX);
         let process = self.before.processes().get(&slot);
-        let pages = process.into_iter().flat_map(move |p| p.pages().range(addr / PAGE_BYTES..end));
+        let numbers = numbers(range);
+        let pages = process.into_iter().flat_map(move |p| p.pages().range(numbers.clone()));
         pages.map(|(n, page)| (*n, page))
     }
 
@@ -73,6 +191,13 @@ impl Scene<'_> {
     }
 }
 
+/// The numbers of a range's pages.
+fn numbers(range: &Range) -> std::ops::Range<u64> {
+    let addr = range.addr.resolve(Model::LAYOUT);
+    let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
+    addr / PAGE_BYTES..end
+}
+
 /// What was found of two results.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -80,6 +205,26 @@ pub(crate) struct Verdict {
     pub(crate) wrong: Vec<String>,
     /// How often each explanation held.
     pub(crate) explained: BTreeMap<&'static str, usize>,
+    /// A statement that one side did and the other refused: what follows cannot be compared, and nothing was.
+    pub(crate) departed: Option<(usize, &'static str)>,
+}
+
+/// Compares a trace by `verdict`; where the sides depart for an explained reason, the trace is asked about again without the statement that parts them.
+pub(crate) fn beyond_departures(
+    statements: &[Statement],
+    verdict: impl Fn(&[Statement]) -> Option<Verdict>,
+) -> Option<Verdict> {
+    let mut left = statements.to_vec();
+    let mut all = verdict(&left)?;
+    let mut departures = BTreeMap::new();
+    while let Some((at, reason)) = all.departed.take().filter(|_| all.wrong.is_empty()) {
+        left.remove(at);
+        *departures.entry(reason).or_default() += 1;
+        // What was explained before the departure is found again.
+        all = verdict(&left)?;
+    }
+    all.explained.extend(departures);
+    Some(all)
 }
 
 /// Runs a trace on a world, to its result.
@@ -107,7 +252,11 @@ pub(crate) fn compare(statements: &[Statement], ours: &str, theirs: &str) -> Ver
             continue;
         }
         match explanation(statements, &a, &b) {
-            Some(reason) => *verdict.explained.entry(reason).or_default() += 1,
+            Some(explained) if explained.departs => {
+                verdict.departed = statement_of(statements, &a).map(|at| (at, explained.reason));
+                return verdict;
+            }
+            Some(explained) => *verdict.explained.entry(explained.reason).or_default() += 1,
             None => {
                 let what = statement_of(statements, &a).map_or_else(
                     || "at the end".to_owned(),
@@ -126,7 +275,7 @@ fn statement_of(statements: &[Statement], line: &str) -> Option<usize> {
     traced.map(|(at, _)| at).nth(number.checked_sub(1)?)
 }
 
-fn explanation(statements: &[Statement], ours: &str, theirs: &str) -> Option<&'static str> {
+fn explanation(statements: &[Statement], ours: &str, theirs: &str) -> Option<&'static Explained> {
     let at = statement_of(statements, ours)?;
     let answers = (ours.split_once(' ')?, theirs.split_once(' ')?);
     let ((number, ours), (same, theirs)) = answers;
@@ -134,10 +283,15 @@ fn explanation(statements: &[Statement], ours: &str, theirs: &str) -> Option<&'s
         return None;
     }
     let mut runner = Runner::new(Model::new(), RunOptions::default());
-    statements[..at].iter().try_for_each(|s| runner.step(s, &mut Silent).map(drop)).ok()?;
-    let scene =
-        Scene { before: runner.world(), operation: &statements[at].operation, ours, theirs };
-    EXPLAINED.iter().find(|e| (e.holds)(&scene)).map(|e| e.reason)
+    let mut past = Vec::new();
+    for s in &statements[..at] {
+        let outcome = runner.step(s, &mut Silent).ok()?;
+        past.extend(outcome.map(|outcome| (&s.operation, outcome)));
+    }
+    let (before, operation) = (runner.world(), &statements[at].operation);
+    let scene = Scene { before, past: &past, operation };
+    let fits = |e: &&Explained| e.ours.contains(&ours) && e.theirs.contains(&theirs);
+    EXPLAINED.iter().filter(fits).find(|e| (e.holds)(&scene))
 }
 
 /// A trace on which two executors part, made as short as it gets.

@@ -5,25 +5,29 @@
 //! | [`kernel`] | runs a trace with real processes and real system calls |
 //! | [`judge`] | compares two results, explains what may differ, makes a trace that differs short |
 //! | [`variants`] | runs a trace on the library, on machines that must not show |
+//! | [`oracle`] | judges the judges, and asks an independent model of illumos too, where there is one |
 //!
 //! 200 traces of 300 operations run by default; each also runs on one of the other machines of [`variants`]. `SEGVM_LINUX_TRACES=N` runs N, each on every machine;
-//! `SEGVM_LINUX_SEED=S` starts at seed S, `SEGVM_LINUX_OPS=K` makes them K operations long.
+//! `SEGVM_LINUX_SEED=S` starts at seed S, `SEGVM_LINUX_OPS=K` makes them K operations long. `SEGVM_ORACLE_DIR` and `SEGVM_MODEL_TRACES` are for [`oracle`].
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod judge;
 mod kernel;
+mod oracle;
 mod variants;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::panic::catch_unwind;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use segvm::script::outcome::compare_results;
+use segvm::script::outcome::{Errno, compare_results};
 use segvm::script::{GenerateOptions, Profile, Script, Statement, generate, objection};
 
-use self::judge::{Parting, Verdict, compare, result_of, statements_of};
+use self::judge::{Parting, Verdict, compare, result_of, statements_of, trace_text};
 use self::kernel::{Kernel, Means};
 use self::variants::Variant;
 
@@ -33,6 +37,11 @@ const ENOUGH: usize = 3;
 /// The number in an environment variable.
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
+/// Says something that the test harness does not keep to itself.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// What many traces came to.
@@ -69,11 +78,11 @@ fn for_all(what: &str, count: u64, one: impl Fn(u64) -> Result<Verdict, Parting>
     std::thread::scope(|s| (0..threads).for_each(|_| drop(s.spawn(work))));
     let tally = tally.into_inner().expect("no panic");
     for (reason, n) in &tally.explained {
-        eprintln!("{what}: {n} lines differ, explained: {reason}");
+        say(&format!("{what}: {n} lines differ, explained: {reason}"));
     }
     let failures = &tally.failures;
     assert!(failures.is_empty(), "{what}: {} differ\n{}", failures.len(), failures.join("\n"));
-    eprintln!("{what}: {count} traces agree");
+    say(&format!("{what}: {count} traces agree"));
 }
 
 /// A portable trace, by number.
@@ -111,7 +120,12 @@ fn against_plain(variant: Variant, statements: &[Statement]) -> Verdict {
 }
 
 /// Runs a trace on other machines than the plain one: on every one, or on the one whose turn it is.
-fn on_variants(all: bool, i: u64, origin: &str, statements: &[Statement]) -> Result<(), Parting> {
+pub(crate) fn on_variants(
+    all: bool,
+    i: u64,
+    origin: &str,
+    statements: &[Statement],
+) -> Result<(), Parting> {
     for (at, variant) in Variant::OTHERS.into_iter().enumerate() {
         let mine = all || i / Profile::ALL.len() as u64 % Variant::OTHERS.len() as u64 == at as u64;
         if mine && variant.suits(statements) && !against_plain(variant, statements).wrong.is_empty()
@@ -129,7 +143,7 @@ fn portable_traces_agree_with_linux() {
     let asked = number("SEGVM_LINUX_TRACES");
     let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
     let means = Means::find();
-    means.reasons().for_each(|reason| eprintln!("linux: {reason}"));
+    means.reasons().for_each(|reason| say(&format!("linux: {reason}")));
     for_all("linux", asked.unwrap_or(200), |i| {
         let (origin, statements) = portable(i, seed, &means);
         match against_linux(&statements) {
@@ -150,10 +164,61 @@ fn stored_traces_have_their_stored_results() {
         let read = |ext| std::fs::read_to_string(path(ext)).expect("a stored trace");
         let statements = statements_of(&read("vmt"));
         if means.possible(&statements).len() < statements.len() {
-            eprintln!("{name} is not run: {}", means.reasons().collect::<Vec<_>>().join(", "));
+            let why: Vec<&str> = means.reasons().collect();
+            say(&format!("{name} is not run: {}", why.join(", ")));
             continue;
         }
         let found = result_of(Kernel::new(), &statements);
         assert_eq!(compare_results(&found, &read("res")), [], "{name}");
+    }
+}
+
+/// `segvm run --result` prints what the library's side of these tests says, to the letter.
+#[test]
+fn the_command_prints_the_result_of_a_trace() {
+    let means = Means::all();
+    for i in 0..Profile::ALL.len() as u64 {
+        let (origin, statements) = portable(i, 9000, &means);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segvm"));
+        command.args(["run", "--result", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the command starts");
+        let text = trace_text(&origin, &statements);
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("the command reads");
+        let output = child.wait_with_output().expect("the command ends");
+        assert!(output.status.success(), "{origin}");
+        let printed = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(printed, Variant::Plain.result_of(&statements), "{origin}");
+        printed.lines().for_each(|line| assert!(is_of_the_language(line), "{origin}: {line}"));
+    }
+}
+
+/// Says whether a line is one that the trace language's results have.
+fn is_of_the_language(line: &str) -> bool {
+    let words: Vec<&str> = line.split(' ').collect();
+    let number = |w: &str| w.parse::<u64>().is_ok();
+    let hash = |w: &str| w.len() == 16 && u64::from_str_radix(w, 16).is_ok();
+    let field =
+        |w: &str, name: &str, good: &dyn Fn(&str) -> bool| w.strip_prefix(name).is_some_and(good);
+    let page = |w: &str| number(w.strip_prefix("b:").unwrap_or(w));
+    match words[..] {
+        ["P", p, "live"] => number(p),
+        ["D", p, at, "-" | "B"] => number(p) && page(at),
+        ["D", p, at, "r" | "w" | "b", what] => {
+            number(p) && page(at) && (what == "zero" || hash(what))
+        }
+        ["F", f, size] => number(f) && field(size, "size=", &number),
+        ["G", f, at, what] => number(f) && number(at) && hash(what),
+        ["end", ops, mark] => field(ops, "ops=", &number) && field(mark, "fingerprint=", &hash),
+        [n, "ok" | "skip"] | [n, "ok", "moved"] => number(n),
+        [n, "ok", a] => number(n) && (field(a, "n=", &number) || field(a, "h=", &hash)),
+        [n, "ok", a, b] => {
+            let read = field(a, "h=", &hash) && b.starts_with("b=");
+            number(n) && (read || field(a, "n=", &number) && field(b, "h=", &hash))
+        }
+        [n, "SEGV", at, "code=maperr" | "code=accerr"] | [n, "BUS", at, "code=objerr"] => {
+            number(n) && field(at, "at=", &number)
+        }
+        [n, error] => number(n) && Errno::from_name(error).is_some(),
+        _ => false,
     }
 }

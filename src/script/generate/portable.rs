@@ -165,9 +165,12 @@ impl Judge<'_> {
         let FileRef::Slot(slot) = transfer.file else { return true };
         let Some(file) = self.0.files().get(&slot) else { return false };
         let (proc, addr, len) = self.resolved(&transfer.memory.range);
+        if len >= HUGE {
+            return false;
+        }
         let Some(process) = self.0.processes().get(&proc) else { return false };
         let size = self.0.objects()[file.object].size();
-        let last = addr.saturating_add(len.min(HUGE)).div_ceil(PAGE_BYTES);
+        let last = addr.saturating_add(len).div_ceil(PAGE_BYTES);
         process.pages().range(addr / PAGE_BYTES..last).any(|(n, page)| {
             let Backing::Object { object, index } = page.backing else { return false };
             let same_place = (transfer.offset + n * PAGE_BYTES).checked_sub(addr);
@@ -241,7 +244,9 @@ impl Judge<'_> {
             return Some("an unknown bit of protection");
         }
         if len > HUGE {
-            return Some("a length that overflows");
+            // Of a length that overflows, protection alone says the same everywhere.
+            let protects = matches!(operation, O::Protect(..));
+            return (!protects).then_some("a length that overflows");
         }
         let pages = self.pages_of(proc, addr, len)?;
         match operation {

@@ -1,0 +1,197 @@
+//! The judges themselves judged, and the model that nobody here wrote either, where an oracle of the trace language is at hand.
+//!
+//! `SEGVM_ORACLE_DIR` names a folder with `linux_oracle.c`, `vm_model.py` and `gen_trace.py`. Without it, without python3 or a C compiler, what needs them is
+//! skipped, and says so.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use segvm::script::outcome::compare_results;
+use segvm::script::{Profile, Script, Statement, objection};
+
+use super::judge::{
+    Parting, Verdict, beyond_departures, compare, result_of, statements_of, trace_text,
+};
+use super::kernel::{Kernel, Means};
+use super::variants::Variant;
+use super::{for_all, number, on_variants, portable, say};
+
+/// What answers, in a process of its own, with a trace in a file.
+struct Oracle {
+    dir: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Oracle {
+    /// The oracle, if there is one and this program runs; the reason why not is printed.
+    fn find(needs: &str, what: &str) -> Option<Oracle> {
+        let Some(dir) = std::env::var_os("SEGVM_ORACLE_DIR").map(PathBuf::from) else {
+            say(&format!("{what}: skipped, SEGVM_ORACLE_DIR is not set"));
+            return None;
+        };
+        let version = Command::new(needs).arg("--version").stdout(Stdio::null()).status();
+        if !version.is_ok_and(|s| s.success()) {
+            say(&format!("{what}: skipped, there is no {needs}"));
+            return None;
+        }
+        let name = format!("linux-{}-{}", std::process::id(), what.replace(' ', "-"));
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&scratch).expect("room for traces");
+        Some(Oracle { dir, scratch })
+    }
+
+    /// A trace as a file, for as long as `ask` takes.
+    fn with_trace<T>(&self, statements: &[Statement], ask: impl FnOnce(&Path) -> T) -> T {
+        let thread = format!("{:?}", std::thread::current().id());
+        let path = self.scratch.join(format!("{}.vmt", thread.replace(['(', ')'], "")));
+        std::fs::write(&path, trace_text("", statements)).expect("room for a trace");
+        ask(&path)
+    }
+
+    fn python(&self, script: &str) -> Command {
+        let mut command = Command::new("python3");
+        command.arg("-B").arg(self.dir.join(script));
+        command
+    }
+
+    /// What the model says of a trace; `None` for one whose outcome it calls undefined.
+    fn model_of(&self, statements: &[Statement]) -> Option<String> {
+        self.with_trace(statements, |path| {
+            let lint = output(self.python("vm_model.py").arg("--lint").arg(path));
+            let ask =
+                || output(self.python("vm_model.py").args(["--dialect", "illumos"]).arg(path));
+            lint.is_empty().then(ask)
+        })
+    }
+
+    /// What the model calls undefined or not portable in a trace.
+    fn objections_to(&self, statements: &[Statement]) -> String {
+        self.with_trace(statements, |path| {
+            output(self.python("vm_model.py").arg("--lint-portable").arg(path))
+        })
+    }
+
+    /// A trace of the oracle's own generator.
+    fn generated(&self, profile: &str, seed: u64, portable: bool) -> Vec<Statement> {
+        let mut command = self.python("gen_trace.py");
+        command.args(["--profile", profile, "--seed", &seed.to_string()]);
+        if portable {
+            command.arg("--portable");
+        }
+        statements_of(&output(&mut command))
+    }
+
+    /// The executor in C, compiled.
+    fn executor(&self) -> PathBuf {
+        let binary = self.scratch.join("linux_oracle");
+        let source = self.dir.join("linux_oracle.c");
+        let made = Command::new("gcc").args(["-O2", "-o"]).arg(&binary).arg(&source).status();
+        assert!(made.is_ok_and(|s| s.success()), "{} does not compile", source.display());
+        binary
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Our executor and the one in C find the same, on their traces and on ours.
+#[test]
+fn the_executor_finds_what_the_one_in_c_finds() {
+    let Some(oracle) = Oracle::find("gcc", "the executor in C") else { return };
+    let executor = oracle.executor();
+    let means = Means::find();
+    let mut traces = Vec::new();
+    for entry in std::fs::read_dir(oracle.dir.join("samples")).into_iter().flatten() {
+        let path = entry.expect("a sample").path();
+        if path.extension().is_some_and(|e| e == "vmt") {
+            let text = std::fs::read_to_string(&path).expect("a sample");
+            traces.push((path.display().to_string(), statements_of(&text)));
+        }
+    }
+    traces.extend((0..70).map(|i| portable(i, 5000, &means)));
+    let profiles = Profile::ALL.iter().map(|p| p.name()).chain(["remap"]);
+    if Command::new("python3").arg("--version").output().is_ok() {
+        // What is locked by and by depends on the account's limits, where it has any.
+        // SAFETY: asks for a number.
+        let all = unsafe { libc::geteuid() } == 0;
+        traces
+            .extend(profiles.map(|p| (p.to_owned(), oracle.generated(p, 1, !all && p != "remap"))));
+    }
+    for (origin, statements) in &traces {
+        let statements = means.possible(statements);
+        let theirs =
+            oracle.with_trace(&statements, |path| output(Command::new(&executor).arg(path)));
+        let ours = result_of(Kernel::new(), &statements);
+        assert_eq!(compare_results(&ours, &theirs), [], "{origin}");
+    }
+    say(&format!("the executor in C: {} traces agree", traces.len()));
+}
+
+/// What we call portable the model calls portable, and the other way round.
+#[test]
+fn the_generator_makes_portable_traces() {
+    let Some(oracle) = Oracle::find("python3", "the check of portable traces") else { return };
+    let means = Means::find();
+    for_all("portable by the model", 70, |i| {
+        let (origin, statements) = portable(i, 7000, &means);
+        let verdict = |part: &[Statement]| {
+            let wrong = oracle.objections_to(part).lines().map(str::to_owned).collect();
+            let fit = objection(&Script { statements: part.to_vec() }).is_none();
+            fit.then_some(Verdict { wrong, ..Verdict::default() })
+        };
+        agreed(origin, &statements, verdict)
+    });
+    for_all("portable by us", 21, |i| {
+        let profile = Profile::ALL[i as usize % Profile::ALL.len()].name();
+        let statements = oracle.generated(profile, i, true);
+        let verdict = |part: &[Statement]| {
+            let ours = objection(&Script { statements: part.to_vec() });
+            let wrong = ours.map(|o| format!("`{}`: {}", part[o.statement].operation, o.reason));
+            let fit = oracle.objections_to(part).is_empty();
+            fit.then_some(Verdict { wrong: wrong.into_iter().collect(), ..Verdict::default() })
+        };
+        agreed(format!("profile={profile} seed={i} portable=1"), &statements, verdict)
+    });
+}
+
+/// The verdict of a trace, or the trace made short; one that may not be asked about has no place in a test.
+fn agreed(
+    origin: String,
+    statements: &[Statement],
+    verdict: impl Fn(&[Statement]) -> Option<Verdict>,
+) -> Result<Verdict, Parting> {
+    match verdict(statements) {
+        Some(v) if v.wrong.is_empty() => Ok(v),
+        Some(_) => Err(Parting::of(origin, statements, verdict)),
+        None => panic!("{origin} may not be asked about"),
+    }
+}
+
+/// The library answers as the independent model of illumos does, to every trace, portable or not.
+#[test]
+fn all_traces_agree_with_the_model() {
+    let Some(oracle) = Oracle::find("python3", "the model of illumos") else { return };
+    let asked = number("SEGVM_MODEL_TRACES");
+    let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
+    for_all("model", asked.unwrap_or(40), |i| {
+        let profile = Profile::ALL[i as usize % Profile::ALL.len()].name();
+        let statements = oracle.generated(profile, seed + i, false);
+        let origin = format!("profile={profile} seed={} portable=0", seed + i);
+        let once = |part: &[Statement]| {
+            let theirs = oracle.model_of(part)?;
+            Some(compare(part, &Variant::Plain.result_of(part), &theirs))
+        };
+        let against_model = |part: &[Statement]| beyond_departures(part, once);
+        let verdict = agreed(origin.clone(), &statements, against_model)?;
+        on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)
+    });
+}
