@@ -187,14 +187,13 @@ fn reservations(m: &Machine) -> Checked {
     Ok(())
 }
 
-/// I8: every frame is free, cached, in use under a name, a page table, or taken away. I11: none is in anybody's hands.
+/// I8: every frame is free, cached, in use under a name, a page table, taken away, or out of service. I11: none is in anybody's hands.
 fn conservation(m: &Machine) -> Checked {
     let db = m.db();
     let c =
         db.verify(m.cx()).map_err(|d| Violation { invariant: d.invariant.into(), what: d.what })?;
     let tables: u64 = m.hat().hats(m.cx()).iter().map(|h| h.tables).sum();
-    let sum = c.free + c.cached + c.named + c.kernel + c.unnamed;
-    if sum != db.pages().len() || c.kernel != tables + m.squeezed() || c.unnamed != 0 {
+    if c.total() != db.pages().len() || c.kernel != tables + m.squeezed() || c.unnamed != 0 {
         let (frames, squeezed) = (db.pages().len(), m.squeezed());
         let what = format!("{c:?} of {frames} frames, {tables} page tables, {squeezed} squeezed");
         return broken("I8", what);
@@ -208,16 +207,17 @@ fn conservation(m: &Machine) -> Checked {
     charges(m)
 }
 
-/// B1: what availrmem lacks is promised from memory, claimed, or taken away.
+/// B1: what availrmem lacks is promised from memory, claimed, taken away, or out of service.
 fn charges(m: &Machine) -> Checked {
     let (db, mem) = (m.db(), m.db().free_mem());
     let claim = |p| u64::from(db.page(p).lckcnt() != 0) + u64::from(db.page(p).cowcnt());
     let claimed: u64 = db.pages().ids().map(claim).sum();
     let charged = mem.total().saturating_sub(mem.availrmem());
     let (promised, squeezed) = (m.swap().info().mem_resv, m.squeezed());
-    if charged != promised + claimed + squeezed {
+    let retired = db.retired_pages();
+    if charged != promised + claimed + squeezed + retired {
         let what = format!(
-            "{charged} pages are charged; {promised} promised, {claimed} claimed, {squeezed} squeezed"
+            "{charged} pages are charged; {promised} promised, {claimed} claimed, {squeezed} squeezed, {retired} retired"
         );
         return broken("B1", what);
     }

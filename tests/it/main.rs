@@ -17,4 +17,3 @@ mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;
 mod textbook;
-mod uvm;

@@ -3,10 +3,9 @@
 //! The lines of a story read: what is done; what every process has then (anon, references, rights); what it cost. Where loads are not
 //! about neighbours the range is advised `random`, which turns fault-ahead off.
 //!
-//! Where illumos differs from UVM the test shows what illumos does, and says so (20, 21, 27, 28, 30). Not here: inheritance that a process
-//! chooses (14, 40), an allocation that fails inside a split (24), loans (37).
+//! Where illumos differs from UVM the test shows what illumos does, and says so (20, 21, 26, 27, 28, 29).
 //!
-//! Sources: uvm.md 9, whose numbers the tests carry in their first lines; [UVM §4, §5].
+//! Sources: uvm.md 9, whose numbers the tests carry; those of [`lazy`] are of the differences that it marks "L:". [UVM §4, §5].
 
 mod lazy;
 mod pressure;

@@ -37,7 +37,14 @@ fn forked() -> Scene {
 }
 
 #[test]
-fn the_worked_example_with_late_copies() {
+fn u03_a_fork_shares_the_map_and_counts_no_anon() {
+    let s = forked();
+    assert_eq!(s.machine().anon().maps().len(), 1);
+    s.end();
+}
+
+#[test]
+fn u05_the_worked_example_with_late_copies() {
     let mut s = scene(TWO);
     story(
         &mut s,
@@ -60,8 +67,7 @@ fn the_worked_example_with_late_copies() {
 }
 
 #[test]
-fn whoever_stores_first_gets_the_new_map() {
-    // 4'
+fn u04_whoever_stores_first_gets_the_new_map() {
     let mut s = forked();
     story(
         &mut s,
@@ -76,8 +82,7 @@ fn whoever_stores_first_gets_the_new_map() {
 }
 
 #[test]
-fn a_child_that_exits_unwritten_never_counted_an_anon() {
-    // 4'', 7
+fn u07_a_child_that_exits_unwritten_never_counted_an_anon() {
     let mut s = forked();
     story(
         &mut s,
@@ -91,8 +96,7 @@ fn a_child_that_exits_unwritten_never_counted_an_anon() {
 }
 
 #[test]
-fn of_three_owners_two_copy_and_one_takes_over() {
-    // 8
+fn u08_of_three_owners_two_copy_and_one_takes_over() {
     let mut s = scene(TWO);
     story(
         &mut s,
@@ -109,7 +113,7 @@ fn of_three_owners_two_copy_and_one_takes_over() {
 }
 
 #[test]
-fn what_was_not_touched_before_the_fork_is_the_touchers_alone() {
+fn u09_what_was_not_touched_before_the_fork_is_the_touchers_alone() {
     // 9, 10: a load of zeros adds to the map, so it needs one of its own.
     let mut s = scene(TWO);
     story(
@@ -127,8 +131,7 @@ fn what_was_not_touched_before_the_fork_is_the_touchers_alone() {
 }
 
 #[test]
-fn a_load_alone_copies_the_map() {
-    // 11
+fn u11_a_load_alone_copies_the_map() {
     let mut s = scene(TWO);
     story(
         &mut s,
@@ -210,8 +213,7 @@ fn a_part_that_one_side_unmaps_goes_with_the_last_that_reaches_it() {
 }
 
 #[test]
-fn what_may_be_dropped_is_kept_while_it_is_shared() {
-    // 28
+fn u28_what_may_be_dropped_is_kept_while_it_is_shared() {
     let mut s = forked();
     s.run("advise 0 0 2 free; pageout *");
     s.run("read 0 0 0+1; expect ok b=41; read 1 1 0+1; expect ok b=42");

@@ -4,8 +4,7 @@ use super::{TWO, scene};
 use crate::Scene;
 
 #[test]
-fn shared_memory_stays_shared_and_writable_over_fork() {
-    // 12
+fn u12_shared_memory_stays_shared_and_writable_over_fork() {
     let mut s = scene("map 0 0 2 rw shared fixed anon; advise 0 0 2 random");
     s.story(
         1,
@@ -23,8 +22,7 @@ fn shared_memory_stays_shared_and_writable_over_fork() {
 }
 
 #[test]
-fn shared_memory_touched_after_fork_is_one_page() {
-    // 13
+fn u13_shared_memory_touched_after_fork_is_one_page() {
     let mut s = scene("map 0 0 2 rw shared fixed anon; advise 0 0 2 random");
     s.story(
         1,
@@ -51,8 +49,7 @@ fn file_scene() -> Scene {
 }
 
 #[test]
-fn a_private_load_maps_the_files_own_page() {
-    // 15
+fn u15_a_private_load_maps_the_files_own_page() {
     let mut s = file_scene();
     s.story(
         1,
@@ -68,8 +65,7 @@ fn a_private_load_maps_the_files_own_page() {
 }
 
 #[test]
-fn a_private_store_copies_the_files_page_and_hides_later_changes() {
-    // 16
+fn u16_a_private_store_copies_the_files_page_and_hides_later_changes() {
     let mut s = file_scene();
     s.story(2, "
         read 0 0 0+1; read 0 1 0+1                    | 0[file/r-- file/r--] 1[. .]              | f2 2A2
@@ -85,8 +81,7 @@ fn a_private_store_copies_the_files_page_and_hides_later_changes() {
 }
 
 #[test]
-fn a_private_store_to_an_absent_page_reads_it_once_and_leaves_it_cached() {
-    // 17
+fn u17_a_private_store_to_an_absent_page_reads_it_once_and_leaves_it_cached() {
     let mut s = scene("file 0 8192; map 0 0 2 rw priv fixed file 0 0");
     s.story(
         1,
@@ -106,8 +101,7 @@ fn a_private_store_to_an_absent_page_reads_it_once_and_leaves_it_cached() {
 }
 
 #[test]
-fn fork_shares_copies_and_the_file_below_them() {
-    // 18
+fn u18_fork_shares_copies_and_the_file_below_them() {
     let mut s = scene("file 0 8192; map 0 0 2 rw priv fixed file 0 0; advise 0 0 2 random");
     s.story(
         2,
@@ -122,8 +116,7 @@ fn fork_shares_copies_and_the_file_below_them() {
 }
 
 #[test]
-fn a_shared_store_dirties_the_files_page_which_is_written_once() {
-    // 19
+fn u19_a_shared_store_dirties_the_files_page_which_is_written_once() {
     let mut s = scene("file 0 4096; map 0 0 1 rw shared fixed file 0 0");
     s.story(
         1,
@@ -137,7 +130,7 @@ fn a_shared_store_dirties_the_files_page_which_is_written_once() {
 }
 
 #[test]
-fn raising_rights_waits_for_the_store_to_decide() {
+fn u20_raising_rights_waits_for_the_store_to_decide() {
     // 20. The translation goes (illumos), so the next access faults; it is never raised to writable.
     let mut s = scene(TWO);
     s.story(
@@ -156,8 +149,7 @@ fn raising_rights_waits_for_the_store_to_decide() {
 }
 
 #[test]
-fn unmapping_the_middle_frees_its_page_at_once() {
-    // 22
+fn u22_unmapping_the_middle_frees_its_page_at_once() {
     let mut s =
         scene("map 0 0 3 rw priv fixed anon; write 0 0 1 65; write 0 1 1 66; write 0 2 1 67");
     let (db, swap) =
@@ -178,8 +170,7 @@ fn unmapping_the_middle_frees_its_page_at_once() {
 }
 
 #[test]
-fn the_last_sharer_to_unmap_a_page_frees_it() {
-    // 23
+fn u23_the_last_sharer_to_unmap_a_page_frees_it() {
     let mut s = scene("map 0 0 4 rw shared fixed anon; write 0 0 4 65; fork 0 1");
     let swap = std::sync::Arc::clone(s.machine().swap());
     s.run("unmap 0 2 2");
@@ -194,8 +185,7 @@ fn the_last_sharer_to_unmap_a_page_frees_it() {
 }
 
 #[test]
-fn a_reserve_without_rights_costs_nothing() {
-    // 25
+fn u25_a_reserve_without_rights_costs_nothing() {
     let mut s = Scene::new();
     let free = s.machine().db().freemem();
     s.run("map 0 0 1g - priv fixed anon noreserve");
@@ -214,7 +204,7 @@ fn a_reserve_without_rights_costs_nothing() {
 }
 
 #[test]
-fn rights_above_the_ceiling_are_refused_where_they_are_met() {
+fn u21_rights_above_the_ceiling_are_refused_where_they_are_met() {
     // 21 as illumos has it: what lies before the segment that refuses has changed.
     let mut s = scene(
         "

@@ -3,8 +3,7 @@
 use super::{TWO, forked, scene};
 
 #[test]
-fn the_first_load_makes_a_zero_page_that_a_store_may_use() {
-    // 1
+fn u01_the_first_load_makes_a_zero_page_that_a_store_may_use() {
     let mut s = scene(TWO);
     s.story(
         2,
@@ -17,8 +16,7 @@ fn the_first_load_makes_a_zero_page_that_a_store_may_use() {
 }
 
 #[test]
-fn the_first_store_fills_one_slot_of_one_chunk() {
-    // 2
+fn u02_the_first_store_fills_one_slot_of_one_chunk() {
     let mut s = scene("map 0 0 100 rw priv fixed anon");
     assert!(s.machine().anon().maps().is_empty(), "no anon map before the first touch");
     s.story(
@@ -37,16 +35,14 @@ fn the_first_store_fills_one_slot_of_one_chunk() {
 }
 
 #[test]
-fn fork_shares_what_was_touched_and_takes_the_right_to_write() {
-    // 3
+fn u03_fork_shares_what_was_touched_and_takes_the_right_to_write() {
     let s = forked();
     assert_eq!(s.machine().anon().maps().len(), 2, "eager: the child has a map of its own");
     s.end();
 }
 
 #[test]
-fn the_child_stores_into_a_copy() {
-    // 4
+fn u04_the_child_stores_into_a_copy() {
     let mut s = forked();
     let parents = s.frame(0, 1);
     s.story(
@@ -63,8 +59,7 @@ fn the_child_stores_into_a_copy() {
 }
 
 #[test]
-fn the_last_owner_stores_in_place() {
-    // 5
+fn u05_the_last_owner_stores_in_place() {
     let mut s = forked();
     let parents = s.frame(0, 1);
     s.story(
@@ -79,8 +74,7 @@ fn the_last_owner_stores_in_place() {
 }
 
 #[test]
-fn whoever_stores_first_copies_and_the_other_does_not() {
-    // 6
+fn u06_whoever_stores_first_copies_and_the_other_does_not() {
     let mut s = forked();
     s.story(
         2,
@@ -93,8 +87,7 @@ fn whoever_stores_first_copies_and_the_other_does_not() {
 }
 
 #[test]
-fn a_child_that_exits_unwritten_leaves_nothing_to_copy() {
-    // 7
+fn u07_a_child_that_exits_unwritten_leaves_nothing_to_copy() {
     let mut s = forked();
     s.story(
         2,
@@ -107,8 +100,7 @@ fn a_child_that_exits_unwritten_leaves_nothing_to_copy() {
 }
 
 #[test]
-fn of_three_owners_two_copy() {
-    // 8
+fn u08_of_three_owners_two_copy() {
     let mut s = scene(TWO);
     s.story(
         1,
@@ -124,8 +116,7 @@ fn of_three_owners_two_copy() {
 }
 
 #[test]
-fn untouched_memory_is_not_shared_by_fork() {
-    // 9
+fn u09_untouched_memory_is_not_shared_by_fork() {
     let mut s = scene(TWO);
     s.story(
         1,
@@ -140,8 +131,7 @@ fn untouched_memory_is_not_shared_by_fork() {
 }
 
 #[test]
-fn a_page_first_touched_after_fork_is_the_touchers_alone() {
-    // 10
+fn u10_a_page_first_touched_after_fork_is_the_touchers_alone() {
     let mut s = scene(TWO);
     s.story(
         2,
@@ -156,8 +146,7 @@ fn a_page_first_touched_after_fork_is_the_touchers_alone() {
 }
 
 #[test]
-fn a_reader_keeps_the_old_page_when_the_other_copies() {
-    // 11
+fn u11_a_reader_keeps_the_old_page_when_the_other_copies() {
     let mut s = scene(TWO);
     s.story(
         1,

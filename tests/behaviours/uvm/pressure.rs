@@ -4,7 +4,7 @@ use super::{forked, scene};
 use crate::{Scene, run_ok};
 
 #[test]
-fn a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
+fn u27_a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
     // 27 as illumos has it: only pages with i/o under way are copied at fork. A locked page that is stored to takes its claim along.
     let mut s = scene("map 0 0 2 rw priv fixed anon; write 0 0 2 65; lock 0 0 2; expect ok");
     let cow = |s: &Scene, proc| s.frame(proc, 0).map(|f| s.machine().db().page(s.page(f)).cowcnt());
@@ -22,7 +22,7 @@ fn a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
 }
 
 #[test]
-fn free_leaves_alone_what_somebody_else_has() {
+fn u28_free_leaves_alone_what_somebody_else_has() {
     // 28 as illumos has it: only an unshared page is given away.
     let mut s = forked();
     s.story(
@@ -38,7 +38,7 @@ fn free_leaves_alone_what_somebody_else_has() {
 }
 
 #[test]
-fn a_pushed_page_found_again_keeps_its_place() {
+fn u29_a_pushed_page_found_again_keeps_its_place() {
     // 29: the page waits on the cache list, so using it again reads nothing, and evicting it again writes nothing.
     let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 1 65");
     s.run("pageout *; expect counter anonpgout +1");
@@ -53,7 +53,7 @@ fn a_pushed_page_found_again_keeps_its_place() {
 }
 
 #[test]
-fn a_page_read_back_gives_up_its_place_and_gets_a_new_one() {
+fn u30_a_page_read_back_gives_up_its_place_and_gets_a_new_one() {
     // 30: its frame was taken, so it is read; from then on the only copy is in memory.
     let mut s = Scene::on("machine memory=256 swap=mem:256");
     s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65; pageout *; squeeze 150");
@@ -89,8 +89,7 @@ fn a_page_read_back_gives_up_its_place_and_gets_a_new_one() {
 }
 
 #[test]
-fn sixteen_pages_of_four_processes_go_out_in_one_transfer() {
-    // 31
+fn u31_sixteen_pages_of_four_processes_go_out_in_one_transfer() {
     let mut s = scene("fork 0 1; fork 0 2; fork 0 3");
     for p in 0..4 {
         s.run(&format!("map {p} 0 4 rw priv fixed anon; write {p} 0 4 {}", 65 + p));
@@ -103,7 +102,7 @@ fn sixteen_pages_of_four_processes_go_out_in_one_transfer() {
 }
 
 #[test]
-fn a_load_maps_resident_neighbours_along() {
+fn u39_a_load_maps_resident_neighbours_along() {
     // 39: three back, four forward, read-only because the anons are shared.
     let touched = "map 0 0 16 rw priv fixed anon; write 0 0 16 65; fork 0 1";
     let mut s = scene(touched);
@@ -241,7 +240,7 @@ fn fault_ahead_neither_reads_nor_makes_anything() {
 }
 
 #[test]
-fn a_store_to_a_shared_anon_on_swap_reads_it_and_copies_it() {
+fn u32_a_store_to_a_shared_anon_on_swap_reads_it_and_copies_it() {
     // 32: what was read is the other's from then on, and has no place on swap until it is written again.
     let mut s = Scene::on("machine memory=256 swap=mem:512");
     s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65; fork 0 1; pageout *");
@@ -267,7 +266,7 @@ fn a_store_to_a_shared_anon_on_swap_reads_it_and_copies_it() {
 }
 
 #[test]
-fn with_reservation_it_is_the_mapping_or_the_fork_that_fails() {
+fn u34_with_reservation_it_is_the_mapping_or_the_fork_that_fails() {
     // 34: nobody dies later for what was promised.
     let mut s = Scene::on("machine memory=128 swap=mem:64");
     let mut pages = 0;
