@@ -29,7 +29,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU32, Ordering};
-use page_db::{Counter, Cx, VirtAddr, VirtRange};
+use page_db::{Counter, Cx, FailKind, VirtAddr, VirtRange};
 
 /// A segment: a range of addresses and the driver that gives it meaning.
 #[doc(alias = "struct seg")]
@@ -208,8 +208,11 @@ impl Segs {
     ///
     /// # Errors
     /// [`AsError::NoHeap`]; nothing has changed.
-    pub(crate) fn reserve(&mut self, n: usize) -> Result<(), AsError> {
+    pub(crate) fn reserve(&mut self, cx: &Cx, n: usize) -> Result<(), AsError> {
         let refused = AsError::NoHeap { what: "segment" };
+        if cx.fails(FailKind::Node) {
+            return Err(refused);
+        }
         self.tree.reserve(n).map_err(|_| refused)?;
         self.ops
             .try_reserve((self.tree.len() + n).saturating_sub(self.ops.len()))

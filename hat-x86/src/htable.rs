@@ -52,7 +52,7 @@ use page_db::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 use page_db::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated};
-use page_db::{Counter, Cx, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
+use page_db::{Counter, Cx, FailKind, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
 
 /// The record of one page table.
 #[doc(alias = "htable_t")]
@@ -311,7 +311,9 @@ impl HatX86 {
             let no_memory = HatError::NoMemory { addr };
             let id = self.tables.alloc(cx).map_err(|_| no_memory)?;
             let colour = addr.vpn().wrapping_add(u64::from(id));
-            let Ok(page) = self.db.alloc(cx, colour, Reserve::Normal) else {
+            let denied = cx.fails(FailKind::Table);
+            let page = if denied { None } else { self.db.alloc(cx, colour, Reserve::Normal).ok() };
+            let Some(page) = page else {
                 self.tables.free(cx, id);
                 return Err(no_memory);
             };

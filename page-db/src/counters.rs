@@ -6,12 +6,13 @@
 //!
 //! Sources: [SI §9, §10] for the names; illumos.md 11.3.
 
+use crate::fail::{Asked, FailKind, FailPlan, Fails};
 use crate::lock::Rank;
 use crate::sync::Mutex;
 use crate::units::CpuId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering}; // plain: one writer (X3), and no schedule depends on them
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering}; // plain: one writer (X3), and no schedule depends on them
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $id:ident = $name:literal),+ $(,)?) => {
@@ -144,6 +145,8 @@ const N: usize = Counter::ALL.len();
 #[repr(align(64))]
 pub struct CounterBlock {
     cpu: CpuId,
+    /// Whether a plan of failures is in force: written when one is made, read wherever something is handed out.
+    may_fail: AtomicBool,
     values: [AtomicU64; N],
 }
 
@@ -155,7 +158,16 @@ impl core::fmt::Debug for CounterBlock {
 
 impl CounterBlock {
     fn new(cpu: CpuId) -> Self {
-        Self { cpu, values: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            cpu,
+            may_fail: AtomicBool::new(false),
+            values: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+    /// Whether a plan of failures is in force.
+    #[inline]
+    pub(crate) fn may_fail(&self) -> bool {
+        self.may_fail.load(Ordering::Relaxed)
     }
     #[inline]
     pub(crate) fn add(&self, counter: Counter, n: u64) {
@@ -175,8 +187,8 @@ struct Registry {
 #[derive(Debug)]
 pub struct Counters {
     registry: Mutex<Registry>,
-    #[cfg(debug_assertions)]
-    refusals: crate::refuse::Refusals,
+    /// What is to fail, for tests.
+    fails: Fails,
 }
 
 impl Counters {
@@ -185,13 +197,15 @@ impl Counters {
         let retired = alloc::vec![[0; N]; usize::from(cpus.max(1))];
         Arc::new(Self {
             registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }),
-            #[cfg(debug_assertions)]
-            refusals: crate::refuse::Refusals::default(),
+            fails: Fails::default(),
         })
     }
     pub(crate) fn register(&self, cpu: CpuId) -> Arc<CounterBlock> {
         let block = Arc::new(CounterBlock::new(cpu));
-        self.registry.lock_leaf().live.push(Arc::clone(&block));
+        let mut r = self.registry.lock_leaf();
+        block.may_fail.store(self.fails.is_armed(), Ordering::Relaxed);
+        r.live.push(Arc::clone(&block));
+        drop(r);
         block
     }
     pub(crate) fn retire(&self, block: &Arc<CounterBlock>) {
@@ -202,33 +216,20 @@ impl Counters {
             *sum = sum.wrapping_add(v.load(Ordering::Relaxed));
         }
     }
-    /// Lets the `k`-th request of a kind from now, by whatever thread, be refused; 0 calls it off. For tests, in debug builds.
-    #[doc(hidden)]
-    pub fn refuse(&self, what: crate::refuse::Refusal, k: u64) {
-        #[cfg(debug_assertions)]
-        self.refusals.plan(what, k);
-        let _ = (what, k);
+    /// Puts a plan of failures in force, in place of the one before; requests are counted from nothing again.
+    pub fn fail(&self, plan: &FailPlan) {
+        let r = self.registry.lock_leaf();
+        self.fails.set(plan);
+        r.live.iter().for_each(|b| b.may_fail.store(self.fails.is_armed(), Ordering::Relaxed));
     }
-    /// What is left of the `k` of [`Counters::refuse`].
-    #[doc(hidden)]
-    pub fn until_refused(&self, what: crate::refuse::Refusal) -> u64 {
-        #[cfg(debug_assertions)]
-        return self.refusals.left(what);
-        #[cfg(not(debug_assertions))]
-        {
-            let _ = what;
-            0
-        }
+    /// What was asked for since the plan in force was made.
+    pub fn asked(&self) -> Asked {
+        self.fails.asked()
     }
+    /// [`crate::Cx::fails`] for those who have no [`crate::Cx`].
     #[inline]
-    pub(crate) fn is_refused(&self, what: crate::refuse::Refusal) -> bool {
-        #[cfg(debug_assertions)]
-        return self.refusals.strike(what);
-        #[cfg(not(debug_assertions))]
-        {
-            let _ = what;
-            false
-        }
+    pub fn fails(&self, kind: FailKind) -> bool {
+        self.fails.is_armed() && self.fails.strike(kind)
     }
     /// The sum of one counter over all CPUs; exact when nothing runs.
     pub fn get(&self, counter: Counter) -> u64 {

@@ -10,6 +10,7 @@
 //! - X3: its counter block has one writer, so counting is a load and a store on a line nobody else writes.
 
 use crate::counters::{Counter, CounterBlock, Counters};
+use crate::fail::FailKind;
 use crate::lock::Rank;
 use crate::sync::slot_lock::SleepMark;
 use crate::units::CpuId;
@@ -149,11 +150,15 @@ impl Cx {
     pub fn count_n(&self, counter: Counter, n: u64) {
         self.block.add(counter, n);
     }
-    /// Whether a test wants this request refused. Asked where something is handed out.
-    #[doc(hidden)]
+    /// Whether this request is to fail ([`crate::fail`]). Asked where something is handed out.
     #[inline]
-    pub fn is_refused(&self, what: crate::refuse::Refusal) -> bool {
-        self.counters.is_refused(what)
+    pub fn fails(&self, kind: FailKind) -> bool {
+        self.block.may_fail() && self.counters.fails(kind)
+    }
+    /// Whether [`Cx::fails`] may answer yes now.
+    #[inline]
+    pub(crate) fn may_fail(&self) -> bool {
+        self.block.may_fail()
     }
     /// Whether this thread is freeing memory now (page-out's pushes): it may take the last frame, and never waits for one.
     #[doc(alias = "NOMEMWAIT")]

@@ -40,6 +40,7 @@ pub mod damage;
 pub mod db;
 pub mod dump;
 pub mod error;
+pub mod fail;
 mod frame_map;
 pub mod free_list;
 pub mod free_mem;
@@ -51,7 +52,6 @@ pub mod page;
 pub mod pageout;
 pub mod phys_mem;
 pub mod pvn;
-mod refuse;
 #[cfg(all(test, shuttle))]
 mod schedules;
 pub mod selock;
@@ -68,6 +68,7 @@ pub use counters::{Counter, Counters, Snapshot};
 pub use cx::{Cx, SpinHooks, ThreadId, WaitHooks};
 pub use db::{MemoryWait, PageDb, PageDbConfig, PageDbError, Reserve, Wanted};
 pub use error::{PageError, VnodeError, errno};
+pub use fail::{FailKind, FailPlan};
 pub use free_mem::Thresholds;
 pub use hash::{HashKind, PageHash};
 pub use lock::Rank;
@@ -76,7 +77,6 @@ pub use page::{Page, PageId, PageState};
 pub use pageout::{Pageout, PageoutConfig, PageoutState, ScanReport, SinglestepWait};
 pub use phys_mem::{HostMem, PhysMem};
 #[doc(hidden)]
-pub use refuse::Refusal;
 pub use selock::{ExclPage, LockedPage, SharedPage};
 pub use units::{
     CpuId, FileOffset, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PageCount, Pfn, PhysAddr, UnitError,

@@ -29,9 +29,9 @@ use super::store::{PageBuf, Store};
 use page_db::sync::atomic::{AtomicU64, Ordering};
 use page_db::sync::{Mutex, RwLock};
 use page_db::{
-    Access, Counter, Cx, ExclPage, FileOffset, GotPage, Identity, LockedPage, PAGE_MASK, PAGE_SIZE,
-    PageDb, PageError, Pfn, Prot, PutFlags, Rank, RefMod, Vnode, VnodeError, VnodeId, VnodeKind,
-    errno, pvn,
+    Access, Counter, Cx, ExclPage, FailKind, FileOffset, GotPage, Identity, LockedPage, PAGE_MASK,
+    PAGE_SIZE, PageDb, PageError, Pfn, Prot, PutFlags, Rank, RefMod, Vnode, VnodeError, VnodeId,
+    VnodeKind, errno, pvn,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -222,6 +222,20 @@ impl File {
     pub fn transfers(&self) -> (u64, u64) {
         (self.reads.load(Ordering::Relaxed), self.writes.load(Ordering::Relaxed))
     }
+    /// The page at `offset` as it is now, in memory or in the store, without bringing it in.
+    ///
+    /// # Errors
+    /// The store's errno.
+    pub fn look(&self, cx: &Cx, db: &PageDb, offset: u64) -> Result<PageBuf, i32> {
+        let mut bytes = [0; PAGE];
+        match db.exists(cx, self.identity(offset)) {
+            Some(page) => db.mem().read(db.pages().pfn(page), 0, &mut bytes),
+            None => self.store.read(cx, offset, &mut bytes)?,
+        }
+        let inside = self.size().saturating_sub(offset).min(PAGE_SIZE) as usize;
+        bytes[inside..].fill(0);
+        Ok(bytes)
+    }
     /// Makes the `k`-th read from now (counting from 1) fail with `errno`; 0 calls it off.
     pub fn fail_read(&self, cx: &Cx, k: u64, errno: i32) {
         self.injected.lock(cx).reads = (k != 0).then_some((k, errno));
@@ -243,11 +257,22 @@ impl File {
     fn identity(&self, offset: u64) -> Identity {
         Identity::new(self.id, FileOffset(offset))
     }
+    /// Whether a transfer may be made: neither this file nor the machine is to fail it.
+    fn may(
+        &self,
+        cx: &Cx,
+        kind: FailKind,
+        line: fn(&mut Injected) -> &mut Option<(u64, i32)>,
+    ) -> Result<(), i32> {
+        if cx.fails(kind) {
+            return Err(errno::EIO);
+        }
+        Injected::strike(line(&mut self.injected.lock(cx)))
+    }
     /// Fills a frame with the page at `offset` (F3).
     fn fill(&self, cx: &Cx, db: &PageDb, offset: u64, pfn: Pfn) -> Result<(), VnodeError> {
         let mut page = [0; PAGE];
-        let struck = Injected::strike(&mut self.injected.lock(cx).reads);
-        struck
+        self.may(cx, FailKind::VnodeRead, |i| &mut i.reads)
             .and_then(|()| self.store.read(cx, offset, &mut page))
             .map_err(|e| self.io(offset, e))?;
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -267,8 +292,7 @@ impl File {
         }
         let mut page = [0; PAGE];
         db.mem().read(pfn, 0, &mut page[..inside]);
-        let struck = Injected::strike(&mut self.injected.lock(cx).writes);
-        struck
+        self.may(cx, FailKind::VnodeWrite, |i| &mut i.writes)
             .and_then(|()| self.store.write(cx, offset, &page[..inside]))
             .map_err(|e| self.io(offset, e))?;
         self.writes.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Choosing a machine before it is switched on.
 
 use super::{BootError, Machine};
-use page_db::{HashKind, PhysMem, Thresholds};
+use page_db::{FailPlan, HashKind, PhysMem, Thresholds};
 pub use seg_drivers::ForkPolicy;
 use seg_drivers::VnTunables;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ pub struct MachineBuilder {
     pub(super) thresholds: Option<Thresholds>,
     pub(super) tunables: VnTunables,
     pub(super) memory: Option<Arc<dyn PhysMem>>,
+    pub(super) fail: FailPlan,
 }
 
 /// Frames of a machine unless it says otherwise: 32 MB. The host gives them memory when they are used.
@@ -65,6 +66,7 @@ impl Default for MachineBuilder {
             thresholds: None,
             tunables: VnTunables::default(),
             memory: None,
+            fail: FailPlan::default(),
         }
     }
 }
@@ -135,6 +137,12 @@ impl MachineBuilder {
     #[must_use]
     pub fn tunables(mut self, tunables: VnTunables) -> Self {
         self.tunables = tunables;
+        self
+    }
+    /// What is to fail from the moment the machine is on ([`Machine::fail`]).
+    #[must_use]
+    pub fn fail(mut self, plan: FailPlan) -> Self {
+        self.fail = plan;
         self
     }
     /// Switches the machine on.

@@ -37,7 +37,7 @@ fn broken(invariant: &str, what: String) -> Checked {
     Err(Violation { invariant: invariant.into(), what })
 }
 
-fn as_vn(seg: Seg<'_>) -> Option<&SegVn> {
+pub(super) fn as_vn(seg: Seg<'_>) -> Option<&SegVn> {
     let ops: &dyn Any = seg.ops();
     ops.downcast_ref()
 }

@@ -26,6 +26,7 @@ mod ctl;
 mod daemons;
 #[cfg(test)]
 mod daemons_tests;
+mod dump;
 mod error;
 mod exec;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use builder::{
 pub use cpu::AccessError;
 pub use ctl::MemAdvice;
 pub use daemons::Daemons;
+pub use dump::WorldDump;
 pub use error::{Cause, SysError};
 pub use exec::{LOAD_BASE, Program};
 pub use memory::SwapCtlError;
@@ -58,6 +60,7 @@ pub use world::{ARENA, MachineWorld};
 use crate::files::{File, FileError};
 use addr_space::{AddrSpace, AsError, HatProvider, SegCx, SegError};
 use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, SetupError};
+use page_db::fail::{Asked, FailPlan};
 use page_db::pageout::{Pageout, PageoutConfig};
 use page_db::phys_mem::NoHostMemory;
 use page_db::sync::Mutex;
@@ -224,7 +227,26 @@ impl Machine {
                 machine.swap_add(&area).map(drop)?;
             }
         }
+        machine.fail(&config.fail);
         Ok(machine)
+    }
+    /// Puts a plan of failures in force, in place of the one before: the requests it names are refused ([`page_db::fail`]).
+    ///
+    /// ```
+    /// use page_db::{FailKind, FailPlan};
+    /// let machine = segvm::Machine::builder().frames(512).build()?;
+    /// let process = machine.spawn("p")?;
+    /// machine.fail(&FailPlan::counting().kth(FailKind::Reservation, 1));
+    /// assert!(process.map_anon(4096).is_err());
+    /// assert!(process.map_anon(4096).is_ok(), "the second promise is kept");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fail(&self, plan: &FailPlan) {
+        self.parts.counters.fail(plan);
+    }
+    /// What was asked for since the plan in force was made, if there is one.
+    pub fn asked(&self) -> Asked {
+        self.parts.counters.asked()
     }
     /// A handle for a thread on `cpu`.
     #[must_use]

@@ -1,6 +1,7 @@
 //! The file system of pages without a file: numbers, places, areas and promises under one roof.
 
 use crate::area::PhysSlot;
+use crate::device::{DeviceError, DeviceOp};
 use crate::error::SwapError;
 use crate::name::{AnonNumber, Names, Place};
 use crate::reserve::{Ledger, minfree_for, reserve_for};
@@ -11,7 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
-use page_db::{Cx, Identity, PageDb, Rank, Refusal, VnodeId, VnodeKind};
+use page_db::{Cx, FailKind, Identity, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno};
 
 /// How to build a [`SwapFs`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,7 +132,7 @@ impl SwapFs {
     /// As [`SwapFs::alloc`].
     #[inline]
     pub fn alloc_named(&self, cx: &Cx) -> Result<(AnonNumber, Identity), SwapError> {
-        if cx.is_refused(Refusal::Name) {
+        if cx.fails(FailKind::Anon) {
             return Err(SwapError::NoNames { live: self.live() });
         }
         self.names.alloc(cx, |index| self.make_vnode(cx, index))
@@ -224,6 +225,17 @@ impl SwapFs {
     #[doc(alias = "swap_getphysname")]
     pub fn slot(&self, _cx: &Cx, n: AnonNumber) -> Option<PhysSlot> {
         self.names.place(n).slot()
+    }
+    /// Reads a slot into the frame `to` of whatever memory, past plans and books: for views of what is not in memory.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn look(&self, slot: PhysSlot, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        let areas = self.space.areas();
+        let gone =
+            DeviceError { op: DeviceOp::Open, page: u64::from(slot.index), errno: errno::ENXIO };
+        let area = areas.get(slot.area).ok_or(gone)?;
+        area.device().read(area.start() + u64::from(slot.index), to, mem)
     }
     /// The swap vnodes made so far, in order of making.
     #[doc(alias = "swapfs_getvp")]

@@ -14,11 +14,12 @@
 //! The slot goes as soon as the read has succeeded, and the page owes a write from then on (the crate's theory says why).
 //! Sources: illumos.md 6.2; uvm.md 2.6.
 
+use crate::device::{DeviceError, DeviceOp};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
 use page_db::selock::{ExclPage, LockedPage as _};
 use page_db::{
-    Counter, Cx, GotPage, Identity, PAGE_SIZE, PageDb, PageError, Prot, RefMod, Reserve,
+    Counter, Cx, FailKind, GotPage, Identity, PAGE_SIZE, PageDb, PageError, Prot, RefMod, Reserve,
     VnodeError, errno,
 };
 
@@ -108,7 +109,12 @@ impl SwapFs {
         let areas = self.space().areas();
         let area = areas.get(slot.area).ok_or(no_name)?;
         let from = area.start() + u64::from(slot.index);
-        match cx.blocking(|| area.device().read(from, page.pfn(), db.mem())) {
+        let read = if cx.fails(FailKind::DeviceRead) {
+            Err(DeviceError { op: DeviceOp::Read, page: from, errno: errno::EIO })
+        } else {
+            cx.blocking(|| area.device().read(from, page.pfn(), db.mem()))
+        };
+        match read {
             Ok(()) => {
                 // Only a free that runs beside a removal can have changed the word meanwhile.
                 if !self.names().change(n, at, Place::Nowhere) {

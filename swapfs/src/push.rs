@@ -35,6 +35,7 @@
 //! Sources: illumos.md 6.3; uvm.md 6.2, 6.5.
 
 use crate::area::PhysSlot;
+use crate::device::{DeviceError, DeviceOp};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
 use alloc::collections::VecDeque;
@@ -42,7 +43,7 @@ use alloc::vec::Vec;
 use page_db::pvn::{self, DirtyPage};
 use page_db::selock::LockedPage as _;
 use page_db::sync::atomic::Ordering;
-use page_db::{Counter, Cx, Identity, Pfn, PutFlags, RefMod, VnodeError};
+use page_db::{Counter, Cx, FailKind, Identity, Pfn, PutFlags, RefMod, VnodeError, errno};
 
 /// Stored pages that one sweep looks at. Enough to find slots if any are to be had; bounded, because it runs with pages locked.
 const SWEEP: usize = 4096;
@@ -215,7 +216,11 @@ impl SwapFs {
         let area = areas.get(first.slot.area).expect("W2: an area with slots in use stays");
         let to = area.start() + u64::from(first.slot.index);
         let frames: Vec<Pfn> = run.iter().map(|p| p.dirty.page.pfn()).collect();
-        let wrote = cx.blocking(|| area.device().write(to, &frames, self.db().mem()));
+        let wrote = if cx.fails(FailKind::DeviceWrite) {
+            Err(DeviceError { op: DeviceOp::Write, page: to, errno: errno::EIO })
+        } else {
+            cx.blocking(|| area.device().write(to, &frames, self.db().mem()))
+        };
         cx.count(Counter::PgOut);
         cx.count_n(Counter::PgPgOut, count);
         cx.count_n(Counter::AnonPgOut, count);

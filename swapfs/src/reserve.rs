@@ -25,7 +25,7 @@ use crate::fs::SwapFs;
 use core::fmt;
 use page_db::free_mem::FreeMem;
 use page_db::sync::Mutex;
-use page_db::{PAGE_SIZE, Rank};
+use page_db::{FailKind, PAGE_SIZE, Rank};
 
 const MB: u64 = (1 << 20) / PAGE_SIZE;
 
@@ -110,12 +110,18 @@ impl Ledger {
         Self { books: Mutex::new(Rank::SwapReserve, Books::default()), minfree, reserve }
     }
     /// Promises `pages`, leaving more than `floor` pages of memory if any is taken.
-    fn reserve(&self, mem: &FreeMem, pages: u64, floor: u64) -> Result<(), SwapError> {
+    fn reserve(
+        &self,
+        mem: &FreeMem,
+        pages: u64,
+        floor: u64,
+        denied: bool,
+    ) -> Result<(), SwapError> {
         let mut b = self.books.lock_leaf();
         let disk = b.max.saturating_sub(b.phys_resv);
         let from_disk = pages.min(disk);
         let from_mem = pages - from_disk;
-        if from_mem != 0 && !mem.charge(from_mem, floor.saturating_add(1)) {
+        if denied || (from_mem != 0 && !mem.charge(from_mem, floor.saturating_add(1))) {
             let availrmem = mem.availrmem();
             return Err(SwapError::NoSwap { wanted: pages, disk, availrmem, floor });
         }
@@ -190,6 +196,10 @@ impl SwapFs {
     fn mem(&self) -> &FreeMem {
         self.db().free_mem()
     }
+    /// Whether a plan of failures denies this promise. Nothing is no promise.
+    fn denied(&self, pages: u64) -> bool {
+        pages != 0 && self.db().counters().fails(FailKind::Reservation)
+    }
     /// Promises `pages` pages, from disk while there is any, then from memory above `swapfs_minfree + swapfs_reserve`.
     ///
     /// # Errors
@@ -197,7 +207,7 @@ impl SwapFs {
     #[doc(alias("anon_resv", "anon_resvmem"))]
     pub fn reserve(&self, pages: u64) -> Result<(), SwapError> {
         let l = self.ledger();
-        l.reserve(self.mem(), pages, l.minfree.saturating_add(l.reserve))
+        l.reserve(self.mem(), pages, l.minfree.saturating_add(l.reserve), self.denied(pages))
     }
     /// As [`SwapFs::reserve`] for a privileged caller, whose floor is `swapfs_minfree` alone.
     ///
@@ -205,7 +215,7 @@ impl SwapFs {
     /// [`SwapError::NoSwap`]; nothing has changed.
     pub fn reserve_privileged(&self, pages: u64) -> Result<(), SwapError> {
         let l = self.ledger();
-        l.reserve(self.mem(), pages, l.minfree)
+        l.reserve(self.mem(), pages, l.minfree, self.denied(pages))
     }
     /// As [`SwapFs::reserve`], returned when the guard drops.
     ///

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::{Mutex, MutexGuard, Published};
-use page_db::{Cx, Rank, Refusal};
+use page_db::{Cx, FailKind, Rank};
 
 /// The areas at one moment.
 #[derive(Debug, Default, Clone)]
@@ -96,7 +96,7 @@ impl Space {
     /// Takes a run of up to `want` slots; `None` when every area is full or on its way out.
     #[doc(alias = "swap_phys_alloc")]
     pub(crate) fn alloc(&self, cx: &Cx, want: u32) -> Option<Run> {
-        if cx.is_refused(Refusal::Slot) {
+        if cx.fails(FailKind::Slot) {
             return None;
         }
         let mut control = self.control.lock(cx);

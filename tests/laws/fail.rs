@@ -10,7 +10,7 @@
 
 use crate::world::{ANON, NONE, PAGE, PRIVATE, R, RW, SHARED, at, map, open};
 use addr_space::SyncFlags;
-use page_db::{Access, LockedPage, Refusal, VirtRange};
+use page_db::{Access, FailKind, FailPlan, LockedPage, VirtRange};
 use segvm::Machine;
 use segvm::files::{FileHandle, OpenMode};
 use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, STACK_TOP};
@@ -77,12 +77,12 @@ impl World {
     /// Transfers so far: reads and writes of the file, reads and writes of the disk. Then what was asked for since [`World::count`].
     fn used(&self) -> [u64; 8] {
         let ((fr, fw), (sr, sw)) = (self.file.vnode.transfers(), self.memory.transfers());
-        let [f, r, n, s] = GRANTS.map(|what| MANY - self.m.counters().until_refused(what));
+        let [f, r, n, s] = GRANTS.map(|what| self.m.asked().of(what));
         [fr, fw, sr, sw, f, r, n, s]
     }
     /// Begins to count what is asked for.
     fn count(&self) {
-        GRANTS.iter().for_each(|what| self.m.counters().refuse(*what, MANY));
+        self.m.fail(&FailPlan::counting());
     }
     /// Everything anybody can see: per process the segments and every page, and the file.
     fn state(&self) -> Vec<String> {
@@ -127,10 +127,8 @@ fn shown(p: &Process, page: u64) -> String {
     }
 }
 
-/// What can be refused, in debug builds.
-const GRANTS: [Refusal; 4] = [Refusal::Frame, Refusal::Record, Refusal::Name, Refusal::Slot];
-/// More than anything here asks for.
-const MANY: u64 = 1 << 32;
+/// What is refused by a plan here.
+const GRANTS: [FailKind; 4] = [FailKind::Frame, FailKind::Record, FailKind::Anon, FailKind::Slot];
 
 const LOST: &str = "BusObjErr(5)";
 
@@ -314,7 +312,7 @@ fn run_with(fork: ForkPolicy, harm: Harm, most: fn([u64; 8]) -> u64, lossy: bool
 impl World {
     fn heal(&self) {
         self.disk.heal();
-        GRANTS.iter().for_each(|what| self.m.counters().refuse(*what, 0));
+        self.m.fail(&FailPlan::default());
         self.file.vnode.fail_read(self.m.cx(), 0, 0);
         self.file.vnode.fail_write(self.m.cx(), 0, 0);
         for hog in self.m.processes().into_iter().filter(|p| p.name() == "hog") {
@@ -349,33 +347,33 @@ fn a_write_to_the_disk_fails() {
 
 /// A frame is not to be had at once: the operation backs out, waits for memory, starts over, and is done.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
 fn a_frame_is_refused() {
-    let done = run(|w, k| w.m.counters().refuse(Refusal::Frame, k), |used| used[4], false);
+    let done =
+        run(|w, k| w.m.fail(&FailPlan::counting().kth(FailKind::Frame, k)), |used| used[4], false);
     assert!(done.0 > 50 && done.1 == 0, "{done:?}");
 }
 
 /// So with a record of a page table, of a mapping, of a chunk of slots.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
 fn a_record_is_refused() {
-    let done = run(|w, k| w.m.counters().refuse(Refusal::Record, k), |used| used[5], false);
+    let done =
+        run(|w, k| w.m.fail(&FailPlan::counting().kth(FailKind::Record, k)), |used| used[5], false);
     assert!(done.0 > 10 && done.1 == 0, "{done:?}");
 }
 
 /// No waiting brings numbers, so the want of one is an answer.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
 fn a_name_is_refused() {
-    let done = run(|w, k| w.m.counters().refuse(Refusal::Name, k), |used| used[6], false);
+    let done =
+        run(|w, k| w.m.fail(&FailPlan::counting().kth(FailKind::Anon, k)), |used| used[6], false);
     assert!(done.0 > 20 && done.1 > 10, "{done:?}");
 }
 
 /// A page that finds no slot stays in memory, modified.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "only debug builds refuse on request")]
 fn a_slot_is_refused() {
-    let done = run(|w, k| w.m.counters().refuse(Refusal::Slot, k), |used| used[7], false);
+    let done =
+        run(|w, k| w.m.fail(&FailPlan::counting().kth(FailKind::Slot, k)), |used| used[7], false);
     assert!(done.0 > 0 && done.1 == 0, "{done:?}");
 }
 

@@ -48,7 +48,7 @@ impl AddrSpace {
         let mut childs = child.lock.write_nested(cx);
         // held: parent as (write), child as (write)
         check_child(&parents, self, &childs, child)?;
-        childs.reserve(parents.len())?;
+        childs.reserve(cx, parents.len())?;
         let done = parents.iter().try_for_each(|seg| self.dup_seg(cx, seg, child, &mut childs));
         match done {
             Ok(()) => {

@@ -124,7 +124,7 @@ impl AddrSpace {
     ) -> Result<Superfluous, (AsError, Box<dyn SegOps>)> {
         let mut segs = self.lock.write(cx);
         let place = self.check_free(cx, &segs, range);
-        let place = match place.and_then(|place| segs.reserve(1).map(|()| place)) {
+        let place = match place.and_then(|place| segs.reserve(cx, 1).map(|()| place)) {
             Ok(place) => place,
             Err(error) => return Err((error, ops)),
         };

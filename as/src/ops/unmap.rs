@@ -74,7 +74,7 @@ impl AddrSpace {
             let Some(piece) = seg.intersect(range) else { break };
             at = if piece.end() < range.end() { segs.next_id(id) } else { None };
             if seg.start() < piece.start() && piece.end() < seg.end() {
-                segs.reserve(1).map_err(Stop::Space)?;
+                segs.reserve(cx, 1).map_err(Stop::Space)?;
             }
             let scx = self.scx(cx, seg, true);
             let left = segs.get(id).ops().unmap(&scx, piece);

@@ -19,9 +19,9 @@ use super::PageDb;
 use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::error::PageError;
+use crate::fail::FailKind;
 use crate::mappings::RefMod;
 use crate::page::{PageId, PageState};
-use crate::refuse::Refusal;
 use crate::selock::{ExclPage, LockedPage};
 use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
 use crate::vnode::{Identity, VnodeKind, VnodeSlot};
@@ -60,7 +60,7 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<ExclPage<'a>, PageError> {
-        if cx.is_refused(Refusal::Frame) {
+        if cx.fails(FailKind::Frame) {
             return Err(self.no_memory(1));
         }
         self.alloc_frame(cx, colour, reserve)

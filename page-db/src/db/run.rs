@@ -29,9 +29,9 @@ use super::PageDb;
 use crate::Reserve;
 use crate::cx::Cx;
 use crate::error::PageError;
+use crate::fail::FailKind;
 use crate::mappings::RefMod;
 use crate::page::PageId;
-use crate::refuse::Refusal;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 use crate::sync::prefetch_write;
 use crate::vnode::Identity;
@@ -218,7 +218,8 @@ impl PageDb {
         reserve: Reserve,
         got: &mut Vec<ExclPage<'a>>,
     ) -> Result<(), PageError> {
-        let refused = (0..count).position(|_| cx.is_refused(Refusal::Frame));
+        let refused =
+            (0..if cx.may_fail() { count } else { 0 }).position(|_| cx.fails(FailKind::Frame));
         let granted = refused.unwrap_or(count);
         let mut frames = [None; BATCH];
         self.free_list().take_magazine_run(cx, &mut frames[..granted]);

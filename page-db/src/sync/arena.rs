@@ -15,8 +15,8 @@
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::{GrowTable, Mutex, PerCpu, SpinMutex};
 use crate::cx::Cx;
+use crate::fail::FailKind;
 use crate::lock::Rank;
-use crate::refuse::Refusal;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -97,7 +97,7 @@ impl<T: Default> Arena<T> {
     /// # Errors
     /// [`ArenaFull`] when every id up to the limit is in use or the heap refuses; nothing is changed.
     pub fn alloc(&self, cx: &Cx) -> Result<u32, ArenaFull> {
-        if cx.is_refused(Refusal::Record) {
+        if cx.fails(FailKind::Record) {
             return Err(ArenaFull { what: self.what, live: self.live() });
         }
         let stock = self.stocks.mine(cx);

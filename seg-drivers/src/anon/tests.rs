@@ -6,8 +6,8 @@ use super::{AnonHome, AnonLayer, AnonMap, Homes};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Refusal, Reserve,
-    SpinHooks, ThreadId,
+    Counters, CpuId, Cx, FailKind, FailPlan, HostMem, ManualClock, PageDb, PageDbConfig, Pfn,
+    Reserve, SpinHooks, ThreadId,
 };
 use swapfs::{AnonNumber, SwapConfig, SwapFs};
 
@@ -253,9 +253,9 @@ fn a_copy_that_fails_leaves_nothing() {
     let mut k = 0;
     loop {
         k += 1;
-        w.layer.db().counters().refuse(Refusal::Record, k);
+        w.layer.db().counters().fail(&FailPlan::counting().kth(FailKind::Record, k));
         let copy = map.dup(&w.cx, w.home(), 2..9001, None);
-        w.layer.db().counters().refuse(Refusal::Record, 0);
+        w.layer.db().counters().fail(&FailPlan::default());
         check(&w, &map);
         if let Ok(copy) = copy {
             check(&w, &copy);

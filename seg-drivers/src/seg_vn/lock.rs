@@ -201,6 +201,16 @@ impl SegVn {
         })
         .collect()
     }
+    /// What each page of the segment has, by its own or the segment's state, as runs: rights and advice are always said.
+    pub fn page_states(&self, scx: &SegCx<'_>) -> Vec<(VirtRange, VPage)> {
+        let inner = self.lock.lock(scx.cx);
+        let said = |(run, v): (core::ops::Range<u64>, VPage)| {
+            let prot = v.prot.or_else(|| Some(self.prot()));
+            let advice = v.advice.or_else(|| Some(self.seg_advice()));
+            (run_range(scx.seg, &run), VPage { prot, advice, ..v })
+        };
+        inner.vpage.iter(vpns(scx.seg)).into_iter().map(said).collect()
+    }
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {
         if !f.locked {

@@ -1,7 +1,7 @@
 //! Many pages at once: the outcome is that of one by one (U1, U2).
 
 use crate::db::PageDbConfig;
-use crate::refuse::Refusal;
+use crate::fail::{FailKind, FailPlan};
 use crate::testing::{World, hashes, name};
 use crate::{
     Counter, LockedPage, PageError, PageId, RefMod, Reserve, SharedPage, VnodeKind, Wanted,
@@ -126,18 +126,17 @@ fn a_run_stops_where_memory_ends() {
         page.end_io();
         w.db.destroy(&w.cx, page);
     }
-    #[cfg(debug_assertions)]
     {
         let mut made = Vec::new();
-        w.db.counters().refuse(Refusal::Frame, 19);
+        w.db.counters().fail(&FailPlan::counting().kth(FailKind::Frame, 19));
         assert!(w.db.create_run(&w.cx, &names, 0, Reserve::Push, &mut made).is_err());
         assert_eq!(made.len(), 18, "the nineteenth was refused");
-        assert_eq!(w.db.counters().until_refused(Refusal::Frame), 0);
+        assert_eq!(w.db.counters().asked().failed(), 1);
+        w.db.counters().fail(&FailPlan::default());
         for page in made {
             page.end_io();
             w.db.destroy(&w.cx, page);
         }
     }
-    let _ = Refusal::Frame;
     assert_eq!(w.verify().free, 64);
 }
