@@ -9,7 +9,8 @@ use std::time::Instant;
 use addr_space::{AddrSpace, Advice, FaultKind, GapRequest, Hat, LoadFlags, RunPage, UnloadFlags};
 use hat_x86::{Mmu, SpaceId};
 use page_db::{
-    Access, Counter, CpuId, Cx, ExclPage, HostMem, Pfn, PhysMem, Prot, Reserve, VirtAddr, VirtRange,
+    Access, Counter, CpuId, Cx, ExclPage, HostMem, PageId, Pfn, PhysMem, Prot, Reserve, VirtAddr,
+    VirtRange,
 };
 use segvm::files::{FileHandle, OpenMode};
 use segvm::machine::{ForkPolicy, MachineBuilder, MemAdvice, SwapArea, SwapBacking};
@@ -86,6 +87,26 @@ impl World {
     /// Frames that are free, in magazines included.
     pub(crate) fn free_frames(&self) -> usize {
         self.machine.lock().expect("nobody panics with the machine in hand").db().freemem() as usize
+    }
+}
+
+/// Frames kept in use so that the free ones lie scattered, as after a long life: about every second one is free, at random, in runs of one to
+/// a few. The allocator hands them out in the order of their addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Aged(Vec<PageId>);
+
+impl Aged {
+    /// Gives back what it keeps, takes every free frame, and frees a random half of them.
+    pub(crate) fn anew(&mut self, hand: &Hand, rng: &mut Rng) {
+        let (db, cx) = (hand.machine().db(), hand.cx());
+        self.0.drain(..).for_each(|page| db.destroy(cx, db.adopt_excl(cx, page)));
+        let mut frames = Vec::new();
+        while let Ok(frame) = db.alloc(cx, frames.len() as u64, Reserve::Push) {
+            frames.push(frame);
+        }
+        rng.shuffle(&mut frames);
+        self.0.extend(frames.split_off(frames.len().div_ceil(2)).into_iter().map(ExclPage::leak));
+        frames.into_iter().for_each(|frame| db.destroy(cx, frame));
     }
 }
 
@@ -293,18 +314,6 @@ impl Hand {
     /// The end of the process.
     pub(crate) fn exit(self) {
         self.process.exit();
-    }
-
-    /// Puts all free frames on the lists in random order, as after a long life: a cold fault gets a frame that lies
-    /// anywhere, unless the allocator sorts them again.
-    pub(crate) fn age(&self, rng: &mut Rng) {
-        let (db, cx) = (self.machine().db(), self.cx());
-        let mut frames = Vec::new();
-        while let Ok(frame) = db.alloc(cx, frames.len() as u64, Reserve::Push) {
-            frames.push(frame);
-        }
-        rng.shuffle(&mut frames);
-        frames.into_iter().for_each(|frame| db.destroy(cx, frame));
     }
 
     /// Runs `work` and holds it to what it is said to do: each counter rises by exactly that much.

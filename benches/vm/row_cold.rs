@@ -1,19 +1,19 @@
 //! Rows 2 and 8: 64 000 cold pages in 1 000 segments, faulted in once, and taken away again.
 //!
 //! ```text
-//!   ours    frames put in random order ─▶ fault every page (2) ─▶ drop the translations, fault again ─▶ unmap (8a)
-//!           frames put in random order ─▶ another process faults every page ─▶ it exits (8b)
+//!   ours    a random half of the frames free ─▶ fault every page (2) ─▶ drop the translations, fault again ─▶ unmap (8a)
+//!           a random half of the frames free ─▶ another process faults every page ─▶ it exits (8b)
 //!   Linux   touch, release, touch (2a) ─▶ release, populate (2b) ─▶ unmap (8)          in as many mappings with as many gaps
 //! ```
 //!
-//! The order of our free frames is random because that is what they are after a long life; the kernel's are what its
-//! own lists give. How many frames came in the order of their addresses all the same is shown beside the row.
+//! Our free frames lie scattered between frames in use, as they do after a long life; the kernel's are what its own lists give. How
+//! many frames came right after the one before all the same is shown beside the row.
 
 use page_db::Counter;
 
 use crate::harness::{Also, Config, Goal, Group, GroupSpec, Rng, Samples, timed};
 use crate::linux::{PAGE, Region};
-use crate::our_world::{Hand, World};
+use crate::our_world::{Aged, Hand, World};
 use crate::peers::shape;
 use crate::row_faults::linux_segments;
 
@@ -57,17 +57,18 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
 
 /// Pages of all segments.
 pub(crate) const PAGES: usize = shape::SEGMENTS * shape::PAGES;
-/// Frames of a machine that holds them, with page tables and room above the page-out thresholds.
-pub(crate) const FRAMES: usize = PAGES + 12_288;
+/// Frames of a machine that holds them in half of its memory, with page tables and room above the page-out thresholds.
+pub(crate) const FRAMES: usize = 2 * (PAGES + 12_288);
 
 struct Cold {
     world: World,
+    aged: Aged,
     rng: Rng,
 }
 
 impl Cold {
     fn new() -> Result<Self, String> {
-        Ok(Self { world: World::touched(FRAMES)?, rng: Rng::new(2) })
+        Ok(Self { world: World::touched(FRAMES)?, aged: Aged::default(), rng: Rng::new(2) })
     }
 }
 
@@ -99,7 +100,7 @@ impl Group for Cold {
         const MADE: [(Counter, usize); 2] = [(Counter::Zfod, PAGES), (Counter::Case1A, 0)];
         const FOUND: [(Counter, usize); 2] = [(Counter::Zfod, 0), (Counter::Case1A, PAGES)];
         let hand = self.world.on(0);
-        hand.age(&mut self.rng);
+        self.aged.anew(&hand, &mut self.rng);
         hand.map_fault_segments();
         samples.put("2.ours", hand.counted(&MADE, || fault_all(&hand)));
         samples.put("2.in_order", in_order(&hand));
@@ -114,7 +115,7 @@ impl Group for Cold {
         assert!(self.world.free_frames() >= free + PAGES, "unmapping freed every page");
         samples.put("8.unmap", per_segment / shape::PAGES as f64);
 
-        hand.age(&mut self.rng);
+        self.aged.anew(&hand, &mut self.rng);
         let other = hand.spawn();
         other.map_fault_segments();
         fault_all(&other);

@@ -1,7 +1,8 @@
 //! Row 4: a store to a page shared since fork, with the copy, cold: 64 000 pages of a child.
 //!
 //! The kernel's child does the same in a real fork of this process that inherits nothing else of size; it takes the time itself
-//! and reports through a shared page. The second reference is the copy alone, from the calibration of the same repetition.
+//! and reports through a shared page. The second reference is the copy alone, from the calibration of the same repetition, between frames in
+//! random order: ours are scattered, but come in the order of their addresses.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use page_db::{Counter, PAGE_SIZE};
 use crate::harness::{Also, Config, Goal, Group, GroupSpec, Rng, Samples, median, timed};
 use crate::linux::{PAGE, Region};
 use crate::linux_fork::{NotInherited, fork_running};
-use crate::our_world::World;
+use crate::our_world::{Aged, World};
 use crate::peers::shape;
 use crate::row_fork::resident_pages;
 
@@ -37,17 +38,21 @@ pub(crate) const SPEC: GroupSpec = GroupSpec {
 };
 
 const PAGES: usize = 64_000;
+/// The parent's, and as many for the child in half of what is left.
+const FRAMES: usize = 3 * PAGES + 2 * 16_384;
 
 struct Cow {
     world: World,
+    aged: Aged,
     rng: Rng,
 }
 
 impl Cow {
     fn new() -> Result<Self, String> {
-        let this = Self { world: World::touched(2 * PAGES + 16_384)?, rng: Rng::new(4) };
+        let world = World::touched(FRAMES)?;
+        let mut this = Self { world, aged: Aged::default(), rng: Rng::new(4) };
         let hand = this.world.on(0);
-        hand.age(&mut this.rng.clone());
+        this.aged.anew(&hand, &mut this.rng);
         hand.map(shape::BASE, PAGES * PAGE);
         (0..PAGES).for_each(|page| hand.fault(shape::BASE + page * PAGE));
         drop(hand);
@@ -64,7 +69,7 @@ impl Group for Cow {
         ];
         const REUSES: [(Counter, usize); 2] = [(Counter::Case1A, PAGES), (Counter::BytesCopied, 0)];
         let hand = self.world.on(0);
-        hand.age(&mut self.rng);
+        self.aged.anew(&hand, &mut self.rng);
         let child = hand.fork();
         let store = |page: usize| child.fault(shape::BASE + page * PAGE);
         let stores = || timed(PAGES, |part| part.for_each(store));

@@ -2,7 +2,7 @@
 
 use crate::harness::{Also, Config, Goal, Group, GroupSpec, Rng, Samples, timed};
 use crate::linux::{PAGE, Region};
-use crate::our_world::World;
+use crate::our_world::{Aged, World};
 use crate::peers::shape;
 
 pub(crate) const SPEC: GroupSpec = GroupSpec {
@@ -40,10 +40,10 @@ struct InCore {
 
 impl InCore {
     fn new() -> Result<Self, String> {
-        let world = World::new(PAGES + 12_288, false)?;
+        let world = World::new(2 * (PAGES + 12_288), false)?;
         let hand = world.on(0);
         let mut rng = Rng::new(18);
-        hand.age(&mut rng);
+        Aged::default().anew(&hand, &mut rng);
         hand.map(shape::BASE, PAGES * PAGE);
         (0..PAGES).for_each(|page| hand.fault(shape::BASE + page * PAGE));
         drop(hand);

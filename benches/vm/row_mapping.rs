@@ -8,7 +8,7 @@ use crate::harness::{
     Also, Config, Form, Goal, Group, GroupSpec, Rng, Samples, per_operation, timed, windows,
 };
 use crate::linux::{PAGE, Region};
-use crate::our_world::World;
+use crate::our_world::{Aged, World};
 use crate::peers::{MappingOnly, OffsetMapping, shape};
 use crate::row_cold::{FRAMES, PAGES as COLD_PAGES, fault_all};
 use crate::row_faults::{WINDOW, our_windows, warm_segments};
@@ -60,7 +60,9 @@ struct Mapping {
     mapping: MappingOnly,
     offset: OffsetMapping,
     frames: Region,
+    /// Scattered, and in the order of their addresses, as ours are.
     order: Vec<u32>,
+    aged: Aged,
     rng: Rng,
 }
 
@@ -69,10 +71,12 @@ impl Mapping {
         let blind = World::new(4 * WINDOW + 4096, false)?;
         blind.on(0).map_fault_segments();
         let cold = World::touched(FRAMES)?;
-        let frames = Region::anonymous(COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
+        let frames = Region::anonymous(2 * COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
         frames.touch_all();
         let mut rng = Rng::new(3);
-        let order = rng.permutation(COLD_PAGES);
+        let mut order = rng.permutation(2 * COLD_PAGES);
+        order.truncate(COLD_PAGES);
+        order.sort_unstable();
         Ok(Self {
             blind,
             cold,
@@ -80,15 +84,16 @@ impl Mapping {
             offset: OffsetMapping::new(),
             frames,
             order,
+            aged: Aged::default(),
             rng,
         })
     }
 
-    /// Every page of every segment once, frames in random order as on the other side.
+    /// Every page of every segment once, scattered frames in the order of their addresses as on the other side.
     fn our_cold_faults(&mut self) -> f64 {
         let hand = self.cold.on(0);
         hand.unmap(shape::BASE, shape::SEGMENTS * shape::STRIDE);
-        hand.age(&mut self.rng);
+        self.aged.anew(&hand, &mut self.rng);
         hand.map_fault_segments();
         hand.counted(&[(Counter::Zfod, COLD_PAGES)], || fault_all(&hand))
     }
