@@ -16,6 +16,25 @@
 //! Every statement of a script is followed by `verify()`, and nothing may be left when a scene ends, as in the other integration tests, whose harness this
 //! is.
 
+/// Tests that are scripts and nothing else.
+macro_rules! scripts {
+    ($($name:ident: $script:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            crate::run_ok(concat!("machine memory=512\n", $script));
+        }
+    )* };
+}
+
+mod cases_a;
+mod cases_b;
+mod cases_c;
+mod cases_d;
+mod cases_e;
+mod cases_f;
+mod cases_g;
+mod cases_h;
+mod cases_i;
 #[path = "../it/harness.rs"]
 #[allow(dead_code, reason = "snapshots and mappers are the other target's")]
 mod harness;

@@ -11,6 +11,7 @@ mod lazy;
 mod pressure;
 mod private;
 mod shared;
+mod swap;
 
 use crate::Scene;
 

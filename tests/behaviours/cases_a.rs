@@ -1,0 +1,64 @@
+//! A: map, unmap, fixed, holes.
+
+use crate::{addr, scene};
+use page_db::{PAGE_SIZE, errno};
+use segvm::machine::{MapFlags, MapRequest};
+
+scripts! {
+    a01_one_byte_is_a_page: "map 0 0 0+1 rw priv fixed anon; expect ok; write 0 0 1 7; expect ok
+        read 0 1 0+1; expect SEGV at=0 code=maperr";
+    a02_nothing_cannot_be_mapped: "map 0 0 0 rw priv fixed anon; expect EINVAL
+        read 0 0 0+1; expect SEGV at=0 code=maperr";
+    a04_shared_and_private: "map 0 0 1 rw both fixed anon; expect EINVAL
+        file 0 4096; map 0 0 1 rw both fixed file 0 0; expect EINVAL";
+    a05_a_fixed_place_is_on_a_page: "map 0 0+1 1 rw priv fixed anon; expect EINVAL";
+    a07_hints_leave_alone_what_is_there: "map 0 4 1 rw priv fixed anon; write 0 4 0+1 9
+        map 0 4 1 rw priv hint anon; expect ok moved
+        map 0 @null 1 rw priv hint anon; expect ok moved
+        map 0 0xffffffffffffffff 1 rw priv hint anon; expect ok
+        map 0 @top 1 rw priv hint anon; expect ok
+        map 0 @kern 1 rw priv hint anon; expect ok
+        read 0 4 0+1; expect ok b=09";
+    a08_nothing_is_placed_at_0: "map 0 @null 1 rw priv hint anon; expect ok moved
+        read 0 @null 0+1; expect SEGV at=0 code=maperr";
+    a10_a_fixed_place_is_exact: "map 0 17 1 rw priv fixed anon; write 0 17 1 1; expect ok
+        read 0 16 0+1; expect SEGV at=0 code=maperr; read 0 18 0+1; expect SEGV at=0 code=maperr";
+    a11_no_replacing: "map 0 0 2 rw priv fixed anon; write 0 0 2 65
+        map 0 1 2 rw priv noreplace anon; expect EEXIST; read 0 1 0+1; expect ok b=41";
+    a14_a_file_that_is_not_open: "map 0 0 1 rw priv fixed file 3 0; expect EBADF";
+    a16_an_offset_is_on_a_page: "file 0 8192; map 0 0 1 r priv fixed file 0 0+100; expect EINVAL";
+    a19_nothing_is_left_of_what_was_unmapped: "map 0 0 1 rw priv fixed anon; write 0 0 1 1; unmap 0 0 1
+        read 0 0 0+1; expect SEGV at=0 code=maperr; write 0 0 0+1 1; expect SEGV at=0 code=maperr";
+    a20_a_part_is_unmapped: "map 0 0 3 rw priv fixed anon; write 0 0 3 65; unmap 0 1 1; expect ok
+        read 0 0 3; expect SEGV at=4096 code=maperr; read 0 2 0+1; expect ok b=41";
+    a22_an_unmap_is_on_pages: "map 0 0 1 rw priv fixed anon; unmap 0 0+1 1; expect EINVAL; read 0 0 1; expect ok";
+    a23_nothing_cannot_be_unmapped: "map 0 0 1 rw priv fixed anon; unmap 0 0 0; expect EINVAL; read 0 0 1; expect ok";
+    a25_private_changes_go_with_the_mapping: "file 0 4096; pwrite 0 0 2 65
+        map 0 0 1 rw priv fixed file 0 0; write 0 0 0+1 1; unmap 0 0 1
+        map 0 0 1 rw priv fixed file 0 0; read 0 0 0+2; expect ok b=4142";
+    a28_pages_of_a_file_out_of_order: "file 0 12288; pwrite 0 0 1 97; pwrite 0 4096 1 98; pwrite 0 8192 1 99
+        map 0 5 1 r shared fixed file 0 1; map 0 4 1 r shared fixed file 0 2; map 0 6 1 r shared fixed file 0 0
+        read 0 5 0+1; expect ok b=62; read 0 4 0+1; expect ok b=63; read 0 6 0+1; expect ok b=61
+        ::seg 0; verify";
+    a29_two_shared_mappings_of_nothing: "map 0 0 1 rw shared fixed anon; map 0 1 1 rw shared fixed anon
+        write 0 0 0+1 65; read 0 1 0+1; expect ok b=00";
+    a31_at_the_edges: "map 0 0x1 1 rw priv fixed anon; expect EINVAL; map 0 0xfff 1 rw priv fixed anon; expect EINVAL
+        map 0 0x1000 1 rw priv fixed anon; expect ok; write 0 0x1000 1 1; expect ok
+        map 0 0xfffffffffffff000 1 rw priv fixed anon; expect ENOMEM
+        map 0 0xffffffffffffffff 1 rw priv fixed anon; expect ENOMEM";
+    a32_in_the_kernel: "map 0 @kern 1 rw priv fixed anon; expect ENOMEM";
+    a34_what_is_refused_early_replaces_nothing: "map 0 0 1 rw priv fixed anon; write 0 0 0+1 65
+        map 0 0 1 rw priv fixed file 3 0; expect EBADF; file 0 4096
+        map 0 0 1 rw priv fixed file 0 0+1; expect EINVAL; read 0 0 0+1; expect ok b=41";
+}
+
+#[test]
+fn a13_excl_beside_fixed_loses_nothing() {
+    let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED | MapFlags::EXCL;
+    let addr = addr(0).get();
+    let request = MapRequest { addr, len: PAGE_SIZE, prot: 3, flags, file: None, offset: 0 };
+    assert_eq!(s.process(0).mmap(&request).map_err(|e| e.errno), Err(errno::EEXIST));
+    s.run("read 0 0 0+1; expect ok b=41");
+    s.end();
+}
