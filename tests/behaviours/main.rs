@@ -35,10 +35,15 @@ mod cases_f;
 mod cases_g;
 mod cases_h;
 mod cases_i;
+mod cases_j;
+mod cases_k;
+mod cases_l;
+mod cases_m;
 #[path = "../it/harness.rs"]
 #[allow(dead_code, reason = "snapshots and mappers are the other target's")]
 mod harness;
 mod illumos;
+mod invariants;
 mod listing;
 mod uvm;
 
