@@ -128,6 +128,7 @@ impl Scene {
         })
     }
     /// The anon map of a page's segment as `number:references`, with a `!` when it is to be copied before anything is added to it; `-` for none.
+    #[allow(dead_code, reason = "for the target of the behaviours, which has this module too")]
     pub(crate) fn map_of(&self, proc: u32, page: u64) -> String {
         let found = self.in_seg(proc, page, |seg, _| {
             let ops: &dyn Any = seg.ops();
