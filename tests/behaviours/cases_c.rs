@@ -62,3 +62,8 @@ fn c29_a_store_that_cannot_be_written_is_not_lost() {
     s.run("sync 0 0 1 sync; expect ok; expect counter pgpgout +1; read 0 0 0+1; expect ok b=41");
     s.end();
 }
+
+#[test]
+fn c28_files_carry_no_times() {
+    crate::not_built::no_word_for("stat 0");
+}

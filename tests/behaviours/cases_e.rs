@@ -177,3 +177,20 @@ fn e29_the_lock_moves_to_the_copy() {
     s.run("unlock 0 0 1; expect ok");
     s.end();
 }
+
+#[test]
+fn e14_pages_are_not_lent_to_the_kernel() {
+    // What a pin does to a fork is shown in e16.
+    crate::not_built::no_word_for("loan 0 0 1");
+}
+
+#[test]
+fn e19_nobody_stores_against_the_rights() {
+    // There is no debugger's store; a locked page that gets its rights back is copied and keeps its lock (e29).
+    crate::not_built::no_word_for("poke 0 0 1");
+}
+
+#[test]
+fn e23_pages_are_not_lent_to_a_reader() {
+    crate::not_built::no_word_for("loan 0 0 1");
+}

@@ -11,7 +11,7 @@
 //! layer pins a behaviour to the last count, the test here shows what follows from it in the whole machine, and its comment names the other.
 //!
 //! Where a source asks for what Linux alone does, the illumos answer is what is tested. What does not exist is tested to be refused:
-//! `not_built` holds the list.
+//! [`not_built`] holds the list.
 //!
 //! Every statement of a script is followed by `verify()`, and nothing may be left when a scene ends, as in the other integration tests, whose harness this
 //! is.
@@ -45,6 +45,7 @@ mod harness;
 mod illumos;
 mod invariants;
 mod listing;
+mod not_built;
 mod uvm;
 
 pub(crate) use harness::{Scene, addr, run_ok};
