@@ -2,6 +2,7 @@
 //!
 //! Sources: illumos.md 2.3, 3.9.
 
+use super::Redo;
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::fault::FaultError;
@@ -46,15 +47,19 @@ impl AddrSpace {
     pub fn detail_at(&self, cx: &Cx, addr: VirtAddr) -> Option<SegDetail> {
         self.ask(cx, addr, |scx, seg| seg.ops().detail(scx))
     }
-    /// The object and offset behind `addr`, as two words.
+    /// The object and offset behind `addr`, as two words. A page that must be made for that waits for memory as a fault does.
     ///
     /// # Errors
     /// [`FaultError::NoMap`] where nothing is mapped (`EFAULT`), or the driver's.
     #[doc(alias = "as_getmemid")]
     pub fn mem_id(&self, cx: &Cx, addr: VirtAddr) -> Result<MemId, AsError> {
-        match self.ask(cx, addr, |scx, seg| seg.ops().mem_id(scx, addr)) {
-            Some(id) => Ok(id?),
-            None => Err(FaultError::NoMap { addr }.into()),
+        let mut redo = Redo::new(self, cx, 1);
+        loop {
+            match self.ask(cx, addr, |scx, seg| seg.ops().mem_id(scx, addr)) {
+                Some(Ok(id)) => return Ok(id),
+                Some(Err(error)) => redo.after(error)?,
+                None => return Err(FaultError::NoMap { addr }.into()),
+            }
         }
     }
     /// The ranges that hold memory, in order of address, as they are now.
