@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod contract;
 pub mod files;
 pub mod machine;
 pub mod model;

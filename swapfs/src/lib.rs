@@ -88,6 +88,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod area;
+pub mod contract;
 pub mod ctl;
 pub mod device;
 pub mod dump;

@@ -1,0 +1,281 @@
+//! The contract of [`SwapDevice`], for anybody's device. See [`page_db::contract`] for how suites work.
+
+use crate::device::{DeviceError, DeviceOp, PAGE, SwapDevice};
+use alloc::vec;
+use alloc::vec::Vec;
+use page_db::contract::{Breach, Judge};
+use page_db::{Pfn, PhysMem};
+
+const NAME: &str = "name and size stay";
+const ROOM: &str = "a device of sixteen pages and memory of sixteen frames to try";
+const BACK: &str = "a page holds what was last written to it";
+const ORDER: &str = "write puts frames on consecutive pages, in order";
+const BESIDE: &str = "a write leaves other pages alone";
+const FRAMES: &str = "a transfer touches no frame but its own, and a write none";
+const END: &str = "what passes the end of the device is refused";
+const SAYS: &str = "an error says what was asked, and where";
+const FAILS: &str = "a transfer that failed is an error";
+const AGAIN: &str = "once the cause of a failure is gone the same transfer works";
+const NOTHING: &str = "a write of no frames changes nothing";
+#[cfg(all(feature = "std", not(shuttle)))]
+const TOGETHER: &str = "transfers of several threads to pages of their own do not meet";
+#[cfg(all(feature = "std", not(shuttle)))]
+const MEANWHILE: &str = "a frame stored to while it is written is right when it is written again";
+
+/// Pages and frames that a suite uses.
+const N: u64 = 16;
+
+struct Bench<'a> {
+    judge: Judge,
+    device: &'a dyn SwapDevice,
+    mem: &'a dyn PhysMem,
+}
+
+/// The contract of [`SwapDevice`]: bytes come back from where they were put, nothing else is touched, what does not fit or fails is
+/// said, and several threads do not meet. Uses the first and last pages of the device and the first sixteen frames of `mem`; what they held
+/// is lost. `fail` makes the next transfer of a kind fail once, if the medium can be made to.
+///
+/// ```
+/// use page_db::{HostMem, Pfn};
+/// use swapfs::{MemDevice, contract::check_swap_device};
+///
+/// let mem = HostMem::new(Pfn(1), 16)?;
+/// check_swap_device(&MemDevice::new("mine", 64), &mem, None)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The first clause that does not hold.
+pub fn check_swap_device(
+    device: &dyn SwapDevice,
+    mem: &dyn PhysMem,
+    fail: Option<&dyn Fn(DeviceOp)>,
+) -> Result<(), Breach> {
+    let b = &Bench { judge: Judge::new("SwapDevice", device.name()), device, mem };
+    let (name, pages) = (device.name(), device.pages());
+    let facts = format_args!("{pages} pages, {} frames", mem.frames());
+    b.judge.require(ROOM, pages >= N && mem.frames() >= N, facts)?;
+    holds_what_it_was_given(b)?;
+    runs(b)?;
+    ends(b)?;
+    fail.map_or(Ok(()), |fail| fails(b, fail))?;
+    #[cfg(all(feature = "std", not(shuttle)))]
+    {
+        together(b)?;
+        stored_to_meanwhile(b)?;
+    }
+    b.judge.same(NAME, format_args!("the device"), (device.name(), device.pages()), (name, pages))
+}
+
+/// [`check_swap_device`], for tests.
+///
+/// # Panics
+/// At the first clause that does not hold.
+#[track_caller]
+pub fn swap_device(device: &dyn SwapDevice, mem: &dyn PhysMem, fail: Option<&dyn Fn(DeviceOp)>) {
+    Breach::raise(check_swap_device(device, mem, fail));
+}
+
+impl Bench<'_> {
+    fn frame(&self, n: u64) -> Pfn {
+        Pfn(self.mem.base().0 + n)
+    }
+    /// Fills frame `n` with bytes that only `tag` has, different in every word.
+    fn fill(&self, n: u64, tag: u64) {
+        for word in 0..PAGE / 8 {
+            let bytes = pattern(tag, word).to_le_bytes();
+            self.mem.write(self.frame(n), word * 8, &bytes);
+        }
+    }
+    /// The first word of frame `n` that is not `tag`'s.
+    fn differs(&self, n: u64, tag: u64) -> Option<(usize, u64)> {
+        let mut bytes = vec![0; PAGE];
+        self.mem.read(self.frame(n), 0, &mut bytes);
+        let words =
+            bytes.chunks_exact(8).map(|w| w.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)));
+        words.enumerate().find(|(i, word)| *word != pattern(tag, *i))
+    }
+    fn is(
+        &self,
+        clause: &'static str,
+        n: u64,
+        tag: u64,
+        what: &str,
+        at: u64,
+    ) -> Result<(), Breach> {
+        match self.differs(n, tag) {
+            None => Ok(()),
+            Some((word, has)) => Err(self.judge.breach(
+                clause,
+                format_args!("{what} {at}: word {word} is {has:#x}, not {:#x}", pattern(tag, word)),
+            )),
+        }
+    }
+    fn reads(&self, page: u64, n: u64) -> Result<(), Breach> {
+        let done = self.device.read(page, self.frame(n), self.mem);
+        self.judge.same(BACK, format_args!("a read of page {page}"), done, Ok(()))
+    }
+    fn writes(&self, page: u64, frames: &[u64]) -> Result<(), Breach> {
+        let frames: Vec<Pfn> = frames.iter().map(|n| self.frame(*n)).collect();
+        let done = self.device.write(page, &frames, self.mem);
+        self.judge.same(BACK, format_args!("a write from page {page}"), done, Ok(()))
+    }
+    /// Reads `page` into frame `n` and compares.
+    fn page_is(&self, clause: &'static str, page: u64, n: u64, tag: u64) -> Result<(), Breach> {
+        self.fill(n, !tag);
+        self.reads(page, n)?;
+        self.is(clause, n, tag, "page", page)
+    }
+    fn refused(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), Breach> {
+        let frames: Vec<Pfn> = (0..count).map(|n| self.frame(n)).collect();
+        let done = match op {
+            DeviceOp::Write => self.device.write(page, &frames, self.mem),
+            _ => self.device.read(page, frames[0], self.mem),
+        };
+        let what = format_args!("{op} of {count} pages from {page} of {}", self.device.pages());
+        let Err(e) = done else {
+            return Err(self.judge.breach(END, format_args!("{what} worked")));
+        };
+        self.says(e, op, page, count)
+    }
+    fn says(&self, e: DeviceError, op: DeviceOp, page: u64, count: u64) -> Result<(), Breach> {
+        let there = e.op == op && e.page.checked_sub(page).is_some_and(|n| n < count.max(1));
+        let facts = format_args!("{op} of {count} pages from {page} said: {e}");
+        self.judge.require(SAYS, there && e.errno > 0, facts)
+    }
+}
+
+/// The word `word` of what `tag` stands for.
+fn pattern(tag: u64, word: usize) -> u64 {
+    (tag.wrapping_add(1) ^ (word as u64) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn holds_what_it_was_given(b: &Bench<'_>) -> Result<(), Breach> {
+    let last = b.device.pages() - 1;
+    let pages = [0, 1, 2, 7, last - 1, last];
+    for page in pages {
+        b.fill(0, page);
+        b.fill(1, 99);
+        b.writes(page, &[0])?;
+        b.is(FRAMES, 0, page, "after a write from it, frame", 0)?;
+        b.is(FRAMES, 1, 99, "beside a write, frame", 1)?;
+    }
+    for page in pages {
+        b.page_is(BACK, page, 2, page)?;
+        b.is(FRAMES, 1, 99, "beside a read, frame", 1)?;
+        b.page_is(BACK, page, 2, page)?; // a second time the same
+    }
+    // Written over: the new bytes, and the neighbours' old ones.
+    b.fill(0, 1000);
+    b.writes(1, &[0])?;
+    b.page_is(BACK, 1, 2, 1000)?;
+    b.page_is(BESIDE, 0, 2, 0)?;
+    b.page_is(BESIDE, 2, 2, 2)
+}
+
+fn runs(b: &Bench<'_>) -> Result<(), Breach> {
+    b.fill(0, 500);
+    b.writes(3, &[0])?;
+    b.writes(9, &[0])?;
+    // Frames in no order, one of them twice.
+    let frames = [5, 1, 4, 2, 5];
+    (1..6).for_each(|n| b.fill(n, n));
+    b.writes(4, &frames)?;
+    for (page, n) in (4..).zip(frames) {
+        b.page_is(ORDER, page, 6, n)?;
+    }
+    b.page_is(BESIDE, 3, 6, 500)?;
+    b.page_is(BESIDE, 9, 6, 500)?;
+    let done = b.device.write(4, &[], b.mem);
+    b.judge.same(NOTHING, format_args!("a write of no frames"), done, Ok(()))?;
+    b.page_is(NOTHING, 4, 6, 5)
+}
+
+fn ends(b: &Bench<'_>) -> Result<(), Breach> {
+    let pages = b.device.pages();
+    b.fill(0, 700);
+    b.writes(0, &[0])?;
+    b.writes(pages - 3, &[0])?;
+    for page in [pages, pages + 1, u64::MAX] {
+        b.refused(DeviceOp::Read, page, 1)?;
+        b.refused(DeviceOp::Write, page, 1)?;
+    }
+    (0..4).for_each(|n| b.fill(n, 800 + n));
+    b.refused(DeviceOp::Write, pages - 2, 4)?;
+    b.refused(DeviceOp::Write, u64::MAX - 1, 4)?;
+    b.page_is(BESIDE, 0, 5, 700)?;
+    b.page_is(BESIDE, pages - 3, 5, 700)
+}
+
+fn fails(b: &Bench<'_>, fail: &dyn Fn(DeviceOp)) -> Result<(), Breach> {
+    (0..3).for_each(|n| b.fill(n, 900 + n));
+    b.writes(4, &[0, 1, 2])?;
+    fail(DeviceOp::Read);
+    match b.device.read(5, b.frame(6), b.mem) {
+        Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a read that failed said Ok"))),
+        Err(e) => b.says(e, DeviceOp::Read, 5, 1)?,
+    }
+    b.page_is(AGAIN, 5, 6, 901)?;
+    b.fill(3, 903);
+    fail(DeviceOp::Write);
+    match b.device.write(5, &[b.frame(3)], b.mem) {
+        Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a write that failed said Ok"))),
+        Err(e) => b.says(e, DeviceOp::Write, 5, 1)?,
+    }
+    b.is(FRAMES, 3, 903, "after a failed write from it, frame", 3)?;
+    b.page_is(BESIDE, 4, 6, 900)?;
+    b.page_is(BESIDE, 6, 6, 902)?;
+    let again = b.device.write(5, &[b.frame(3)], b.mem);
+    b.judge.same(AGAIN, format_args!("the write"), again, Ok(()))?;
+    b.page_is(AGAIN, 5, 6, 903)
+}
+
+/// Every thread has pages between those of the others.
+#[cfg(all(feature = "std", not(shuttle)))]
+fn together(b: &Bench<'_>) -> Result<(), Breach> {
+    const THREADS: u64 = 3;
+    let work = |me: u64| {
+        let (out, back) = (me * 2, me * 2 + 1);
+        for round in 0..40 {
+            for page in (0..4).map(|i| i * THREADS + me) {
+                let tag = round << 8 | page;
+                b.fill(out, tag);
+                b.writes(page, &[out])?;
+                b.page_is(TOGETHER, page, back, tag)?;
+            }
+            for page in (0..4).map(|i| i * THREADS + me) {
+                b.page_is(TOGETHER, page, back, round << 8 | page)?;
+            }
+        }
+        Ok(())
+    };
+    let fell = |_| b.judge.breach("it does not panic", format_args!("a thread fell"));
+    std::thread::scope(|s| {
+        let work = &work;
+        let threads = [0, 1, 2].map(|me| s.spawn(move || work(me)));
+        threads.map(|t| t.join()).into_iter().try_for_each(|e| e.map_err(fell)?)
+    })
+}
+
+#[cfg(all(feature = "std", not(shuttle)))]
+fn stored_to_meanwhile(b: &Bench<'_>) -> Result<(), Breach> {
+    use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    let stop = &AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let storing = s.spawn(|| {
+            let mut tag = 0;
+            while !stop.load(SeqCst) {
+                tag += 1;
+                b.fill(0, tag);
+            }
+        });
+        let written = (0..40).try_for_each(|_| b.writes(3, &[0]));
+        stop.store(true, SeqCst);
+        let stored = storing.join();
+        let fell = |_| b.judge.breach("it does not panic", format_args!("a thread fell"));
+        stored.map_err(fell).and(written)
+    })?;
+    b.fill(0, 77);
+    b.writes(3, &[0])?;
+    b.page_is(MEANWHILE, 3, 1, 77)
+}

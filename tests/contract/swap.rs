@@ -1,0 +1,179 @@
+//! Swap devices: the three there are, and one in memory with flaws.
+
+use crate::caught;
+use page_db::{HostMem, PAGE_SIZE, Pfn, PhysMem, errno};
+use segvm::contract::{check_swap_device, swap_device};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use swapfs::{DeviceError, DeviceOp, FaultyDevice, FileDevice, MemDevice, SwapDevice};
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+fn mem() -> HostMem {
+    HostMem::new(Pfn(0x30), 32).expect("memory of the host")
+}
+
+#[test]
+fn every_device_keeps_the_contract() {
+    swap_device(&MemDevice::new("memory", 64), &mem(), None);
+    let dir = std::env::temp_dir().join(format!("segvm-contract-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = FileDevice::create(dir.join("swap"), 16).expect("a file");
+    swap_device(&file, &mem(), None);
+    for inner in [Arc::new(file) as Arc<dyn SwapDevice>, Arc::new(MemDevice::new("memory", 16))] {
+        let faulty = FaultyDevice::new(inner);
+        let fail = |op| match op {
+            DeviceOp::Write => faulty.fail_write(1),
+            _ => faulty.fail_read(1),
+        };
+        swap_device(&faulty, &mem(), Some(&fail));
+    }
+    std::fs::remove_dir_all(&dir).expect("it was made");
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flaw {
+    DropsAWriteOver,
+    ReadsTheBlockBeside,
+    ReadsHalfAPage,
+    WritesARunBackwards,
+    DropsTheEndOfARun,
+    SpillsIntoTheNextPage,
+    WrapsAtTheEnd,
+    NamesTheWrongPage,
+    NamesTheWrongOp,
+    SwallowsAFailure,
+    StaysBroken,
+    ScribblesOnAnotherFrame,
+    EmptiesTheFrameWritten,
+    WritesPairsWithoutALock,
+    Shrinks,
+    WritesForNoFrames,
+}
+
+/// Pages in memory, with a failure on request.
+#[derive(Debug)]
+struct Flawed {
+    flaw: Flaw,
+    pages: Mutex<Vec<[u8; PAGE]>>,
+    /// The next transfer of this kind fails.
+    fail: Mutex<Option<DeviceOp>>,
+    calls: AtomicU64,
+}
+
+impl Flawed {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+    fn admit(&self, op: DeviceOp, page: u64, n: u64) -> Result<(), DeviceError> {
+        self.calls.fetch_add(1, SeqCst);
+        let fits = page.checked_add(n).is_some_and(|end| end <= 64);
+        if !fits && !self.is(Flaw::WrapsAtTheEnd) {
+            let page = if self.is(Flaw::NamesTheWrongPage) { 0 } else { page };
+            let op = if self.is(Flaw::NamesTheWrongOp) { DeviceOp::Open } else { op };
+            return Err(DeviceError { op, page, errno: errno::ENXIO });
+        }
+        let mut fail = self.fail.lock().unwrap();
+        if *fail == Some(op) {
+            if !self.is(Flaw::StaysBroken) {
+                *fail = None;
+            }
+            if !self.is(Flaw::SwallowsAFailure) {
+                return Err(DeviceError { op, page, errno: errno::EIO });
+            }
+        }
+        Ok(())
+    }
+    fn put(&self, at: u64, bytes: &[u8; PAGE]) {
+        let at = (at % 64) as usize;
+        if self.is(Flaw::WritesPairsWithoutALock) {
+            // Blocks of two pages: read, changed, written back, with others let in between.
+            let first = at & !1;
+            let mut block: Vec<_> = self.pages.lock().unwrap()[first..first + 2].to_vec();
+            block[at & 1] = *bytes;
+            std::thread::sleep(std::time::Duration::from_micros(20));
+            self.pages.lock().unwrap()[first..first + 2].copy_from_slice(&block);
+            return;
+        }
+        let mut pages = self.pages.lock().unwrap();
+        if !self.is(Flaw::DropsAWriteOver) || pages[at] == [0; PAGE] {
+            pages[at] = *bytes;
+        }
+        if self.is(Flaw::SpillsIntoTheNextPage) && at < 63 {
+            pages[at + 1][..8].copy_from_slice(&bytes[..8]);
+        }
+    }
+}
+
+impl SwapDevice for Flawed {
+    fn name(&self) -> String {
+        "flawed".into()
+    }
+    fn pages(&self) -> u64 {
+        let shrunk = self.is(Flaw::Shrinks) && self.calls.load(SeqCst) > 500;
+        if shrunk { 63 } else { 64 }
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.admit(DeviceOp::Read, page, 1)?;
+        let beside = u64::from(self.is(Flaw::ReadsTheBlockBeside) && page == 7);
+        let bytes = self.pages.lock().unwrap()[((page ^ beside) % 64) as usize];
+        let n = if self.is(Flaw::ReadsHalfAPage) { PAGE / 2 } else { PAGE };
+        mem.write(to, 0, &bytes[..n]);
+        if self.is(Flaw::ScribblesOnAnotherFrame) {
+            mem.zero(Pfn(to.0 - 1));
+        }
+        Ok(())
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.admit(DeviceOp::Write, page, frames.len() as u64)?;
+        let mut order = frames.to_vec();
+        match self.flaw {
+            Flaw::WritesARunBackwards => order.reverse(),
+            Flaw::DropsTheEndOfARun if order.len() > 3 => order.truncate(3),
+            Flaw::WritesForNoFrames if order.is_empty() => order.push(mem.base()),
+            _ => {}
+        }
+        for (at, pfn) in (page..).zip(order) {
+            let mut bytes = [0; PAGE];
+            mem.read(pfn, 0, &mut bytes);
+            self.put(at, &bytes);
+            if self.is(Flaw::EmptiesTheFrameWritten) {
+                mem.zero(pfn);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn every_flaw_of_a_device_is_caught_by_its_clause() {
+    use Flaw::*;
+    let flaws = [
+        (DropsAWriteOver, "a page holds what was last written"),
+        (ReadsTheBlockBeside, "a page holds what was last written"),
+        (ReadsHalfAPage, "a page holds what was last written"),
+        (WritesARunBackwards, "write puts frames on consecutive pages"),
+        (DropsTheEndOfARun, "write puts frames on consecutive pages"),
+        (SpillsIntoTheNextPage, "a write leaves other pages alone"),
+        (WrapsAtTheEnd, "what passes the end of the device is refused"),
+        (NamesTheWrongPage, "an error says what was asked, and where"),
+        (NamesTheWrongOp, "an error says what was asked, and where"),
+        (SwallowsAFailure, "a transfer that failed is an error"),
+        (StaysBroken, "a page holds what was last written"),
+        (ScribblesOnAnotherFrame, "a transfer touches no frame but its own"),
+        (EmptiesTheFrameWritten, "a transfer touches no frame but its own"),
+        (WritesPairsWithoutALock, "transfers of several threads"),
+        (Shrinks, "name and size stay"),
+        (WritesForNoFrames, "a write of no frames changes nothing"),
+    ];
+    for (flaw, clause) in flaws {
+        let flawed = Flawed {
+            flaw,
+            pages: Mutex::new(vec![[0; PAGE]; 64]),
+            fail: Mutex::default(),
+            calls: AtomicU64::new(0),
+        };
+        let fail = |op| *flawed.fail.lock().unwrap() = Some(op);
+        caught(flaw, check_swap_device(&flawed, &mem(), Some(&fail)), clause);
+    }
+}

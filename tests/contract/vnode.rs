@@ -1,0 +1,327 @@
+//! Vnodes: files, the swap vnodes, the kernel's, and a file with flaws.
+
+use crate::caught;
+use page_db::{
+    Access, Cx, ExclPage, FileOffset, GotPage, Identity, LockedPage as _, PAGE_SIZE, PageDb, Prot,
+    PutFlags, Rank, RefMod, Reserve, Vnode, VnodeError, VnodeId, errno,
+};
+use segvm::Machine;
+use segvm::contract::{Transfer, VnodeCase, check_vnode, vnode};
+use segvm::files::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+fn machine() -> Machine {
+    Machine::builder().frames(128).cpus(2).build().expect("a small machine")
+}
+
+fn places<const N: usize>(pages: [u64; N]) -> [FileOffset; N] {
+    pages.map(|n| FileOffset(n * PAGE_SIZE))
+}
+
+fn failing(m: &Machine, file: &File, kind: Transfer) {
+    match kind {
+        Transfer::Read => file.fail_read(m.cx(), 1, errno::EIO),
+        Transfer::Write => file.fail_write(m.cx(), 1, errno::EIO),
+    }
+}
+
+#[test]
+fn files_keep_the_contract() {
+    let m = machine();
+    let places = places([0, 1, 2, 3]);
+    let file = m.create_file("letters", 4 * PAGE_SIZE).expect("a file");
+    let fail = |kind| failing(&m, &file, kind);
+    let case = VnodeCase {
+        cx: m.cx(),
+        db: m.db(),
+        vnode: &*file,
+        places: &places,
+        stores: true,
+        fail: Some(&fail),
+    };
+    vnode(&case);
+    m.verify().expect("every invariant holds");
+
+    let path = std::env::temp_dir().join(format!("segvm-contract-vnode-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 4 * PAGE_SIZE as usize]).expect("a file of the host");
+    let file = m.open_host_file(&path, true).expect("it exists");
+    let fail = |kind| failing(&m, &file, kind);
+    vnode(&VnodeCase { vnode: &*file, fail: Some(&fail), ..case });
+    let file = m.open_host_file(&path, false).expect("it exists");
+    vnode(&VnodeCase { vnode: &*file, fail: None, stores: false, ..case });
+    std::fs::remove_file(&path).expect("it was made");
+    m.verify().expect("every invariant holds");
+}
+
+#[test]
+fn swap_vnodes_keep_the_contract() {
+    let m = machine();
+    let mut named = [(); 4].map(|()| m.swap().alloc_named(m.cx()).expect("a name"));
+    named.sort_by_key(|(_, id)| *id);
+    let first = named[0].1.vnode; // a CPU's names come from one vnode
+    let places: Vec<_> = named.iter().map(|(_, id)| id.offset).collect();
+    let object = m.db().vnodes().object(first).expect("swapfs lives");
+    vnode(&VnodeCase {
+        cx: m.cx(),
+        db: m.db(),
+        vnode: &*object,
+        places: &places,
+        stores: true,
+        fail: None,
+    });
+    for (n, id) in named {
+        let page = m.db().lookup_excl(m.cx(), id);
+        page.into_iter().for_each(|page| m.db().destroy(m.cx(), page));
+        m.swap().free(m.cx(), n);
+    }
+    m.verify().expect("every invariant holds");
+}
+
+#[test]
+fn the_kernels_vnode_keeps_the_contract() {
+    let m = machine();
+    let range = m.kmem().alloc(&m.kernel_scx(), 4).expect("frames");
+    let first = range.start().get() - m.kmem().window().start().get();
+    let places = [0, 1, 2, 3].map(|n| FileOffset(first + n * PAGE_SIZE));
+    vnode(&VnodeCase {
+        cx: m.cx(),
+        db: m.db(),
+        vnode: &**m.kmem().vnode(),
+        places: &places,
+        stores: false,
+        fail: None,
+    });
+    m.kmem().free(&m.kernel_scx(), range).expect("an allocation");
+    m.verify().expect("every invariant holds");
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flaw {
+    GetsThePageBeside,
+    GivesNoRights,
+    LeavesAPageLocked,
+    KeepsARank,
+    HasNoEnd,
+    MakesPagesPastTheEnd,
+    DropsAStore,
+    CleansWithoutWriting,
+    PutsTheWholeVnode,
+    PutsNothingForLengthZero,
+    KeepsWhatIsInvalid,
+    DropsPagesItShouldKeep,
+    NeverFrees,
+    NeverReads,
+    WritesWhatIsTruncated,
+    TakesClaimedPages,
+    HidesAFailedRead,
+    HidesAFailedWrite,
+    DropsWhatItCouldNotWrite,
+    StopsAtAFailedWrite,
+    CreatesUnlocked,
+    ReadAheadFails,
+    TakesTheLastFrame,
+    Renames,
+}
+
+/// A file behind a layer that breaks one clause.
+#[derive(Debug)]
+struct Flawed {
+    inner: Arc<File>,
+    flaw: Flaw,
+    used: AtomicBool,
+}
+
+impl Flawed {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+    fn name_of(&self, offset: FileOffset) -> Identity {
+        Identity::new(self.inner.id(), offset)
+    }
+    fn each(&self, cx: &Cx, db: &PageDb, f: impl Fn(ExclPage<'_>)) {
+        for n in 0..4 {
+            if let Some(page) = db.lookup_excl(cx, self.name_of(FileOffset(n * PAGE_SIZE))) {
+                f(page);
+            }
+        }
+    }
+    fn put(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        at: FileOffset,
+        len: u64,
+        flags: PutFlags,
+    ) -> Result<(), VnodeError> {
+        self.inner.put_page(cx, db, at, len, flags)
+    }
+}
+
+impl Vnode for Flawed {
+    fn id(&self) -> VnodeId {
+        self.inner.id()
+    }
+    fn name(&self) -> String {
+        let changed = self.is(Flaw::Renames) && self.used.load(SeqCst);
+        if changed { "another".into() } else { "flawed".into() }
+    }
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+    fn get_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+        access: Access,
+    ) -> Result<GotPage<'a>, VnodeError> {
+        self.used.store(true, SeqCst);
+        let beyond = offset.0 >= self.size();
+        let at = match self.flaw {
+            Flaw::GetsThePageBeside => FileOffset(offset.0 ^ PAGE_SIZE),
+            Flaw::HasNoEnd if beyond => FileOffset(0),
+            _ => offset,
+        };
+        if self.is(Flaw::TakesTheLastFrame) && !beyond && db.exists(cx, self.name_of(at)).is_none()
+        {
+            // Reads as it should, and answers with an error of its own when memory is short.
+            let room = db.alloc(cx, 0, Reserve::Normal).map(|page| db.destroy(cx, page));
+            room.map_err(|_| VnodeError::NoSpace { vnode: self.id(), offset })?;
+        }
+        if self.is(Flaw::MakesPagesPastTheEnd)
+            && beyond
+            && let Ok(page) = db.create(cx, self.name_of(at), 0, Reserve::Normal)
+        {
+            page.end_io();
+        }
+        let got = match self.inner.get_page(cx, db, at, access) {
+            Err(VnodeError::Io { .. }) if self.is(Flaw::HidesAFailedRead) => {
+                self.inner.get_page(cx, db, at, access)
+            }
+            got => got,
+        };
+        let mut got = got?;
+        match self.flaw {
+            Flaw::GivesNoRights => got.prot = Prot::empty(),
+            Flaw::LeavesAPageLocked => {
+                let again = db.try_lookup_shared(cx, self.name_of(at));
+                again.map(page_db::SharedPage::leak);
+            }
+            Flaw::KeepsARank => cx.rank_adopted(Rank::Vnode),
+            Flaw::NeverReads => got.read = false,
+            Flaw::DropsAStore if access == Access::Read && got.read => {
+                db.mem().write(got.page.pfn(), PAGE_SIZE as usize - 8, &[0; 8]);
+            }
+            _ => {}
+        }
+        Ok(got)
+    }
+    fn create_page<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        offset: FileOffset,
+    ) -> Result<ExclPage<'a>, VnodeError> {
+        if !self.is(Flaw::CreatesUnlocked) {
+            return self.inner.create_page(cx, db, offset);
+        }
+        let page = db.create(cx, self.name_of(offset), 0, Reserve::Normal);
+        let page = page.map_err(|_| VnodeError::NoMemory { vnode: self.id(), offset })?;
+        page.end_io();
+        Ok(page)
+    }
+    fn read_ahead(&self, cx: &Cx, db: &PageDb, offset: FileOffset) -> Result<(), VnodeError> {
+        if self.is(Flaw::ReadAheadFails) {
+            return Err(VnodeError::NotSupported { vnode: self.id(), op: "read_ahead" });
+        }
+        self.get_page(cx, db, offset, Access::Other).map(drop)
+    }
+    fn put_page(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        at: FileOffset,
+        len: u64,
+        flags: PutFlags,
+    ) -> Result<(), VnodeError> {
+        match self.flaw {
+            Flaw::CleansWithoutWriting => {
+                self.each(cx, db, |p| p.page().clear_ref_mod(RefMod::MOD));
+                self.put(cx, db, at, len, flags)
+            }
+            Flaw::PutsTheWholeVnode => self.put(cx, db, FileOffset(0), 0, flags),
+            Flaw::PutsNothingForLengthZero if len == 0 => Ok(()),
+            Flaw::KeepsWhatIsInvalid => self.put(cx, db, at, len, flags - PutFlags::INVAL),
+            Flaw::DropsPagesItShouldKeep => self.put(cx, db, at, len, flags | PutFlags::INVAL),
+            Flaw::NeverFrees if flags.contains(PutFlags::FREE) => {
+                self.put(cx, db, at, len, PutFlags::empty())?;
+                // Somebody goes on using them.
+                let all = (0..4).map(|n| FileOffset(n * PAGE_SIZE));
+                all.into_iter().try_for_each(|p| self.get_page(cx, db, p, Access::Read).map(drop))
+            }
+            Flaw::WritesWhatIsTruncated => self.put(cx, db, at, len, flags - PutFlags::TRUNC),
+            Flaw::TakesClaimedPages => self.put(cx, db, at, len, flags | PutFlags::FORCE),
+            Flaw::HidesAFailedWrite => self.put(cx, db, at, len, flags).or(Ok(())),
+            Flaw::DropsWhatItCouldNotWrite => self.put(cx, db, at, len, flags).inspect_err(|e| {
+                if matches!(e, VnodeError::Io { .. }) {
+                    self.each(cx, db, |p| db.destroy(cx, p));
+                }
+            }),
+            Flaw::StopsAtAFailedWrite => {
+                let all = (0..4).map(|n| FileOffset(n * PAGE_SIZE));
+                let mut mine = all.filter(|p| len == 0 || *p == at);
+                mine.try_for_each(|p| self.put(cx, db, p, PAGE_SIZE, flags))
+            }
+            _ => self.put(cx, db, at, len, flags),
+        }
+    }
+}
+
+#[test]
+fn every_flaw_of_a_vnode_is_caught_by_its_clause() {
+    use Flaw::*;
+    let mut flaws = vec![
+        (GetsThePageBeside, "get_page returns the page of the offset"),
+        (GivesNoRights, "the rights returned allow"),
+        (LeavesAPageLocked, "no page stays locked"),
+        (HasNoEnd, "pages at or past the size"),
+        (MakesPagesPastTheEnd, "pages at or past the size"),
+        (DropsAStore, "what was stored comes back"),
+        (CleansWithoutWriting, "put_page leaves pages outside its range"),
+        (PutsTheWholeVnode, "put_page leaves pages outside its range"),
+        (PutsNothingForLengthZero, "a length of 0"),
+        (KeepsWhatIsInvalid, "INVAL"),
+        (DropsPagesItShouldKeep, "put_page without FREE and INVAL"),
+        (NeverFrees, "FREE"),
+        (NeverReads, "get_page says when a device was read"),
+        (WritesWhatIsTruncated, "TRUNC"),
+        (TakesClaimedPages, "pages locked in memory stay"),
+        (HidesAFailedRead, "a failed read is an error"),
+        (HidesAFailedWrite, "a page whose write failed"),
+        (DropsWhatItCouldNotWrite, "a page whose write failed"),
+        (StopsAtAFailedWrite, "after a failed write the walk goes on"),
+        (CreatesUnlocked, "create_page"),
+        (ReadAheadFails, "read_ahead is a hint"),
+        (TakesTheLastFrame, "without a frame"),
+        (Renames, "id, name and size stay"),
+    ];
+    if cfg!(debug_assertions) {
+        flaws.push((KeepsARank, "no lock is held past a call"));
+    }
+    for (flaw, clause) in flaws {
+        let m = machine();
+        let inner = m.create_file("letters", 4 * PAGE_SIZE).expect("a file");
+        let fail = |kind| failing(&m, &inner, kind);
+        let flawed = Flawed { inner: Arc::clone(&inner), flaw, used: AtomicBool::new(false) };
+        let checked = check_vnode(&VnodeCase {
+            cx: m.cx(),
+            db: m.db(),
+            vnode: &flawed,
+            places: &places([0, 1, 2, 3]),
+            stores: true,
+            fail: Some(&fail),
+        });
+        caught(flaw, checked, clause);
+    }
+}
