@@ -25,6 +25,7 @@ extern crate alloc;
 pub mod addr_space;
 pub mod avl;
 pub mod callback;
+pub mod contract;
 pub mod dump;
 pub mod error;
 pub mod fault;

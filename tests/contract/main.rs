@@ -1,6 +1,7 @@
 //! The contract suites over every implementation in the repository, and over flawed ones: each flaw breaks one clause, and is caught by it.
 
 mod hash;
+mod hat;
 mod swap;
 mod vnode;
 

@@ -40,10 +40,19 @@ impl Hat for RecHat {
         addr: VirtAddr,
         page: &dyn LockedPage,
         prot: Prot,
-        _: LoadFlags,
-        _: Option<Stamp<'_>>,
+        flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
     ) -> Result<Loaded, HatError> {
-        self.entries().insert(addr.get(), (Pfn(page.id().link().into()), prot));
+        let (mut entries, want) = (self.entries(), page.pfn());
+        if stamp.is_some_and(|s| !s.is_current()) {
+            return Ok(Loaded::Stale);
+        }
+        match entries.get(&addr.get()) {
+            Some((have, _)) if *have != want && !flags.contains(LoadFlags::REMAP) => {
+                return Err(HatError::Conflict { addr, have: *have, want });
+            }
+            _ => entries.insert(addr.get(), (want, prot)),
+        };
         Ok(Loaded::Done)
     }
     fn devload(
@@ -96,4 +105,22 @@ impl Hat for RecHat {
         assert_eq!(self.resident(), 0, "no translation outlives the address space");
         self.ends.lock().expect("no test panics in here").push("end");
     }
+}
+
+#[test]
+fn the_recording_hat_keeps_the_contract() {
+    let w = super::World::new();
+    let made = std::sync::atomic::AtomicU32::new(10);
+    crate::contract::hat(&crate::contract::HatCase {
+        cx: &w.cx,
+        db: &w.db,
+        name: "RecHat",
+        make: &|| {
+            let id = made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(alloc::sync::Arc::new(RecHat::new(id)))
+        },
+        at: super::at(0x1_0000),
+        lists: false,
+        access: None,
+    });
 }

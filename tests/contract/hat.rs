@@ -1,0 +1,279 @@
+//! Hats: the one of page tables, over processors that flush and over some that do not, and behind a layer with flaws.
+
+use crate::caught;
+use addr_space::{
+    Hat, HatError, HatProvider as _, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
+    UnloadFlags,
+};
+use hat_x86::{Caps, CpuSet, FlushDue, HatX86, HostMmu, Mmu, SpaceId, UserAccess as _};
+use page_db::{
+    Access, Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, Pfn, Prot,
+    SpinHooks, SyncMode, ThreadId, VirtAddr, VirtRange,
+};
+use segvm::contract::{Breach, HatCase, check_hat, hat};
+use std::sync::Arc;
+
+/// Processors that are told of flushes and do nothing about them.
+#[derive(Debug)]
+struct Deaf(Arc<HostMmu>);
+
+impl Mmu for Deaf {
+    fn caps(&self) -> Caps {
+        self.0.caps()
+    }
+    fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
+        self.0.space_created(cx, id, root);
+    }
+    fn space_destroyed(&self, cx: &Cx, id: SpaceId, root: Pfn) {
+        self.0.space_destroyed(cx, id, root);
+    }
+    fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
+        self.0.activate(cx, cpu, id);
+    }
+    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
+        self.0.running_on(cx, id)
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
+        self.0.remembered_on(cx, id)
+    }
+    fn flush(&self, _: &Cx, _: &FlushDue) {}
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flaw {
+    Nothing,
+    NeverFlushes,
+    LoadsReadOnly,
+    KeepsOldRights,
+    ReplacesUnasked,
+    IgnoresStamps,
+    LeavesTheLastOfARange,
+    UnloadsOneTooMany,
+    LeavesRightsAlone,
+    LeavesWrite,
+    TakesExecutionToo,
+    WalksBackwards,
+    WalksWithoutTheFirst,
+    RightsOfTheFirstForAll,
+    CountsOneTooMany,
+    RunsOverWhatIsThere,
+    MapsOneDeviceFrame,
+    LosesModified,
+    KeepsBitsOfNosync,
+    UnloadsForAnother,
+}
+
+#[derive(Debug)]
+struct Flawed {
+    inner: Arc<dyn Hat>,
+    flaw: Flaw,
+}
+
+impl Flawed {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+}
+
+fn cut(range: VirtRange, less: u64) -> VirtRange {
+    VirtRange::exact(range.start().get(), range.len() - less).unwrap_or(range)
+}
+
+impl Hat for Flawed {
+    fn id(&self) -> u32 {
+        self.inner.id()
+    }
+    fn memload(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        page: &dyn LockedPage,
+        mut prot: Prot,
+        mut flags: LoadFlags,
+        mut stamp: Option<Stamp<'_>>,
+    ) -> Result<Loaded, HatError> {
+        let old = self.inner.probe(cx, addr);
+        match self.flaw {
+            Flaw::LoadsReadOnly => prot = prot.read_only(),
+            Flaw::KeepsOldRights if old.is_some() && flags.is_empty() && stamp.is_none() => {
+                prot = old.map_or(prot, |t| t.prot);
+            }
+            Flaw::ReplacesUnasked => flags |= LoadFlags::REMAP,
+            Flaw::IgnoresStamps => stamp = None,
+            _ => {}
+        }
+        self.inner.memload(cx, addr, page, prot, flags, stamp)
+    }
+    fn memload_run(
+        &self,
+        cx: &Cx,
+        addr: VirtAddr,
+        pages: &[Option<RunPage<'_>>],
+        mut flags: LoadFlags,
+        stamp: Option<Stamp<'_>>,
+    ) -> RunLoaded {
+        if self.is(Flaw::RunsOverWhatIsThere) {
+            flags -= LoadFlags::ADV;
+        }
+        self.inner.memload_run(cx, addr, pages, flags, stamp)
+    }
+    fn devload(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        pfn: Pfn,
+        prot: Prot,
+        flags: LoadFlags,
+    ) -> Result<(), HatError> {
+        if !self.is(Flaw::MapsOneDeviceFrame) {
+            return self.inner.devload(cx, range, pfn, prot, flags);
+        }
+        let mut pages = range.iter_pages().map(VirtRange::page_of);
+        pages.try_for_each(|page| self.inner.devload(cx, page, pfn, prot, flags))
+    }
+    fn unload(&self, cx: &Cx, range: VirtRange, mut flags: UnloadFlags) {
+        let two = range.len() == 0x2000;
+        let range = match self.flaw {
+            Flaw::LeavesTheLastOfARange if two => cut(range, 0x1000),
+            Flaw::UnloadsOneTooMany if two => {
+                VirtRange::exact(range.start().get(), 0x3000).unwrap_or(range)
+            }
+            _ => range,
+        };
+        match self.flaw {
+            Flaw::LosesModified => flags |= UnloadFlags::NOSYNC,
+            Flaw::KeepsBitsOfNosync => flags -= UnloadFlags::NOSYNC,
+            _ => {}
+        }
+        self.inner.unload(cx, range, flags);
+    }
+    fn unlock(&self, cx: &Cx, range: VirtRange) {
+        self.inner.unlock(cx, range);
+    }
+    fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot) {
+        if !self.is(Flaw::LeavesRightsAlone) {
+            self.inner.chg_prot(cx, range, prot);
+        }
+    }
+    fn clear_write(&self, cx: &Cx, range: VirtRange) {
+        match self.flaw {
+            Flaw::LeavesWrite => {}
+            Flaw::TakesExecutionToo => self.inner.chg_prot(cx, range, Prot::READ),
+            _ => self.inner.clear_write(cx, range),
+        }
+    }
+    fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode) {
+        self.inner.sync(cx, range, mode);
+    }
+    fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
+        self.inner.probe(cx, addr)
+    }
+    fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
+        let mut all = Vec::new();
+        self.inner.walk(cx, range, &mut |addr, t| all.push((addr, t)));
+        match self.flaw {
+            Flaw::WalksBackwards => all.reverse(),
+            Flaw::WalksWithoutTheFirst => drop(all.drain(..1.min(all.len()))),
+            _ => {}
+        }
+        all.into_iter().for_each(|(addr, t)| f(addr, t));
+    }
+    fn rights(&self, cx: &Cx, range: VirtRange, out: &mut [Prot]) {
+        self.inner.rights(cx, range, out);
+        if self.is(Flaw::RightsOfTheFirstForAll) {
+            out.fill(out[0]);
+        }
+    }
+    fn resident(&self) -> u64 {
+        let n = self.inner.resident();
+        if self.is(Flaw::CountsOneTooMany) && n > 1 { n + 1 } else { n }
+    }
+    fn free_start(&self, cx: &Cx) {
+        self.inner.free_start(cx);
+    }
+    fn free_end(&self, cx: &Cx) {
+        self.inner.free_end(cx);
+    }
+}
+
+/// Judges a hat with a flaw, on a machine of its own.
+fn judged(flaw: Flaw) -> Result<(), Breach> {
+    let counters = Counters::new(2);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let mem: Arc<HostMem> = Arc::new(HostMem::new(Pfn(16), 256).expect("memory of the host"));
+    let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
+    let clock = Arc::new(ManualClock::default());
+    let db = PageDb::new(&cx, mem.clone() as _, clock, counters, &config).expect("small");
+    let (db, mmu) = (Arc::new(db), HostMmu::new(mem as _, 2));
+    let under: Arc<dyn Mmu> = match flaw {
+        Flaw::NeverFlushes => Arc::new(Deaf(Arc::clone(&mmu))),
+        _ => Arc::clone(&mmu) as _,
+    };
+    let provider = HatX86::new(&cx, Arc::clone(&db), under).expect("frames");
+    let first = std::sync::OnceLock::<Arc<dyn Hat>>::new();
+    let make = || -> Result<Arc<dyn Hat>, HatError> {
+        let inner = match (flaw, first.get()) {
+            (Flaw::UnloadsForAnother, Some(first)) => Arc::clone(first),
+            _ => provider.alloc(&cx)?,
+        };
+        let _ = first.set(Arc::clone(&inner));
+        Ok(Arc::new(Flawed { inner, flaw }))
+    };
+    let access = |hat: &dyn Hat, cpu, addr, access| {
+        mmu.activate(&cx, cpu, Some(SpaceId(hat.id())));
+        match access {
+            Access::Write => mmu.store(&cx, cpu, addr, &[1]).is_ok(),
+            _ => mmu.load(&cx, cpu, addr, &mut [0]).is_ok(),
+        }
+    };
+    let case = HatCase {
+        cx: &cx,
+        db: &db,
+        name: "flawed",
+        make: &make,
+        at: VirtAddr::new(0x40_0000).expect("canonical"),
+        lists: true,
+        access: Some(&access),
+    };
+    check_hat(&case)?;
+    if flaw == Flaw::Nothing {
+        hat(&HatCase { name: "X86Hat", make: &|| provider.alloc(&cx), ..case });
+        provider.verify(&cx).expect("the tables are sound");
+        assert_eq!(mmu.stale_entries(&cx), []);
+    }
+    Ok(())
+}
+
+#[test]
+fn page_tables_keep_the_contract() {
+    Breach::raise(judged(Flaw::Nothing));
+}
+
+#[test]
+fn every_flaw_of_a_hat_is_caught_by_its_clause() {
+    use Flaw::*;
+    let flaws = [
+        (NeverFlushes, "T1"),
+        (LoadsReadOnly, "memload maps the page's frame"),
+        (KeepsOldRights, "an entry for the same frame"),
+        (ReplacesUnasked, "another frame is mapped only with REMAP"),
+        (IgnoresStamps, "an out-of-date stamp stores nothing"),
+        (LeavesTheLastOfARange, "unload removes"),
+        (UnloadsOneTooMany, "a call leaves translations outside"),
+        (LeavesRightsAlone, "chg_prot gives existing"),
+        (LeavesWrite, "clear_write"),
+        (TakesExecutionToo, "clear_write"),
+        (WalksBackwards, "walk calls for each"),
+        (WalksWithoutTheFirst, "walk calls for each"),
+        (RightsOfTheFirstForAll, "rights()"),
+        (CountsOneTooMany, "resident()"),
+        (RunsOverWhatIsThere, "an advisory run"),
+        (MapsOneDeviceFrame, "devload"),
+        (LosesModified, "unload and sync keep"),
+        (KeepsBitsOfNosync, "NOSYNC"),
+        (UnloadsForAnother, "hats do not share"),
+    ];
+    for (flaw, clause) in flaws {
+        caught(flaw, judged(flaw), clause);
+    }
+}
