@@ -68,4 +68,5 @@ traces! {
     the_file_trace_as_illumos = "file-illumos",
     the_mix_trace_as_illumos = "mix-illumos",
     the_sync_trace_as_illumos = "sync-illumos",
+    locked_pages_that_were_cut_off_and_are_copied = "cut-lock-illumos",
 }

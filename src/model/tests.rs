@@ -26,6 +26,7 @@ const TRACES: &[(&str, &str, &str)] = traces![
     "sync-illumos",
     "cow-illumos",
     "file-illumos",
+    "cut-lock-illumos",
 ];
 
 fn result_of(text: &str) -> String {

@@ -217,7 +217,14 @@ impl SegVn {
             return;
         }
         let kind = claim_kind(self, f.prot);
-        if f.scx.db.use_claim(from, to, kind).is_err() {
+        let claimed = match kind {
+            Claim::Cow => from.page().cowcnt(),
+            Claim::Lck => from.page().lckcnt(),
+        };
+        if claimed == 0 {
+            // The page was cut off its file and grew again since: the claim went with it, the lock on the mapping did not.
+            f.scx.db.claim_forced(to, kind);
+        } else if f.scx.db.use_claim(from, to, kind).is_err() {
             // Not one page is left to be promised twice for a moment: what the source gives up pays for the copy.
             f.scx.db.unclaim(from, kind);
             f.scx.db.claim_forced(to, kind);
