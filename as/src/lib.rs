@@ -31,6 +31,7 @@ pub mod error;
 pub mod fault;
 pub mod hat;
 pub mod ops;
+pub mod runs;
 pub mod seg;
 pub mod segs;
 pub mod state;
@@ -51,8 +52,8 @@ pub use hat::{
 };
 pub use ops::{AddrRequest, FoundGap, GapOrder, GapRequest, LockAll, PinnedPages, RangeClaim};
 pub use seg::{
-    Advice, InCore, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate,
-    SegCx, SegDetail, SegKind, SegOps, SyncFlags,
+    Advice, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
+    SegCreate, SegCx, SegDetail, SegKind, SegOps, SyncFlags,
 };
 pub use segs::{Hole, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};

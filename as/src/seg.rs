@@ -144,6 +144,26 @@ bitflags::bitflags! {
     }
 }
 
+/// What a child of fork finds where its parent has something.
+#[doc(alias(
+    "minherit",
+    "MAP_INHERIT_SHARE",
+    "MAP_INHERIT_COPY",
+    "MAP_INHERIT_NONE",
+    "MAP_INHERIT_ZERO"
+))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub enum Inherit {
+    /// The same memory: what one stores the other sees.
+    Share,
+    /// A copy, on write.
+    Copy,
+    /// Nothing is mapped there.
+    None,
+    /// Zeros.
+    Zero,
+}
+
 /// Lock or unlock.
 #[doc(alias("MC_LOCK", "MC_UNLOCK"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,7 +256,13 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// The driver's textbook name, as every table prints it: `seg_vn`.
     fn driver(&self) -> &'static str;
 
-    /// The child's driver for a forked copy of the segment. `child` speaks of the child's address space. Memory locks are not inherited.
+    /// The part of `range`, from its start on, that one driver can serve in a child of fork. The rest, if any, is asked for again.
+    fn inherit_run(&self, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
+        let _ = scx;
+        range
+    }
+    /// The child's driver for a forked copy of the segment. `child` speaks of the child's address space, and its `seg` is what the child gets: the
+    /// whole segment, or a part of it where pages are left out or inherited otherwise. Memory locks are not inherited.
     ///
     /// # Errors
     /// Any; the child keeps nothing of this segment, the parent is unchanged.
@@ -456,14 +482,20 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         let _ = (scx, range);
         Err(SegError::NotSupported { driver: self.driver(), op: "inherit" })
     }
-    /// Takes [`SegOps::inherit_zero`] back: `range` is copied over fork. Nothing to do where it never was otherwise.
+    /// Sets what `range` becomes over fork; `None` takes it back to what the mapping's kind says. Never [`Inherit::None`], which the address space
+    /// sees to by itself.
     ///
     /// # Errors
-    /// As [`SegOps::inherit_zero`].
-    #[doc(alias = "MINHERIT_COPY")]
-    fn inherit_copy(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+    /// [`SegError::NotSupported`], [`SegError::Pinned`].
+    #[doc(alias = "minherit")]
+    fn inherit(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        how: Option<Inherit>,
+    ) -> Result<(), SegError> {
         let _ = (scx, range);
-        Ok(())
+        how.map_or(Ok(()), |_| Err(SegError::NotSupported { driver: self.driver(), op: "inherit" }))
     }
     /// Takes over `next`, an adjacent segment above this one, if the two can be one: on `true` this driver serves both ranges
     /// and `next` is dropped without further calls.

@@ -21,6 +21,7 @@
 
 use crate::avl::{Avl, Gap, GapQuery, InsertError, NodeId, Place, Visits};
 use crate::error::AsError;
+use crate::runs::{Runs, run_range, vpns};
 use crate::seg::SegOps;
 use alloc::boxed::Box;
 use alloc::format;
@@ -82,6 +83,8 @@ pub struct Segs {
     ops: Vec<Option<Box<dyn SegOps>>>,
     /// What each CPU found last (`a_seglast`, unshared); compared before it is believed.
     hints: PerCpu<AtomicU32>,
+    /// Pages that a child of fork does not get, by virtual page number (G7).
+    pub(crate) left_out: Runs<bool>,
     /// No segment may be added any more: the address space has been freed.
     closed: bool,
 }
@@ -92,6 +95,7 @@ impl Segs {
             tree: Avl::new(limits.start().get(), limits.end()),
             ops: Vec::new(),
             hints: PerCpu::new(cpus, |_| AtomicU32::new(u32::MAX)),
+            left_out: Runs::new(false),
             closed: false,
         }
     }
@@ -261,6 +265,17 @@ impl Segs {
     pub(crate) fn ops_mut(&mut self, id: NodeId) -> &mut dyn SegOps {
         &mut **self.ops[id.index()].as_mut().expect("G4: an interval of the tree has a driver")
     }
+    /// The runs of `range` that a child of fork does not get, in order.
+    pub fn left_out(&self, range: VirtRange) -> Vec<VirtRange> {
+        let runs = self.left_out.iter(vpns(range)).into_iter().filter(|(_, on)| *on);
+        runs.map(|(run, _)| run_range(range, &run)).collect()
+    }
+    /// `range` is not mapped any more: nothing is known of its pages (G7).
+    pub(crate) fn forget(&mut self, range: VirtRange) {
+        if !self.left_out.is_plain() {
+            self.left_out.set(vpns(range), false);
+        }
+    }
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -295,6 +310,19 @@ impl Segs {
             }
             self.verify_lookups(id, floor, interval)?;
             floor = interval.1;
+        }
+        let mut left_out = self.left_out.held().into_iter();
+        let within = |run: &core::ops::Range<u64>| {
+            let (start, end) = (run.start * page_db::PAGE_SIZE, run.end * page_db::PAGE_SIZE);
+            let mut gaps = self.tree.find_interval(start, &mut Visits::default());
+            while let Some((id, _, last)) = gaps.filter(|(_, _, last)| *last < end) {
+                let next = self.tree.next(id).filter(|next| self.tree.start(*next) == last);
+                gaps = next.map(|next| (next, last, self.tree.end(next)));
+            }
+            gaps.is_some()
+        };
+        if let Some(run) = left_out.find(|run| !within(run)) {
+            return Err(("G7", format!("pages {run:x?} are left out of a child and not mapped")));
         }
         if floor < high && self.tree.find_or_next(floor, &mut Visits::default()).is_some() {
             return Err((

@@ -20,13 +20,13 @@ extern crate std;
 
 pub mod anon;
 pub mod dump;
-pub mod runs;
 #[cfg(all(test, shuttle))]
 mod schedules;
 pub mod seg_dev;
 pub mod seg_kmem;
 pub mod seg_vn;
 
+pub use addr_space::runs;
 pub use anon::{AnonHome, AnonLayer, AnonMap};
 pub use seg_dev::{DeviceMemory, SegDev, SegDevArgs};
 pub use seg_kmem::{Kmem, KmemArgs, SegKmem};

@@ -187,11 +187,15 @@ impl SegOps for SegDev {
         "seg_dev"
     }
     #[doc(alias = "segdev_dup")]
-    fn dup(&self, scx: &SegCx<'_>, _child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        let prots = self.prots.lock(scx.cx).clone();
+    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        let mut prots = Runs::new(Prot::empty());
+        for (run, prot) in self.prots.lock(scx.cx).iter(vpns(child.seg)) {
+            prots.set(run, prot);
+        }
+        let delta = child.seg.start().get() - scx.seg.start().get();
         Ok(Box::new(Self {
             device: Arc::clone(&self.device),
-            offset: AtomicU64::new(self.offset.load(Ordering::Acquire)),
+            offset: AtomicU64::new(self.offset.load(Ordering::Acquire) + delta),
             max_prot: self.max_prot,
             softlocks: AtomicU32::new(0),
             prots: Mutex::new(Rank::SegPrivate, prots),

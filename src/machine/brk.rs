@@ -33,7 +33,6 @@ impl Process {
             claim.map(more, &heap).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;
         } else if let Ok(less) = VirtRange::exact(new, old.saturating_sub(new)) {
             space.unmap(self.cx(), less).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;
-            self.shared.forget_pages(less);
         }
         self.shared.break_now.store(addr, Ordering::Release);
         Ok(())

@@ -1,11 +1,10 @@
-//! `madvise`, `mincore`, `msync`, `mlock` and their relatives (`memcntl`).
+//! `madvise`, `minherit`, `mincore`, `msync`, `mlock` and their relatives (`memcntl`).
 //!
 //! Sources: illumos `os/grow.c`, `os/mem_cntl.c`, `os/mincore.c` (behaviour); illumos.md 3.8, 3.9.
 
 use super::SysError;
-use super::process::{Process, USER_TOP, user_pages, user_range, vpns};
-use addr_space::{Advice, AsError, FaultError, LockAll, SyncFlags};
-use page_db::sync::atomic::Ordering;
+use super::process::{Process, USER_TOP, user_pages, user_range};
+use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SyncFlags};
 use page_db::{Access, PAGE_SIZE, VirtRange, errno};
 
 /// What `madvise` is told.
@@ -65,9 +64,9 @@ impl Process {
             }
             MemAdvice::DontNeed => space.dont_need(cx, range),
             MemAdvice::InheritZero => space.inherit_zero(cx, range),
-            MemAdvice::InheritCopy => space.inherit_copy(cx, range),
-            MemAdvice::DontFork => self.set_no_fork(range, true),
-            MemAdvice::DoFork => self.set_no_fork(range, false),
+            MemAdvice::InheritCopy => space.inherit_usual(cx, range),
+            MemAdvice::DontFork => space.leave_out(cx, range, true),
+            MemAdvice::DoFork => space.leave_out(cx, range, false),
         };
         done.map_err(|e| SysError::of(CALL, e))
     }
@@ -86,17 +85,15 @@ impl Process {
         }
         Ok(())
     }
-    /// Marks the mapped pages of a range, up to the first hole, as what a child of fork has or has not. Drivers know nothing of it: fork
-    /// unmaps such pages in the child.
-    fn set_no_fork(&self, range: VirtRange, on: bool) -> Result<(), AsError> {
-        let space = self.space();
-        let segs = space.segs(self.cx());
-        self.shared.has_no_fork.store(true, Ordering::Release);
-        for piece in segs.pieces(self.cx(), range) {
-            let (_, piece) = piece.map_err(|hole| AsError::Unmapped { addr: hole.addr })?;
-            self.shared.no_fork.lock_leaf().set(vpns(piece), on);
-        }
-        Ok(())
+    /// Sets what a child of fork finds in `[addr, addr + len)`. It stops at the first hole.
+    ///
+    /// # Errors
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `ENOTSUP` for drivers that know no such thing and
+    /// for sharing private memory that reserves at the first touch.
+    pub fn minherit(&self, addr: u64, len: u64, how: Inherit) -> Result<(), SysError> {
+        const CALL: &str = "minherit";
+        let range = user_pages(CALL, addr, len)?;
+        self.space().inherit(self.cx(), range, how).map_err(|e| SysError::of(CALL, e))
     }
 
     /// One byte a page of `[addr, addr + len)`: bit 0 says whether it is in memory ([`addr_space::InCore`]).

@@ -22,10 +22,10 @@
 //! Everything is read when nothing runs.
 
 use super::laws::as_vn;
-use super::process::{Process, vpns};
+use super::process::Process;
 use super::{Limit, Machine};
 use crate::script::outcome::page_hash;
-use addr_space::{AddrSpace, Seg, SegCx};
+use addr_space::{AddrSpace, Inherit, Seg, SegCx};
 use page_db::{HostMem, Identity, Pfn, PhysMem as _, Vnode as _};
 use seg_drivers::AnonMap;
 use seg_drivers::seg_vn::{SegVn, VPage};
@@ -151,10 +151,8 @@ impl<'m> Walk<'m> {
         scx.hat.walk(scx.cx, scx.seg, &mut |at, t| {
             self.hidden.push(format!("process {place} {at} maps {}", t.prot));
         });
-        for (run, not_forked) in p.shared.no_fork.lock_leaf().iter(vpns(seg.range())) {
-            if not_forked {
-                self.visible.push(format!("{who} pages {run:x?} not forked"));
-            }
+        for run in space.segs(p.cx()).left_out(seg.range()) {
+            self.visible.push(format!("{who} {run} not forked"));
         }
         if let Some(vn) = vn {
             self.pages(&who, &scx, vn);
@@ -179,7 +177,9 @@ impl<'m> Walk<'m> {
             let marks = [
                 (v.locked, " locked"),
                 (v.reserved, " promised"),
-                (v.inherit_zero, " zero in a child"),
+                (v.inherit == Some(Inherit::Zero), " zero in a child"),
+                (v.inherit == Some(Inherit::Share), " shared with a child"),
+                (v.inherit == Some(Inherit::Copy), " a copy in a child"),
             ];
             let marks: String = marks.iter().filter(|(on, _)| *on).map(|(_, s)| *s).collect();
             self.visible.push(format!("{who} {first:#x}-{end:#x} {prot} {advice:?}{marks}"));

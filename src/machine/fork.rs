@@ -1,9 +1,9 @@
 //! `fork`: a copy of the address space, on write.
 
 use super::SysError;
-use super::process::{Process, USER_RANGE, vpns};
-use addr_space::{AddrSpace, AsError};
-use page_db::{PAGE_SIZE, VirtRange, errno};
+use super::process::Process;
+use addr_space::AsError;
+use page_db::errno;
 
 impl Process {
     /// Makes a child with a copy of this address space; its handle is a thread on the same CPU.
@@ -19,7 +19,7 @@ impl Process {
             // The claim keeps the break and the stack as they are meanwhile.
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);
-            from.dup(self.cx(), &to).and_then(|()| self.leave_out(&to))
+            from.dup(self.cx(), &to)
         };
         match done {
             Ok(()) => Ok(child),
@@ -34,22 +34,6 @@ impl Process {
                 Err(SysError::with(CALL, errno, e))
             }
         }
-    }
-}
-
-impl Process {
-    /// Unmaps in a child what it is not to have.
-    fn leave_out(&self, child: &AddrSpace) -> Result<(), AsError> {
-        let all = vpns(USER_RANGE);
-        let runs = {
-            let no_fork = self.shared.no_fork.lock_leaf();
-            if no_fork.is_plain() { Vec::new() } else { no_fork.iter(all) }
-        };
-        for (run, _) in runs.into_iter().filter(|(_, on)| *on) {
-            let range = VirtRange::exact(run.start * PAGE_SIZE, (run.end - run.start) * PAGE_SIZE)?;
-            child.unmap(self.cx(), range)?;
-        }
-        Ok(())
     }
 }
 

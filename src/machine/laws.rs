@@ -13,7 +13,7 @@
 //!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
 //!
-//! I7 is checked both ways: who shares an anon map lazily may not store through it, and who need not copy it shares it with nobody. I10 has no
+//! What private segments share for good is marked on the map (J1); I7 looks at the others, and is checked both ways: who shares an anon map lazily may not store through it, and who need not copy it shares it with nobody. I10 has no
 //! subject: pages are not lent. I4, I9, I13 and law 5 are the crates' own.
 //!
 //! Everything is read when nothing runs.
@@ -140,7 +140,7 @@ fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
                 );
                 return broken("I6", what);
             }
-            if n > 1 && covering.any(|s| s.private && !s.needs_copy) {
+            if n > 1 && !map.is_joint() && covering.any(|s| s.private && !s.needs_copy) {
                 let what = format!(
                     "{n} segments cover slot {slot} of anon map {id}, and one thinks it is alone"
                 );
@@ -266,7 +266,7 @@ fn shown(m: &Machine, scx: &SegCx<'_>, vn: &SegVn, addr: VirtAddr) -> Option<Ide
 }
 
 /// V05, I5: each translation leads to the page its address shows, with no more rights than the page may have. I2: an anon with several
-/// references is mapped writable by no private mapping. I14: nor is a file's page.
+/// references is mapped writable by nobody. I14: nor is a file's page.
 fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked {
     let mut result = Ok(());
     scx.hat.walk(scx.cx, scx.seg, &mut |addr, t| {
@@ -280,7 +280,8 @@ fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked 
             result = broken("I5", format!("{who}: {addr} is mapped to {have:?}, shows {want:?}"));
             return;
         }
-        if !t.prot.contains(Prot::WRITE) || !vn.is_private() {
+        let below = !vn.is_private() && vn.backing_vnode().is_some();
+        if !t.prot.contains(Prot::WRITE) || below {
             return;
         }
         let anon = have.and_then(|id| m.swap().number_of(id));

@@ -258,7 +258,6 @@ impl Process {
         excl: bool,
         args: &SegVnArgs,
     ) -> Result<(), SysError> {
-        self.shared.forget_pages(range);
         match space.map(self.cx(), range, args) {
             Err(AsError::Overlap { .. }) if excl => Err(exists()), // somebody else was faster
             Err(AsError::Overlap { .. }) => space
@@ -314,9 +313,7 @@ impl Process {
             return Err(wrong("the range leaves the user's addresses"));
         }
         let range = VirtRange::covering(addr, len).map_err(|_| wrong("no range"))?;
-        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))?;
-        self.shared.forget_pages(range);
-        Ok(())
+        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
 
     /// Changes the rights of `[addr, addr + len)`; what lies below a hole or a page that refuses is changed and stays so.

@@ -19,9 +19,7 @@ use addr_space::{AddrSpace, AsId};
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use page_db::{CpuId, Cx, PAGE_SIZE, Rank, VirtRange, errno};
-use seg_drivers::runs::Runs;
 use std::cell::{Ref, RefCell};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// First address user code cannot have (`USERLIMIT`).
@@ -81,10 +79,6 @@ pub(crate) struct Shared {
     pub(crate) stack_size: AtomicU64,
     pub(crate) stack_limit: AtomicU64,
     pub(crate) data_limit: AtomicU64,
-    /// Pages that a child of fork does not get, by virtual page number.
-    pub(crate) no_fork: Mutex<Runs<bool>>,
-    /// Whether there ever were such pages; only then is the lock taken when pages come and go.
-    pub(crate) has_no_fork: AtomicBool,
     exited: AtomicBool,
 }
 
@@ -111,8 +105,6 @@ impl Process {
             stack_size: AtomicU64::new(0),
             stack_limit: AtomicU64::new(STACK_LIMIT),
             data_limit: AtomicU64::new(u64::MAX),
-            no_fork: Mutex::new(Rank::Registry, Runs::new(false)),
-            has_no_fork: AtomicBool::new(false),
             exited: AtomicBool::new(false),
         });
         machine.register(&shared);
@@ -166,7 +158,6 @@ impl Process {
     pub(crate) fn replace_space(&self, space: Arc<AddrSpace>) -> Arc<AddrSpace> {
         let old = std::mem::replace(&mut *self.shared.space.lock_leaf(), space);
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        *self.shared.no_fork.lock_leaf() = Runs::new(false);
         old
     }
     /// Whether the process has exited.
@@ -214,16 +205,6 @@ impl Process {
 }
 
 impl Shared {
-    /// A range was unmapped, or something new is mapped there: nothing is known of its pages.
-    pub(crate) fn forget_pages(&self, range: VirtRange) {
-        if !self.has_no_fork.load(Ordering::Acquire) {
-            return;
-        }
-        let mut no_fork = self.no_fork.lock_leaf();
-        if !no_fork.is_plain() {
-            no_fork.set(vpns(range), false);
-        }
-    }
     pub(crate) fn space(&self) -> Arc<AddrSpace> {
         Arc::clone(&self.space.lock_leaf())
     }
@@ -264,12 +245,6 @@ pub(crate) fn user_range(call: &'static str, addr: u64, len: u64) -> Result<Virt
         Ok(range) if USER_RANGE.covers(range) => Ok(range),
         _ => Err(SysError::arg(call, errno::ENOMEM, "the range leaves the user's addresses")),
     }
-}
-
-/// Virtual page numbers of a range.
-pub(crate) fn vpns(range: VirtRange) -> Range<u64> {
-    let first = range.start().vpn();
-    first..first + range.pages().get()
 }
 
 /// The number of an address space, given by the machine.

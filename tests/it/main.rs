@@ -8,6 +8,7 @@
 #[cfg(debug_assertions)]
 mod allocations;
 mod harness;
+mod inherit;
 
 pub(crate) use harness::{Scene, check, compare, run_ok};
 

@@ -1,4 +1,4 @@
-//! Advice about use, now and over a fork.
+//! Advice about use.
 //!
 //! Sources: illumos.md 3.8.
 
@@ -39,28 +39,6 @@ impl AddrSpace {
     #[doc(alias = "MADV_DONTNEED")]
     pub fn dont_need(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.sync(cx, range, SyncFlags::ASYNC | SyncFlags::INVALIDATE)
-    }
-    /// Makes `range` zeros in a child of fork.
-    ///
-    /// # Errors
-    /// [`AsError::Unmapped`] at a hole, [`crate::SegError::NotSupported`] or [`crate::SegError::Invalid`]; what lies below is marked.
-    #[doc(alias("MC_INHERIT_ZERO", "minherit"))]
-    pub fn inherit_zero(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
-        self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
-            self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().inherit_zero(scx, piece))
-        })
-    }
-    /// Makes `range` a copy in a child of fork again.
-    ///
-    /// # Errors
-    /// [`AsError::Unmapped`] at a hole, or a driver's; what lies below is marked.
-    #[doc(alias = "minherit")]
-    pub fn inherit_copy(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
-        self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
-            self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().inherit_copy(scx, piece))
-        })
     }
     /// Prefers the page size `code` for `range`, always as writer. A driver that has no such operation is `EINVAL` to the caller.
     ///

@@ -4,7 +4,8 @@
 //! pages (counts, shared maps, the right to write taken away) is the driver's. The translations are not copied: the child faults them in.
 //!
 //! If any driver fails, the child's segments are unmapped again before the locks are dropped, so nobody sees half a child.
-//! The room for the child's segments is reserved before the first driver is asked.
+//! The room for the child's segments is reserved before the first driver is asked, that for the pieces of a segment that is inherited in several
+//! ways ([`super::inherit`]) as they come.
 //!
 //! Sources: [SI §9.4.5]; illumos.md 3.2; uvm.md 4.1.
 
@@ -12,7 +13,8 @@ use super::Redo;
 use super::unmap::Gone;
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
-use crate::seg::SegKind;
+use crate::runs::{run_range, vpns};
+use crate::seg::{SegCx, SegKind};
 use crate::segs::{Seg, Segs};
 use page_db::{Cx, VirtRange};
 
@@ -21,7 +23,7 @@ const FORK_PAGES: u64 = 64;
 
 impl AddrSpace {
     /// Makes `child`, which must be empty and have the same limits, a copy. Memory locks and their future flag are not inherited, limits
-    /// on sizes are. Segments that may be purged are left out.
+    /// on sizes are. Segments that may be purged are left out, and pages of which [`AddrSpace::leave_out`] says so.
     ///
     /// # Errors
     /// [`AsError::Overlap`] when the child is not empty (or is this very space), [`AsError::OutsideSpace`], [`AsError::NoHeap`], [`AsError::Freed`],
@@ -49,7 +51,9 @@ impl AddrSpace {
         // held: parent as (write), child as (write)
         check_child(&parents, self, &childs, child)?;
         childs.reserve(cx, parents.len())?;
-        let done = parents.iter().try_for_each(|seg| self.dup_seg(cx, seg, child, &mut childs));
+        let done = parents
+            .iter()
+            .try_for_each(|seg| self.dup_parts(cx, &parents, seg, child, &mut childs));
         match done {
             Ok(()) => {
                 child.state.set_vmem_limit(self.state.vmem_limit());
@@ -62,9 +66,11 @@ impl AddrSpace {
         child.finish(cx, gone);
         done
     }
-    fn dup_seg(
+    /// The parts of a segment that are not left out.
+    fn dup_parts(
         &self,
         cx: &Cx,
+        parents: &Segs,
         seg: Seg<'_>,
         child: &Self,
         childs: &mut Segs,
@@ -72,9 +78,46 @@ impl AddrSpace {
         if seg.ops().kind().contains(SegKind::PURGE) {
             return Ok(());
         }
-        let range = seg.range();
+        if parents.left_out.is_plain() {
+            return self.dup_part(cx, seg, seg.range(), child, childs);
+        }
+        for (run, left_out) in parents.left_out.iter(vpns(seg.range())) {
+            if !left_out {
+                self.dup_part(cx, seg, run_range(seg.range(), &run), child, childs)?;
+            }
+        }
+        Ok(())
+    }
+    /// A segment of the child for each run of `part` that its driver can serve as one.
+    fn dup_part(
+        &self,
+        cx: &Cx,
+        seg: Seg<'_>,
+        part: VirtRange,
+        child: &Self,
+        childs: &mut Segs,
+    ) -> Result<(), AsError> {
+        let scx = self.scx(cx, seg.range(), true);
+        let mut rest = Some(part);
+        while let Some(part) = rest {
+            let run = seg.ops().inherit_run(&scx, part);
+            childs.reserve(cx, 1)?; // there is room, but for cut segments
+            self.dup_run(cx, &scx, seg, run, child, childs)?;
+            rest = part.from(run.end());
+        }
+        Ok(())
+    }
+    fn dup_run(
+        &self,
+        cx: &Cx,
+        scx: &SegCx<'_>,
+        seg: Seg<'_>,
+        range: VirtRange,
+        child: &Self,
+        childs: &mut Segs,
+    ) -> Result<(), AsError> {
         let child_scx = child.scx(cx, range, true);
-        let ops = seg.ops().dup(&self.scx(cx, range, true), &child_scx)?;
+        let ops = seg.ops().dup(scx, &child_scx)?;
         let id = childs.insert(range, ops);
         child.state.add_size(range.len());
         child.state.add_resv(child.resv_of(cx, range, childs.get(id).ops()));

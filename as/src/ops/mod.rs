@@ -30,6 +30,7 @@ mod fault;
 mod free;
 mod gap;
 mod incore;
+mod inherit;
 mod lock;
 mod map;
 mod page_lock;

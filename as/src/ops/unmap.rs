@@ -80,6 +80,7 @@ impl AddrSpace {
             let left = segs.get(id).ops().unmap(&scx, piece);
             let left = left.map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
+            segs.forget(piece);
             gone.bytes += piece.len();
             if let Some(whole) = cut(segs, id, seg, piece, left)
                 && let Err(whole) = gone.keep(whole)

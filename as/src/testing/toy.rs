@@ -228,10 +228,11 @@ impl SegOps for Toy {
     }
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         assert!(scx.writer && child.writer, "G3: both locks are held as writer");
-        assert_eq!(scx.seg, child.seg);
+        assert!(scx.seg.covers(child.seg), "G1: what the child gets lies in the segment");
         self.args.plan.seg("dup", scx, scx.seg)?;
         let inherited = |bits: &PageBits| PageBits { prot: bits.prot, ..PageBits::default() };
-        let pages = self.pages().iter().map(|(vpn, bits)| (*vpn, inherited(bits))).collect();
+        let mine = crate::runs::vpns(child.seg);
+        let pages = self.pages().range(mine).map(|(vpn, bits)| (*vpn, inherited(bits))).collect();
         Ok(self.args.make(pages))
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {

@@ -29,7 +29,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use page_db::sync::Mutex;
-use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use page_db::{Cx, Rank};
 
 /// An anon map's number, in order of creation.
@@ -60,6 +60,8 @@ pub struct AnonMap {
     leaving: AtomicU32,
     /// Bumped whenever a chunk comes to be; see [`addr_space::Stamp::and`].
     pub(crate) seq: AtomicU32,
+    /// Private segments share the map for good; see [`AnonMap::is_joint`].
+    joint: AtomicBool,
     /// Bytes of swap reserved by the map itself (shared memory).
     swresv: AtomicU64,
     pub(super) shape: SharedShape,
@@ -93,6 +95,7 @@ impl AnonMap {
                 refs: AtomicU32::new(1),
                 leaving: AtomicU32::new(0),
                 seq: AtomicU32::new(0),
+                joint: AtomicBool::new(false),
                 swresv: AtomicU64::new(swresv),
                 shape: SharedShape::default(),
                 grow: Mutex::new(Rank::AnonMap, None),
@@ -130,14 +133,28 @@ impl AnonMap {
 
     // ---- references ----
 
-    /// One segment more, covering `range` (fork of a shared mapping: the same slots as the segment it copies).
+    /// One segment more, covering `part` of what the segment that it comes from covers, `coverage` (fork: mostly all of it).
     #[doc(alias = "amap_ref")]
-    pub fn gain(&self, cx: &Cx, range: Range<u64>) {
+    pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) {
         let mut grow = self.grow.lock(cx);
+        if coverage != part {
+            self.establish(&mut grow, coverage);
+        }
         self.refs.fetch_add(1, Ordering::AcqRel);
         if let Some(pp) = &mut *grow {
-            pp.update(range, |n| n + 1);
+            pp.update(part, |n| n + 1);
         }
+    }
+    /// Whether private segments share the map for good, so that whoever replaces a slot replaces it for all of them. Once it is set it stays until
+    /// one segment is left.
+    #[doc(alias = "AMAP_SHARED")]
+    #[inline]
+    pub fn is_joint(&self) -> bool {
+        self.joint.load(Ordering::Acquire)
+    }
+    /// Private segments are about to share the map. The only address space that reaches it is locked as writer, or they share it already.
+    pub(crate) fn set_joint(&self) {
+        self.joint.store(true, Ordering::Release);
     }
     /// A segment becomes two, which cover `low` and `high`; what lay between has been given up before.
     #[doc(alias = "amap_splitref")]
@@ -217,6 +234,7 @@ impl AnonMap {
             if left == 1 {
                 // One segment is left, and it covers every slot that is still occupied (M2): it may grow like any other.
                 *grow = None;
+                self.joint.store(false, Ordering::Release);
             }
             if left != 0 && !freed.is_empty() {
                 self.leaving.fetch_add(1, Ordering::AcqRel);

@@ -132,7 +132,7 @@ fn slots_go_with_the_last_segment_that_reaches_them() {
     let map = AnonMap::new(w.home(), 0);
     let n: Vec<_> = (0..4).map(|i| fill(&w, &map, i, true)).collect();
     // Two sharers of 4 pages; A unmaps pages 2-3, then B does.
-    map.gain(&w.cx, 0..4);
+    map.gain(&w.cx, 0..4, 0..4);
     assert_eq!(map.lose(&w.cx, 0..4, 2..4), Lost { refs: 2, slots: 0 });
     assert_eq!(map.slot_refs(&w.cx, 0..4), [(0..2, 2), (2..4, 1)]);
     assert_eq!(w.layer.swap().live(), 4, "B still reaches them");

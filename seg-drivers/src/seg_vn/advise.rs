@@ -1,6 +1,6 @@
-//! Advice, inheritance, and the identity of memory.
+//! Advice, and the identity of memory.
 //!
-//! Sources: illumos.md 4.8 (advise, inherit, getmemid).
+//! Sources: illumos.md 4.8 (advise, getmemid).
 
 use super::fault::PageFault;
 use super::{SegVn, VPage, vpns};
@@ -54,13 +54,14 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
 }
 
 /// The contents of unshared anonymous pages may be dropped: they go to the cache list, clean, with nothing behind them. A later use
-/// finds the old bytes or zeros. Never fails; what is locked, claimed, shared or absent keeps its bytes.
+/// finds the old bytes or zeros. Never fails; what is locked, claimed, shared or absent keeps its bytes, and so does a map that several segments
+/// share for good.
 #[doc(alias = "anon_disclaim")]
 fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     if seg.backing.is_some() || seg.shared() {
         return;
     }
-    let Some(map) = seg.amap() else { return };
+    let Some(map) = seg.amap().filter(|map| !map.is_joint()) else { return };
     let layer = &seg.driver.layer;
     let slots = seg.slots_of(scx.seg, range);
     for (slot, _) in map.slots(scx.cx, slots) {
@@ -92,30 +93,6 @@ impl SegVn {
         }
         let own = self.lock.lock(scx.cx).vpage.get(addr.vpn()).advice;
         own.unwrap_or_else(|| self.seg_advice())
-    }
-}
-
-#[doc(alias = "segvn_inherit")]
-pub(super) fn inherit_zero(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-    if seg.shared() || seg.backing.is_some() {
-        return Err(SegError::Invalid {
-            driver: "seg_vn",
-            what: "zero on fork is for private anonymous memory",
-            range,
-        });
-    }
-    let mut inner = seg.lock.lock(scx.cx);
-    inner.vpage.update(vpns(range), |v| VPage { inherit_zero: true, ..v });
-    seg.vpaged.store(1, Ordering::SeqCst);
-    Ok(())
-}
-
-/// The reverse: no page of `range` is marked any more.
-pub(super) fn inherit_copy(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
-    let mut inner = seg.lock.lock(scx.cx);
-    if inner.vpage.any(vpns(range), |v| v.inherit_zero) {
-        inner.vpage.update(vpns(range), |v| VPage { inherit_zero: false, ..v });
-        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
 }
 

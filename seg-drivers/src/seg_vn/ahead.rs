@@ -160,6 +160,9 @@ impl SegVn {
         if self.shared() {
             return Some(Slots::Absent); // nothing is above a shared file
         }
+        if map.is_joint() {
+            return None; // J2
+        }
         *stamp = stamp.and(&map.seq);
         map.is_absent(scx.cx, first).then_some(Slots::Absent)
     }

@@ -154,7 +154,8 @@ impl SegCreate for SegVnArgs {
         let mut own = reserve;
         let mut index = FIRST_SLOT;
         if let Some(amp) = &self.amp {
-            amp.gain(scx.cx, 0..scx.seg.pages().get());
+            let all = 0..scx.seg.pages().get();
+            amp.gain(scx.cx, all.clone(), all);
             let _ = amap.set(Arc::clone(amp));
             index = 0;
         } else if shared && anonymous {

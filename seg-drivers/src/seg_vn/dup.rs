@@ -18,29 +18,42 @@
 //! | eager | the occupied chunks | each |
 //! | lazy | none | none |
 //!
-//! In both, pages that are zeros in the child (`inherit_zero`) have to be told from the others: the child's map is made at the fork.
+//! In both, pages that are zeros in the child have to be told from the others: the child's map is made at the fork. What a page's note says instead
+//! of its mapping's kind ([`super::inherit`]) makes the cases that are neither:
+//!
+//! ```text
+//!   share of private   parent amp ═════════ child amp         as shared memory, on a map made if need be and joint from now on (J1-J4)
+//!   copy of joint      parent amp ─▶ a0 (2) ◀─ child amp      as eager; every sharer's translations lose the right to write
+//!   copy of a file     parent's file ═══════ child's file     a private view: nothing above it yet
+//!   zeros                                    child            private memory that nobody has touched
+//! ```
+//!
+//! A child that reserves what the parent did not (a private copy of shared memory) reserves it here, and the fork fails where it cannot.
 //!
 //! The parent and the child are locked as writers; nobody else reaches the child.
 //!
 //! Sources: illumos.md 4.4, uvm.md 4.
 
 use super::fault::PageFault;
+use super::inherit::Heir;
 use super::own::ready;
+use super::protect::Gain;
+use super::unmap::Reserved;
 use super::vpage::VPages;
-use super::{Backing, ForkPolicy, SegVn, VPage, vpns};
+use super::{Backing, FIRST_SLOT, ForkPolicy, SegVn, VPage, joint, vpns};
 use crate::anon::AnonMap;
-use addr_space::{FaultError, SegCx, SegError, SegOps, Stamp};
+use addr_space::{FaultError, Inherit, SegCx, SegError, SegKind, SegOps, Stamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::{Counter, LockedPage, PAGE_SIZE, Rank, VirtRange};
+use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, Rank, VirtRange};
 
 /// What becomes of a segment's map in the child.
 enum ChildMap {
     /// There is none.
     Absent,
-    /// The parent's, for good: a shared mapping.
+    /// The parent's, for good.
     Shared(Arc<AnonMap>),
     /// The parent's, until one side needs its own.
     Lazy(Arc<AnonMap>),
@@ -48,53 +61,71 @@ enum ChildMap {
     Own(Arc<AnonMap>),
 }
 
+/// See [`addr_space::SegOps::dup`]; the child gets `part`, which is inherited in one way.
 #[doc(alias("segvn_dup", "uvmspace_fork"))]
-pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-    let range = scx.seg;
-    let vpage = child_pages(seg, scx);
-    let own = seg.swresv.load(Ordering::Acquire);
+pub(super) fn dup(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    part: VirtRange,
+) -> Result<Box<dyn SegOps>, SegError> {
+    let mut vpage = child_pages(seg, scx, part);
+    let heir = seg.heir(vpage.get(part.start().vpn()).inherit);
+    let mut own = reservation(seg, scx, part, heir, &vpage);
     let swap = seg.driver.layer.swap();
     // A fork that cannot reserve fails at once: waiting for memory would not bring swap.
-    let held = swap.take(own / PAGE_SIZE).map_err(|_| SegError::NoSwap { range, bytes: own })?;
-    let offset = seg.file_offset(range, range.start());
-    if let (Some(b), Some(offset)) = (&seg.backing, offset) {
-        b.vnode.add_map(scx.cx, offset, range.pages().get())?;
+    let no_swap = |_| SegError::NoSwap { range: part, bytes: own };
+    let held = swap.take(own / PAGE_SIZE).map_err(no_swap)?;
+    // Either side may go on alone with what both have stored, so both have reserved it.
+    let whole_file = heir == Heir::Same && !seg.shared() && seg.backing.is_some();
+    let gain = if whole_file {
+        Some(Gain::plan(seg, scx, &seg.lock.lock(scx.cx).vpage, part)?)
+    } else {
+        None
+    };
+    let below = seg.backing.as_ref().filter(|_| heir != Heir::Zeros);
+    let offset = seg.file_offset(scx.seg, part.start()).unwrap_or_default();
+    if let Some(b) = below {
+        b.vnode.add_map(scx.cx, offset, part.pages().get())?;
     }
-    let map = child_map(seg, scx, &vpage).inspect_err(|_| {
-        if let (Some(b), Some(offset)) = (&seg.backing, offset) {
-            b.vnode.del_map(scx.cx, offset, range.pages().get());
+    let map = child_map(seg, scx, part, heir, &vpage).inspect_err(|_| {
+        if let Some(b) = below {
+            b.vnode.del_map(scx.cx, offset, part.pages().get());
         }
     })?;
+    // Nothing fails from here on.
     held.keep();
-    let mut own = own;
-    if seg.noreserve() && !matches!(map, ChildMap::Lazy(_)) {
+    if let Some(gain) = gain {
+        gain.commit(seg, scx, &mut seg.lock.lock(scx.cx).vpage, part);
+    }
+    if seg.noreserve() && heir != Heir::Zeros && !matches!(map, ChildMap::Lazy(_)) {
         // Slots that become zeros in the child are not its own yet.
         let touched = match &map {
-            ChildMap::Own(map) => map.count(scx.cx, seg.slots_of(range, range)) * PAGE_SIZE,
+            ChildMap::Own(map) => map.count(scx.cx, seg.slots_of(scx.seg, part)) * PAGE_SIZE,
             _ => 0,
         };
         swap.unreserve((own - touched) / PAGE_SIZE);
         own = touched;
+    }
+    if own == part.len() {
+        vpage.update(vpns(part), |v| VPage { reserved: false, ..v }); // whole
     }
     let lazy = matches!(map, ChildMap::Lazy(_));
     let amap = match map {
         ChildMap::Absent => None,
         ChildMap::Shared(map) | ChildMap::Lazy(map) | ChildMap::Own(map) => Some(map),
     };
+    let first = seg.slot_of(scx.seg, part.start());
     Ok(Box::new(SegVn {
         driver: Arc::clone(&seg.driver),
-        backing: seg
-            .backing
-            .as_ref()
-            .map(|b| Backing::new(&b.vnode, b.offset.load(Ordering::Acquire))),
+        backing: below.map(|b| Backing::new(&b.vnode, offset.0)),
         amap: ready(amap),
-        amp_index: AtomicU64::new(seg.amp_index()),
+        amp_index: AtomicU64::new(if heir == Heir::Zeros { FIRST_SLOT } else { first }),
         swresv: AtomicU64::new(own),
         seq: AtomicU32::new(0),
         softlocks: AtomicU32::new(0),
         prot: AtomicU8::new(seg.prot().bits()),
         max_prot: seg.max_prot,
-        kind: seg.kind,
+        kind: child_kind(seg, heir),
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
         needs_copy: AtomicBool::new(lazy),
@@ -102,41 +133,101 @@ pub(super) fn dup(seg: &SegVn, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegEr
     }))
 }
 
-/// Per-page state of the child: everything but memory locks.
-fn child_pages(seg: &SegVn, scx: &SegCx<'_>) -> VPages {
-    let mut vpage = seg.lock.lock(scx.cx).vpage.clone();
-    vpage.update(vpns(scx.seg), |v| VPage { locked: false, ..v });
+fn child_kind(seg: &SegVn, heir: Heir) -> SegKind {
+    match heir {
+        Heir::Same => seg.kind,
+        Heir::Copy => seg.kind.difference(SegKind::SHARED),
+        Heir::Zeros => seg.kind.intersection(SegKind::NORESERVE),
+    }
+}
+
+/// Per-page state of the child: everything but memory locks. What a note said of the parent's kind is said of the child's where it still
+/// means something.
+fn child_pages(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> VPages {
+    let mut vpage = if part == scx.seg {
+        seg.lock.lock(scx.cx).vpage.clone()
+    } else {
+        let mut cut = VPages::default();
+        for (run, v) in seg.lock.lock(scx.cx).vpage.iter(vpns(part)) {
+            cut.set(run, v);
+        }
+        cut
+    };
+    vpage.update(vpns(part), |v| VPage { locked: false, ..v });
     vpage
 }
 
-fn child_map(seg: &SegVn, scx: &SegCx<'_>, vpage: &VPages) -> Result<ChildMap, SegError> {
+/// Bytes that the child has to have reserved for `part`.
+fn reservation(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, heir: Heir, vpage: &VPages) -> u64 {
+    let writable = |v: VPage| v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
+    match heir {
+        Heir::Same if seg.shared() => 0,
+        Heir::Same => part.len(),
+        Heir::Zeros if seg.noreserve() => 0,
+        Heir::Zeros => part.len(),
+        Heir::Copy if seg.stores_below() && !vpage.any(vpns(part), writable) => 0,
+        Heir::Copy if seg.shared() => part.len(),
+        Heir::Copy if part == scx.seg => seg.swresv.load(Ordering::Acquire),
+        Heir::Copy => Reserved::of(seg, scx).left(seg, scx, part),
+    }
+}
+
+fn child_map(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    part: VirtRange,
+    heir: Heir,
+    vpage: &VPages,
+) -> Result<ChildMap, SegError> {
+    let coverage = seg.slots_of(scx.seg, scx.seg);
+    let slots = seg.slots_of(scx.seg, part);
+    match heir {
+        Heir::Zeros => return Ok(ChildMap::Absent),
+        Heir::Same if seg.stores_below() => return Ok(ChildMap::Absent),
+        Heir::Same if seg.needs_copy() => {
+            // There must be something of its own to share.
+            return Err(FaultError::NotOwn { addr: part.start() }.into());
+        }
+        Heir::Same => {
+            let map =
+                if seg.shared() { seg.amap_or_make(scx) } else { joint::join(seg, scx, part)? };
+            map.gain(scx.cx, coverage, slots);
+            return Ok(ChildMap::Shared(Arc::clone(map)));
+        }
+        Heir::Copy => {}
+    }
     let Some(map) = seg.amap() else { return Ok(ChildMap::Absent) };
-    let slots = seg.slots_of(scx.seg, scx.seg);
-    if seg.shared() {
-        map.gain(scx.cx, slots);
-        return Ok(ChildMap::Shared(Arc::clone(map)));
+    let base = part.start().vpn();
+    let first = slots.start;
+    let zeros = |v: VPage| v.inherit == Some(Inherit::Zero);
+    let keep = |slot: u64| !zeros(vpage.get(base + slot.wrapping_sub(first)));
+    if seg.is_joint() {
+        return joint::copy(seg, scx, map, part, &keep).map(ChildMap::Own);
     }
     let pinned = seg.softlocks.load(Ordering::Acquire) != 0;
-    let zeroed = vpage.any(vpns(scx.seg), |v| v.inherit_zero);
-    if seg.driver.tunables.fork == ForkPolicy::Lazy && !pinned && !zeroed {
-        map.gain(scx.cx, slots);
+    let zeroed = vpage.any(vpns(part), zeros);
+    if seg.driver.tunables.fork == ForkPolicy::Lazy && !pinned && !zeroed && !shares(seg, scx) {
+        map.gain(scx.cx, coverage, slots);
         if !seg.needs_copy.swap(true, Ordering::Relaxed) {
             scx.hat.clear_write(scx.cx, scx.seg); // else nothing has become writable since an earlier fork (O1)
         }
         return Ok(ChildMap::Lazy(Arc::clone(map)));
     }
-    let base = scx.seg.start().vpn();
-    let first = slots.start;
-    let keep = |slot: u64| !vpage.get(base + slot.wrapping_sub(first)).inherit_zero;
     if pinned {
-        return copy_pages(seg, scx, map, &keep).map(ChildMap::Own);
+        return copy_pages(seg, scx, map, part, &keep).map(ChildMap::Own);
     }
     let keep = zeroed.then_some(&keep as &dyn Fn(u64) -> bool);
     let copy = map
         .dup(scx.cx, seg.driver.home(scx.cx), slots, keep)
-        .map_err(|_| SegError::NoMemory { range: scx.seg })?;
-    scx.hat.clear_write(scx.cx, scx.seg);
+        .map_err(|_| SegError::NoMemory { range: part })?;
+    scx.hat.clear_write(scx.cx, part);
     Ok(ChildMap::Own(copy))
+}
+
+/// Whether part of a segment is shared with the child: it keeps a map of its own then, also under the lazy policy.
+fn shares(seg: &SegVn, scx: &SegCx<'_>) -> bool {
+    let share = |v: VPage| v.inherit == Some(Inherit::Share);
+    seg.vpaged.load(Ordering::SeqCst) != 0 && seg.lock.lock(scx.cx).vpage.any(vpns(scx.seg), share)
 }
 
 /// Copies every page: the parent keeps its own, writable, so that i/o under way in them stays valid.
@@ -145,40 +236,59 @@ fn copy_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
     map: &AnonMap,
+    part: VirtRange,
     keep: &dyn Fn(u64) -> bool,
 ) -> Result<Arc<AnonMap>, SegError> {
-    let slots = seg.slots_of(scx.seg, scx.seg);
+    let slots = seg.slots_of(scx.seg, part);
     let copy = AnonMap::new(seg.driver.home(scx.cx), 0);
-    for (slot, n) in map.slots(scx.cx, slots.clone()).into_iter().filter(|(s, _)| keep(*s)) {
-        let addr = scx.seg.page_at(slot.wrapping_sub(slots.start));
-        let f = PageFault::by_system(scx, addr, seg.prot(), Stamp::take(&seg.seq));
-        if let Err(e) = copy_one(seg, &f, &copy, slot, n) {
+    for (slot, _) in map.slots(scx.cx, slots.clone()).into_iter().filter(|(s, _)| keep(*s)) {
+        let addr = part.page_at(slot.wrapping_sub(slots.start));
+        if let Err(e) = copy_slot(seg, scx, map, &copy, slot, addr) {
             copy.lose(scx.cx, slots.clone(), slots);
-            return Err(match e {
-                FaultError::NoMemory { .. } => {
-                    SegError::NoMemory { range: VirtRange::page_of(addr) }
-                }
-                e => e.into(),
-            });
+            return Err(e);
         }
     }
     Ok(copy)
 }
 
-fn copy_one(
+/// Fills a slot of a map that nobody else reaches with a copy of the page that the same slot of `map` has, if it has one.
+pub(super) fn copy_slot(
     seg: &SegVn,
-    f: &PageFault<'_>,
+    scx: &SegCx<'_>,
+    map: &AnonMap,
     copy: &AnonMap,
     slot: u64,
-    n: swapfs::AnonNumber,
-) -> Result<(), FaultError> {
-    let to = copy.enter_or_make(f.scx.cx, slot).map_err(|_| f.no_memory())?;
+    addr: page_db::VirtAddr,
+) -> Result<(), SegError> {
+    let f = PageFault::by_system(scx, addr, seg.prot(), Stamp::take(&seg.seq));
+    let range = VirtRange::page_of(addr);
+    let failed = |e| match e {
+        FaultError::NoMemory { .. } => SegError::NoMemory { range },
+        e => e.into(),
+    };
+    let Some(fresh) = copied(seg, &f, map, slot).map_err(failed)? else { return Ok(()) };
+    // held: nothing of the source
+    let Ok(to) = copy.enter_or_make(scx.cx, slot) else {
+        seg.driver.layer.unref(scx.cx, fresh);
+        return Err(SegError::NoMemory { range });
+    };
+    to.set(Some(fresh));
+    Ok(())
+}
+
+fn copied(
+    seg: &SegVn,
+    f: &PageFault<'_>,
+    map: &AnonMap,
+    slot: u64,
+) -> Result<Option<swapfs::AnonNumber>, FaultError> {
+    let Some(held) = map.enter(f.scx.cx, slot) else { return Ok(None) };
+    let Some(n) = held.get() else { return Ok(None) };
     let source = seg.anon_page(f, n)?;
     let (fresh, page) = seg.new_anon(f)?;
     f.scx.db.mem().copy(source.pfn(), page.pfn());
     f.scx.cx.count_n(Counter::BytesCopied, PAGE_SIZE);
     page.mark_filled();
     page.end_io();
-    to.set(Some(fresh));
-    Ok(())
+    Ok(Some(fresh))
 }

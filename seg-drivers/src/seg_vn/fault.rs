@@ -43,7 +43,7 @@ pub(super) struct PageFault<'a> {
     /// The page's rights.
     pub(super) prot: Prot,
     pub(super) stamp: Stamp<'a>,
-    /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a private mapping that can be stored to.
+    /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a mapping that has pages of its own and can be stored to.
     pub(super) break_cow: bool,
     /// Whether this mapping has the page locked in memory.
     pub(super) locked: bool,
@@ -203,7 +203,13 @@ fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
     }
     let Some(map) = seg.amap() else { return seg.map_lower(f) };
     let f = PageFault { stamp: f.stamp.and(&map.seq), ..*f };
-    match map.enter(f.scx.cx, seg.slot_of(f.scx.seg, f.addr)) {
+    let at = seg.slot_of(f.scx.seg, f.addr);
+    let slot = if map.is_joint() {
+        Some(map.enter_or_make(f.scx.cx, at).map_err(|_| f.no_memory())?) // J2
+    } else {
+        map.enter(f.scx.cx, at)
+    };
+    match slot {
         None => seg.map_lower(&f),
         Some(slot) => {
             // The busy slot now says what the map's number said before, and that number may have moved on.
@@ -232,10 +238,10 @@ impl SegVn {
             return Err(FaultError::Prot { addr, access });
         }
         // Without the right to write no later store can copy the page away from the i/o, and nothing is reserved for a copy.
+        // In a joint map somebody else can (J3).
         let softlock = kind == FaultKind::SoftLock
-            && access != Access::ReadNoCow
-            && prot.contains(Prot::WRITE);
-        let break_cow = !self.shared() && (access == Access::Write || softlock);
+            && ((access != Access::ReadNoCow && prot.contains(Prot::WRITE)) || self.is_joint());
+        let break_cow = !self.stores_below() && (access == Access::Write || softlock);
         Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked })
     }
     /// Rights of one page, and whether it is locked in memory; read after taking a stamp.

@@ -15,7 +15,7 @@
 use super::fault::PageFault;
 use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
-use crate::anon::SlotGuard;
+use crate::anon::{AnonMap, SlotGuard};
 use addr_space::{FaultError, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -82,8 +82,9 @@ fn lock_pages(
 fn lock_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, prot: Prot) -> Result<bool, SegError> {
     let range = VirtRange::page_of(addr);
     let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
-    let page = match find_page(seg, &f) {
-        Ok(Some(page)) => page,
+    // The slot stays busy until its page is claimed (J3).
+    let (page, _slot) = match find_page(seg, &f) {
+        Ok(Some(found)) => found,
         Ok(None) => return Ok(false),
         Err(FaultError::NoMemory { .. }) => return Err(SegError::NoMemory { range }),
         Err(e) => return Err(e.into()),
@@ -92,28 +93,34 @@ fn lock_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, prot: Prot) -> Result
     Ok(true)
 }
 
+/// A page and its slot, if it has one.
+type Found<'a> = (SharedPage<'a>, Option<SlotGuard<'a>>);
+
 /// The page of a mapping, made or read if need be, shared-locked. `None`: nothing to lock there.
-fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<SharedPage<'a>>, FaultError> {
+fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>, FaultError> {
     let scx = f.scx;
     if seg.backing.is_none() || (!seg.shared() && seg.amap().is_some()) {
         let map = seg.amap_or_make(scx);
         let f = PageFault { stamp: Stamp::take(&seg.seq), ..*f };
         let slot_no = seg.slot_of(scx.seg, f.addr);
-        let slot = if seg.backing.is_none() && !seg.noreserve() {
+        let joint = seg.is_joint();
+        let slot = if joint || (seg.backing.is_none() && !seg.noreserve()) {
             Some(map.enter_or_make(scx.cx, slot_no).map_err(|_| f.no_memory())?)
         } else {
             map.enter(scx.cx, slot_no)
         };
-        if let Some(slot) = &slot {
-            if slot.get().is_none() && seg.backing.is_none() && !seg.noreserve() {
-                seg.zero_fill(&f, slot)?;
+        if let Some(slot) = slot {
+            if joint {
+                seg.settle_slot(&f, &slot)?;
+            } else if slot.get().is_none() && seg.backing.is_none() && !seg.noreserve() {
+                seg.zero_fill(&f, &slot)?;
             }
             if let Some(n) = slot.get() {
                 let page = seg.anon_page(&f, n)?;
                 if seg.driver.layer.swap().free_slot(scx.cx, n) {
                     page.page().set_ref_mod(RefMod::MOD); // its only copy is in memory now
                 }
-                return Ok(Some(page));
+                return Ok(Some((page, Some(slot))));
             }
         }
     }
@@ -121,7 +128,7 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<SharedPage<
         return Ok(None);
     };
     match b.vnode.get_page(scx.cx, scx.db, offset, Access::Read) {
-        Ok(got) => Ok(Some(got.page)),
+        Ok(got) => Ok(Some((got.page, None))),
         Err(VnodeError::BeyondEof { .. }) => Ok(None),
         Err(e @ VnodeError::Io { .. }) => {
             Err(FaultError::Object { addr: f.addr, errno: e.errno().max(errno::EIO) })
@@ -148,6 +155,27 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
         inner.vpage.update(run, |v| VPage { locked: false, ..v });
     }
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+}
+
+/// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3).
+pub(super) fn settle_locked(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    part: VirtRange,
+    map: &AnonMap,
+) -> Result<(), SegError> {
+    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(part));
+    for (run, v) in runs.into_iter().filter(|(_, v)| v.locked) {
+        let prot = v.prot.unwrap_or_else(|| seg.prot());
+        for addr in run_range(scx.seg, &run).iter_pages() {
+            let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
+            let f = PageFault { locked: true, ..f };
+            let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr));
+            let slot = slot.map_err(|_| SegError::NoMemory { range: VirtRange::page_of(addr) })?;
+            seg.settle_slot(&f, &slot)?;
+        }
+    }
+    Ok(())
 }
 
 impl SegVn {

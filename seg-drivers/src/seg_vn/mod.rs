@@ -30,6 +30,7 @@
 //! # Invariants
 //!
 //! - I2/I14: a page of an anon with several references, or of the file under a private mapping, is never mapped writable.
+//! - J1-J3: what several segments share for good ([`joint`]).
 //! - I7: a segment that shares its map lazily is private, adds nothing to the map and maps none of its pages writable (`own`).
 //! - I12: `swresv` is what this segment has reserved; for shared anonymous memory the map has it.
 //!
@@ -42,6 +43,8 @@ mod concat;
 mod dup;
 mod fault;
 mod incore;
+mod inherit;
+mod joint;
 mod lock;
 mod lower;
 mod own;
@@ -63,8 +66,8 @@ use vpage::VPages;
 use crate::anon::AnonMap;
 use crate::runs::{run_range, vpns};
 use addr_space::{
-    Advice, FaultError, FaultKind, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
-    SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
+    Advice, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,
+    Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -204,8 +207,11 @@ impl SegOps for SegVn {
     fn driver(&self) -> &'static str {
         "seg_vn"
     }
-    fn dup(&self, scx: &SegCx<'_>, _child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        dup::dup(self, scx)
+    fn inherit_run(&self, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
+        inherit::run(self, scx, range)
+    }
+    fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        dup::dup(self, scx, child.seg)
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
         unmap::unmap(self, scx, range)
@@ -299,11 +305,15 @@ impl SegOps for SegVn {
         advise::mem_id(self, scx, addr)
     }
     fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-        advise::inherit_zero(self, scx, range)
+        inherit::zero(self, scx, range)
     }
-    fn inherit_copy(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-        advise::inherit_copy(self, scx, range);
-        Ok(())
+    fn inherit(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        how: Option<Inherit>,
+    ) -> Result<(), SegError> {
+        inherit::inherit(self, scx, range, how)
     }
     fn concat(
         &self,

@@ -92,7 +92,7 @@ pub(super) fn set_prot(
 }
 
 /// What `range` needs reserved before it may be stored to; given back again unless it is committed.
-struct Gain<'a> {
+pub(super) struct Gain<'a> {
     held: Reservation<'a>,
     /// The segment is reserved as one, rather than page by page.
     whole: bool,
@@ -100,7 +100,7 @@ struct Gain<'a> {
 
 impl<'a> Gain<'a> {
     /// Reserves the whole segment, or the pages that are not reserved yet.
-    fn plan(
+    pub(super) fn plan(
         seg: &'a SegVn,
         scx: &SegCx<'_>,
         vpage: &VPages,
@@ -118,7 +118,7 @@ impl<'a> Gain<'a> {
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
         Ok(Self { held, whole })
     }
-    fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut VPages, range: VirtRange) {
+    pub(super) fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut VPages, range: VirtRange) {
         seg.swresv.fetch_add(self.held.keep() * PAGE_SIZE, Ordering::AcqRel);
         if self.whole {
             return;

@@ -107,7 +107,7 @@ fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, map: &crate::anon:
 
 /// How the segment's reservation was counted before the cut.
 #[derive(Clone, Copy)]
-enum Reserved {
+pub(super) enum Reserved {
     Nothing,
     Touched,
     Marked,
@@ -115,7 +115,7 @@ enum Reserved {
 }
 
 impl Reserved {
-    fn of(seg: &SegVn, scx: &SegCx<'_>) -> Self {
+    pub(super) fn of(seg: &SegVn, scx: &SegCx<'_>) -> Self {
         if seg.shared() || seg.swresv.load(Ordering::Acquire) == 0 {
             Self::Nothing
         } else if seg.noreserve() {
@@ -127,7 +127,7 @@ impl Reserved {
         }
     }
     /// Bytes that `part` of the segment keeps; called after slots and marks of the cut range are gone.
-    fn left(self, seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> u64 {
+    pub(super) fn left(self, seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> u64 {
         match self {
             Self::Nothing => 0,
             Self::Whole => part.len(),

@@ -68,6 +68,7 @@ impl SegVn {
         source: SharedPage<'_>,
     ) -> Result<(), FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
+        let source = if self.is_joint() { self.unmap_everywhere(f, source)? } else { source };
         if !f.stamp.is_current() {
             // Locked or unlocked in memory meanwhile: the claims move with the copy, so what was read must still hold.
             return Err(FaultError::Retry { addr: f.addr });
@@ -154,6 +155,6 @@ impl SegVn {
     }
     /// Rights with which the slot's page may be mapped when nothing is being broken.
     pub(super) fn mapped_prot(&self, prot: Prot, n: AnonNumber) -> Prot {
-        if self.shared() || self.alone(n) { prot } else { prot.read_only() }
+        if self.alone(n) { prot } else { prot.read_only() }
     }
 }

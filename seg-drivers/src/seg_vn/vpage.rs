@@ -1,7 +1,7 @@
 //! What one page of a segment may have of its own, and where it is kept.
 
 use crate::runs::Runs;
-use addr_space::Advice;
+use addr_space::{Advice, Inherit};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -19,14 +19,14 @@ pub struct VPage {
     pub locked: bool,
     /// Swap for this page is reserved, in segments that reserve page by page (`SWAPRES`).
     pub reserved: bool,
-    /// Zeros in a forked child (`INHZERO`).
-    pub inherit_zero: bool,
+    /// What a forked child finds (`INHZERO` is one of them), where that is not what the mapping's kind says.
+    pub inherit: Option<Inherit>,
 }
 
 impl VPage {
     /// As the segment.
     pub const PLAIN: Self =
-        Self { prot: None, advice: None, locked: false, reserved: false, inherit_zero: false };
+        Self { prot: None, advice: None, locked: false, reserved: false, inherit: None };
 }
 
 /// The per-page state of a segment, by virtual page number. Nearly every segment has none: it pays for a pointer only.

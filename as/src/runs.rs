@@ -13,13 +13,16 @@ use core::ops::Range;
 use page_db::{PAGE_SIZE, VirtRange};
 
 /// Virtual page numbers of a range.
-pub(crate) fn vpns(range: VirtRange) -> Range<u64> {
+pub fn vpns(range: VirtRange) -> Range<u64> {
     let first = range.start().vpn();
     first..first + range.pages().get()
 }
 
 /// The addresses of a run of virtual page numbers inside `whole`.
-pub(crate) fn run_range(whole: VirtRange, run: &Range<u64>) -> VirtRange {
+///
+/// # Panics
+/// When the run is empty or not inside `whole` (U2).
+pub fn run_range(whole: VirtRange, run: &Range<u64>) -> VirtRange {
     let first = whole.page_at(run.start - whole.start().vpn());
     VirtRange::exact(first.get(), (run.end - run.start) * PAGE_SIZE)
         .expect("U2: part of a range is a range")
@@ -93,6 +96,14 @@ impl<V: Copy + Eq> Runs<V> {
             true
         });
         out
+    }
+    /// The runs that are not the default.
+    pub(crate) fn held(&self) -> Vec<Range<u64>> {
+        match &self.held {
+            Held::None => Vec::new(),
+            Held::One(start, end, _) => core::iter::once(*start..*end).collect(),
+            Held::Many(runs) => runs.iter().map(|(start, (end, _))| *start..*end).collect(),
+        }
     }
     /// Whether any run of `range` satisfies `test`.
     pub fn any(&self, range: Range<u64>, mut test: impl FnMut(V) -> bool) -> bool {

@@ -1,0 +1,85 @@
+//! What a child of fork gets.
+//!
+//! ```text
+//!   left out    nothing, whatever the driver      kept here, as runs of pages beside the tree
+//!   share       the same memory                  \
+//!   copy        a copy on write                   }  kept by the driver, which makes the child's half
+//!   zero        zeros                            /
+//! ```
+//!
+//! What is left out concerns addresses, not contents, so no driver need know of it: fork asks for the parts that are left ([`crate::SegOps::dup`] with
+//! `child.seg`). The two are independent, as Linux has it: taking back that pages are left out shows again what the driver was told before.
+//!
+//! - G7: a page that is left out is mapped. Whatever unmaps it forgets it, so what is mapped there later is inherited as its kind says.
+//!
+//! All of this is looked at by the next fork and by nothing else.
+//!
+//! Sources: uvm.md 4.1, 5.5; illumos.md 3.8 (MC_INHERIT_ZERO).
+
+use super::OnPinned;
+use crate::addr_space::AddrSpace;
+use crate::error::AsError;
+use crate::runs::vpns;
+use crate::seg::{Inherit, SegOps};
+use crate::{SegCx, SegError};
+use page_db::{Cx, VirtRange};
+
+impl AddrSpace {
+    /// Sets what a child of fork finds in `range`.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, or a driver's, [`SegError::NotSupported`] for one that knows no such thing; what lies below is set.
+    #[doc(alias = "minherit")]
+    pub fn inherit(&self, cx: &Cx, range: VirtRange, how: Inherit) -> Result<(), AsError> {
+        if how == Inherit::None {
+            return self.leave_out(cx, range, true);
+        }
+        let done = self.each(cx, range, |ops, scx, piece| ops.inherit(scx, piece, Some(how)));
+        match done {
+            Ok(()) | Err(AsError::Unmapped { .. }) => self.leave_out(cx, range, false).and(done),
+            done => done,
+        }
+    }
+    /// Makes `range` zeros in a child of fork; private anonymous memory only.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`] or [`SegError::Invalid`]; what lies below is marked.
+    #[doc(alias = "MC_INHERIT_ZERO")]
+    pub fn inherit_zero(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.each(cx, range, |ops, scx, piece| ops.inherit_zero(scx, piece))
+    }
+    /// Makes `range` in a child of fork what its kind says: a copy of private memory, the same shared memory.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, or a driver's; what lies below is set.
+    #[doc(alias = "MADV_KEEPONFORK")]
+    pub fn inherit_usual(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.each(cx, range, |ops, scx, piece| ops.inherit(scx, piece, None))
+    }
+    /// Says whether `range` is left out of a child of fork.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole; what lies below is marked.
+    #[doc(alias("MADV_DONTFORK", "MADV_DOFORK"))]
+    pub fn leave_out(&self, cx: &Cx, range: VirtRange, on: bool) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        let mut segs = self.lock.write(cx);
+        let hole = segs.pieces(cx, range).find_map(Result::err);
+        let mapped = hole.map_or(Some(range), |hole| range.until(hole.addr.get()));
+        if let Some(mapped) = mapped {
+            segs.left_out.set(vpns(mapped), on);
+        }
+        hole.map_or(Ok(()), |hole| Err(hole.into()))
+    }
+    fn each(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        f: impl Fn(&dyn SegOps, &SegCx<'_>, VirtRange) -> Result<(), SegError>,
+    ) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+            self.walk(cx, segs, range, writer, |scx, seg, piece| f(seg.ops(), scx, piece))
+        })
+    }
+}

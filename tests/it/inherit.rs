@@ -1,0 +1,183 @@
+//! What a child of fork finds: shared, copied, left out, zeros. The numbers are those of uvm.md 9, V09 is of the invariants.
+
+use crate::Scene;
+use crate::harness::addr;
+use addr_space::Inherit;
+use page_db::PAGE_SIZE;
+
+/// Private anonymous memory of two pages in process 0, no fault-ahead.
+const TWO: &str = "map 0 0 2 rw priv fixed anon; advise 0 0 2 random";
+
+fn scene(setup: &str) -> Scene {
+    let mut s = Scene::new();
+    s.run(setup);
+    s
+}
+
+/// Says what a child of `proc` finds in `pages` pages from `page` on.
+#[track_caller]
+fn minherit(s: &mut Scene, proc: u32, page: u64, pages: u64, how: Inherit) {
+    let done = s.process(proc).minherit(addr(page).get(), pages * PAGE_SIZE, how);
+    done.unwrap_or_else(|e| panic!("{e}"));
+    s.run("verify");
+}
+
+/// Behaviour 14: a copy of shared memory. The sharers go on sharing, and a store by one is seen by both and by nobody else.
+#[test]
+fn u14_a_copy_of_shared_memory_leaves_its_sharers_together() {
+    let mut s = scene("map 0 0 1 rw shared fixed anon");
+    s.story(
+        1,
+        "
+        write 0 0 0+1 65; fork 0 1   | 0[a:1/rw-] 1[a:1/-]   | f1 2B1 zf1
+        write 1 0 0+1 66             | 0[a:1/rw-] 1[a:1/rw-] | f1 1A1
+    ",
+    );
+    minherit(&mut s, 0, 0, 1, Inherit::Copy);
+    s.story(
+        1,
+        "
+        fork 0 2                     | 0[a:2/r--] 1[a:2/r--] 2[a:2/-]   |
+        write 1 0 0+1 67             | 0[b:1/-] 1[b:1/rw-] 2[a:1/-]     | f1 1B1 cp1
+        read 0 0 0+1; expect ok b=43 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/-]   | f1 1A1
+        read 2 0 0+1; expect ok b=42 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] | f1 1A1
+        write 2 0 0+1 68             | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] |
+        read 0 0 0+1; expect ok b=43 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] |
+    ",
+    );
+    assert_eq!(s.map_of(0, 0), s.map_of(1, 0), "the sharers' map");
+    assert!(s.map_of(0, 0).ends_with(":2") && s.map_of(2, 0).ends_with(":1"), "and the copy");
+    s.end();
+}
+
+/// Behaviour 40: left out, and zeros. (Moving and extraction are tested with `mremap`.)
+#[test]
+fn u40_nothing_and_zeros() {
+    let mut s = scene(TWO);
+    minherit(&mut s, 0, 0, 1, Inherit::None);
+    minherit(&mut s, 0, 1, 1, Inherit::Zero);
+    s.story(
+        2,
+        "
+        write 0 0 0+1 65; write 0 1 0+1 66                | 0[a:1/rw- b:1/rw-]            | f2 2B2 zf2
+    ",
+    );
+    s.run("fork 0 1; read 1 0 0+1; expect SEGV at=0 code=maperr; read 1 1 0+1; expect ok b=00");
+    s.run("read 0 1 0+1; expect ok b=42");
+    assert_eq!((s.anon(0, 0).map(|a| a.refs), s.anon(0, 1).map(|a| a.refs)), (Some(1), Some(1)));
+    // What is unmapped is forgotten.
+    s.run("unmap 0 0 1; map 0 0 1 rw priv fixed anon; write 0 0 0+1 67; fork 0 2");
+    s.run("read 2 0 0+1; expect ok b=43");
+    s.end();
+}
+
+/// V09: P1 forks P2, which forks P3 sharing its private memory. A store by either is seen by both and not by P1, and whoever exits, nobody goes on
+/// reading a frame that is somebody else's.
+#[test]
+fn v09_a_replaced_slot_vanishes_for_all_sharers() {
+    let anon = "map 0 0 2 rw priv fixed anon; advise 0 0 2 random";
+    let file =
+        "file 0 8192; pwrite 0 0 8192 97; map 0 0 2 rw priv fixed file 0 0; advise 0 0 2 random";
+    let mut variants = 0;
+    for (memory, touched) in [(anon, true), (anon, false), (file, true), (file, false)] {
+        for (storer, other) in [(1, 2), (2, 1)] {
+            for locked in ["", "lock 1 0 2;", "lock 0 0 2;"] {
+                for first_to_go in [0, 1, 2] {
+                    let mut s = scene(memory);
+                    if touched {
+                        s.run("write 0 0 0+1 65; write 0 1 0+1 66");
+                    }
+                    s.run(&format!("fork 0 1; {locked}"));
+                    minherit(&mut s, 1, 0, 2, Inherit::Share);
+                    s.run("fork 1 2; read 0 0 0+1; read 1 0 0+1; read 2 0 0+1");
+                    s.run(&format!("write {storer} 0 0+1 67; read {other} 0 0+1; expect ok b=43"));
+                    s.run(&format!("write {other} 1 0+1 68; read {storer} 1 0+1; expect ok b=44"));
+                    assert_eq!(s.anon(1, 0), s.anon(2, 0), "one slot");
+                    assert_ne!(s.frame(1, 0), s.frame(0, 0), "the first process kept its own");
+                    let own = match (touched, memory == anon) {
+                        (true, _) => "41",
+                        (false, true) => "00",
+                        (false, false) => "61",
+                    };
+                    s.run(&format!("read 0 0 0+1; expect ok b={own}; exit {first_to_go}"));
+                    let busy = (first_to_go + 1) % 3; // takes the frames that are free now
+                    s.run(&format!(
+                        "map {busy} 16 8 rw priv fixed anon; advise {busy} 16 8 populate_write"
+                    ));
+                    for left in (0..3).filter(|p| *p != first_to_go) {
+                        let want = if left == 0 { own } else { "43" };
+                        s.run(&format!("read {left} 0 0+1; expect ok b={want}"));
+                    }
+                    s.end();
+                    variants += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(variants, 72);
+}
+
+/// A segment inherited in four ways is as many segments in the child, each with what it was promised.
+#[test]
+fn one_segment_may_be_inherited_in_several_ways() {
+    for fork in ["eager", "lazy"] {
+        let mut s = Scene::on(&format!("machine memory=512 fork={fork}"));
+        s.run("map 0 0 8 rw priv fixed anon; advise 0 0 8 random");
+        for page in 0..8 {
+            s.run(&format!("write 0 {page} 0+1 {}", 65 + page));
+        }
+        minherit(&mut s, 0, 1, 1, Inherit::Share);
+        minherit(&mut s, 0, 3, 1, Inherit::None);
+        minherit(&mut s, 0, 5, 1, Inherit::Zero);
+        s.run("fork 0 1; write 0 1 0+1 97; write 0 2 0+1 98; write 0 5 0+1 99");
+        s.run("read 1 0 0+1; expect ok b=41; read 1 1 0+1; expect ok b=61");
+        s.run("read 1 2 0+1; expect ok b=43; read 1 3 0+1; expect SEGV at=0 code=maperr");
+        s.run("read 1 5 0+1; expect ok b=00; read 1 7 0+1; expect ok b=48");
+        // A second fork finds the shared page shared again, by three now.
+        s.run("fork 1 2; write 2 1 0+1 100; read 0 1 0+1; expect ok b=64; exit 0; read 1 1 0+1; expect ok b=64");
+        s.end();
+    }
+}
+
+/// Copies of shared files, and zeros over anything.
+#[test]
+fn shared_files_may_be_copied_and_anything_may_be_zeros() {
+    let mut s = scene(
+        "file 0 8192; pwrite 0 0 8192 97; map 0 0 2 rw shared fixed file 0 0; advise 0 0 2 random
+         map 0 8 1 rw shared fixed anon; write 0 8 0+1 65",
+    );
+    minherit(&mut s, 0, 0, 1, Inherit::Copy);
+    minherit(&mut s, 0, 1, 1, Inherit::Zero);
+    minherit(&mut s, 0, 8, 1, Inherit::Zero);
+    s.run("fork 0 1; read 1 1 0+1; expect ok b=00; read 1 8 0+1; expect ok b=00");
+    s.run("read 1 0 0+1; expect ok b=61; write 0 0 0+1 66; read 1 0 0+1; expect ok b=42");
+    s.run("write 1 0 0+1 67; read 0 0 0+1; expect ok b=42; write 1 8 0+1 68; read 0 8 0+1; expect ok b=41");
+    s.end();
+}
+
+/// Pages locked in memory stay where they are when shared memory is copied: the child gets copies at once, and the claims stay with the sharers.
+#[test]
+fn locked_pages_of_shared_memory_are_copied_at_the_fork() {
+    let mut s = scene("map 0 0 2 rw shared fixed anon; advise 0 0 2 random");
+    s.run("write 0 0 0+1 65; write 0 1 0+1 66; lock 0 0 1");
+    minherit(&mut s, 0, 0, 2, Inherit::Copy);
+    s.run("fork 0 1");
+    let refs = |s: &Scene, page| s.anon(0, page).map(|a| a.refs);
+    assert_eq!((refs(&s, 0), refs(&s, 1)), (Some(1), Some(2)));
+    s.run("lock 0 1 1"); // breaks what is shared with the child first
+    assert_eq!((refs(&s, 0), refs(&s, 1)), (Some(1), Some(1)));
+    s.run("write 0 0 0+1 67; write 0 1 0+1 68; read 1 0 0+1; expect ok b=41; read 1 1 0+1; expect ok b=42");
+    s.run("unlock 0 0 2");
+    s.end();
+}
+
+/// Sharing memory that reserves at the first touch is refused, and says so.
+#[test]
+fn sharing_what_reserves_at_the_first_touch_is_not_supported() {
+    let s = scene("map 0 0 1 rw priv fixed anon noreserve");
+    let refused = s.process(0).minherit(addr(0).get(), PAGE_SIZE, Inherit::Share);
+    assert_eq!(refused.map_err(|e| e.errno), Err(page_db::errno::ENOTSUP));
+    let hole = s.process(0).minherit(addr(1).get(), PAGE_SIZE, Inherit::None);
+    assert_eq!(hole.map_err(|e| e.errno), Err(page_db::errno::ENOMEM));
+    s.end();
+}
