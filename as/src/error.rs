@@ -65,6 +65,13 @@ pub enum SegError {
         /// The operation's name.
         op: &'static str,
     },
+    /// What the driver maps has no identity that could be told.
+    #[error("{driver} has no identity to tell")]
+    #[doc(alias = "ENODEV")]
+    NoIdentity {
+        /// The driver's name.
+        driver: &'static str,
+    },
     /// The arguments make no sense to the driver.
     #[error("{driver}: {what} at {range}")]
     Invalid {
@@ -101,6 +108,7 @@ impl SegError {
             Self::NoMemory { .. } | Self::Unmapped { .. } => errno::ENOMEM,
             Self::Locked { .. } => errno::EBUSY,
             Self::NotSupported { .. } => errno::ENOTSUP,
+            Self::NoIdentity { .. } => errno::ENODEV,
             Self::Invalid { .. } => errno::EINVAL,
             Self::Vnode(e) => e.errno(),
             Self::Fault(e) => e.errno(),

@@ -52,8 +52,8 @@ pub use hat::{
 };
 pub use ops::{AddrRequest, FoundGap, GapOrder, GapRequest, LockAll, PinnedPages, RangeClaim};
 pub use seg::{
-    Advice, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency,
-    SegCreate, SegCx, SegDetail, SegKind, SegOps, SyncFlags,
+    Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,
+    Residency, SegCreate, SegCx, SegDetail, SegKind, SegOps, SyncFlags,
 };
 pub use segs::{Hole, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};

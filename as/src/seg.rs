@@ -144,6 +144,15 @@ bitflags::bitflags! {
     }
 }
 
+/// What [`SegOps::capable`] is asked.
+#[doc(alias = "segcapability_t")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capability {
+    /// No page ever takes a minor fault, as it would after being moved.
+    #[doc(alias = "S_CAPABILITY_NOMINFLT")]
+    NoMinorFaults,
+}
+
 /// What a child of fork finds where its parent has something.
 #[doc(alias(
     "minherit",
@@ -467,11 +476,24 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// The object and offset behind `addr`.
     ///
     /// # Errors
-    /// [`SegError::NotSupported`], or no memory to make the object.
+    /// [`SegError::NoIdentity`], or no memory to make the object.
     #[doc(alias = "segop_getmemid")]
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         let _ = (scx, addr);
-        Err(SegError::NotSupported { driver: self.driver(), op: "getmemid" })
+        Err(SegError::NoIdentity { driver: self.driver() })
+    }
+    /// Where pages for `addr` are best placed, of [`Advice::AccessLwp`] and [`Advice::AccessMany`]; `None` is the default policy. With one
+    /// locality group there is no other, and advice about it is accepted without effect.
+    #[doc(alias = "segop_getpolicy")]
+    fn policy(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Advice> {
+        let _ = (scx, addr);
+        None
+    }
+    /// Whether the segment has a property that i/o frameworks ask about.
+    #[doc(alias = "segop_capable")]
+    fn capable(&self, what: Capability) -> bool {
+        let _ = what;
+        false
     }
     /// Sets what `range` becomes over fork: zeros.
     ///

@@ -17,8 +17,8 @@
 use crate::runs::{Runs, run_range, vpns};
 use addr_space::avl::{Avl, GapQuery, Order, Visits};
 use addr_space::{
-    Advice, FaultError, FaultKind, LoadFlags, LockOp, NewlyLocked, Remnant, SegCreate, SegCx,
-    SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
+    Advice, Capability, FaultError, FaultKind, LoadFlags, LockOp, NewlyLocked, Remnant, SegCreate,
+    SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -358,6 +358,9 @@ impl SegOps for SegKmem {
     }
     fn kind(&self) -> SegKind {
         SegKind::SHARED
+    }
+    fn capable(&self, what: Capability) -> bool {
+        what == Capability::NoMinorFaults // the heap is wired
     }
     fn vnode(&self, _: &SegCx<'_>, _: VirtAddr) -> Option<Arc<dyn Vnode>> {
         Some(Arc::clone(&self.kmem.vnode) as Arc<dyn Vnode>)

@@ -5,6 +5,7 @@
 use super::SysError;
 use super::process::{Process, USER_TOP, user_pages, user_range};
 use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SyncFlags};
+use page_db::sync::atomic::Ordering;
 use page_db::{Access, PAGE_SIZE, VirtRange, errno};
 
 /// What `madvise` is told.
@@ -99,10 +100,20 @@ impl Process {
     /// One byte a page of `[addr, addr + len)`: bit 0 says whether it is in memory ([`addr_space::InCore`]).
     ///
     /// # Errors
-    /// `EINVAL` for a misaligned address or a length of 0 or 2^63 and more, `ENOMEM` for holes.
+    /// `EINVAL` for a misaligned address or a length of 0 or 2^63 and more, `ENOMEM` for holes. What was found before a hole:
+    /// [`Process::mincore_into`].
     pub fn mincore(&self, addr: u64, len: u64) -> Result<Vec<u8>, SysError> {
+        let mut out = Vec::new();
+        self.mincore_into(addr, len, &mut out).map(|()| out)
+    }
+    /// The same, into `out`, where what was found stays when a hole is met (the textbook's call copies out as it goes).
+    ///
+    /// # Errors
+    /// As [`Process::mincore`], and `EAGAIN` when there is no heap for the bytes. `out` has a byte for each page before the hole.
+    pub fn mincore_into(&self, addr: u64, len: u64, out: &mut Vec<u8>) -> Result<(), SysError> {
         const CALL: &str = "mincore";
         let wrong = |what| SysError::arg(CALL, errno::EINVAL, what);
+        out.clear();
         if !addr.is_multiple_of(PAGE_SIZE) {
             return Err(wrong("the address is not on a page boundary"));
         }
@@ -118,18 +129,22 @@ impl Process {
         }
         let range = user_range(CALL, addr, len)?;
         let space = self.space();
-        let mut out = Vec::new();
         let mut rest = Some(range);
         while let Some(left) = rest {
             let chunk = left.until(left.page_at(INCORE_CHUNK.min(left.pages().get())).get());
             let chunk = chunk.unwrap_or(left);
-            let at = out.len();
-            out.resize(at + chunk.pages().get() as usize, 0);
-            let (_, done) = space.incore(self.cx(), chunk, &mut out[at..]);
-            done.map_err(|e| SysError::of(CALL, e))?;
+            let (at, pages) = (out.len(), chunk.pages().get() as usize);
+            let room = out.try_reserve(pages);
+            room.map_err(|_| SysError::arg(CALL, errno::EAGAIN, "no heap for the bytes"))?;
+            out.resize(at + pages, 0);
+            let (got, done) = space.incore(self.cx(), chunk, &mut out[at..]);
+            if let Err(e) = done {
+                out.truncate(at + got.get() as usize);
+                return Err(SysError::of(CALL, e));
+            }
             rest = range.from(chunk.end());
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Writes the dirty pages of `[addr, addr + len)` to where they belong. It stops at the first hole.
@@ -147,39 +162,59 @@ impl Process {
     /// Locks `[addr, addr + len)` in memory; on failure nothing of this call stays locked.
     ///
     /// # Errors
-    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EAGAIN` over a limit.
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EPERM` without the privilege, `EAGAIN`
+    /// over a limit.
     #[doc(alias = "MC_LOCK")]
     pub fn mlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "mlock";
         let range = user_pages(CALL, addr, len)?;
+        self.may_lock(CALL)?;
         self.space().lock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Unlocks `[addr, addr + len)`, up to the first hole.
     ///
     /// # Errors
-    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range.
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EPERM` without the privilege.
     #[doc(alias = "MC_UNLOCK")]
     pub fn munlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "munlock";
         let range = user_pages(CALL, addr, len)?;
+        self.may_lock(CALL)?;
         self.space().unlock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Locks all memory, that of now, that of later, or both.
     ///
     /// # Errors
-    /// `EINVAL` when neither is asked for, `EAGAIN` over a limit.
+    /// `EINVAL` when neither is asked for, `EPERM` without the privilege, `EAGAIN` over a limit.
     #[doc(alias = "MC_LOCKAS")]
     pub fn mlockall(&self, what: LockAll) -> Result<(), SysError> {
         const CALL: &str = "mlockall";
         if what.is_empty() || LockAll::from_bits(what.bits()).is_none() {
             return Err(SysError::arg(CALL, errno::EINVAL, "neither current nor future memory"));
         }
+        self.may_lock(CALL)?;
         self.space().lock_all(self.cx(), what).map_err(|e| SysError::of(CALL, e))
     }
     /// Unlocks all memory; what is mapped later is not locked any more.
+    ///
+    /// # Errors
+    /// `EPERM` without the privilege.
     #[doc(alias = "MC_UNLOCKAS")]
-    pub fn munlockall(&self) {
+    pub fn munlockall(&self) -> Result<(), SysError> {
+        self.may_lock("munlockall")?;
         self.space().unlock_all(self.cx());
+        Ok(())
+    }
+    /// Gives or takes the privilege to lock memory, which a process has from the start and hands on to its children. What is locked stays locked.
+    #[doc(alias = "PRIV_PROC_LOCK_MEMORY")]
+    pub fn set_may_lock(&self, may: bool) {
+        self.shared.may_lock.store(may, Ordering::Release);
+    }
+    fn may_lock(&self, call: &'static str) -> Result<(), SysError> {
+        if self.shared.may_lock.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(SysError::arg(call, errno::EPERM, "no privilege to lock memory"))
     }
 }
 

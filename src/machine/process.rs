@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) stack_size: AtomicU64,
     pub(crate) stack_limit: AtomicU64,
     pub(crate) data_limit: AtomicU64,
+    /// The privilege to lock memory.
+    pub(crate) may_lock: AtomicBool,
     exited: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ impl Process {
             stack_size: AtomicU64::new(0),
             stack_limit: AtomicU64::new(STACK_LIMIT),
             data_limit: AtomicU64::new(u64::MAX),
+            may_lock: AtomicBool::new(true),
             exited: AtomicBool::new(false),
         });
         machine.register(&shared);
@@ -219,6 +222,7 @@ impl Shared {
         ] {
             to.store(from.load(Ordering::Acquire), Ordering::Release);
         }
+        self.may_lock.store(from.may_lock.load(Ordering::Acquire), Ordering::Release);
     }
 }
 

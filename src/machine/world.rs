@@ -399,10 +399,7 @@ impl World for MachineWorld {
         self.on_proc(proc, |p| done(p.mlockall(what)))
     }
     fn unlock_all(&mut self, proc: ProcSlot) -> Outcome {
-        self.on_proc(proc, |p| {
-            p.munlockall();
-            Outcome::OK
-        })
+        self.on_proc(proc, |p| done(p.munlockall()))
     }
     fn incore(&mut self, r: Region) -> Outcome {
         self.on_proc(r.proc, |p| done(p.mincore(r.addr, r.len).map(drop)))

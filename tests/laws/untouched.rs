@@ -116,7 +116,7 @@ fn story(fork: ForkPolicy, pages: u64, flags: MapFlags, of_file: bool) -> Vec<Co
         t.step("lock all", || p.mlock(all, len).unwrap());
         t.step("unlock all", || p.munlock(all, len).unwrap());
         t.step("lock everything", || p.mlockall(LockAll::CURRENT).unwrap());
-        t.step("unlock everything", || p.munlockall());
+        t.step("unlock everything", || p.munlockall().unwrap());
     }
     t.step("pmap", || p.space().pmap(p.cx()).to_string());
     t.step("segment tree", || p.space().seg_tree(p.cx()).to_string());

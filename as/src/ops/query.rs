@@ -6,7 +6,7 @@ use super::Redo;
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::fault::FaultError;
-use crate::seg::{MemId, SegCx, SegDetail, SegKind};
+use crate::seg::{Advice, Capability, MemId, SegCx, SegDetail, SegKind};
 use crate::segs::Seg;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,7 +50,7 @@ impl AddrSpace {
     /// The object and offset behind `addr`, as two words. A page that must be made for that waits for memory as a fault does.
     ///
     /// # Errors
-    /// [`FaultError::NoMap`] where nothing is mapped (`EFAULT`), or the driver's.
+    /// [`FaultError::NoMap`] where nothing is mapped (`EFAULT`), or the driver's, [`crate::SegError::NoIdentity`] (`ENODEV`) for one without.
     #[doc(alias = "as_getmemid")]
     pub fn mem_id(&self, cx: &Cx, addr: VirtAddr) -> Result<MemId, AsError> {
         let mut redo = Redo::new(self, cx, 1);
@@ -61,6 +61,16 @@ impl AddrSpace {
                 None => return Err(FaultError::NoMap { addr }.into()),
             }
         }
+    }
+    /// The placement policy at `addr`; the inner `None` is the default.
+    #[doc(alias = "SEGOP_GETPOLICY")]
+    pub fn policy_at(&self, cx: &Cx, addr: VirtAddr) -> Option<Option<Advice>> {
+        self.ask(cx, addr, |scx, seg| seg.ops().policy(scx, addr))
+    }
+    /// Whether the segment at `addr` has a property.
+    #[doc(alias = "SEGOP_CAPABLE")]
+    pub fn capable_at(&self, cx: &Cx, addr: VirtAddr, what: Capability) -> Option<bool> {
+        self.ask(cx, addr, |_, seg| seg.ops().capable(what))
     }
     /// The ranges that hold memory, in order of address, as they are now.
     #[doc(alias = "as_memory")]

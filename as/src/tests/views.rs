@@ -73,7 +73,11 @@ fn questions_about_an_address() {
     assert_eq!(w.space.detail_at(&w.cx, at(0x10000)).map(|d| d.name), Some("[ toy ]".into()));
     let errno = |got: Result<MemId, crate::AsError>| got.map_err(|e| e.errno());
     assert_eq!(errno(w.space.mem_id(&w.cx, at(0x5000))), Err(page_db::errno::EFAULT));
-    assert_eq!(errno(w.space.mem_id(&w.cx, at(0x10000))), Err(page_db::errno::ENOTSUP));
+    assert_eq!(errno(w.space.mem_id(&w.cx, at(0x10000))), Err(page_db::errno::ENODEV));
+    assert_eq!(w.space.policy_at(&w.cx, at(0x10000)), Some(None));
+    let still = crate::Capability::NoMinorFaults;
+    assert_eq!(w.space.capable_at(&w.cx, at(0x10000), still), Some(false));
+    assert_eq!(w.space.capable_at(&w.cx, at(0x5000), still), None);
     let memory: Vec<_> = w.space.memory(&w.cx).collect();
     assert_eq!(memory, [range(0x10000, 4 * P), range(0x40000, 16 << 40)]);
     assert_eq!(w.space.swapout(&w.cx), 0);

@@ -207,6 +207,13 @@ impl SegOps for SegVn {
     fn driver(&self) -> &'static str {
         "seg_vn"
     }
+    /// There is one page size until there are large pages; asking for it is heard, and changes nothing.
+    fn set_page_size(&self, _: &SegCx<'_>, range: VirtRange, code: u8) -> Result<(), SegError> {
+        match code {
+            0 => Ok(()),
+            _ => Err(SegError::Invalid { driver: "seg_vn", what: "setpagesize", range }),
+        }
+    }
     fn inherit_run(&self, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
         inherit::run(self, scx, range)
     }
