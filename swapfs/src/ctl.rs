@@ -86,9 +86,8 @@ impl SwapFs {
     #[doc(alias("swapdel", "SC_REMOVE"))]
     pub fn remove(&self, cx: &Cx, area: AreaId) -> Result<(), SwapError> {
         let (area, token) = self.shut(cx, area)?;
-        self.removing.fetch_add(1, Ordering::SeqCst); // before any word is looked at; see `free`
+        self.removals.store(true, Ordering::SeqCst); // before any word is looked at; see `end_run`
         let done = self.empty(cx, &area, token);
-        self.removing.fetch_sub(1, Ordering::SeqCst);
         done.inspect_err(|_| {
             let _control = self.space().control(cx);
             let mut slots = area.slots.lock_nested(cx);

@@ -11,7 +11,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::Mutex;
-use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use page_db::{Cx, FailKind, Identity, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno};
 
 /// How to build a [`SwapFs`].
@@ -53,8 +53,8 @@ pub struct SwapFs {
     ledger: Ledger,
     /// Pushes held back until a cluster is full.
     pub(crate) pushes: Mutex<Vec<AnonNumber>>,
-    /// Removals under way: they may make pages of names they hold no reference on.
-    pub(crate) removing: AtomicU32,
+    /// Whether an area was ever removed: a removal makes pages of anons that it holds no reference on.
+    pub(crate) removals: AtomicBool,
     /// Where the search for slots of resident pages goes on.
     pub(crate) sweep_at: AtomicU32,
     pub(crate) cluster: usize,
@@ -87,7 +87,7 @@ impl SwapFs {
             space: Space::new(config.max_contig),
             ledger,
             pushes: Mutex::new(Rank::SwapNames, Vec::new()),
-            removing: AtomicU32::new(0),
+            removals: AtomicBool::new(false),
             sweep_at: AtomicU32::new(0),
             cluster: config.cluster.max(1) as usize,
         });
@@ -166,9 +166,11 @@ impl SwapFs {
     }
     /// Gives back the numbers of names that have been killed.
     fn end_run(&self, cx: &Cx, dead: &[AnonNumber]) {
-        // A removal may be reading the slot of one of these names right now. It looks at the word again when it has read; but until it has
-        // destroyed its page the number must not be used again. (It announced itself before it looked first: one of us sees the other.)
-        if self.removing.load(Ordering::SeqCst) != 0 {
+        // A removal may be reading the slot of one of these names right now, or may have read it and be done since the caller destroyed the
+        // page. It looks at the word again when it has read; but until its page is destroyed the number must not be used again, and
+        // nobody else will look. (It announced itself before it looked first: one of us sees the other.) That it ever ran is enough
+        // to know: when it ended cannot be compared with when the caller looked.
+        if self.removals.load(Ordering::SeqCst) {
             for n in dead {
                 if let Some(page) = self.db.lookup_excl(cx, self.identity(*n)) {
                     self.db.destroy(cx, page);

@@ -194,6 +194,20 @@ fn an_anon_may_go_while_its_page_is_brought_back() {
     w.check();
 }
 
+/// A removal brings the page back after the owner has seen that there is none, and is over before the owner ends the name.
+#[test]
+fn an_anon_may_go_after_its_page_was_brought_back() {
+    let w = World::new(256);
+    let (_, id) = w.add("d", 100, 0);
+    let n = w.anon(7);
+    w.evict(n);
+    assert!(!w.resident(n), "the owner has nothing to destroy");
+    w.fs.remove(&w.cx, id).expect("memory is plenty");
+    w.fs.free(&w.cx, n);
+    w.check();
+    assert_eq!(w.db.freemem(), 256);
+}
+
 #[test]
 fn the_table_of_areas() {
     let w = World::new(32);
