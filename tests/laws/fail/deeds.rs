@@ -180,10 +180,7 @@ pub(super) const DEEDS: &[Deed] = &[
         done(w.p.mlockall(LockAll::FUTURE))?;
         done(map(&w.p, 40, 4, RW, PRIVATE | ANON, None))
     }),
-    whole("unlock everything", |w| {
-        w.p.munlockall();
-        Ok(())
-    }),
+    whole("unlock everything", |w| done(w.p.munlockall())),
     piecemeal("pin for reading", |w| pinned(w, pages(16, 4), Access::Read, |_| Ok(()))),
     piecemeal("pin for writing", |w| pinned(w, pages(0, 4), Access::Write, |_| Ok(()))),
     piecemeal("lock by software, for reading", |w| soft_locked(w, pages(16, 4), Access::Read)),
