@@ -30,7 +30,7 @@
 //! # Invariants
 //!
 //! - I2/I14: a page of an anon with several references, or of the file under a private mapping, is never mapped writable.
-//! - J1-J3: what several segments share for good ([`joint`]).
+//! - J1-J3: what several segments share for good (`joint.rs`).
 //! - I7: a segment that shares its map lazily is private, adds nothing to the map and maps none of its pages writable (`own`).
 //! - I12: `swresv` is what this segment has reserved; for shared anonymous memory the map has it.
 //!
