@@ -175,9 +175,11 @@ impl FrameMaps {
         let (pfn, n) = (pages.pfn(id).0, self.maps.len());
         ((pfn as usize) & (n - 1), ((pfn >> n.trailing_zeros()) - self.base) as usize)
     }
+    fn pfn_at(&self, map: usize, at: usize) -> Pfn {
+        Pfn(((at as u64 + self.base) << self.maps.len().trailing_zeros()) | map as u64)
+    }
     fn page_at(&self, pages: &PageArray, map: usize, at: usize) -> PageId {
-        let high = (at as u64 + self.base) << self.maps.len().trailing_zeros();
-        pages.of_pfn(Pfn(high | map as u64)).expect("M2: only frames are put in")
+        pages.of_pfn(self.pfn_at(map, at)).expect("M2: only frames are put in")
     }
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         let (map, at) = self.place(pages, id);
@@ -251,11 +253,7 @@ impl FrameMaps {
         self.maps.iter().enumerate().find_map(|(m, map)| {
             let map = map.lock_nested(cx);
             match map.broken() {
-                Some(at) => {
-                    let pfn =
-                        ((at as u64 + self.base) << self.maps.len().trailing_zeros()) | m as u64;
-                    pages.of_pfn(Pfn(pfn)).or_else(|| pages.ids().next())
-                }
+                Some(at) => pages.of_pfn(self.pfn_at(m, at)).or_else(|| pages.ids().next()),
                 None => map.iter().map(|at| self.page_at(pages, m, at)).find(linked),
             }
         })

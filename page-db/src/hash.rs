@@ -132,7 +132,8 @@ impl fmt::Debug for ChainHash {
 
 impl ChainHash {
     /// A table for pages with ids up to `pages`: fifteen buckets for sixteen pages, in whole lines. Some pages are always free or hold page
-    /// tables, so the mean chain stays at one, and table and locks together at four bytes a page.
+    /// tables, so the mean chain stays at one, and table and locks together at four bytes a page. Filing a page with a higher id panics: the table
+    /// belongs to one page array.
     pub fn new(pages: u64) -> Self {
         Self::with_buckets(pages, pages - pages / 16)
     }

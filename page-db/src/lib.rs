@@ -76,7 +76,6 @@ pub use mappings::{PageMappings, RefMod, SyncMode};
 pub use page::{Page, PageId, PageState};
 pub use pageout::{Pageout, PageoutConfig, PageoutState, ScanReport, SinglestepWait};
 pub use phys_mem::{HostMem, PhysMem};
-#[doc(hidden)]
 pub use selock::{ExclPage, LockedPage, SharedPage};
 pub use units::{
     CpuId, FileOffset, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PageCount, Pfn, PhysAddr, UnitError,

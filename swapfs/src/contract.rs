@@ -249,12 +249,7 @@ fn together(b: &Bench<'_>) -> Result<(), Breach> {
         }
         Ok(())
     };
-    let fell = |_| b.judge.breach("it does not panic", format_args!("a thread fell"));
-    std::thread::scope(|s| {
-        let work = &work;
-        let threads = [0, 1, 2].map(|me| s.spawn(move || work(me)));
-        threads.map(|t| t.join()).into_iter().try_for_each(|e| e.map_err(fell)?)
-    })
+    b.judge.three_threads(|me| work(me as u64))
 }
 
 #[cfg(all(feature = "std", not(shuttle)))]
@@ -272,8 +267,7 @@ fn stored_to_meanwhile(b: &Bench<'_>) -> Result<(), Breach> {
         let written = (0..40).try_for_each(|_| b.writes(3, &[0]));
         stop.store(true, SeqCst);
         let stored = storing.join();
-        let fell = |_| b.judge.breach("it does not panic", format_args!("a thread fell"));
-        stored.map_err(fell).and(written)
+        b.judge.ended(stored).and(written)
     })?;
     b.fill(0, 77);
     b.writes(3, &[0])?;

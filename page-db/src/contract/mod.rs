@@ -103,6 +103,29 @@ impl Judge {
             facts: format!("{facts}"),
         }
     }
+    /// Runs `work` on three threads beside each other, which it is told apart by.
+    ///
+    /// # Errors
+    /// The first of their breaches, a panic among them.
+    #[cfg(all(feature = "std", not(shuttle)))]
+    pub fn three_threads(
+        &self,
+        work: impl Fn(usize) -> Result<(), Breach> + Sync,
+    ) -> Result<(), Breach> {
+        std::thread::scope(|s| {
+            let work = &work;
+            let threads = [0, 1, 2].map(|me| s.spawn(move || work(me)));
+            threads.map(|t| t.join()).into_iter().try_for_each(|ended| self.ended(ended)?)
+        })
+    }
+    /// What a thread ended with.
+    ///
+    /// # Errors
+    /// The breach, when it panicked.
+    #[cfg(all(feature = "std", not(shuttle)))]
+    pub fn ended<T>(&self, thread: std::thread::Result<T>) -> Result<T, Breach> {
+        thread.map_err(|_| self.breach("it does not panic", format_args!("a thread fell")))
+    }
     /// Goes on if the thread holds no lock. Only a debug build knows.
     ///
     /// # Errors

@@ -459,11 +459,6 @@ fn together(b: &Bench<'_>) -> Result<(), Breach> {
         }
         Ok(())
     };
-    let fell = |_| judge.breach("it does not panic", format_args!("a thread fell"));
-    std::thread::scope(|s| {
-        let work = &work;
-        let threads = [0, 1, 2].map(|me| s.spawn(move || work(me)));
-        threads.map(|t| t.join()).into_iter().try_for_each(|e| e.map_err(fell)?)
-    })?;
+    judge.three_threads(work)?;
     b.unlocked("threads that got and put")
 }

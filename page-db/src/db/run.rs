@@ -218,8 +218,8 @@ impl PageDb {
         reserve: Reserve,
         got: &mut Vec<ExclPage<'a>>,
     ) -> Result<(), PageError> {
-        let refused =
-            (0..if cx.may_fail() { count } else { 0 }).position(|_| cx.fails(FailKind::Frame));
+        let asked = if cx.may_fail() { count } else { 0 };
+        let refused = (0..asked).position(|_| cx.fails(FailKind::Frame));
         let granted = refused.unwrap_or(count);
         let mut frames = [None; BATCH];
         self.free_list().take_magazine_run(cx, &mut frames[..granted]);
