@@ -50,7 +50,9 @@ pub use hat::{
     Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
 };
-pub use ops::{AddrRequest, FoundGap, GapOrder, GapRequest, LockAll, PinnedPages, RangeClaim};
+pub use ops::{
+    AddrRequest, FoundGap, GapOrder, GapRequest, LentPages, LockAll, PinnedPages, RangeClaim,
+};
 pub use seg::{
     Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,
     Residency, SegCreate, SegCx, SegDetail, SegKind, SegOps, SyncFlags,

@@ -464,6 +464,15 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     fn unlock_pages(&self, scx: &SegCx<'_>, range: VirtRange, access: Access, pages: PageList) {
         let _ = (scx, range, access, pages);
     }
+    /// Lends the pages of `range` to the kernel ([`page_db::PageDb::lend`]), making or reading what is absent.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`], or why not; nothing is lent.
+    #[doc(alias = "uvm_loan")]
+    fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        let _ = (scx, range);
+        Err(SegError::NotSupported { driver: self.driver(), op: "loan" })
+    }
     /// Prefers a page size for `range`.
     ///
     /// # Errors

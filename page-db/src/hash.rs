@@ -63,6 +63,9 @@ pub trait PageHash: fmt::Debug + Send + Sync {
     ) -> Result<(), PageId>;
     /// Removes `page`, which carries `id`, and takes the identity from it.
     fn remove(&self, cx: &Cx, pages: &PageArray, id: Identity, page: PageId);
+    /// Files `to` under `id` in the place of `from`, which carries it, and moves the identity. There is no moment at which neither is found: who
+    /// looks without a lock finds one of the two, and of pages looked at in this order, `from` and then `to`, at least one carries the name.
+    fn replace(&self, cx: &Cx, pages: &PageArray, id: Identity, from: PageId, to: PageId);
     /// Files several pages as [`PageHash::insert_unless_present`] does, in order.
     ///
     /// # Errors
@@ -274,6 +277,13 @@ impl PageHash for ChainHash {
         let _held = self.lock_of(bucket).lock(cx);
         self.unfile(pages, bucket, page);
     }
+    fn replace(&self, cx: &Cx, pages: &PageArray, id: Identity, from: PageId, to: PageId) {
+        assert!(to.link() <= self.ids, "page {to} of a table made for ids up to {}", self.ids);
+        let bucket = self.bucket(id);
+        let _held = self.lock_of(bucket).lock(cx);
+        let was_there = chain::replace(&self.chain(pages), bucket, id, from.link(), to.link());
+        assert!(was_there, "H4: a page is filed under the identity it carries");
+    }
     fn insert_run(
         &self,
         cx: &Cx,
@@ -388,6 +398,14 @@ impl PageHash for DashHash {
             ours
         });
         assert!(gone.is_some(), "H4: a page is filed under the identity it carries");
+    }
+    fn replace(&self, _cx: &Cx, pages: &PageArray, id: Identity, from: PageId, to: PageId) {
+        let mut entry = self.map.get_mut(&id).filter(|e| **e == from);
+        let entry =
+            entry.as_deref_mut().expect("H4: a page is filed under the identity it carries");
+        pages.get(to).set_identity(Some(id));
+        *entry = to;
+        pages.get(from).set_identity(None);
     }
     fn chain_lengths(&self, _cx: &Cx, _pages: &PageArray) -> Vec<u64> {
         alloc::vec![0, self.map.len() as u64]

@@ -9,6 +9,7 @@
 //!   p_selock           shared / exclusive              itself
 //!   p_iolock           contents in transit             excl lock to take, anyone may release
 //!   p_lckcnt, p_cowcnt claims that keep it in memory   page lock; compare-and-swap
+//!   loan_count         who reads it besides its owner  exclusive lock to begin; see `db::lend`
 //!   p_nrm              referenced, modified            atomic
 //! ```
 //!
@@ -16,7 +17,7 @@
 //!
 //! - P1: exactly one of: free (no vnode, `P_FREE`, on a free list or in a magazine), cached (vnode, `P_FREE`, hashed, on a cache
 //!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody; or retired).
-//! - P2: a page on the free or cache list has no mapping and no claim.
+//! - P2: a page on the free or cache list has no mapping, no claim and no loan.
 //!
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
 
@@ -66,6 +67,9 @@ bitflags::bitflags! {
     }
 }
 
+/// In [`Page::loans`]: the page has lost its name, and the last loan frees it.
+pub(crate) const ORPHAN: u32 = 1 << 31;
+
 /// The page structure.
 #[doc(alias = "page_t")]
 #[repr(C, align(64))]
@@ -85,6 +89,8 @@ pub struct Page {
     pub(crate) mapping: AtomicU64,
     /// For the hat: number of mappings.
     pub(crate) share: AtomicU32,
+    /// Loans, and whether the owner has gone ([`crate::db`], `lend`).
+    pub(crate) loans: AtomicU32,
     pub(crate) iolock: AtomicU8,
     pub(crate) state: AtomicU8,
     pub(crate) nrm: AtomicU8,
@@ -106,6 +112,7 @@ impl Default for Page {
             claims: AtomicU32::new(0),
             mapping: AtomicU64::new(0),
             share: AtomicU32::new(0),
+            loans: AtomicU32::new(0),
             iolock: AtomicU8::new(0),
             state: AtomicU8::new(0),
             nrm: AtomicU8::new(0),
@@ -196,6 +203,25 @@ impl Page {
     /// Whether any claim keeps the page in memory.
     pub fn is_claimed(&self) -> bool {
         self.claims.load(Ordering::Acquire) != 0
+    }
+    /// How many loans of the page are out ([`crate::PageDb::lend`]).
+    #[doc(alias = "loan_count")]
+    pub fn loans(&self) -> u32 {
+        self.loans.load(Ordering::Acquire) & !ORPHAN
+    }
+    /// Whether anybody has the page on loan: then nobody may store to it. Does not become true while somebody holds the page's lock.
+    #[inline]
+    pub fn is_lent(&self) -> bool {
+        self.loans.load(Ordering::Acquire) != 0
+    }
+    /// Whether the page is lent and its owner has gone or taken another page for it: it has no name, and ends with the last loan.
+    pub fn is_orphan(&self) -> bool {
+        self.loans.load(Ordering::Acquire) & ORPHAN != 0
+    }
+    /// Whether the page must stay in memory: claimed, or lent.
+    #[inline]
+    pub fn is_kept(&self) -> bool {
+        self.is_claimed() || self.is_lent()
     }
     /// The hat's words on this page.
     pub fn mapping(&self) -> PageMapping<'_> {

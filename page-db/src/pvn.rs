@@ -91,7 +91,7 @@ pub fn get_dirty<'a>(
 ) -> Option<DirtyPage<'a>> {
     let identity = page.identity()?;
     let leaves = flags.intersects(PutFlags::FREE | PutFlags::INVAL);
-    if leaves && page.page().is_claimed() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE) {
+    if leaves && page.page().is_kept() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE) {
         return None;
     }
     if flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL) {
@@ -123,7 +123,7 @@ pub fn dispose(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) {
         db.destroy(cx, page);
     } else if !flags.contains(PutFlags::FREE) {
         db.release_excl(cx, page, true);
-    } else if !page.page().is_mapped() && !page.page().is_claimed() {
+    } else if !page.page().is_mapped() && !page.page().is_kept() {
         count_freed(cx, db, &page);
         db.free(cx, page, flags.contains(PutFlags::DONTNEED));
     }
@@ -260,7 +260,7 @@ pub fn put_range(
             continue;
         }
         if flags.contains(PutFlags::INVAL)
-            && page.page().is_claimed()
+            && page.page().is_kept()
             && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
         {
             result = result.and(Err(VnodeError::Locked { vnode, offset: id.offset }));

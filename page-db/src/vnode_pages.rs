@@ -24,11 +24,17 @@ impl VnodePages {
     /// Puts a page at the front.
     #[doc(alias = "page_vpadd")]
     pub(crate) fn add(&mut self, pages: &PageArray, id: PageId) {
+        self.add_last(pages, id);
+        self.head = id.link();
+    }
+    /// Puts a page at the end.
+    pub(crate) fn add_last(&mut self, pages: &PageArray, id: PageId) {
         let p = pages.get(id);
         match PageId::from_link(self.head) {
             None => {
                 p.vp_next.store(id.link(), Relaxed);
                 p.vp_prev.store(id.link(), Relaxed);
+                self.head = id.link();
             }
             Some(h) => {
                 let tail = pages.get(h).vp_prev.load(Relaxed);
@@ -38,7 +44,6 @@ impl VnodePages {
                 pages.get(PageId(tail)).vp_next.store(id.link(), Relaxed);
             }
         }
-        self.head = id.link();
         self.count += 1;
     }
     /// Takes a page off.

@@ -18,6 +18,7 @@
 //! - F3: bytes past the end in the last page are zeros when it is filled, in the store always, and again when the file grows.
 //! - F4: a page is marked modified, and the size covers it, before its lock is let go: page-out never writes too little.
 //! - F5: no user memory is touched with a lock held; callers copy through a buffer of their own.
+//! - F6: who stores to a page takes it from its borrowers first ([`PageDb::break_loan`]).
 //!
 //! Waiting for the shape lock counts as sleeping ([`Cx::blocking`]): its holder may itself wait for a page that somebody pins.
 //!
@@ -30,8 +31,8 @@ use page_db::sync::atomic::{AtomicU64, Ordering};
 use page_db::sync::{Mutex, RwLock};
 use page_db::{
     Access, Counter, Cx, ExclPage, FailKind, FileOffset, GotPage, Identity, LockedPage, PAGE_MASK,
-    PAGE_SIZE, PageDb, PageError, Pfn, Prot, PutFlags, Rank, RefMod, Vnode, VnodeError, VnodeId,
-    VnodeKind, errno, pvn,
+    PAGE_SIZE, PageDb, PageError, Pfn, Prot, PutFlags, Rank, RefMod, SharedPage, Vnode, VnodeError,
+    VnodeId, VnodeKind, errno, pvn,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -431,6 +432,7 @@ impl File {
         let _shape = cx.blocking(|| self.shape.write(cx));
         let old = self.size();
         if end > old {
+            self.own_tail(cx, db, old)?;
             cx.blocking(|| self.store.resize(cx, old, end)).map_err(|e| self.io(at, e))?;
             self.zero_tail(cx, db, old);
         }
@@ -449,22 +451,53 @@ impl File {
         let size = self.size();
         let covers = floor >= size || (within == 0 && (piece.len() == PAGE || end >= size));
         let put = |pfn: Pfn| db.mem().write(pfn, within, piece);
-        let got =
-            pvn::get(cx, db, self.identity(floor), floor / PAGE_SIZE, |page: &ExclPage<'_>| {
-                if covers {
-                    if piece.len() < PAGE {
-                        db.mem().zero(page.pfn());
+        let page = loop {
+            let got = pvn::get(
+                cx,
+                db,
+                self.identity(floor),
+                floor / PAGE_SIZE,
+                |page: &ExclPage<'_>| {
+                    if covers {
+                        if piece.len() < PAGE {
+                            db.mem().zero(page.pfn());
+                        }
+                        put(page.pfn());
+                        return Ok(());
                     }
-                    put(page.pfn());
-                    return Ok(());
-                }
-                self.fill(cx, db, floor, page.pfn())
-            })?;
-        if !(got.filled && covers) {
-            put(got.page.pfn());
-        }
-        got.page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
+                    self.fill(cx, db, floor, page.pfn())
+                },
+            )?;
+            if got.filled && covers {
+                break got.page; // new: nobody has it on loan
+            }
+            if let Some(page) = self.own(cx, db, got.page)? {
+                put(page.pfn());
+                break page;
+            }
+        };
+        page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
         self.size.fetch_max(end, Ordering::AcqRel); // F4: before the page lock goes
+        Ok(())
+    }
+    /// The page as one that may be stored to (F6); `None` when it has to be looked up again.
+    fn own<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        page: SharedPage<'a>,
+    ) -> Result<Option<SharedPage<'a>>, VnodeError> {
+        let offset = page.identity().map(|id| id.offset).unwrap_or_default();
+        db.break_loan(cx, page, offset.page_index())
+            .map_err(|_| VnodeError::NoMemory { vnode: self.id, offset })
+    }
+    /// Makes sure that [`File::zero_tail`] may store. `shape` is held as writer, so nobody borrows the page before that.
+    fn own_tail(&self, cx: &Cx, db: &PageDb, size: u64) -> Result<(), VnodeError> {
+        if size & PAGE_MASK != 0
+            && let Some(page) = db.lookup_shared(cx, self.identity(size & !PAGE_MASK))
+        {
+            self.own(cx, db, page)?;
+        }
         Ok(())
     }
     /// Clears what a store through a mapping may have left past `size` in the last page, if it is in memory (F3).
@@ -488,7 +521,14 @@ impl File {
         if size > MAX_OFFSET {
             return Err(FileError::BadOffset { name: self.name.clone(), offset: size });
         }
-        let _shape = cx.blocking(|| self.shape.write(cx));
+        self.with_memory(cx, db, || {
+            let _shape = cx.blocking(|| self.shape.write(cx));
+            self.own_tail(cx, db, size.min(self.size()))?;
+            Ok(self.set_size(cx, db, size))
+        })?
+    }
+    /// As [`File::truncate`]. held: `shape`, as writer; the page that is cut, or was, may be stored to
+    fn set_size(&self, cx: &Cx, db: &PageDb, size: u64) -> Result<(), FileError> {
         let old = self.size();
         if size == old {
             return Ok(());

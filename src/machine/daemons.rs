@@ -193,8 +193,7 @@ impl Parts {
         let (mut pageable, mut files) = (0u64, 0u64);
         for id in self.db.pages().ids() {
             let page = self.db.page(id);
-            let Some(name) = page.identity().filter(|_| !page.is_free() && !page.is_claimed())
-            else {
+            let Some(name) = page.identity().filter(|_| !page.is_free() && !page.is_kept()) else {
                 continue;
             };
             pageable += 1;

@@ -281,6 +281,12 @@ impl<'m> Walk<'m> {
             ));
             self.hidden.push(format!("area {} uses {} slots", a.id, a.pages - a.free - bad));
         }
+        let lent = m.db().pages().ids().map(|p| m.db().page(p)).filter(|p| p.is_lent());
+        let mut lent: Vec<_> = lent.map(|p| (p.is_orphan(), p.loans())).collect();
+        lent.sort_unstable();
+        if !lent.is_empty() {
+            self.visible.push(format!("pages lent, orphans and loans of each: {lent:?}"));
+        }
         let tables: u64 = m.hat().hats(m.cx()).iter().map(|h| h.tables).sum();
         let mem = m.db().free_mem();
         self.hidden.push(format!(

@@ -5,16 +5,15 @@
 //! ```text
 //!   segments            ◀─ I6 ─▶  references of anon maps, as a whole and slot by slot
 //!   slots of anon maps  ◀─ I1 ─▶  references of anons  ◀─ I3 ─▶  numbers that swapfs has handed out
-//!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I14 ─▶ the page that slot-then-vnode leads to
+//!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I10, I14 ─▶ the page that slot-then-vnode leads to
 //!   segments' swresv    ◀─ I12 ─▶ the reservation ledger
 //!   locked pages of mappings ◀─ V19 ─▶ claims on pages, bytes charged to the process
-//!   availrmem           ◀─ B1 ─▶ promises from memory, claims, frames taken away
+//!   availrmem           ◀─ B1 ─▶ promises from memory, claims, loans, frames taken away
 //!   frames              ◀─ I8, I11 ─▶ lists, names, page tables; nothing locked or in transit
 //!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
 //!
-//! What private segments share for good is marked on the map (J1); I7 looks at the others, and is checked both ways: who shares an anon map lazily may not store through it, and who need not copy it shares it with nobody. I10 has no
-//! subject: pages are not lent. I4, I9, I13 and law 5 are the crates' own.
+//! What private segments share for good is marked on the map (J1); I7 looks at the others, and is checked both ways: who shares an anon map lazily may not store through it, and who need not copy it shares it with nobody. I4, I9, I13 and law 5 are the crates' own.
 //!
 //! Everything is read when nothing runs.
 
@@ -214,10 +213,10 @@ fn charges(m: &Machine) -> Checked {
     let claimed: u64 = db.pages().ids().map(claim).sum();
     let charged = mem.total().saturating_sub(mem.availrmem());
     let (promised, squeezed) = (m.swap().info().mem_resv, m.squeezed());
-    let retired = db.retired_pages();
-    if charged != promised + claimed + squeezed + retired {
+    let (retired, lent) = (db.retired_pages(), db.lent_pages());
+    if charged != promised + claimed + lent + squeezed + retired {
         let what = format!(
-            "{charged} pages are charged; {promised} promised, {claimed} claimed, {squeezed} squeezed, {retired} retired"
+            "{charged} pages are charged; {promised} promised, {claimed} claimed, {lent} lent, {squeezed} squeezed, {retired} retired"
         );
         return broken("B1", what);
     }
@@ -266,7 +265,7 @@ fn shown(m: &Machine, scx: &SegCx<'_>, vn: &SegVn, addr: VirtAddr) -> Option<Ide
 }
 
 /// V05, I5: each translation leads to the page its address shows, with no more rights than the page may have. I2: an anon with several
-/// references is mapped writable by nobody. I14: nor is a file's page.
+/// references is mapped writable by nobody. I14: nor is a file's page. I10: nor is a page that is lent.
 fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked {
     let mut result = Ok(());
     scx.hat.walk(scx.cx, scx.seg, &mut |addr, t| {
@@ -278,6 +277,10 @@ fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked 
         let want = shown(m, scx, vn, addr);
         if have.is_none() || have != want {
             result = broken("I5", format!("{who}: {addr} is mapped to {have:?}, shows {want:?}"));
+            return;
+        }
+        if t.prot.contains(Prot::WRITE) && page.is_some_and(|p| m.db().page(p).is_lent()) {
+            result = broken("I10", format!("{who}: {addr} may store into {have:?}, which is lent"));
             return;
         }
         let below = !vn.is_private() && vn.backing_vnode().is_some();

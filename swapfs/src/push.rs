@@ -118,7 +118,7 @@ impl SwapFs {
         let page = if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) };
         let Some(page) = page else { return Ok(()) };
         if flags.contains(PutFlags::INVAL)
-            && page.page().is_claimed()
+            && page.page().is_kept()
             && !flags.contains(PutFlags::TRUNC)
         {
             return Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset });

@@ -1,5 +1,6 @@
 //! E: fork and copy-on-write.
 
+use crate::uvm::loans::{ONE, give_back, lend, orphans, seen};
 use crate::{Scene, addr, page, range, scene, space};
 use addr_space::FaultKind;
 use page_db::{Access, PAGE_SIZE};
@@ -179,18 +180,58 @@ fn e29_the_lock_moves_to_the_copy() {
 }
 
 #[test]
-fn e14_pages_are_not_lent_to_the_kernel() {
-    // What a pin does to a fork is shown in e16.
-    crate::not_built::no_word_for("loan 0 0 1");
-}
-
-#[test]
 fn e19_nobody_stores_against_the_rights() {
     // There is no debugger's store; a locked page that gets its rights back is copied and keeps its lock (e29).
     crate::not_built::no_word_for("poke 0 0 1");
 }
 
+/// A fork shares the anon: the copy is the child's or the parent's as always, and only who is alone with the lent page breaks the loan.
 #[test]
-fn e23_pages_are_not_lent_to_a_reader() {
-    crate::not_built::no_word_for("loan 0 0 1");
+fn e14_one_side_lends_and_unmaps_the_other_stores() {
+    for (lender, stores, breaks) in [(0, 1, true), (1, 0, true), (0, 0, false)] {
+        let mut s = scene(ONE);
+        s.run("fork 0 1");
+        let lent = lend(&mut s, lender, 0, 1);
+        if breaks {
+            s.run(&format!("unmap {lender} 0 1"));
+        }
+        s.run(&format!("write {stores} 0 0+1 66; expect counter cow_fault +1"));
+        assert_eq!(seen(&s, &lent), [65], "{lender} lends, {stores} stores");
+        assert_eq!(orphans(&s), u64::from(breaks));
+        give_back(&mut s, lent);
+        s.end();
+    }
+}
+
+#[test]
+fn e23_a_reader_of_lent_pages_reads_the_old_bytes() {
+    // Whatever way the owner's bytes change: shared memory, a file's page through a mapping, by write, by truncation, as part of a page.
+    let store = |setup: &str, change: &str, now: &str| {
+        let mut s = scene(setup);
+        let lent = lend(&mut s, 0, 0, 1);
+        s.run(change);
+        assert_eq!(seen(&s, &lent), [65], "{change}");
+        s.run(now);
+        give_back(&mut s, lent);
+        s.run(now);
+        s.end();
+    };
+    let memory = "map 0 0 1 rw shared fixed anon; write 0 0 0+1 65; fork 0 1; read 1 0 0+1";
+    store(memory, "write 1 0 0+1 66", "read 0 0 0+1; expect ok b=42; read 1 0 0+1; expect ok b=42");
+    let rights = "protect 0 0 1 r; protect 0 0 1 rw; write 0 0 0+1 66";
+    store(memory, rights, "read 1 0 0+1; expect ok b=42");
+    let file = "file 0 4096; pwrite 0 0 4096 65; map 0 0 1 rw shared fixed file 0 0; read 0 0 0+1; \
+                fork 0 1; read 1 0 0+1";
+    store(file, "write 1 0 0+1 66", "read 0 0 0+1; expect ok b=42");
+    store(file, "pwrite 0 0 1 66", "read 0 0 0+1; expect ok b=42; read 1 0 0+1; expect ok b=42");
+    store(file, "truncate 0 0; truncate 0 4096", "read 0 0 0+1; expect ok b=00");
+    let tail = "file 0 4096; pwrite 0 0 4096 65; map 0 0 1 rw shared fixed file 0 0; read 0 0 0+1";
+    let mut s = scene(tail);
+    let lent = lend(&mut s, 0, 0, 1);
+    s.run("truncate 0 100; truncate 0 4096; read 0 0+100 0+1; expect ok b=00");
+    let mut byte = [0];
+    assert_eq!(lent.read(s.machine().db(), 100, &mut byte), 1);
+    assert_eq!(byte, [165], "the part that was cut off");
+    give_back(&mut s, lent);
+    s.end();
 }

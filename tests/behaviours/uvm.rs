@@ -8,6 +8,7 @@
 //! Sources: uvm.md 9, whose numbers the tests carry; those of [`lazy`] are of the differences that it marks "L:". [UVM §4, §5].
 
 mod lazy;
+pub(crate) mod loans;
 mod pressure;
 mod private;
 mod shared;

@@ -30,6 +30,8 @@ enum Flaw {
     StopsAtANamelessPage,
     MissesWhileOthersMove,
     KeepsALock,
+    ReplacesInTwoSteps,
+    LeavesTheNameBehind,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,18 @@ impl PageHash for Flawed {
             pages.get(page).set_identity(Some(id));
         }
     }
+    fn replace(&self, cx: &Cx, pages: &PageArray, id: Identity, from: PageId, to: PageId) {
+        if self.is(Flaw::ReplacesInTwoSteps) {
+            self.inner.remove(cx, pages, id, from);
+            std::thread::yield_now();
+            let _ = self.inner.insert_unless_present(cx, pages, id, to);
+            return;
+        }
+        self.inner.replace(cx, pages, id, from, to);
+        if self.is(Flaw::LeavesTheNameBehind) {
+            pages.get(from).set_identity(Some(id));
+        }
+    }
     fn insert_run(
         &self,
         cx: &Cx,
@@ -180,6 +194,8 @@ fn every_flaw_of_a_hash_is_caught_by_its_clause() {
         (RunsPastATakenName, "insert_run()"),
         (StopsAtANamelessPage, "remove_run()"),
         (MissesWhileOthersMove, "H2"),
+        (LeavesTheNameBehind, "replace() files the new page"),
+        (ReplacesInTwoSteps, "replace(): of the old page and the new one"),
     ];
     if cfg!(debug_assertions) {
         flaws.push((KeepsALock, "no lock is held past a call"));

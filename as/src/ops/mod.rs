@@ -31,6 +31,7 @@ mod free;
 mod gap;
 mod incore;
 mod inherit;
+mod lend;
 mod lock;
 mod map;
 mod page_lock;
@@ -41,6 +42,7 @@ mod sync;
 mod unmap;
 
 pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
+pub use lend::LentPages;
 pub use lock::LockAll;
 pub use page_lock::PinnedPages;
 

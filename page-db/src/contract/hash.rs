@@ -21,6 +21,10 @@ const FIRST: &str = "H3: the first insert wins, and the loser learns who won";
 const LOSER: &str = "H3: the loser stays as it was";
 const NAMED: &str = "H4: filing a page gives it the name";
 const UNNAMED: &str = "H4: removing a page takes its name";
+const MOVED: &str = "replace() files the new page in the place of the old one, and moves the name";
+#[cfg(all(feature = "std", not(shuttle)))]
+const ONE_OF_TWO: &str =
+    "replace(): of the old page and the new one, a search finds one at any time";
 const ALL: &str = "all() lists every entry once";
 const LENGTHS: &str = "chain_lengths() counts the entries";
 const RUN_IN: &str = "insert_run() files in order and stops at the first taken name";
@@ -111,8 +115,11 @@ pub fn check_page_hash(make: impl Fn(u64) -> Box<dyn PageHash>) -> Result<(), Br
     names_at_the_edges(&Bench::new(&make)?)?;
     many_names(&Bench::new(&make)?)?;
     runs(&Bench::new(&make)?)?;
+    replacements(&Bench::new(&make)?)?;
     #[cfg(all(feature = "std", not(shuttle)))]
     under_threads(&Bench::new(&make)?)?;
+    #[cfg(all(feature = "std", not(shuttle)))]
+    replaced_under_threads(&Bench::new(&make)?)?;
     Ok(())
 }
 
@@ -209,6 +216,67 @@ fn runs(b: &Bench) -> Result<(), Breach> {
     }
     b.judge.holds_nothing(&b.cx, "remove_run()")?;
     b.lists(alloc::vec![(taken, holder)])
+}
+
+/// At the front of a chain, in its middle and at its end, each place twice.
+fn replacements(b: &Bench) -> Result<(), Breach> {
+    let names: Vec<Identity> = (0..FRAMES / 2).map(|i| name(1 + (i % 3) as u32, i * 64)).collect();
+    let (first, second) = b.ids.split_at(names.len());
+    for (n, page) in names.iter().zip(first) {
+        b.files(*n, *page)?;
+    }
+    for (from, to) in [(first, second), (second, first)] {
+        for (n, (from, to)) in names.iter().zip(from.iter().zip(to)) {
+            b.hash.replace(&b.cx, &b.pages, *n, *from, *to);
+            b.carries(MOVED, *from, None)?;
+            b.carries(MOVED, *to, Some(*n))?;
+            let found = b.hash.search_locked(&b.cx, &b.pages, *n);
+            b.judge.same(MOVED, format_args!("the page found under {n}"), found, Some(*to))?;
+            b.judge.holds_nothing(&b.cx, "replace()")?;
+        }
+    }
+    names.iter().zip(first).try_for_each(|(n, page)| b.finds(*n, Some(*page)))?;
+    b.lists(names.into_iter().zip(first.iter().copied()).collect())
+}
+
+/// Two pages take turns under one name, among others that come and go; who looks finds one of the two.
+#[cfg(all(feature = "std", not(shuttle)))]
+fn replaced_under_threads(b: &Bench) -> Result<(), Breach> {
+    use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    let (id, pair) = (name(1, 0), [b.ids[0], b.ids[1]]);
+    b.files(id, pair[0])?;
+    let (hash, pages, judge, others) = (&*b.hash, &b.pages, &b.judge, &b.ids[16..80]);
+    let stop = &AtomicBool::new(false);
+    let mover = || {
+        let cx = context();
+        for round in 0..4000u64 {
+            let n = name(1, 1 + round % 60);
+            let other = others[(round % 64) as usize];
+            let mine = hash.insert_unless_present(&cx, pages, n, other).is_ok();
+            let turn = (round % 2) as usize;
+            hash.replace(&cx, pages, id, pair[turn], pair[1 - turn]);
+            if mine {
+                hash.remove(&cx, pages, n, other);
+            }
+        }
+        Ok(())
+    };
+    let looker = || {
+        let cx = context();
+        while !stop.load(SeqCst) {
+            let found = hash.search_locked(&cx, pages, id);
+            let facts = format_args!("{found:?} is found under {id}");
+            judge.require(ONE_OF_TWO, found.is_some_and(|p| pair.contains(&p)), facts)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|s| {
+        let (mover, looker) = (s.spawn(mover), s.spawn(looker));
+        let ended = mover.join();
+        stop.store(true, SeqCst);
+        [ended, looker.join()].into_iter().try_for_each(|e| judge.ended(e)?)
+    })?;
+    b.lists(alloc::vec![(id, pair[0])])
 }
 
 /// A page that stays filed is never missed by hint-then-locked while others are rehashed around it, and one inserter wins each name.

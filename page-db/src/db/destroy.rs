@@ -1,11 +1,12 @@
-//! Ending a page: no translation, no claim, no name, a free frame.
+//! Ending a page: no translation, no claim, no name, a free frame; or, of a lent page, an orphan.
 
 use super::PageDb;
 use crate::cx::Cx;
 use crate::selock::{ExclPage, LockedPage};
 
 impl PageDb {
-    /// Unloads every translation, returns claims to availrmem, takes the name and frees the frame. The contents are lost.
+    /// Unloads every translation, returns claims to availrmem, takes the name and frees the frame. The contents are lost, unless the page is lent: then the
+    /// last loan frees the frame ([`PageDb::lend`]).
     ///
     /// A cached page (which is free already) is taken off its list first; freemem is the same afterwards.
     ///
@@ -19,6 +20,8 @@ impl PageDb {
         self.unload(cx, &page);
         self.drop_claims(&page);
         self.hash_out(cx, &page);
-        self.free(cx, page, false);
+        if !self.disown(page.page()) {
+            self.free(cx, page, false);
+        }
     }
 }

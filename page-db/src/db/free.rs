@@ -48,7 +48,7 @@ impl PageDb {
         let (p, id) = (page.page(), page.id());
         assert!(!p.is_free(), "P1: page {id} is freed twice");
         assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
-        assert!(!p.is_claimed(), "P2: page {id} is freed while locked in memory");
+        assert!(!p.is_kept(), "P2: page {id} is freed while locked in memory or lent");
         assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
     }
     pub(super) fn mark_free(&self, cx: &Cx, page: &ExclPage<'_>) {
@@ -108,7 +108,7 @@ impl PageDb {
         p.identity().is_some()
             && !p.is_mapped()
             && !state.intersects(PageState::SWAP | PageState::FREE | PageState::KERNEL)
-            && !p.is_claimed()
+            && !p.is_kept()
             && !self.is_io_locked(page.id())
     }
 }

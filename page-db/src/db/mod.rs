@@ -26,6 +26,7 @@ mod claim;
 mod create;
 mod destroy;
 mod free;
+mod lend;
 mod lookup;
 mod reclaim;
 mod rename;
@@ -120,6 +121,8 @@ pub struct PageDb {
     free_mem: FreeMem,
     /// Pages with claims on them: nearly always none, and then nobody need look at a page to know that it has none.
     claimed: AtomicU64,
+    /// Pages that are lent.
+    lent: AtomicU64,
     waits: WaitTable,
     mappings: Once<Arc<dyn PageMappings>>,
     memory_wait: Once<Arc<dyn MemoryWait>>,
@@ -178,6 +181,7 @@ impl PageDb {
             cache: CacheList::new(config.colours),
             free_mem: FreeMem::new(frames, thresholds),
             claimed: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
             waits: WaitTable::default(),
             mappings: Once::new(),
             memory_wait: Once::new(),

@@ -132,7 +132,7 @@ impl PageDb {
     /// Whether nothing is lost when the page goes; a free or cached page that may go is off its list then.
     fn is_dispensable(&self, cx: &Cx, page: &ExclPage<'_>) -> bool {
         let p = page.page();
-        if p.state().contains(PageState::KERNEL) || p.is_claimed() || self.is_io_locked(page.id()) {
+        if p.state().contains(PageState::KERNEL) || p.is_kept() || self.is_io_locked(page.id()) {
             return false;
         }
         match (p.is_free(), p.identity().is_some()) {

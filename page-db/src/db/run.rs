@@ -116,9 +116,14 @@ impl PageDb {
             }
             self.drop_claims(page);
         }
+        let n = held.iter().flatten().count() as u64;
         self.hash_out_run(cx, held);
-        for page in held.iter().flatten() {
-            self.assert_unused(page);
+        for place in held.iter_mut() {
+            match place {
+                Some(page) if self.disown(page.page()) => *place = None,
+                Some(page) => self.assert_unused(page),
+                None => {}
+            }
         }
         // Somebody who has just unmapped one of them may still owe the flush.
         self.settle(cx);
@@ -129,7 +134,6 @@ impl PageDb {
                 *freed = Some(page.id());
             }
         }
-        let n = freed.iter().flatten().count() as u64;
         self.free_nameless(cx, freed.into_iter().flatten());
         n
     }

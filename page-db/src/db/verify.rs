@@ -8,11 +8,12 @@
 //! | L1 | hash and pages: each entry is filed under the identity its page carries, and found there; vnode lists likewise |
 //! | L4 | pages counted free, and freemem |
 //! | P1 | each page is in exactly one of the four states; state bits fit the name |
-//! | P2 | free pages have no mapping and no claim |
+//! | P2 | free pages have no mapping, no claim and no loan |
 //! | F1, F2 | free lists and magazines hold the nameless free pages, each once; links and bounds |
 //! | C1 | cache lists hold the named free pages, each once, in the bin of their colour |
 //! | K4 | no free page is in transit |
-//! | B1 | claims and retired pages are charged to availrmem |
+//! | B1 | claims, loans and retired pages are charged to availrmem |
+//! | E4 | an orphan has no name and is lent |
 //! | T1 | retired pages are nameless, on no list, and counted |
 
 use super::claim::Claims;
@@ -51,12 +52,20 @@ pub struct PageCensus {
     pub unnamed: u64,
     /// Out of service.
     pub retired: u64,
+    /// Nameless, lent: their owner has gone or has another page.
+    pub orphans: u64,
 }
 
 impl PageCensus {
     /// All frames counted.
     pub fn total(&self) -> u64 {
-        self.free + self.cached + self.named + self.kernel + self.unnamed + self.retired
+        self.free
+            + self.cached
+            + self.named
+            + self.kernel
+            + self.unnamed
+            + self.retired
+            + self.orphans
     }
 }
 
@@ -93,12 +102,13 @@ impl PageDb {
         let hashed = self.verify_hash(cx)?;
         self.verify_vnodes(cx, &mut met)?;
         let mut census = PageCensus::default();
-        let (mut claimed, mut pages) = (0, 0);
+        let (mut claimed, mut pages, mut lent) = (0, 0, 0);
         for id in self.pages().ids() {
             self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
             let word = self.page(id).claims.load(Ordering::Acquire);
             claimed += Claims::from_word(word).charge();
             pages += u64::from(word != 0);
+            lent += u64::from(self.page(id).is_lent());
         }
         let retired = self.retired_pages();
         check!(
@@ -116,10 +126,13 @@ impl PageDb {
         );
         let (avail, total) = (self.free_mem().availrmem(), self.free_mem().total());
         check!(
-            claimed + census.retired + avail <= total,
+            claimed + lent + census.retired + avail <= total,
             "B1",
-            "claims hold {claimed} pages, yet availrmem is {avail} of {total}"
+            "claims and loans hold {} pages, yet availrmem is {avail} of {total}",
+            claimed + lent
         );
+        let counted = self.lent_pages();
+        check!(counted == lent, "B1", "{lent} pages are lent, {counted} are counted");
         let counted = self.claimed_pages();
         check!(counted == pages, "B1", "{pages} pages have claims, {counted} are counted");
         Ok(census)
@@ -254,9 +267,17 @@ impl PageDb {
             "page {id} ({}) is in state {state:?}",
             named(name)
         );
+        check!(
+            !p.is_orphan() || (name.is_none() && !free && p.loans() != 0),
+            "E4",
+            "page {id} ({}) is an orphan with {} loans",
+            named(name),
+            p.loans()
+        );
         if free {
             check!(!p.is_mapped(), "P2", "free page {id} is mapped");
             check!(!p.is_claimed(), "P2", "free page {id} is claimed");
+            check!(!p.is_lent(), "P2", "free page {id} is lent");
             check!(!self.is_io_locked(id), "K4", "free page {id} is in transit");
         }
         match (name.is_some(), free) {
@@ -265,6 +286,7 @@ impl PageDb {
             (true, false) => census.named += 1,
             (false, false) if state.contains(PageState::KERNEL) => census.kernel += 1,
             (false, false) if state.contains(PageState::RETIRED) => census.retired += 1,
+            (false, false) if p.is_orphan() => census.orphans += 1,
             (false, false) => census.unnamed += 1,
         }
         Ok(())
@@ -274,6 +296,7 @@ impl PageDb {
         let unnamed = |id: &PageId| {
             let p = self.page(*id);
             p.identity().is_none()
+                && !p.is_orphan()
                 && !p.state().intersects(PageState::FREE | PageState::KERNEL | PageState::RETIRED)
         };
         self.pages().ids().filter(unnamed).collect()

@@ -99,3 +99,34 @@ pub(crate) fn unfile<L: Links>(links: &L, bucket: usize, page: u32) -> bool {
     links.rename(page, None);
     true
 }
+/// Puts `to` into the place of `from`, which carries `name`, and moves the name; `false` when `from` is not there. held: the bucket
+pub(crate) fn replace<L: Links>(
+    links: &L,
+    bucket: usize,
+    name: L::Name,
+    from: u32,
+    to: u32,
+) -> bool {
+    let first = links.first(links.head(bucket).load(Acquire));
+    let mut before = None;
+    let mut at = first;
+    while at != from {
+        if at == 0 {
+            return false;
+        }
+        before = Some(at);
+        at = links.next(at).load(Acquire);
+    }
+    if L::Word::slips(Slip::NameLeavesFirst) {
+        links.rename(from, None);
+    }
+    // Named before it is seen, and the old one nameless only after: a walker finds one of them.
+    links.rename(to, Some(name));
+    links.next(to).store(links.next(from).load(Relaxed), Release);
+    match before {
+        None => links.head(bucket).store(links.as_head(to, name), Release),
+        Some(page) => links.next(page).store(to, Release),
+    }
+    links.rename(from, None);
+    true
+}

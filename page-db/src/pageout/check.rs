@@ -105,7 +105,7 @@ fn is_ineligible(db: &PageDb, page: PageId) -> bool {
     let p = db.page(page);
     let Some(id) = p.identity() else { return true };
     p.state().intersects(PageState::FREE | PageState::KERNEL)
-        || p.is_claimed()
+        || p.is_kept()
         || db.vnodes().kind(id.vnode) == VnodeKind::Kernel
 }
 

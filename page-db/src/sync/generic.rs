@@ -39,6 +39,8 @@ pub(crate) enum Slip {
     HitBelieved,
     /// An insert does not look whether the name is taken.
     InsertBlind,
+    /// A page loses its name before the one in its place has it.
+    NameLeavesFirst,
 }
 
 /// A 32-bit word that threads share.

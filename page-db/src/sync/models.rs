@@ -412,11 +412,34 @@ fn chain_one_name_one_page<const SLIP: u8>() {
     });
 }
 
+/// E3: a name moves from page 1 to page 2, which takes its place in the middle of a chain. Who looks at the pages in this order sees the name on one of
+/// them, and who searches finds it.
+fn chain_name_moves<const SLIP: u8>() {
+    explore(3, || {
+        let chains = Arc::new(Chains::<SLIP>::new(&[(1, 2), (3, 4)]));
+        let c = Arc::clone(&chains);
+        let mover = thread::spawn(move || {
+            c.pages[1].lock_excl();
+            {
+                let _held = c.locks[bucket(2)].lock().expect("no panic");
+                assert!(chain::replace(&*c, bucket(2), 2, 1, 2), "H4");
+            }
+            c.pages[1].unlock_excl();
+        });
+        let seen = [1, 2].map(|page| chains.is(page, 2));
+        assert!(seen.contains(&true), "E3: neither page had the name");
+        assert!(chains.exists(2).is_some(), "E3: neither page was found");
+        mover.join().expect("no panic");
+        assert_eq!(chains.exists(2), Some(2));
+    });
+}
+
 #[test]
 fn hash_chain() {
     model!(chain_carries_the_walker_away, MissBelieved);
     model!(chain_page_is_used_again, HitBelieved, TakeRelaxed, LeaveRelaxed);
     model!(chain_one_name_one_page, InsertBlind);
+    model!(chain_name_moves, NameLeavesFirst);
 }
 
 // ---- the reader-slot lock ----

@@ -126,7 +126,9 @@ impl SegVn {
         let mut pages = [None; PART];
         for (i, page) in got[..near.count].iter().enumerate() {
             if let Some(page) = page.as_ref().filter(|p| !scx.db.is_io_locked(p.id())) {
-                pages[near.at[i]] = Some(RunPage::new(page, near.prot[i]));
+                let lent = page.page().is_lent(); // I10
+                let prot = if lent { near.prot[i].read_only() } else { near.prot[i] };
+                pages[near.at[i]] = Some(RunPage::new(page, prot));
             }
         }
         let run = scx.hat.memload_run(cx, start, &pages[..n], LoadFlags::ADV, Some(stamp));

@@ -93,6 +93,7 @@ impl<'a> PageFault<'a> {
         flags: LoadFlags,
     ) -> Result<(), FaultError> {
         let lock = if self.soft() { LoadFlags::LOCK } else { LoadFlags::empty() };
+        let prot = if page.page().is_lent() { prot.read_only() } else { prot }; // I10
         match self.scx.hat.memload(
             self.scx.cx,
             self.addr,

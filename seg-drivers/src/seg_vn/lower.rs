@@ -33,8 +33,12 @@ impl SegVn {
         if !self.shared() {
             prot = prot.read_only();
         }
-        f.load(&got.page, prot, LoadFlags::empty())?;
-        self.finish(f, got.page);
+        // A page pinned where it may be stored to is about to be.
+        let stores = f.access.is_write() || (f.soft() && prot.contains(page_db::Prot::WRITE));
+        let lent = self.shared() && stores && got.page.page().is_lent();
+        let page = if lent { self.break_loan(f, got.page)? } else { got.page };
+        f.load(&page, prot, LoadFlags::empty())?;
+        self.finish(f, page);
         Ok(Found::There)
     }
     /// Case 2B over a file: the file's page is copied into an anon. The file's page is neither modified nor consumed.

@@ -45,6 +45,7 @@ mod fault;
 mod incore;
 mod inherit;
 mod joint;
+mod lend;
 mod lock;
 mod lower;
 mod own;
@@ -307,6 +308,9 @@ impl SegOps for SegVn {
     }
     fn unlock_pages(&self, scx: &SegCx<'_>, _: VirtRange, access: Access, pages: PageList) {
         softlock::unlock_pages(self, scx, access, pages);
+    }
+    fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        lend::lend(self, scx, range)
     }
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         advise::mem_id(self, scx, addr)

@@ -87,6 +87,10 @@ pub(super) fn set_prot(
         scx.hat.unload(scx.cx, range, UnloadFlags::empty());
     } else {
         scx.hat.chg_prot(scx.cx, range, prot);
+        if prot.contains(Prot::WRITE) && scx.db.lent_pages() != 0 {
+            // Rights may have been given to a lent page (I10). One that is lent from now on loses them by itself: it is counted first.
+            scx.hat.unload(scx.cx, range, UnloadFlags::empty());
+        }
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(super) fn sync(
 /// Invalidating a page that a mapping, this one or another, has locked in memory is refused before anything is written.
 fn refuse_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
     each_page(seg, scx, range, &mut |addr, id| {
-        let claimed = scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_claimed());
+        let claimed = scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_kept());
         if claimed { Err(SegError::Locked { addr }) } else { Ok(()) }
     })
 }
@@ -131,7 +131,7 @@ pub(super) fn swapout(seg: &SegVn, scx: &SegCx<'_>) -> u64 {
     let mut freed = 0;
     let _ = each_page(seg, scx, scx.seg, &mut |_, id| {
         let Some(page) = scx.db.try_lookup_excl(scx.cx, id) else { return Ok(()) };
-        if page.page().is_mapped() || page.page().is_claimed() {
+        if page.page().is_mapped() || page.page().is_kept() {
             return Ok(());
         }
         drop(page);

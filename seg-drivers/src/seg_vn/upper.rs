@@ -25,6 +25,8 @@ impl SegVn {
             f.scx.cx.count(Counter::Case1B);
             return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
         }
+        let lent = f.break_cow && page.page().is_lent();
+        let page = if lent { self.break_anon_loan(f, n, page)? } else { page };
         f.scx.cx.count(Counter::Case1A);
         f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
         self.finish(f, page);

@@ -140,8 +140,3 @@ fn u38_two_processors_store_to_one_shared_page() {
         s.end();
     }
 }
-
-#[test]
-fn u37_pages_are_not_lent() {
-    crate::not_built::no_word_for("loan 0 0 1");
-}

@@ -51,6 +51,15 @@ fn pinned(w: &World, range: VirtRange, access: Access, meanwhile: fn(&World) -> 
     done
 }
 
+/// Lends pages to the kernel, does something meanwhile, and has them back.
+fn lent(w: &World, range: VirtRange, meanwhile: fn(&World) -> Done) -> Done {
+    let (space, cx) = (w.p.space(), w.p.cx());
+    let lent = space.lend_pages(cx, range).map_err(|e| e.to_string())?;
+    let done = meanwhile(w);
+    lent.give_back(cx, w.m.db());
+    done
+}
+
 /// Locks pages by software, and unlocks them.
 fn soft_locked(w: &World, range: VirtRange, access: Access) -> Done {
     let (space, cx) = (w.p.space(), w.p.cx());
@@ -182,6 +191,11 @@ pub(super) const DEEDS: &[Deed] = &[
     }),
     whole("unlock everything", |w| done(w.p.munlockall())),
     piecemeal("pin for reading", |w| pinned(w, pages(16, 4), Access::Read, |_| Ok(()))),
+    piecemeal("lend", |w| lent(w, pages(16, 4), |_| Ok(()))),
+    piecemeal("lend and store", |w| lent(w, pages(0, 2), |w| done(w.p.store(at(0), b"lent")))),
+    piecemeal("lend pages of a file and store", |w| {
+        lent(w, pages(8, 1), |w| done(w.p.store(at(8), b"lent")))
+    }),
     piecemeal("pin for writing", |w| pinned(w, pages(0, 4), Access::Write, |_| Ok(()))),
     piecemeal("lock by software, for reading", |w| soft_locked(w, pages(16, 4), Access::Read)),
     piecemeal("lock by software, for writing", |w| soft_locked(w, pages(0, 4), Access::Write)),

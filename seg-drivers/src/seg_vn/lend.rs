@@ -1,0 +1,138 @@
+//! Lending pages to the kernel (case 1A-l and 2A-l of the decision table are in `upper` and `lower`).
+//!
+//! A page is found as a load would find it, but without a translation: what the slot holds, else the file's page, else zeros that become an anon. The
+//! slot stays busy until the page is lent, so a copy under way is over.
+//!
+//! Sources: uvm.md 5.7, 7.2 (C9).
+
+use super::SegVn;
+use super::fault::PageFault;
+use crate::anon::SlotGuard;
+use addr_space::{FaultError, PageList, SegCx, SegError};
+use alloc::vec::Vec;
+use page_db::sync::atomic::Ordering;
+use page_db::{Access, ExclPage, LockedPage, PageDb, SharedPage, VirtAddr, VirtRange};
+use swapfs::AnonNumber;
+
+#[doc(alias = "uvm_loan")]
+pub(super) fn lend(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+    if seg.softlocks.load(Ordering::Acquire) != 0 {
+        // Whoever has pages pinned may be storing to them, and a loan would wait for the end of that.
+        return Err(SegError::Pinned { range });
+    }
+    let mut pages = Vec::new();
+    for addr in range.iter_pages() {
+        let lent = match pages.try_reserve(1) {
+            Ok(()) => lend_page(seg, scx, addr),
+            Err(_) => Err(SegError::NoMemory { range }),
+        };
+        match lent {
+            Ok(page) => pages.push(page),
+            Err(e) => {
+                pages.into_iter().for_each(|page| scx.db.unlend(scx.cx, page));
+                return Err(e);
+            }
+        }
+    }
+    Ok(PageList { pages })
+}
+
+fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<page_db::PageId, SegError> {
+    loop {
+        let f = match seg.look(scx, addr, addr_space::FaultKind::Invalid, Access::Read) {
+            Ok(f) => PageFault { break_cow: false, ..f },
+            Err(FaultError::Prot { .. }) => {
+                return Err(SegError::Access { range: VirtRange::page_of(addr) });
+            }
+            Err(e) => return Err(e.into()),
+        };
+        // held: as (reader), and the slot if there is one
+        let slot = slot_of(seg, &f)?;
+        let anon = slot.as_ref().and_then(SlotGuard::get);
+        let page = match (anon, &seg.backing) {
+            (Some(n), _) => seg.anon_page(&f, n)?,
+            (None, Some(_)) => seg.file_page(&f, Access::Read)?.page,
+            (None, None) => {
+                if let Some(slot) = &slot {
+                    settled(seg.zero_fill(&f, slot).map(drop))?;
+                }
+                continue; // there is an anon now
+            }
+        };
+        let Some(page) = exclusive(scx, page) else { continue };
+        if page.page().is_claimed() {
+            return Err(SegError::Locked { addr });
+        }
+        scx.db
+            .lend(scx.cx, &page)
+            .map_err(|_| SegError::LockLimit { range: VirtRange::page_of(addr) })?;
+        return Ok(page.id());
+    }
+}
+
+/// The slot of the page, busy; none where nothing of the mapping's own can be.
+fn slot_of<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<SlotGuard<'a>>, SegError> {
+    let at = seg.slot_of(f.scx.seg, f.addr);
+    if seg.backing.is_some() {
+        return Ok(seg.amap().and_then(|map| map.enter(f.scx.cx, at)));
+    }
+    let map = seg.amap_or_make(f.scx);
+    if seg.needs_copy() && map.peek(at).is_none() {
+        return Err(FaultError::NotOwn { addr: f.addr }.into()); // zeros will be added to it
+    }
+    let slot = map.enter_or_make(f.scx.cx, at);
+    slot.map(Some).map_err(|_| SegError::NoMemory { range: VirtRange::page_of(f.addr) })
+}
+
+/// What `zero_fill` answers when the page is there but rights moved on before it was mapped is no failure here.
+fn settled(made: Result<(), FaultError>) -> Result<(), FaultError> {
+    match made {
+        Err(FaultError::Retry { .. }) => Ok(()),
+        done => done,
+    }
+}
+
+/// The same page exclusively; `None` when it has lost its name while it was waited for.
+fn exclusive<'a>(scx: &SegCx<'a>, page: SharedPage<'a>) -> Option<ExclPage<'a>> {
+    match page.try_upgrade() {
+        Ok(page) => Some(page),
+        Err(page) => {
+            let name = page.identity();
+            drop(page);
+            name.and_then(|name| scx.db.lookup_excl(scx.cx, name))
+        }
+    }
+}
+
+impl SegVn {
+    /// The page of the slot's anon, which nobody else refers to, as one that may be stored to: a lent one is left to its loans, and a copy takes its
+    /// name (case 1A-l).
+    ///
+    /// # Locks
+    /// On entry and on `Ok`: as (reader), slot, page (shared).
+    #[cold]
+    pub(super) fn break_anon_loan<'a>(
+        &'a self,
+        f: &PageFault<'a>,
+        n: AnonNumber,
+        page: SharedPage<'a>,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        let page = self.break_loan(f, page)?;
+        self.driver.layer.anons.set_hint(n, Some(page.id()));
+        Ok(page)
+    }
+    /// The file's page as one that may be stored to through a shared mapping (case 2A-l), and what [`SegVn::break_anon_loan`] begins with.
+    #[cold]
+    pub(super) fn break_loan<'a>(
+        &self,
+        f: &PageFault<'a>,
+        page: SharedPage<'a>,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        f.scx.cx.count(page_db::Counter::CowFault);
+        match f.scx.db.break_loan(f.scx.cx, page, PageDb::colour_for(f.addr)) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => Err(FaultError::Retry { addr: f.addr }),
+            Err(e) => Err(f.page_error(e)),
+        }
+    }
+}

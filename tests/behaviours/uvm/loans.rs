@@ -1,0 +1,151 @@
+//! 37: pages lent to the kernel. (The cases E14 and E23 are in `cases_e`.)
+
+use crate::{Scene, available, page, range, scene, space};
+use addr_space::{AsError, LentPages, SegError};
+use page_db::{Access, Identity};
+
+/// Lends pages of a process.
+#[track_caller]
+pub(crate) fn lend(s: &mut Scene, proc: u32, first: u64, pages: u64) -> LentPages {
+    let lent = space(s, proc).lend_pages(s.machine().cx(), range(first, pages));
+    s.run("verify");
+    lent.unwrap_or_else(|e| panic!("{e}"))
+}
+/// The first byte of each lent page, as the kernel reads it.
+pub(crate) fn seen(s: &Scene, lent: &LentPages) -> Vec<u8> {
+    let byte = |i: usize| {
+        let mut byte = [0];
+        assert_eq!(lent.read(s.machine().db(), i as u64 * page_db::PAGE_SIZE, &mut byte), 1);
+        byte[0]
+    };
+    (0..lent.pages().len()).map(byte).collect()
+}
+#[track_caller]
+pub(crate) fn give_back(s: &mut Scene, lent: LentPages) {
+    lent.give_back(s.machine().cx(), s.machine().db());
+    s.run("verify");
+}
+fn name(s: &Scene, proc: u32, at: u64) -> Option<Identity> {
+    page(s, proc, at).identity()
+}
+fn resident(s: &Scene, id: Identity) -> bool {
+    let db = s.machine().db();
+    db.exists(s.machine().cx(), id).is_some_and(|p| !db.page(p).is_free())
+}
+pub(crate) fn orphans(s: &Scene) -> u64 {
+    let db = s.machine().db();
+    db.pages().ids().filter(|p| db.page(*p).is_orphan()).count() as u64
+}
+
+/// Private memory of one page that process 0 has stored 65 to.
+pub(crate) const ONE: &str = "map 0 0 1 rw priv fixed anon; write 0 0 0+1 65";
+
+#[test]
+fn u37_a_store_leaves_the_lent_page_to_the_kernel() {
+    let mut s = scene(ONE);
+    let (free, may) = (s.machine().db().freemem(), available(&s));
+    let (anon, old, called) = (s.anon(0, 0), s.frame(0, 0), name(&s, 0, 0));
+    let lent = lend(&mut s, 0, 0, 1);
+    assert_eq!((s.frame(0, 0), available(&s)), (old, may - 1), "in place, and charged");
+    s.run("read 0 0 0+1; expect ok b=41");
+    s.run("write 0 0 0+1 66; expect counter cow_fault +1; read 0 0 0+1; expect ok b=42");
+    assert_ne!(s.frame(0, 0), old);
+    assert_eq!((s.anon(0, 0).map(|a| a.number), name(&s, 0, 0)), (anon.map(|a| a.number), called));
+    assert_eq!((seen(&s, &lent), orphans(&s)), (vec![65], 1));
+    s.run("write 0 0 0+1 67; expect counter cow_fault +0");
+    give_back(&mut s, lent);
+    assert_eq!((orphans(&s), s.machine().db().freemem(), available(&s)), (0, free, may));
+    s.end();
+}
+
+#[test]
+fn the_owner_ends_and_the_page_does_not() {
+    let mut s = scene(
+        "map 0 8 1 rw priv fixed anon; fork 0 1; map 1 0 2 rw priv fixed anon; write 1 0 8192 65",
+    );
+    let lent = lend(&mut s, 1, 0, 2);
+    let again = lend(&mut s, 1, 1, 1);
+    s.run("exit 1");
+    assert_eq!((seen(&s, &lent), orphans(&s)), (vec![65, 65], 2));
+    give_back(&mut s, lent);
+    assert_eq!((seen(&s, &again), orphans(&s)), (vec![65], 1), "two loans, one is left");
+    give_back(&mut s, again);
+    assert_eq!(orphans(&s), 0);
+    s.end();
+}
+
+#[test]
+fn what_may_not_be_lent() {
+    let mut s = scene(
+        "map 0 0 2 rw priv fixed anon; write 0 0 8192 65; lock 0 1 1; map 0 4 1 - priv fixed anon",
+    );
+    let may = available(&s);
+    let refused = |s: &Scene, first, pages| {
+        space(s, 0).lend_pages(s.machine().cx(), range(first, pages)).expect_err("refused")
+    };
+    let locked = crate::addr(1);
+    assert_eq!(refused(&s, 0, 2), AsError::Seg(SegError::Locked { addr: locked }));
+    assert_eq!(refused(&s, 1, 2), AsError::Seg(SegError::Locked { addr: locked }));
+    s.run("unlock 0 1 1");
+    assert_eq!(refused(&s, 0, 3), AsError::Unmapped { addr: crate::addr(2) });
+    assert_eq!(refused(&s, 4, 1), AsError::Seg(SegError::Access { range: range(4, 1) }));
+    let cx = s.machine().cx();
+    let pinned = space(&s, 0).lock_pages(cx, range(0, 1), Access::Write).expect("resident");
+    assert_eq!(refused(&s, 0, 1), AsError::Seg(SegError::Pinned { range: range(0, 1) }));
+    space(&s, 0).unlock_pages(cx, pinned);
+    assert_eq!((s.machine().db().lent_pages(), available(&s)), (0, may + 1), "nothing was lent");
+    s.run("verify");
+    s.end();
+}
+
+#[test]
+fn absent_pages_are_made_or_read_for_it() {
+    let mut s = scene(
+        "map 0 0 2 rw priv fixed anon; write 0 1 0+1 65; pageout *; file 0 4096; pwrite 0 0 1 70",
+    );
+    s.run("map 0 4 1 r priv fixed file 0 0");
+    let (zeros, file) = (lend(&mut s, 0, 0, 2), lend(&mut s, 0, 4, 1));
+    assert_eq!((seen(&s, &zeros), seen(&s, &file)), (vec![0, 65], vec![70]));
+    give_back(&mut s, zeros);
+    give_back(&mut s, file);
+    s.end();
+}
+
+#[test]
+fn a_lent_page_stays_in_memory() {
+    let mut s = scene("map 0 0 2 rw priv fixed anon; write 0 0 8192 65");
+    let names = [0, 1].map(|at| name(&s, 0, at).expect("resident"));
+    let lent = lend(&mut s, 0, 0, 1);
+    s.run("pageout *");
+    assert!(resident(&s, names[0]), "lent");
+    assert!(!resident(&s, names[1]), "pushed");
+    s.run("advise 0 0 2 dontneed; read 0 0 0+1; expect ok b=41");
+    give_back(&mut s, lent);
+    s.run("pageout *");
+    assert!(!resident(&s, names[0]), "as any other");
+    s.end();
+}
+
+#[test]
+fn a_lock_taken_on_a_lent_page_goes_with_the_name() {
+    let mut s = scene(ONE);
+    let lent = lend(&mut s, 0, 0, 1);
+    s.run("lock 0 0 1; expect ok; write 0 0 0+1 66; expect counter cow_fault +1");
+    assert_eq!((page(&s, 0, 0).cowcnt(), seen(&s, &lent)), (1, vec![65]));
+    give_back(&mut s, lent);
+    s.run("unlock 0 0 1; expect ok");
+    s.end();
+}
+
+#[test]
+fn pages_pinned_for_io_are_the_owners_alone() {
+    let mut s = scene(ONE);
+    let lent = lend(&mut s, 0, 0, 1);
+    let cx = s.machine().cx();
+    let pinned = space(&s, 0).lock_pages(cx, range(0, 1), Access::Write).expect("resident");
+    s.run("write 0 0 0+1 66; expect counter cow_fault +0");
+    assert_eq!(seen(&s, &lent), [65], "the loan was broken by the pin");
+    space(&s, 0).unlock_pages(s.machine().cx(), pinned);
+    give_back(&mut s, lent);
+    s.end();
+}
