@@ -5,7 +5,7 @@
 
 use super::error::NameKind;
 use super::parse::{Parser, read_statement};
-use super::token::{Token, statements};
+use super::token::{Token, has_comment, statements};
 use super::words::{Cursor, Open, Stop};
 
 /// A word that may stand at the cursor.
@@ -44,6 +44,9 @@ impl Parser {
     pub fn complete(&self, line: &str, column: usize) -> Completion {
         let before: String = line.chars().take(column.saturating_sub(1)).collect();
         let column = before.chars().count() as u32 + 1;
+        if has_comment(&before) {
+            return Completion { start: column, ..Completion::default() };
+        }
         // An open quote is a path or a text being written: close it, so that the words can be cut.
         let (mut words, open) = match statements(&before, 1) {
             Ok(w) => (w, false),
@@ -130,6 +133,14 @@ mod tests {
         let c = parser.complete("::vnode $d", 11);
         assert_eq!((c.start, c.candidates.len()), (9, 1));
         assert_eq!(c.candidates[0].word, "$data");
+    }
+
+    #[test]
+    fn nothing_is_offered_in_a_comment() {
+        assert_eq!(words("vmtrace # a word"), Vec::<String>::new());
+        assert_eq!(words("vmtrace 1   # a trace"), Vec::<String>::new());
+        assert_eq!(words("read 0 1 1 # then; "), Vec::<String>::new());
+        assert_eq!(words("echo \"# no comment\"; dig"), ["digest"]);
     }
 
     #[test]

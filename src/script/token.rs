@@ -103,6 +103,21 @@ pub(super) fn statements(source: &str, first_line: u32) -> Result<Vec<Words>, Pa
     Ok(out)
 }
 
+/// Says whether a comment has begun by the end of `line`.
+pub(super) fn has_comment(line: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in line.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '#' if !quoted => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// The statement and the word being gathered.
 #[derive(Default)]
 struct Cutter {
