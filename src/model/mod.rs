@@ -293,6 +293,11 @@ impl Model {
         }
     }
 
+    /// The bytes that a load of a page of one of its processes finds, wherever rights and ends of files would let it.
+    pub fn bytes_of<'a>(&'a self, page: &'a Page) -> &'a PageBytes {
+        self.bytes(page)
+    }
+
     /// The bytes a load finds.
     fn bytes<'a>(&'a self, page: &'a Page) -> &'a PageBytes {
         match (&page.copy, page.backing) {

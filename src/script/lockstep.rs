@@ -2,13 +2,15 @@
 //!
 //! Outcomes must agree at once; contents (every page of every process, every file) are compared
 //! after as many steps as asked for. An operation that the right side answers ENOSYS is one it
-//! does not know; it is not compared, and must not change what can be seen.
+//! does not know; it is not compared, and must not change what can be seen. Answers that differ for
+//! a reason in the table of [`EXPLAINED`](super::EXPLAINED) pass.
 
 use std::fmt;
 
 use thiserror::Error;
 
-use super::ast::{Advice, Operation, Script, Statement};
+use super::ast::{Operation, Script, Statement};
+use super::explained::explanation;
 use super::outcome::{Errno, Outcome, PAGE_BYTES, PageState};
 use super::run::{RunError, RunOptions, Runner, Silent};
 use super::world::{FileContents, FileSlot, ProcSlot, World};
@@ -102,27 +104,14 @@ impl fmt::Display for Files<'_> {
     }
 }
 
-/// Answers that may differ for a reason that is understood.
-///
-/// Throwing pages out of memory is refused for pages that are locked in memory. A world that keeps pages knows every claim on a page, of whichever process, and
-/// knows that a page past the end of its file cannot be claimed; one that keeps bytes knows the locks of the calling process's own mappings only.
-/// Neither answer changes a byte.
-fn is_explained(operation: &Operation, left: &Outcome, right: &Outcome) -> bool {
-    let drops = match operation {
-        Operation::Advise(_, advice) => *advice == Advice::DontNeed,
-        Operation::Sync(_, flags) => flags.invalidate,
-        _ => false,
-    };
-    let busy = Outcome::Errno(Errno::EBUSY);
-    drops && (*left == busy || *right == busy)
-}
-
 /// Two worlds that are driven alike.
 #[derive(Debug)]
 pub struct Lockstep<L, R> {
     left: Runner<L>,
     right: Runner<R>,
     steps: usize,
+    /// What has been done, for [`explanation`].
+    past: Vec<Operation>,
     /// Steps between two comparisons of contents; 0 compares at the end only.
     every: usize,
 }
@@ -134,7 +123,7 @@ impl<L: World, R: World> Lockstep<L, R> {
     pub fn new(left: L, right: R, every: usize, verify_each: bool) -> Self {
         let left = Runner::new(left, RunOptions { verify_each, ..RunOptions::default() });
         let right = Runner::new(right, RunOptions { ignore_views: true, ..RunOptions::default() });
-        Lockstep { left, right, steps: 0, every }
+        Lockstep { left, right, steps: 0, past: Vec::new(), every }
     }
 
     /// The left side.
@@ -178,7 +167,8 @@ impl<L: World, R: World> Lockstep<L, R> {
             .left
             .step(statement, &mut Silent)
             .map_err(|e| Difference::Run { side: "left", error: Box::new(e) })?;
-        if matches!(statement.operation, Operation::Expect(_) | Operation::View(_)) {
+        let operation = &statement.operation;
+        if matches!(operation, Operation::Expect(_) | Operation::View(_)) {
             return Ok(left);
         }
         let right = self
@@ -187,9 +177,7 @@ impl<L: World, R: World> Lockstep<L, R> {
             .map_err(|e| Difference::Run { side: "right", error: Box::new(e) })?;
         if let (Some(left), Some(right)) = (left, right) {
             let unknown = right == Outcome::Errno(Errno::ENOSYS);
-            if !unknown
-                && !left.agrees_with(&right)
-                && !is_explained(&statement.operation, &left, &right)
+            if !unknown && !left.agrees_with(&right) && !self.is_explained(operation, &left, &right)
             {
                 return Err(Difference::Outcome { left, right });
             }
@@ -197,7 +185,14 @@ impl<L: World, R: World> Lockstep<L, R> {
                 self.compare_contents()?;
             }
         }
+        self.past.push(operation.clone());
         Ok(left)
+    }
+
+    /// The two answers may differ here.
+    fn is_explained(&self, operation: &Operation, left: &Outcome, right: &Outcome) -> bool {
+        explanation(&self.past, operation, &left.to_string(), &right.to_string())
+            .is_some_and(|row| !row.departs)
     }
 
     /// Compares every page of every process and every file, now.

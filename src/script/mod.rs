@@ -17,12 +17,14 @@
 //! - `outcome`: what an operation answers;
 //! - `world`, `run`: the trait an executor implements, and what drives it;
 //! - `generate`, `lockstep`, `minimise`: random scripts from a seed, two worlds that must agree on
-//!   them, and how a script on which they do not is made short.
+//!   them, and how a script on which they do not is made short;
+//! - `explained`: the answers in which others may differ, and why.
 
 pub mod ast;
 mod blocks;
 mod complete;
 mod error;
+mod explained;
 mod generate;
 mod lockstep;
 mod minimise;
@@ -40,7 +42,8 @@ pub use ast::{Operation, Script, Statement};
 pub use blocks::script_blocks;
 pub use complete::{Candidate, Completion, complete};
 pub use error::{NameKind, ParseError, Problem};
-pub use generate::{GenerateOptions, Lot, Objection, Profile, generate, objection};
+pub use explained::{EXPLAINED, Explained, explanation};
+pub use generate::{GenerateOptions, Lot, Objection, Profile, generate, objection, undefined};
 pub use lockstep::{Difference, Divergence, Lockstep};
 pub use minimise::minimise;
 pub use outcome::{Errno, Facts, Outcome, PageState};

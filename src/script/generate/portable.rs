@@ -48,6 +48,11 @@ pub fn objection(script: &Script) -> Option<Objection> {
     None
 }
 
+/// Says why the outcome of an operation is not defined as things stand in `model`, even on one system, if it is not.
+pub fn undefined(model: &Model, operation: &Operation) -> Option<&'static str> {
+    Judge(model).undefined(operation)
+}
+
 /// What `advise free` gave away must be overwritten at once.
 fn reads_what_was_freed(operation: &Operation, next: Option<&Operation>) -> Option<&'static str> {
     let Operation::Advise(range, Advice::Free) = operation else { return None };

@@ -1,0 +1,411 @@
+//! Answers that may differ, each for a reason that is understood.
+//!
+//! # The difficulty
+//!
+//! A machine is judged by others: a Linux kernel, models that know bytes and no pages. Some answers differ and both sides are right by their own lights. To
+//! leave such operations out, or to let any answer of theirs pass, would hide the next mistake behind the last excuse.
+//!
+//! # The rule
+//!
+//! One table, [`EXPLAINED`]. A row names what the machine answered, what the judge answered, and an exact condition on the state the operation met; the same
+//! operation with other answers, or in another state, is a difference. The state is that of the naive model, which is driven through everything that came
+//! before, with two notes kept beside it that the model itself has no use for:
+//!
+//! ```text
+//!   lock 0 8 4            page 10 is a hole:  ENOMEM, nothing locked          (illumos undoes)
+//!                         stuck = {8, 9}      what a judge that does not undo still calls locked
+//!
+//!   truncate F 0          the locked page 3 of the file is no more, nor is the claim on it
+//!                         lapsed = {3}        what a judge that locks addresses still calls locked
+//! ```
+//!
+//! Conditions speak of the pages an operation walks: those up to the first hole, in order.
+//!
+//! Where a judge's document and `illumos.md` disagree, `illumos.md` is right, and the row names its section.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range as Span;
+
+use crate::model::{Backing, Model, Page};
+
+use super::ast::{Advice, Operation, ProcRef, Prot, Range};
+use super::outcome::{Errno, Outcome, PAGE_BYTES};
+use super::run::{RunOptions, Runner, Silent};
+
+/// A difference that is understood.
+pub struct Explained {
+    /// What the machine answers, as result lines have it.
+    pub ours: &'static [&'static str],
+    /// What the judge answers.
+    pub theirs: &'static [&'static str],
+    /// When that is so.
+    holds: fn(&Scene<'_>) -> bool,
+    /// One side did it and the other did not: what follows cannot be compared.
+    pub departs: bool,
+    /// Where it is written that the machine is right.
+    pub section: &'static str,
+    /// Why they differ.
+    pub reason: &'static str,
+}
+
+impl fmt::Debug for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explained").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+/// Every difference that is understood, one row each.
+pub const EXPLAINED: &[Explained] = &[
+    Explained {
+        ours: &["EBUSY"],
+        theirs: &["ok", "ENOMEM"],
+        holds: |s| s.walked().any(|(n, page)| s.is_claimed_elsewhere(n, page)),
+        departs: false,
+        section: "illumos.md 4.8, sync",
+        reason: "what any process has locked is not thrown away; others ask the caller's own locks only",
+    },
+    Explained {
+        ours: &["ok", "ENOMEM"],
+        theirs: &["EBUSY"],
+        holds: |s| s.nothing_is_claimed() && s.walked().any(|(n, _)| s.is_in(&s.books.stuck, n)),
+        departs: false,
+        section: "illumos.md 3.8, MC_LOCK",
+        reason: "a lock that fails half way is undone; the model keeps its first pages locked",
+    },
+    Explained {
+        ours: &["ok", "ENOMEM"],
+        theirs: &["EBUSY"],
+        holds: |s| s.nothing_is_claimed() && s.walked().any(|(_, page)| page.locked),
+        departs: false,
+        section: "illumos.md 4.8, lockop",
+        reason: "a page past the end of its file cannot be locked, and one cut off is no more; a model locks addresses",
+    },
+    Explained {
+        ours: &["ENOMEM"],
+        theirs: &["EINVAL"],
+        holds: |s| s.length_wraps(),
+        departs: false,
+        section: "illumos.md 3.8, common",
+        reason: "a length that wraps is no address space (ENOMEM); the model has Linux's answer to some",
+    },
+    Explained {
+        ours: &["EFAULT"],
+        theirs: &["ok", "ENOMEM"],
+        holds: |s| s.wants_pages_past_the_end(),
+        departs: false,
+        section: "illumos.md 3.8, WILLNEED; 4.4, GETPAGE",
+        reason: "asking for pages past the end of a file fails as the read would; the model does not look",
+    },
+    Explained {
+        ours: &["EINVAL"],
+        theirs: &["ENOMEM"],
+        holds: |s| s.length_is_negative(),
+        departs: false,
+        section: "difference 24 of the trace language",
+        reason: "the length of `incore` is a signed number; the model has Linux's answer",
+    },
+    Explained {
+        ours: &["ENOTSUP"],
+        theirs: &["EINVAL"],
+        holds: |s| matches!(s.operation, Operation::Protect(_, Prot::Bad)),
+        departs: false,
+        section: "illumos.md 3.7, mprotect",
+        reason: "unknown bits of protection are not supported; the model has Linux's answer",
+    },
+    Explained {
+        ours: &["ENOTSUP", "EACCES"],
+        theirs: &["ok", "ok moved"],
+        holds: |s| matches!(s.operation, Operation::Map(m) if m.prot == Prot::Bad),
+        departs: true,
+        section: "illumos.md 3.12, mmap",
+        reason: "nothing is mapped with unknown bits of protection; the model maps, as Linux does",
+    },
+];
+
+/// Looks for the row that explains why `operation`, which followed `past`, was answered `ours` by a machine and `theirs` by somebody else.
+pub fn explanation<'a>(
+    past: impl IntoIterator<Item = &'a Operation>,
+    operation: &Operation,
+    ours: &str,
+    theirs: &str,
+) -> Option<&'static Explained> {
+    let fits = |e: &&Explained| e.ours.contains(&ours) && e.theirs.contains(&theirs);
+    if !EXPLAINED.iter().any(|e| fits(&e)) {
+        return None;
+    }
+    let mut books = Books::new();
+    past.into_iter().for_each(|o| books.enter(o));
+    let scene = Scene { books: &books, operation };
+    EXPLAINED.iter().filter(fits).find(|e| (e.holds)(&scene))
+}
+
+/// A page of a process: its slot and the page's number.
+type Place = (u32, u64);
+
+/// The state that operations leave, and what judges may make of it.
+struct Books {
+    model: Runner<Model>,
+    /// Pages of failed locks that nothing has unlocked since.
+    stuck: BTreeSet<Place>,
+    /// Locked pages whose claims are gone, or never were: they lay past the end of their file.
+    lapsed: BTreeSet<Place>,
+}
+
+impl Books {
+    fn new() -> Books {
+        let model = Runner::new(Model::new(), RunOptions::default());
+        Books { model, stuck: BTreeSet::new(), lapsed: BTreeSet::new() }
+    }
+
+    /// Notes what an operation changes. One that expects or shows something changes nothing.
+    fn enter(&mut self, operation: &Operation) {
+        if !operation.has_outcome()
+            && !matches!(operation, Operation::Arena(_) | Operation::Proc { .. })
+        {
+            return;
+        }
+        let walked: Vec<Place> = match operation {
+            Operation::Lock(r) | Operation::Unlock(r) => {
+                self.walked(r).map(|(place, _)| place).collect()
+            }
+            _ => Vec::new(),
+        };
+        let outcome = self.model.step(&operation.clone().into(), &mut Silent).ok().flatten();
+        match operation {
+            Operation::Lock(_) if outcome == Some(Errno::ENOMEM.into()) => {
+                self.stuck.extend(walked)
+            }
+            Operation::Unlock(_) => walked.iter().for_each(|place| _ = self.stuck.remove(place)),
+            Operation::UnlockAll(p) if outcome == Some(Outcome::OK) => {
+                let slot = self.slot(p);
+                self.stuck.retain(|(of, _)| Some(*of) != slot);
+            }
+            Operation::Map(map) if outcome == Some(Outcome::OK) => {
+                let over = Range { proc: map.proc.clone(), addr: map.addr, len: map.len };
+                let (slot, pages) = (self.slot(&map.proc), pages_of(&over));
+                self.stuck.retain(|(of, n)| Some(*of) != slot || !pages.contains(n));
+            }
+            _ => {}
+        }
+        self.see_what_lapses();
+    }
+
+    fn see_what_lapses(&mut self) {
+        let model = self.model.world();
+        let ends = ends_of(model);
+        let page_at =
+            |(slot, n): &Place| model.processes().get(slot).and_then(|p| p.pages().get(n));
+        self.stuck.retain(|place| page_at(place).is_some());
+        // A claim comes back with a copy, which is claimed as it is made.
+        self.lapsed
+            .retain(|place| page_at(place).is_some_and(|page| page.locked && !page.is_copied()));
+        for (slot, process) in model.processes() {
+            let cut =
+                process.pages().iter().filter(|(_, page)| page.locked && page.is_past_end(&ends));
+            self.lapsed.extend(cut.map(|(n, _)| (*slot, *n)));
+        }
+    }
+
+    fn slot(&self, proc: &ProcRef) -> Option<u32> {
+        match proc {
+            ProcRef::Slot(n) => Some(*n),
+            ProcRef::Name(name) => self.model.proc_slot(name).map(|slot| slot.0),
+        }
+    }
+
+    /// The pages that an operation on a range walks.
+    fn walked(&self, range: &Range) -> impl Iterator<Item = (Place, &Page)> {
+        let slot = self.slot(&range.proc).unwrap_or(u32::MAX);
+        let process = self.model.world().processes().get(&slot);
+        let numbers = pages_of(range);
+        let first = numbers.start;
+        let mapped = process.into_iter().flat_map(move |p| p.pages().range(numbers.clone()));
+        let in_a_row = mapped.zip(first..).take_while(|((n, _), expected)| **n == *expected);
+        in_a_row.map(move |((n, page), _)| ((slot, *n), page))
+    }
+}
+
+/// The numbers of a range's pages.
+fn pages_of(range: &Range) -> Span<u64> {
+    let addr = range.addr.resolve(Model::LAYOUT);
+    let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
+    addr / PAGE_BYTES..end.max(addr / PAGE_BYTES)
+}
+
+/// How many pages each object has.
+fn ends_of(model: &Model) -> Vec<u64> {
+    model.objects().iter().map(|o| o.page_count()).collect()
+}
+
+/// An operation and the state it met.
+struct Scene<'a> {
+    books: &'a Books,
+    operation: &'a Operation,
+}
+
+impl Scene<'_> {
+    fn model(&self) -> &Model {
+        self.books.model.world()
+    }
+
+    /// The range of an operation that throws pages out of memory.
+    fn thrown_away(&self) -> Option<&Range> {
+        match self.operation {
+            Operation::Advise(range, Advice::DontNeed) => Some(range),
+            Operation::Sync(range, flags) if flags.invalidate => Some(range),
+            _ => None,
+        }
+    }
+
+    /// The pages that such an operation walks; of any other, none.
+    fn walked(&self) -> impl Iterator<Item = (u64, &Page)> {
+        let range = self.thrown_away();
+        range.into_iter().flat_map(|r| self.books.walked(r)).map(|((_, n), page)| (n, page))
+    }
+
+    fn is_in(&self, places: &BTreeSet<Place>, n: u64) -> bool {
+        let slot = self.thrown_away().and_then(|r| self.books.slot(&r.proc));
+        slot.is_some_and(|slot| places.contains(&(slot, n)))
+    }
+
+    /// No page that is walked is locked, but for such as have lost their claims.
+    fn nothing_is_claimed(&self) -> bool {
+        self.walked().all(|(n, page)| !page.locked || self.is_in(&self.books.lapsed, n))
+    }
+
+    /// The page is not locked here, but one that may be the same frame is, at another place.
+    fn is_claimed_elsewhere(&self, n: u64, page: &Page) -> bool {
+        let model = self.model();
+        let everyone = model.processes().values().flat_map(|p| p.pages());
+        !page.locked
+            && everyone
+                .filter(|(_, other)| other.locked)
+                .any(|(m, other)| may_be_one_frame(model, (n, page), (*m, other)))
+    }
+
+    fn length_wraps(&self) -> bool {
+        match self.operation {
+            Operation::Advise(range, _)
+            | Operation::Sync(range, _)
+            | Operation::Lock(range)
+            | Operation::Unlock(range) => {
+                let addr = range.addr.resolve(Model::LAYOUT);
+                let len = range.len.resolve(addr).checked_next_multiple_of(PAGE_BYTES);
+                len.and_then(|len| addr.checked_add(len)).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    fn length_is_negative(&self) -> bool {
+        let Operation::Incore(range) = self.operation else { return false };
+        range.len.resolve(range.addr.resolve(Model::LAYOUT)) > i64::MAX as u64
+    }
+
+    fn wants_pages_past_the_end(&self) -> bool {
+        let Operation::Advise(range, Advice::WillNeed) = self.operation else { return false };
+        let ends = ends_of(self.model());
+        self.books.walked(range).any(|(_, page)| page.is_past_end(&ends))
+    }
+}
+
+/// Two pages can be one frame: the same page of an object, or what forks left two processes with, which is then at one address and holds the same bytes.
+fn may_be_one_frame(model: &Model, (n, page): (u64, &Page), (m, other): (u64, &Page)) -> bool {
+    let of_object = matches!(page.backing, Backing::Object { .. });
+    let never_copied = !page.is_copied() && !other.is_copied();
+    let inherited =
+        n == m && !page.shared && !other.shared && model.bytes_of(page) == model.bytes_of(other);
+    page.backing == other.backing && (of_object && never_copied || inherited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::parse;
+    use super::*;
+
+    /// The row that explains the last statement of a script, by its reason's first words.
+    fn why(script: &str, ours: &str, theirs: &str) -> Option<&'static str> {
+        let script = parse(script).expect("parses");
+        let operations: Vec<&Operation> = script.operations().collect();
+        let (last, past) = operations.split_last().expect("a statement");
+        explanation(past.iter().copied(), last, ours, theirs).map(|e| e.section)
+    }
+
+    const LOCKS: Option<&str> = Some("illumos.md 4.8, sync");
+    const UNDONE: Option<&str> = Some("illumos.md 3.8, MC_LOCK");
+    const LAPSED: Option<&str> = Some("illumos.md 4.8, lockop");
+
+    #[test]
+    fn a_lock_of_somebody_else_explains_a_refusal() {
+        let two = "map 0 0 4 rw shared fixed anon; fork 0 1; lock 1 1 1; ";
+        assert_eq!(why(&format!("{two} advise 0 0 2 dontneed"), "EBUSY", "ok"), LOCKS);
+        assert_eq!(why(&format!("{two} sync 0 1 9 sync+inval"), "EBUSY", "ENOMEM"), LOCKS);
+        // Not what nobody locks, not what is behind a hole, and not a refusal of something else.
+        assert_eq!(why(&format!("{two} advise 0 2 2 dontneed"), "EBUSY", "ok"), None);
+        assert_eq!(
+            why(&format!("{two} unmap 0 0 1; advise 0 0 2 dontneed"), "EBUSY", "ENOMEM"),
+            None
+        );
+        assert_eq!(why(&format!("{two} advise 0 0 2 normal"), "EBUSY", "ok"), None);
+        assert_eq!(why(&format!("{two} sync 0 0 2 sync"), "EBUSY", "ok"), None);
+        assert_eq!(why(&format!("{two} unlock 1 1 1; advise 0 0 2 dontneed"), "EBUSY", "ok"), None);
+        assert_eq!(why(&format!("{two} exit 1; advise 0 0 2 dontneed"), "EBUSY", "ok"), None);
+    }
+
+    #[test]
+    fn what_a_fork_left_two_with_is_one_frame_until_somebody_stores() {
+        let two = "map 0 0 2 rw priv fixed anon; write 0 0 2 7; lock 0 0 2; fork 0 1; ";
+        assert_eq!(why(&format!("{two} advise 1 0 2 dontneed"), "EBUSY", "ok"), LOCKS);
+        assert_eq!(
+            why(&format!("{two} write 1 0 2 9; advise 1 0 2 dontneed"), "EBUSY", "ok"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_failed_lock_explains_a_refusal_until_it_is_unlocked() {
+        let hole = "map 0 0 2 rw priv fixed anon; lock 0 0 3; ";
+        assert_eq!(why(&format!("{hole} advise 0 0 2 dontneed"), "ok", "EBUSY"), UNDONE);
+        for undone in ["unlock 0 0 2", "unlockall 0", "map 0 0 2 rw priv fixed anon"] {
+            assert_eq!(
+                why(&format!("{hole} {undone}; advise 0 0 2 dontneed"), "ok", "EBUSY"),
+                None,
+                "{undone}"
+            );
+        }
+        assert_eq!(why(&format!("{hole} lock 0 1 1; advise 0 0 2 dontneed"), "ok", "EBUSY"), None);
+    }
+
+    #[test]
+    fn a_page_that_was_cut_off_has_no_claim_until_it_is_copied() {
+        let cut = "file 0 8192; map 0 0 2 rw priv fixed file 0 0; lock 0 0 2; truncate 0 4096; truncate 0 8192; ";
+        assert_eq!(why(&format!("{cut} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
+        assert_eq!(why(&format!("{cut} sync 0 0 2 sync+inval"), "ok", "EBUSY"), None);
+        assert_eq!(
+            why(&format!("{cut} write 0 1 1 3; sync 0 1 1 sync+inval"), "ok", "EBUSY"),
+            None
+        );
+    }
+
+    #[test]
+    fn errors_of_arguments_are_explained_for_those_arguments_only() {
+        assert!(why("lock 0 0 @wrap", "ENOMEM", "EINVAL").is_some());
+        assert!(why("lock 0 0 4", "ENOMEM", "EINVAL").is_none());
+        assert!(why("incore 0 0 @max", "EINVAL", "ENOMEM").is_some());
+        assert!(why("incore 0 0 4", "EINVAL", "ENOMEM").is_none());
+        assert!(why("protect 0 0 4 bad", "ENOTSUP", "EINVAL").is_some());
+        assert!(why("protect 0 0 4 rw", "ENOTSUP", "EINVAL").is_none());
+        let file = "file 0 4096; map 0 0 2 r priv fixed file 0 0; ";
+        assert!(why(&format!("{file} advise 0 0 2 willneed"), "EFAULT", "ok").is_some());
+        assert!(why(&format!("{file} advise 0 0 1 willneed"), "EFAULT", "ok").is_none());
+        assert!(why("map 0 0 1 bad priv fixed anon", "ENOTSUP", "ok").is_some_and(|_| true));
+    }
+
+    #[test]
+    fn every_row_has_its_reason_and_its_section() {
+        for row in EXPLAINED {
+            assert!(!row.reason.is_empty() && !row.section.is_empty(), "{row:?}");
+        }
+    }
+}
