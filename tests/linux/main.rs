@@ -5,13 +5,15 @@
 //! | [`kernel`] | runs a trace with real processes and real system calls |
 //! | [`judge`] | compares two results, explains what may differ, makes a trace that differs short |
 //! | [`variants`] | runs a trace on the library, on machines that must not show |
+//! | [`account`] | runs the judge under an account that may not lock memory |
 //! | [`oracle`] | judges the judges, and asks an independent model of illumos too, where there is one |
 //!
-//! 200 traces of 300 operations run by default; each also runs on one of the other machines of [`variants`]. `SEGVM_LINUX_TRACES=N` runs N, each on every machine;
+//! `docs/judges.md` tells what is judged and how to ask for more. 200 traces of 300 operations run by default; each also runs on one of the other machines of [`variants`]. `SEGVM_LINUX_TRACES=N` runs N, each on every machine;
 //! `SEGVM_LINUX_SEED=S` starts at seed S, `SEGVM_LINUX_OPS=K` makes them K operations long. `SEGVM_ORACLE_DIR` and `SEGVM_MODEL_TRACES` are for [`oracle`].
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod account;
 mod judge;
 mod kernel;
 mod oracle;

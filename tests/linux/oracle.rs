@@ -3,8 +3,10 @@
 //! `SEGVM_ORACLE_DIR` names a folder with `linux_oracle.c`, `vm_model.py` and `gen_trace.py`. Without it, without python3 or a C compiler, what needs them is
 //! skipped, and says so.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
 use segvm::script::outcome::compare_results;
 use segvm::script::{Profile, Script, Statement, objection};
@@ -16,10 +18,12 @@ use super::kernel::{Kernel, Means};
 use super::variants::Variant;
 use super::{for_all, number, on_variants, portable, say};
 
-/// What answers, in a process of its own, with a trace in a file.
+/// What answers, in processes of its own, with a trace in a file.
 struct Oracle {
     dir: PathBuf,
     scratch: PathBuf,
+    /// Interpreters that nobody is asking now.
+    idle: Mutex<Vec<Interpreter>>,
 }
 
 impl Oracle {
@@ -37,7 +41,7 @@ impl Oracle {
         let name = format!("linux-{}-{}", std::process::id(), what.replace(' ', "-"));
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&scratch).expect("room for traces");
-        Some(Oracle { dir, scratch })
+        Some(Oracle { dir, scratch, idle: Mutex::default() })
     }
 
     /// A trace as a file, for as long as `ask` takes.
@@ -48,37 +52,38 @@ impl Oracle {
         ask(&path)
     }
 
-    fn python(&self, script: &str) -> Command {
-        let mut command = Command::new("python3");
-        command.arg("-B").arg(self.dir.join(script));
-        command
+    /// What one of the programs in Python prints.
+    fn ask(&self, program: &str, arguments: &[&str]) -> String {
+        let idle = self.idle.lock().expect("no panic").pop();
+        let mut interpreter = idle.unwrap_or_else(|| Interpreter::start(&self.dir));
+        let answer = interpreter.run(program, arguments);
+        self.idle.lock().expect("no panic").push(interpreter);
+        answer
     }
 
     /// What the model says of a trace; `None` for one whose outcome it calls undefined.
     fn model_of(&self, statements: &[Statement]) -> Option<String> {
         self.with_trace(statements, |path| {
-            let lint = output(self.python("vm_model.py").arg("--lint").arg(path));
-            let ask =
-                || output(self.python("vm_model.py").args(["--dialect", "illumos"]).arg(path));
-            lint.is_empty().then(ask)
+            let path = path.to_str().expect("a path of letters");
+            let lint = self.ask("vm_model", &["--lint", path]);
+            lint.is_empty().then(|| self.ask("vm_model", &["--dialect", "illumos", path]))
         })
     }
 
     /// What the model calls undefined or not portable in a trace.
     fn objections_to(&self, statements: &[Statement]) -> String {
         self.with_trace(statements, |path| {
-            output(self.python("vm_model.py").arg("--lint-portable").arg(path))
+            let path = path.to_str().expect("a path of letters");
+            self.ask("vm_model", &["--lint-portable", path])
         })
     }
 
     /// A trace of the oracle's own generator.
     fn generated(&self, profile: &str, seed: u64, portable: bool) -> Vec<Statement> {
-        let mut command = self.python("gen_trace.py");
-        command.args(["--profile", profile, "--seed", &seed.to_string()]);
-        if portable {
-            command.arg("--portable");
-        }
-        statements_of(&output(&mut command))
+        let seed = seed.to_string();
+        let mut arguments = vec!["--profile", profile, "--seed", &seed];
+        arguments.extend(portable.then_some("--portable"));
+        statements_of(&self.ask("gen_trace", &arguments))
     }
 
     /// The executor in C, compiled.
@@ -94,6 +99,43 @@ impl Oracle {
 impl Drop for Oracle {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// A Python interpreter that runs one program of the oracle after the other.
+struct Interpreter {
+    process: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Interpreter {
+    fn start(dir: &Path) -> Interpreter {
+        let mut command = Command::new("python3");
+        command.args(["-B", "-c", include_str!("resident.py")]).arg(dir);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = piped.spawn().expect("python3 starts");
+        let requests = process.stdin.take().expect("a pipe");
+        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        Interpreter { process, requests, answers }
+    }
+
+    fn run(&mut self, program: &str, arguments: &[&str]) -> String {
+        let words = [&[program], arguments].concat();
+        writeln!(self.requests, "{}", words.join("\t")).expect("the interpreter listens");
+        let mut length = String::new();
+        self.answers.read_line(&mut length).expect("the interpreter answers");
+        let length = length.trim().parse().unwrap_or_else(|_| panic!("{words:?} ended badly"));
+        let mut answer = vec![0; length];
+        self.answers.read_exact(&mut answer).expect("the whole answer");
+        String::from_utf8(answer).expect("text")
+    }
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

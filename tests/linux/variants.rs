@@ -3,7 +3,7 @@
 //! What a machine is like never changes a result: not when memory is reclaimed, not how many processors there are, which hash finds pages, when a fork copies,
 //! or how little memory there is.
 
-use segvm::machine::MachineWorld;
+use segvm::machine::{Machine, MachineWorld};
 use segvm::script::ast::{Amount, ForkPolicy, HashKind, MachineSettings, SwapBacking, SwapSpec};
 use segvm::script::{Operation, ResultText, RunOptions, Runner, Statement, World};
 
@@ -20,12 +20,30 @@ pub(crate) enum Variant {
     Dashmap,
     /// Forks share anon maps until someone needs them.
     Lazy,
-    /// 48 frames beside those of page tables.
+    /// 48 frames beside those of page tables, however many these are.
     Small,
 }
 
-/// Frames that page tables take at most: eight processes with a root and, for arena and break each, three levels below.
+/// Frames of the small machine that page tables do not take.
+const SMALL: u64 = 48;
+
+/// Frames that page tables take at most: eight processes with a root and, for arena and break each, three levels below. What is not taken is held back.
 const TABLES: u64 = 8 * (1 + 2 * 3);
+
+/// Takes the frames away that page tables may come to need and do not need now, so that [`SMALL`] are left for all else. Within one operation tables may
+/// grow into those: there are never more.
+fn hold_back(machine: &Machine) -> Result<(), String> {
+    let tables: u64 = machine.hat().hats(machine.cx()).iter().map(|h| h.tables).sum();
+    let held = TABLES.checked_sub(tables).ok_or_else(|| format!("{tables} page tables"))?;
+    if held < machine.squeezed() {
+        machine.release();
+    }
+    let more = held - machine.squeezed();
+    match machine.squeeze(more) {
+        taken if taken == more => Ok(()),
+        taken => Err(format!("{taken} of {more} frames can be held back from {tables} tables")),
+    }
+}
 
 impl Variant {
     /// All but the plain one.
@@ -41,7 +59,7 @@ impl Variant {
             Variant::Cpus => s.cpus = Some(3),
             Variant::Dashmap => s.hash = Some(HashKind::DashMap),
             Variant::Lazy => s.fork = Some(ForkPolicy::Lazy),
-            Variant::Small => s.memory = Some(Amount::Frames(48 + TABLES)),
+            Variant::Small => s.memory = Some(Amount::Frames(SMALL + TABLES)),
         }
         s
     }
@@ -65,6 +83,11 @@ impl Variant {
         let mut runner = Runner::new(world, RunOptions::default());
         let mut out = ResultText(String::new());
         for (turn, statement) in statements.iter().enumerate() {
+            if self == Variant::Small
+                && let Err(e) = hold_back(runner.world().machine())
+            {
+                return format!("{}\n{e}\n", out.0);
+            }
             let statement = self.dressed(statement, turn);
             if let Err(e) = runner.step(&statement, &mut out) {
                 return format!("{}\n{e}\n", out.0);

@@ -15,6 +15,7 @@
 mod child;
 mod mailbox;
 mod means;
+mod tests;
 mod trap;
 
 use std::collections::BTreeMap;
@@ -229,6 +230,8 @@ pub(crate) struct Kernel {
     files: Vec<File>,
     /// Whose pages are in the page store, and whether they were stored to.
     seen: Option<(ProcSlot, bool)>,
+    /// How long a process may take for one answer.
+    patience: Duration,
 }
 
 impl Kernel {
@@ -236,7 +239,7 @@ impl Kernel {
     pub(crate) fn new() -> Kernel {
         let layout = Layout { arena: 0, brk: 0 };
         let (procs, files) = (BTreeMap::new(), Vec::new());
-        Kernel { shared: Shared::new(1), layout, procs, files, seen: None }
+        Kernel { shared: Shared::new(1), layout, procs, files, seen: None, patience: PATIENCE }
     }
 
     /// Asks a process; a process that does not answer is no more.
@@ -252,7 +255,7 @@ impl Kernel {
             }
             // SAFETY: looks whether a child of this thread has ended.
             let ended = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) } == pid;
-            if ended || begun.elapsed() > PATIENCE {
+            if ended || begun.elapsed() > self.patience {
                 if !ended {
                     kill(pid);
                 }
