@@ -8,6 +8,7 @@
 //! What must never show is varied from world to world: memory so short that everything is paged, page-out after every operation, the page
 //! hash, the number of processors, colours, and whether forks copy anon maps at once or when they must.
 
+mod corpus;
 mod stress;
 mod threads;
 
