@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Cx, LockedPage, PAGE_SIZE, PageId, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange,
+    Access, Cx, LockedPage, PAGE_SIZE, PageId, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange,
 };
 
 bitflags::bitflags! {
@@ -270,6 +270,12 @@ pub trait Hat: fmt::Debug + Send + Sync {
     /// The translation of an address, if there is one. Reads tables without locks: a hint.
     #[doc(alias("hat_probe", "hat_getpfnum", "hat_getattr"))]
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation>;
+    /// Whether the translation of an address allows the access now: what every fault asks first. As [`Hat::probe`] would say, but a hat may know the answer
+    /// "no" from less.
+    #[inline]
+    fn allows(&self, cx: &Cx, addr: VirtAddr, access: Access) -> bool {
+        self.probe(cx, addr).is_some_and(|have| have.prot.allows(access))
+    }
     /// Calls `f` for each translation of a range, in order of address, skipping absent sub-trees.
     #[doc(alias = "htable_walk")]
     fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation));

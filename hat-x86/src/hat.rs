@@ -26,7 +26,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU8, Ordering::SeqCst};
-use page_db::{Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
+use page_db::{Access, Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
 
 /// Nothing runs in it any more (`HAT_FREEING`).
 const FREEING: u8 = 1;
@@ -184,6 +184,9 @@ impl Hat for X86Hat {
         }
         let (leaf, prot) = self.hx.probe_entry(cx, &self.st, addr.get())?;
         Some(Translation { pfn: leaf.pfn(), prot, ref_mod: leaf.ref_mod(), level: 0 })
+    }
+    fn allows(&self, cx: &Cx, addr: VirtAddr, access: Access) -> bool {
+        self.st.owns(addr) && self.hx.entry_allows(cx, &self.st, addr.get(), access)
     }
     fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
         if let Some(range) = self.st.cut(range) {

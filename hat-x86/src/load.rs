@@ -41,6 +41,7 @@ use page_db::sync::{Mutation, mutated};
 use page_db::{Counter, Cx, LockedPage, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange};
 
 /// What is to be loaded where.
+#[derive(Clone, Copy)]
 pub(crate) struct Load<'a> {
     pub(crate) addr: VirtAddr,
     pub(crate) pfn: Pfn,
@@ -93,7 +94,7 @@ impl HatX86 {
         let consistent = !flags.contains(LoadFlags::NOCONSIST);
         let (pfn, alone) = (page.pfn(), page.is_exclusive());
         let page = consistent.then(|| page.id());
-        self.load(cx, st, &Load { addr, pfn, page, alone, prot, flags, stamp })
+        self.load(cx, st, Load { addr, pfn, page, alone, prot, flags, stamp })
     }
     pub(crate) fn devload(
         &self,
@@ -109,11 +110,12 @@ impl HatX86 {
             let pfn = pfn.0.checked_add(i).map(Pfn).filter(|p| *p <= MAX_PFN);
             let pfn = pfn.ok_or(HatError::OutOfRange { addr })?;
             let load = Load { addr, pfn, page: None, alone: false, prot, flags, stamp: None };
-            self.load(cx, st, &load)?;
+            self.load(cx, st, load)?;
         }
         Ok(())
     }
-    pub(crate) fn load(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
+    #[inline]
+    pub(crate) fn load(&self, cx: &Cx, st: &HatState, load: Load<'_>) -> Result<Loaded, HatError> {
         if !st.owns(load.addr) {
             return Err(HatError::OutOfRange { addr: load.addr });
         }
@@ -123,12 +125,12 @@ impl HatX86 {
         if self.load_simply(cx, st, load) {
             return Ok(Loaded::Done);
         }
-        self.load_in_full(cx, st, load)
+        self.load_in_full(cx, st, &{ load })
     }
     /// The load of most faults: the leaf is one that this CPU used before, the entry is absent, nobody maps the page, and all flags ask for is what happens anyway.
     /// Says whether it was that; if not, nothing has changed.
     #[inline]
-    fn load_simply(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> bool {
+    fn load_simply(&self, cx: &Cx, st: &HatState, load: Load<'_>) -> bool {
         let Some(page) = load.page else { return false };
         if !(LoadFlags::ADV | LoadFlags::REMAP).contains(load.flags) || self.caps.wants_hints {
             return false;
@@ -144,12 +146,14 @@ impl HatX86 {
         {
             return false;
         }
-        let entry = X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted(load));
+        let entry =
+            X86Pte::new(load.pfn, kind(st, load.flags)).with_prot(self.granted_on(page, load.prot));
         cell.store(entry.0, Release);
         leaf.add_valid(1);
         cx.count(Counter::PteWrites);
         true
     }
+    #[inline(never)]
     fn load_in_full(&self, cx: &Cx, st: &HatState, load: &Load<'_>) -> Result<Loaded, HatError> {
         let (mut supply, mut spare) = (Supply::default(), Spare::default());
         let done = self.load_with(cx, st, load, &mut supply, &mut spare);

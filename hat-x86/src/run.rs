@@ -168,7 +168,7 @@ impl HatX86 {
     fn load_alone(&self, cx: &Cx, st: &HatState, run: &mut Run<'_>) -> Result<Loaded, HatError> {
         let at = run.done.passed;
         if let Some(page) = &run.pages[at]
-            && let other = self.load(cx, st, &run.load(&self.db, at, page))
+            && let other = self.load(cx, st, run.load(&self.db, at, page))
             && other != Ok(Loaded::Done)
         {
             return other;

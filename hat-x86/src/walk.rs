@@ -25,7 +25,7 @@ use addr_space::HatError;
 use core::ops::RangeInclusive;
 use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, spin_loop};
 use page_db::sync::{Mutation, mutated};
-use page_db::{Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
+use page_db::{Access, Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
 
 /// Leaves a CPU remembers.
 const LEAVES: usize = 32;
@@ -163,7 +163,7 @@ impl HatX86 {
         rec.is(st.id, tag(addr, 1)).then_some((id, seq))
     }
     /// The leaf over `addr`, locked, if this CPU knows it.
-    #[inline]
+    #[inline(always)] // the first step of every load
     pub(crate) fn hinted_leaf<'a>(
         &'a self,
         cx: &'a Cx,
@@ -236,6 +236,26 @@ impl HatX86 {
             }
         }
         self.probe_walk(st, hint, addr)
+    }
+    /// Whether the leaf entry for `addr` grants `access`. An absent entry of this CPU's leaf is answered at once, without a second look at the record: who hears
+    /// "no" goes on to lock the table.
+    pub(crate) fn entry_allows(&self, cx: &Cx, st: &HatState, addr: u64, access: Access) -> bool {
+        let hint = st.hints.mine(cx);
+        if let Some(id) = hint.get(addr) {
+            let rec = self.tables.get(id);
+            if rec.is(st.id, tag(addr, 0)) {
+                let cell = self.db.mem().u64_at(rec.pfn(), index(addr, 0));
+                if !X86Pte(cell.load(SeqCst)).is_present() {
+                    return false;
+                }
+            }
+        }
+        self.granted_to(cx, st, addr, access)
+    }
+    /// The same with the whole check.
+    #[inline(never)]
+    fn granted_to(&self, cx: &Cx, st: &HatState, addr: u64, access: Access) -> bool {
+        self.probe_entry(cx, st, addr).is_some_and(|(_, prot)| prot.allows(access))
     }
     fn probe_walk(&self, st: &HatState, hint: &Hint, addr: u64) -> Option<(X86Pte, Prot)> {
         let mut start = self.middle(st, hint, addr);

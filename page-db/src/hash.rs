@@ -182,6 +182,7 @@ impl ChainHash {
         found.and_then(PageId::from_link)
     }
     /// held: the bucket
+    #[inline]
     fn file(
         &self,
         pages: &PageArray,

@@ -199,6 +199,7 @@ impl Names {
     }
 
     /// Hands out a number and makes it live, with its page nowhere, and says the page's name. `make` makes the vnode of an index.
+    #[inline]
     pub(crate) fn alloc(
         &self,
         cx: &Cx,

@@ -160,7 +160,16 @@ impl Bench<'_> {
     }
     fn is(&self, clause: &'static str, n: u64, due: Option<(usize, Prot)>) -> Result<(), Breach> {
         let due = due.map(|(page, prot)| (self.pfn(page), prot));
-        self.judge.same(clause, format_args!("the translation at place {n}"), self.shows(n), due)
+        self.judge.same(
+            clause,
+            format_args!("the translation at place {n}"),
+            self.shows(n),
+            due,
+        )?;
+        let accesses = [Access::Read, Access::Write, Access::Exec];
+        let said = accesses.map(|access| self.hat.allows(self.c.cx, self.addr(n), access));
+        let due = accesses.map(|access| due.is_some_and(|(_, prot)| prot.allows(access)));
+        self.judge.same(clause, format_args!("what place {n} allows"), said, due)
     }
     /// Pages 0 to 7 at places 0 to 7, and nothing else.
     fn fill(&self, prot: Prot) -> Result<(), Breach> {

@@ -145,7 +145,7 @@ impl AddrSpace {
             return self.fault_walk(cx, &segs, range, kind, access);
         }
         if matches!(kind, FaultKind::Invalid | FaultKind::Prot)
-            && self.hat.probe(cx, range.start()).is_some_and(|have| have.prot.allows(access))
+            && self.hat.allows(cx, range.start(), access)
         {
             cx.count(Counter::SpuriousFault);
             return Ok(());

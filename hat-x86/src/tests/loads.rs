@@ -3,6 +3,7 @@
 use super::*;
 use crate::KERNEL_WINDOW;
 use addr_space::{HatError, Stamp};
+use page_db::Access;
 use page_db::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 fn prot_at(w: &World, hat: &dyn Hat, addr: u64) -> String {
@@ -200,4 +201,28 @@ fn locks_are_counted_per_table_and_dropped_by_unlock_or_unload() {
     hat.unload(&w.cx, range(0x1000, 2), UnloadFlags::UNLOCK);
     assert_eq!(locks(), Some(0));
     w.verify();
+}
+
+#[test]
+fn what_an_entry_allows_is_what_a_probe_says() {
+    let w = World::new(64);
+    let (hat, page) = (w.hat(), w.page());
+    let allows = |addr| {
+        let said = [Access::Read, Access::Write].map(|a| hat.allows(&w.cx, va(addr), a));
+        let probe = hat.probe(&w.cx, va(addr)).map_or(Prot::empty(), |t| t.prot);
+        assert_eq!(said, [Access::Read, Access::Write].map(|a| probe.allows(a)), "{addr:#x}");
+        said
+    };
+    assert_eq!(allows(0x1000), [false; 2], "no table");
+    assert_eq!(allows(KERNEL_WINDOW.start().get()), [false; 2], "not this hat's");
+    w.load(&*hat, 0x1000, page, Prot::READ);
+    assert_eq!((allows(0x1000), allows(0x2000)), ([true, false], [false; 2]));
+    w.load(&*hat, 0x1000, page, U);
+    assert_eq!(allows(0x1000), [true; 2]);
+    // The leaf goes, and its record becomes another leaf's, which this CPU remembers under the old address.
+    w.unload(&*hat, 0x1000, 1);
+    w.load(&*hat, 0x4020_1000, page, U);
+    assert_eq!((allows(0x1000), allows(0x4020_1000)), ([false; 2], [true; 2]));
+    w.end(&hat);
+    assert_eq!(allows(0x4020_1000), [false; 2], "gone");
 }

@@ -54,6 +54,7 @@ impl PageDb {
     /// # Errors
     /// [`PageError::NoMemory`]; nothing has changed.
     #[doc(alias = "page_get_freelist")]
+    #[inline]
     pub fn alloc<'a>(
         &'a self,
         cx: &'a Cx,
@@ -152,6 +153,7 @@ impl PageDb {
     /// # Errors
     /// [`PageError::Exists`] when the name has a page (in use or cached), [`PageError::NoMemory`]; nothing has changed.
     #[doc(alias = "page_create_va")]
+    #[inline]
     pub fn create<'a>(
         &'a self,
         cx: &'a Cx,
@@ -257,6 +259,7 @@ impl PageDb {
     /// # Panics
     /// When the page has a name already, or the vnode's number was never handed out by [`crate::VnodeTable::register`].
     #[doc(alias = "page_hashin")]
+    #[inline]
     pub fn hash_in(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
         assert!(!page.page().is_named(), "L1: page {} has a name already", page.id());
         let vnode = self.vnodes().slot(id.vnode); // panics before anything has changed

@@ -75,6 +75,7 @@ impl AnonMap {
     ///
     /// # Errors
     /// [`ArenaFull`] when the heap refuses a chunk.
+    #[inline]
     pub fn enter_or_make<'a>(&'a self, cx: &'a Cx, slot: u64) -> Result<SlotGuard<'a>, ArenaFull> {
         loop {
             if let Some(id) = self.find_chunk(slot)
@@ -218,6 +219,7 @@ impl SlotGuard<'_> {
 }
 
 impl Drop for SlotGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         let bit = 1 << (self.slot % CHUNK);
         let used = if self.get().is_some() { bit } else { 0 };

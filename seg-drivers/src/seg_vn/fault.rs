@@ -129,11 +129,23 @@ pub(super) fn fault(
         }
         FaultKind::SoftLock => softlock::lock(seg, scx, range, access),
         _ if range.len() == PAGE_SIZE => fault_at(seg, scx, range.start(), kind, access),
-        _ => range.iter_pages().try_for_each(|addr| fault_at(seg, scx, addr, kind, access)),
+        _ => fault_each(seg, scx, range, kind, access),
     }
 }
 
+#[inline(never)]
+fn fault_each(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    range.iter_pages().try_for_each(|addr| fault_at(seg, scx, addr, kind, access))
+}
+
 /// One page, however often it has to be looked at.
+#[inline]
 pub(super) fn fault_at(
     seg: &SegVn,
     scx: &SegCx<'_>,

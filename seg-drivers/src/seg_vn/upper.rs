@@ -118,6 +118,7 @@ impl SegVn {
     }
     /// A number, its record, and its page: exclusive, io-locked, contents undefined.
     #[doc(alias = "anon_alloc")]
+    #[inline]
     pub(super) fn new_anon<'a>(
         &self,
         f: &PageFault<'a>,
