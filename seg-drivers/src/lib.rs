@@ -30,4 +30,4 @@ pub use addr_space::runs;
 pub use anon::{AnonHome, AnonLayer, AnonMap};
 pub use seg_dev::{DeviceMemory, SegDev, SegDevArgs};
 pub use seg_kmem::{Kmem, KmemArgs, SegKmem};
-pub use seg_vn::{ForkPolicy, SegVn, SegVnArgs, VnDriver, VnTunables};
+pub use seg_vn::{ForkPolicy, LockedAtFork, SegVn, SegVnArgs, VnDriver, VnTunables};

@@ -2,8 +2,8 @@
 
 use super::{BootError, Machine};
 use page_db::{FailPlan, HashKind, PhysMem, Thresholds};
-pub use seg_drivers::ForkPolicy;
 use seg_drivers::VnTunables;
+pub use seg_drivers::{ForkPolicy, LockedAtFork};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -119,6 +119,18 @@ impl MachineBuilder {
     #[must_use]
     pub fn fork(mut self, policy: ForkPolicy) -> Self {
         self.tunables.fork = policy;
+        self
+    }
+    /// What fork does with private pages that the parent has locked in memory.
+    #[must_use]
+    pub fn locked_at_fork(mut self, policy: LockedAtFork) -> Self {
+        self.tunables.locked_at_fork = policy;
+        self
+    }
+    /// Pages of a file that may be read along with one that a load fault must read.
+    #[must_use]
+    pub fn kluster(mut self, pages: u64) -> Self {
+        self.tunables.kluster = pages;
         self
     }
     /// Seed of whatever is drawn by lot.

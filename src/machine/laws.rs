@@ -8,7 +8,7 @@
 //!   segments' rights    ◀─ V05 ─▶ translations          ◀─ I2, I5, I10, I14 ─▶ the page that slot-then-vnode leads to
 //!   segments' swresv    ◀─ I12 ─▶ the reservation ledger
 //!   locked pages of mappings ◀─ V19 ─▶ claims on pages, bytes charged to the process
-//!   availrmem           ◀─ B1 ─▶ promises from memory, claims, loans, frames taken away
+//!   availrmem           ◀─ B1 ─▶ promises from memory, claims, loans, pins, frames taken away
 //!   frames              ◀─ I8, I11 ─▶ lists, names, page tables; nothing locked or in transit
 //!   pages of a file     ◀─ V15 ─▶ its size
 //! ```
@@ -206,17 +206,18 @@ fn conservation(m: &Machine) -> Checked {
     charges(m)
 }
 
-/// B1: what availrmem lacks is promised from memory, claimed, taken away, or out of service.
+/// B1: what availrmem lacks is promised from memory, claimed, pinned, taken away, or out of service.
 fn charges(m: &Machine) -> Checked {
     let (db, mem) = (m.db(), m.db().free_mem());
     let claim = |p| u64::from(db.page(p).lckcnt() != 0) + u64::from(db.page(p).cowcnt());
     let claimed: u64 = db.pages().ids().map(claim).sum();
     let charged = mem.total().saturating_sub(mem.availrmem());
     let (promised, squeezed) = (m.swap().info().mem_resv, m.squeezed());
-    let (retired, lent) = (db.retired_pages(), db.lent_pages());
-    if charged != promised + claimed + lent + squeezed + retired {
+    let (retired, lent, pinned) =
+        (db.retired_pages(), db.lent_pages(), m.vn().pinned_pages());
+    if charged != promised + claimed + lent + pinned + squeezed + retired {
         let what = format!(
-            "{charged} pages are charged; {promised} promised, {claimed} claimed, {lent} lent, {squeezed} squeezed, {retired} retired"
+            "{charged} pages are charged; {promised} promised, {claimed} claimed, {lent} lent, {pinned} pinned, {squeezed} squeezed, {retired} retired"
         );
         return broken("B1", what);
     }

@@ -44,7 +44,7 @@ mod verify;
 mod world;
 
 pub use builder::{
-    DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, MachineBuilder, SwapArea, SwapBacking,
+    DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, LockedAtFork, MachineBuilder, SwapArea, SwapBacking,
 };
 pub use cpu::AccessError;
 pub use ctl::MemAdvice;

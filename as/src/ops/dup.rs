@@ -18,7 +18,7 @@ use crate::seg::{SegCx, SegKind};
 use crate::segs::{Seg, Segs};
 use page_db::{Cx, VirtRange};
 
-/// The most frames a fork asks for in one wait: it copies only pinned pages, and its own records are small.
+/// The most frames a fork asks for in one wait, where nothing is locked in memory: it copies only pinned pages, and its own records are small.
 const FORK_PAGES: u64 = 64;
 
 impl AddrSpace {
@@ -36,7 +36,9 @@ impl AddrSpace {
         if core::ptr::eq(self, child) {
             return Err(AsError::Overlap { range: self.limits(), with: self.limits() });
         }
-        let mut redo = Redo::new(self, cx, FORK_PAGES);
+        // Drivers may copy what is locked, and start over with all of it.
+        let locked = self.state.locked() / page_db::PAGE_SIZE;
+        let mut redo = Redo::new(self, cx, FORK_PAGES.max(locked));
         loop {
             match self.dup_pass(cx, child) {
                 Err(AsError::Seg(error)) => redo.after(error)?,

@@ -16,6 +16,14 @@
 //! time: the rights of what is mapped by now in one look, the slots with one locked instruction, the pages by a run of names, the translations
 //! into one table. One stamp, taken before the rights are read, speaks for all of them.
 //!
+//! # Reading along
+//!
+//! None of this reads anything. What may be read along with a page that a load fault had to read from a file is another matter: klusters, which the textbook's
+//! file systems read (`pvn_read_kluster`), asking the segment at each step whether it is sensible (`SEGOP_KLUSTER`). Here a vnode is asked for a page and
+//! knows no segment, so the segment asks itself, and then for the pages. Forwards first, then backwards, each way up to the first that is resident, is not sensible, or lies past an end; not at all
+//! when memory is short. Off unless [`super::VnTunables::kluster`] says otherwise: UVM reads nothing along, and nothing of it shows in what is counted then.
+//! Page-out asks no segment: it pushes dirty pages that nobody's fault is waiting for, and who writes them clusters them (`swapfs`, by slots).
+//!
 //! Sources: uvm.md 3.1 (6, 8, 11), 7.2 C14; illumos.md 4.5 (steps 5, 6, 8), 4.8 (kluster).
 
 use super::SegVn;
@@ -203,6 +211,39 @@ impl SegVn {
             }
         }
         near
+    }
+    /// Reads pages near a load fault that had to read, as far as it is sensible. Best effort: a page that cannot be had now is read when it is touched.
+    #[doc(alias = "pvn_read_kluster")]
+    pub(super) fn read_kluster(&self, f: &PageFault<'_>) {
+        let (most, seg) = (self.driver.tunables.kluster, f.scx.seg);
+        if most <= 1 {
+            return;
+        }
+        let at = seg.page_index(f.addr);
+        let end = seg.pages().get().min(at.saturating_add(most));
+        let mut left = most - 1;
+        let mut read = |page: u64| {
+            let go = left != 0 && self.read_along(f, seg.page_at(page));
+            left -= u64::from(go);
+            go
+        };
+        // Each way up to the first page that is not to be read.
+        let _ = (at + 1..end).all(&mut read);
+        let _ = (at.saturating_sub(most)..at).rev().all(&mut read);
+    }
+    /// Reads the page at `addr` along with that of the fault; says whether it did.
+    fn read_along(&self, f: &PageFault<'_>, addr: VirtAddr) -> bool {
+        let (scx, cx) = (f.scx, f.scx.cx);
+        let delta = addr.get().wrapping_sub(f.addr.page_floor().get()) as i64;
+        let (Some(b), Some(offset)) = (&self.backing, self.file_offset(scx.seg, addr)) else {
+            return false;
+        };
+        let id = Identity::new(b.vnode.id(), offset);
+        offset.0 < b.vnode.size()
+            && scx.db.freemem() > scx.db.free_mem().thresholds().minfree
+            && kluster(self, scx, f.addr.page_floor(), delta)
+            && scx.db.exists(cx, id).is_none()
+            && b.vnode.read_ahead(cx, scx.db, offset).is_ok()
     }
     /// Under sequential advice the pages behind the fault are offered to the cache list, up to the first that is absent.
     pub(super) fn free_behind(&self, f: &PageFault<'_>) {

@@ -6,7 +6,7 @@ use addr_space::{SegCreate, SegCx, SegError, SegKind, SegOps};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::Once;
-use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::{Cx, FileOffset, Prot, Vnode};
 
 /// What fork does with the anon maps of private mappings. Nobody can tell by what memory holds.
@@ -17,6 +17,17 @@ pub enum ForkPolicy {
     Eager,
     /// Parent and child share the map until either needs its own (`needs_copy`).
     Lazy,
+}
+
+/// What fork does with private pages that the parent has locked in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub enum LockedAtFork {
+    /// They are shared like others: whoever stores first copies, and the lock follows the parent's page.
+    #[default]
+    Share,
+    /// The child gets copies at once, and the parent keeps its pages and the right to store to them: it never faults on a page it has locked.
+    #[doc(alias = "amap_cow_now")]
+    Copy,
 }
 
 /// Numbers that steer all `seg_vn` segments of a machine.
@@ -32,6 +43,12 @@ pub struct VnTunables {
     pub ahead_file: u64,
     /// What fork does with anon maps.
     pub fork: ForkPolicy,
+    /// What it does with pages locked in memory.
+    pub locked_at_fork: LockedAtFork,
+    /// Pages of a file that a load fault which must read may read along, if the segment finds it sensible ([`addr_space::SegOps::kluster`]); 0 or 1 reads the
+    /// page alone.
+    #[doc(alias("PVN_GETPAGE_SZ", "klustsize"))]
+    pub kluster: u64,
 }
 
 impl Default for VnTunables {
@@ -43,6 +60,8 @@ impl Default for VnTunables {
             ahead_sequential: (8, 7),
             ahead_file: 16,
             fork: ForkPolicy::Eager,
+            locked_at_fork: LockedAtFork::Share,
+            kluster: 0,
         }
     }
 }
@@ -53,17 +72,28 @@ pub struct VnDriver {
     pub(super) layer: Arc<AnonLayer>,
     homes: Homes,
     pub(super) tunables: VnTunables,
+    /// Pages in shadow lists, each charged to memory that may be locked (B1).
+    pub(super) pinned: AtomicU64,
 }
 
 impl VnDriver {
     /// A driver over `layer`.
     pub fn new(layer: &Arc<AnonLayer>, tunables: VnTunables) -> Arc<Self> {
-        Arc::new(Self { layer: Arc::clone(layer), homes: Homes::new(layer), tunables })
+        Arc::new(Self {
+            layer: Arc::clone(layer),
+            homes: Homes::new(layer),
+            tunables,
+            pinned: AtomicU64::new(0),
+        })
     }
     /// Where a new anon map is made on the CPU that `cx` runs on.
     #[must_use]
     pub fn home(&self, cx: &Cx) -> &Arc<AnonHome> {
         self.homes.mine(cx)
+    }
+    /// Pages that are pinned by shadow lists now ([`addr_space::SegOps::lock_pages`]): each is charged to the memory that may be locked.
+    pub fn pinned_pages(&self) -> u64 {
+        self.pinned.load(Ordering::Acquire)
     }
     /// The anonymous layer.
     pub fn layer(&self) -> &Arc<AnonLayer> {

@@ -3,7 +3,9 @@
 //! Eager by default, as the Keyronex document and illumos have it: the child gets a map of its own whose slots hold the same anons, each with one
 //! reference more, and the parent's translations lose the right to write. Lazy, as UVM has it: both sides go on with one map, and the slots
 //! are copied by whoever first needs a map of its own ([`super::own`]). No page is copied, except where the parent's must stay where it is
-//! because i/o is under way in it.
+//! because i/o is under way in it, or, as UVM has it and by [`LockedAtFork::Copy`], because the parent has locked it in memory: then it is never
+//! to fault there, and its translation keeps the right to write. Such copies are made one after another while other threads of the parent may store, so the child
+//! may have a later store and not an earlier one into another page; of pages that are shared it has all that was stored before.
 //!
 //! ```text
 //!   private   eager  parent amp ─▶ a0 (2) ◀─ child amp      parent's translations: read-only, flushed before this returns (V07)
@@ -40,11 +42,12 @@ use super::own::ready;
 use super::protect::Gain;
 use super::unmap::Reserved;
 use super::vpage::VPages;
-use super::{Backing, FIRST_SLOT, ForkPolicy, SegVn, VPage, joint, vpns};
+use super::{Backing, FIRST_SLOT, ForkPolicy, LockedAtFork, SegVn, VPage, joint, run_range, vpns};
 use crate::anon::AnonMap;
 use addr_space::{FaultError, Inherit, SegCx, SegError, SegKind, SegOps, Stamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, Rank, VirtRange};
@@ -206,7 +209,9 @@ fn child_map(
     }
     let pinned = seg.softlocks.load(Ordering::Acquire) != 0;
     let zeroed = vpage.any(vpns(part), zeros);
-    if seg.driver.tunables.fork == ForkPolicy::Lazy && !pinned && !zeroed && !shares(seg, scx) {
+    let locked = locked_runs(seg, scx, part);
+    let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx);
+    if seg.driver.tunables.fork == ForkPolicy::Lazy && !own {
         map.gain(scx.cx, coverage, slots);
         if !seg.needs_copy.swap(true, Ordering::Relaxed) {
             scx.hat.clear_write(scx.cx, scx.seg); // else nothing has become writable since an earlier fork (O1)
@@ -215,6 +220,9 @@ fn child_map(
     }
     if pinned {
         return copy_pages(seg, scx, map, part, &keep).map(ChildMap::Own);
+    }
+    if !locked.is_empty() {
+        return copy_locked(seg, scx, map, part, &locked, &keep).map(ChildMap::Own);
     }
     let keep = zeroed.then_some(&keep as &dyn Fn(u64) -> bool);
     let copy = map
@@ -228,6 +236,59 @@ fn child_map(
 fn shares(seg: &SegVn, scx: &SegCx<'_>) -> bool {
     let share = |v: VPage| v.inherit == Some(Inherit::Share);
     seg.vpaged.load(Ordering::SeqCst) != 0 && seg.lock.lock(scx.cx).vpage.any(vpns(scx.seg), share)
+}
+
+/// The pages of `part` that the parent has locked and is to keep as they are, in order.
+fn locked_runs(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Vec<VirtRange> {
+    let none = seg.driver.tunables.locked_at_fork == LockedAtFork::Share;
+    if none || seg.vpaged.load(Ordering::SeqCst) == 0 {
+        return Vec::new();
+    }
+    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(part));
+    runs.into_iter().filter(|(_, v)| v.locked).map(|(run, _)| run_range(scx.seg, &run)).collect()
+}
+
+/// Shares the pages that are not `locked`, and copies those that are: the parent's translations of these stay.
+fn copy_locked(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    map: &AnonMap,
+    part: VirtRange,
+    locked: &[VirtRange],
+    keep: &dyn Fn(u64) -> bool,
+) -> Result<Arc<AnonMap>, SegError> {
+    let slots = seg.slots_of(scx.seg, part);
+    let addr_of = |slot: u64| part.page_at(slot.wrapping_sub(slots.start));
+    let is_locked = |slot: u64| {
+        let addr = addr_of(slot);
+        let run = locked.partition_point(|run| run.end() <= addr.get());
+        locked.get(run).is_some_and(|run| run.contains(addr))
+    };
+    let shared = |slot: u64| keep(slot) && !is_locked(slot);
+    let copy = map
+        .dup(scx.cx, seg.driver.home(scx.cx), slots.clone(), Some(&shared))
+        .map_err(|_| SegError::NoMemory { range: part })?;
+    for run in locked {
+        let occupied = map.slots(scx.cx, seg.slots_of(scx.seg, *run));
+        for (slot, _) in occupied.into_iter().filter(|(slot, _)| keep(*slot)) {
+            if let Err(e) = copy_slot(seg, scx, map, &copy, slot, addr_of(slot)) {
+                copy.lose(scx.cx, slots.clone(), slots.clone());
+                return Err(e);
+            }
+        }
+    }
+    let mut rest = Some(part);
+    for run in locked {
+        let Some(left) = rest else { break };
+        if let Some(before) = left.until(run.start().get()) {
+            scx.hat.clear_write(scx.cx, before);
+        }
+        rest = left.from(run.end());
+    }
+    if let Some(left) = rest {
+        scx.hat.clear_write(scx.cx, left);
+    }
+    Ok(copy)
 }
 
 /// Copies every page: the parent keeps its own, writable, so that i/o under way in them stays valid.

@@ -176,17 +176,21 @@ fn fault_page(
         anon_first(seg, &f)?
     };
     // held: as (reader). Neighbours ask for the segment's lock, so the slot is gone by now.
-    if found == Found::There && !f.access.is_write() && !f.soft() {
+    if found != Found::Made && !f.access.is_write() && !f.soft() {
         seg.free_behind(&f);
+        if found == Found::Read {
+            seg.read_kluster(&f);
+        }
         seg.map_neighbours(&f);
     }
     Ok(())
 }
 
-/// Whether a fault found its page or had to make it. Neighbours of a page that was there are worth a look.
+/// Whether a fault found its page, had to read it from a file, or had to make it. Neighbours of a page that was there are worth a look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
     There,
+    Read,
     Made,
 }
 

@@ -36,10 +36,11 @@ impl SegVn {
         // A page pinned where it may be stored to is about to be.
         let stores = f.access.is_write() || (f.soft() && prot.contains(page_db::Prot::WRITE));
         let lent = self.shared() && stores && got.page.page().is_lent();
+        let read = got.read;
         let page = if lent { self.break_loan(f, got.page)? } else { got.page };
         f.load(&page, prot, LoadFlags::empty())?;
         self.finish(f, page);
-        Ok(Found::There)
+        Ok(if read { Found::Read } else { Found::There })
     }
     /// Case 2B over a file: the file's page is copied into an anon. The file's page is neither modified nor consumed.
     pub(super) fn promote(

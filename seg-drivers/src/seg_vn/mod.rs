@@ -60,7 +60,7 @@ mod unmap;
 mod upper;
 mod vpage;
 
-pub use args::{ForkPolicy, SegVnArgs, VnDriver, VnTunables};
+pub use args::{ForkPolicy, LockedAtFork, SegVnArgs, VnDriver, VnTunables};
 pub use vpage::VPage;
 use vpage::VPages;
 

@@ -134,6 +134,7 @@ pub(super) fn lock_pages(
         }
     }
     seg.softlocks.fetch_add(pins, Ordering::AcqRel);
+    seg.driver.pinned.fetch_add(count, Ordering::AcqRel);
     Ok(PageList { pages })
 }
 
@@ -146,5 +147,6 @@ pub(super) fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, access: Access, list: P
         page.page().set_ref_mod(bits);
     }
     scx.db.free_mem().uncharge(u64::from(pins));
+    seg.driver.pinned.fetch_sub(u64::from(pins), Ordering::AcqRel);
     seg.unpinned(scx, pins);
 }
