@@ -20,6 +20,7 @@ use crate::hat::Hat;
 use crate::seg::{SegCx, SegOps};
 use crate::segs::Segs;
 use crate::state::{AsId, AsState};
+use crate::watch::Watch;
 use crate::{AsError, callback::Callbacks};
 use alloc::sync::Arc;
 use core::fmt;
@@ -42,6 +43,7 @@ pub struct AddrSpace {
     pub(crate) range_claim: Apart<Mutex<()>>,
     pub(crate) callbacks: Callbacks,
     pub(crate) hat: Arc<dyn Hat>,
+    pub(crate) watch: Watch,
     pub(crate) db: Arc<PageDb>,
     /// Set by the first `free`; the second does nothing.
     pub(crate) freed: AtomicBool,
@@ -63,6 +65,7 @@ impl AddrSpace {
             range_claim: Apart(Mutex::new(Rank::AsRange, ())),
             callbacks: Callbacks::new(),
             hat,
+            watch: Watch::new(),
             db,
             freed: AtomicBool::new(false),
         }
@@ -104,7 +107,8 @@ impl AddrSpace {
     }
     /// What a driver is told when it is called for the segment `seg`.
     pub fn scx<'a>(&'a self, cx: &'a Cx, seg: VirtRange, writer: bool) -> SegCx<'a> {
-        SegCx { cx, db: &self.db, hat: &*self.hat, space: &self.state, seg, writer }
+        let hat = self.watch.hat().map_or(&*self.hat, |watched| watched as &dyn Hat);
+        SegCx { cx, db: &self.db, hat, space: &self.state, seg, writer }
     }
     pub(crate) fn check_limits(&self, range: VirtRange) -> Result<(), AsError> {
         let limits = self.state.limits();

@@ -3,6 +3,7 @@
 use crate::fault::FaultError;
 use crate::hat::HatError;
 use crate::state::AsId;
+use crate::watch::WatchError;
 use page_db::{PageError, UnitError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// A segment driver's answer when it cannot do what it is asked.
@@ -182,6 +183,9 @@ pub enum AsError {
     /// The hat answered.
     #[error(transparent)]
     Hat(#[from] HatError),
+    /// A watch cannot be set, or taken back.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
 }
 
 impl AsError {
@@ -200,6 +204,7 @@ impl AsError {
             Self::Freed { .. } => errno::ESRCH,
             Self::Seg(e) => e.errno(),
             Self::Fault(e) => e.errno(),
+            Self::Watch(e) => e.errno(),
         }
     }
 }

@@ -112,6 +112,14 @@ pub enum Signal {
     BusAdrAln,
     /// `SIGBUS`, `BUS_OBJERR`, with the object's errno.
     BusObjErr(i32),
+    /// `SIGTRAP`: a watched byte. The code says what reached it; with `after`, that has been done.
+    #[doc(alias("FLTWATCH", "TRAP_RWATCH", "TRAP_WWATCH", "TRAP_XWATCH"))]
+    TrapWatch {
+        /// A load (`TRAP_RWATCH`), a store (`TRAP_WWATCH`) or a fetch (`TRAP_XWATCH`).
+        access: Access,
+        /// Whether the access has been made (`si_trapafter`).
+        after: bool,
+    },
     /// No signal: the access is simply executed again (an interrupted object).
     None,
 }

@@ -40,6 +40,7 @@ mod testing;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 pub mod verify;
+pub mod watch;
 
 pub use addr_space::{AddrSpace, USER_RANGE};
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
@@ -60,3 +61,4 @@ pub use seg::{
 pub use segs::{Hole, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};
 pub use verify::{AsDamage, TestDamage};
+pub use watch::{Moved, WatchArea, WatchError, WatchFlags, WatchHit};

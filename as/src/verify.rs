@@ -1,7 +1,7 @@
 //! Checking an address space against itself, when nothing runs in it.
 //!
 //! In this order, because each relies on those before: the tree and the array of segments (V01, G4), the sizes (I13), each driver's own
-//! invariants, and the translations against the segments (V05).
+//! invariants, and the translations against the segments (V05) and the watches on them (W1).
 
 use crate::addr_space::AddrSpace;
 use crate::avl::Invariant;
@@ -98,7 +98,13 @@ impl AddrSpace {
         let mut runs: Vec<(VirtRange, Prot)> = Vec::new();
         let scx = self.scx(cx, seg.range(), false);
         seg.ops().prots(&scx, seg.range(), &mut |run, prot| runs.push((run, prot)));
+        let areas = self.watch.areas();
         for (addr, entry) in mapped {
+            let taken = areas.as_ref().map_or(Prot::empty(), |areas| areas.taken(*addr));
+            if entry.prot.intersects(taken) {
+                let what = format!("{addr} is mapped {}, and watched: less {taken}", entry.prot);
+                return Err(broken("W1", what));
+            }
             let run = runs.partition_point(|(run, _)| run.end() <= addr.get());
             let allowed =
                 runs.get(run).filter(|(run, _)| run.contains(*addr)).map(|(_, prot)| *prot);

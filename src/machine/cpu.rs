@@ -10,6 +10,9 @@
 //!                  a signal, at the byte it happened
 //! ```
 //!
+//! Where a watch and nothing else keeps the access from being made ([`addr_space::watch`]), the bytes that are not watched are moved by the system, and the first
+//! that is ends it with SIGTRAP. The kernel's own copies come the same way.
+//!
 //! Threads of several processes may share a processor. Switching it to a space and making the access are one step, under the
 //! processor's turn; faults are resolved without it.
 //!
@@ -17,10 +20,11 @@
 
 use super::copy::pieces;
 use super::process::{Process, USER_TOP};
-use addr_space::{FaultError, FaultKind, Signal};
+use addr_space::{FaultError, FaultKind, Moved, Signal, WatchFlags};
 use hat_x86::{Bytes, Mmu, PfError, SpaceId, Trap, UserAccess};
 use page_db::sync::{Mutex, PerCpu};
-use page_db::{Access, Rank, VirtAddr, errno};
+use page_db::{Access, Prot, Rank, VirtAddr, VirtRange, errno};
+use std::sync::Arc;
 
 /// How often one access may fault before it is given up: a fault that is resolved and comes back for ever is a defect of ours, and
 /// an answer is better than a hang.
@@ -44,6 +48,7 @@ impl AccessError {
         match self.signal {
             Signal::SegvMapErr => "nothing is mapped there",
             Signal::SegvAccErr => "the mapping does not allow it",
+            Signal::TrapWatch { .. } => "it is watched",
             _ => "the object behind it failed",
         }
     }
@@ -56,33 +61,36 @@ pub(crate) fn turns(cpus: u16) -> Turns {
     PerCpu::new(cpus, |_| Mutex::new(Rank::AsRange, ()))
 }
 
+/// `n` of the bytes, from `from` on.
+fn part<'a>(all: &'a mut Bytes<'_>, from: usize, n: usize) -> Bytes<'a> {
+    match all {
+        Bytes::Load(b) => Bytes::Load(&mut b[from..from + n]),
+        Bytes::Fetch(b) => Bytes::Fetch(&mut b[from..from + n]),
+        Bytes::Store(b) => Bytes::Store(&b[from..from + n]),
+    }
+}
+
 impl Process {
     /// Loads bytes, upwards.
     ///
     /// # Errors
     /// [`AccessError`] with the signal; the bytes before it are in `buf`.
     pub fn load(&self, addr: u64, buf: &mut [u8]) -> Result<(), AccessError> {
-        self.each_piece(addr, buf.len(), Access::Read, |va, from, n| {
-            self.access(va, Bytes::Load(&mut buf[from..from + n]))
-        })
+        self.each_piece(addr, Bytes::Load(buf))
     }
     /// Stores bytes, upwards.
     ///
     /// # Errors
     /// [`AccessError`] with the signal; the bytes before it are stored.
     pub fn store(&self, addr: u64, bytes: &[u8]) -> Result<(), AccessError> {
-        self.each_piece(addr, bytes.len(), Access::Write, |va, from, n| {
-            self.access(va, Bytes::Store(&bytes[from..from + n]))
-        })
+        self.each_piece(addr, Bytes::Store(bytes))
     }
     /// Fetches instruction bytes, upwards.
     ///
     /// # Errors
     /// [`AccessError`] with the signal; the bytes before it are in `buf`.
     pub fn fetch(&self, addr: u64, buf: &mut [u8]) -> Result<(), AccessError> {
-        self.each_piece(addr, buf.len(), Access::Exec, |va, from, n| {
-            self.access(va, Bytes::Fetch(&mut buf[from..from + n]))
-        })
+        self.each_piece(addr, Bytes::Fetch(buf))
     }
     /// Loads one byte.
     ///
@@ -94,19 +102,15 @@ impl Process {
     }
 
     /// Makes an access of any length page by page, resolving faults.
-    fn each_piece(
-        &self,
-        addr: u64,
-        len: usize,
-        access: Access,
-        mut make: impl FnMut(VirtAddr, usize, usize) -> Result<(), Trap>,
-    ) -> Result<(), AccessError> {
-        for (done, at, n) in pieces(addr, len as u64) {
+    fn each_piece(&self, addr: u64, mut all: Bytes<'_>) -> Result<(), AccessError> {
+        let access = all.access();
+        for (done, at, n) in pieces(addr, all.len() as u64) {
             let stop = |signal| AccessError { done, signal, addr: at };
             let user = VirtAddr::new(at).ok().filter(|a| a.get() < USER_TOP);
             let va = user.ok_or(stop(Signal::SegvMapErr))?;
+            let from = done as usize;
             let mut faults = 0;
-            while let Err(trap) = make(va, done as usize, n) {
+            while let Err(trap) = self.access(va, part(&mut all, from, n)) {
                 faults += 1;
                 debug_assert!(
                     faults < MOST_FAULTS,
@@ -115,10 +119,56 @@ impl Process {
                 if faults >= MOST_FAULTS {
                     return Err(stop(Signal::BusObjErr(errno::EDEADLK)));
                 }
+                if self.is_kept_by_a_watch(va, access) {
+                    match self.past_watches(va, part(&mut all, from, n)) {
+                        Ok(true) => break,
+                        Ok(false) => continue,
+                        Err(e) => return Err(AccessError { done: done + e.done, ..e }),
+                    }
+                }
                 self.resolve(trap, access).map_err(stop)?;
             }
         }
         Ok(())
+    }
+    /// Whether the page at `va` would allow `access`, were it not watched.
+    fn is_kept_by_a_watch(&self, va: VirtAddr, access: Access) -> bool {
+        let space = self.space();
+        if !space.is_watched() || !space.is_watched_page(va, access) {
+            return false;
+        }
+        let wanted = match access {
+            Access::Write => Prot::WRITE,
+            Access::Exec => Prot::EXEC,
+            _ => Prot::READ,
+        };
+        space.check_prot(self.cx(), VirtRange::page_of(va), wanted).is_ok()
+    }
+    /// Makes an access within a page that is watched, up to the first byte that is. `Ok(false)`: it is to be made again.
+    fn past_watches(&self, va: VirtAddr, bytes: Bytes<'_>) -> Result<bool, AccessError> {
+        let (space, access, len) = (Arc::clone(&self.space()), bytes.access(), bytes.len() as u64);
+        let hit = space.watch_hit(va, len, access);
+        let after = hit.is_some_and(|hit| hit.area.flags.contains(WatchFlags::AFTER));
+        let before = hit.map_or(len, |hit| hit.first.get() - va.get());
+        let through = before + hit.filter(|_| after).map_or(0, |hit| hit.bytes);
+        let n = through as usize;
+        let moved = match bytes {
+            Bytes::Load(b) => Moved::Load(&mut b[..n]),
+            Bytes::Fetch(b) => Moved::Fetch(&mut b[..n]),
+            Bytes::Store(b) => Moved::Store(&b[..n]),
+        };
+        if n != 0
+            && let Err(e) = space.access_watched(self.cx(), va, moved)
+        {
+            return match e.signal() {
+                Signal::None => Ok(false),
+                signal => Err(AccessError { done: 0, signal, addr: va.get() }),
+            };
+        }
+        hit.map_or(Ok(true), |hit| {
+            let signal = Signal::TrapWatch { access, after };
+            Err(AccessError { done: through, signal, addr: hit.first.get() })
+        })
     }
     /// One access within one page, in this process's space on this thread's CPU.
     fn access(&self, va: VirtAddr, bytes: Bytes<'_>) -> Result<(), Trap> {

@@ -128,6 +128,10 @@ impl<'m> Walk<'m> {
             p.heap(),
             p.stack(),
         ));
+        for w in space.watches() {
+            self.visible
+                .push(format!("process {place} watches {} {:#x} {:?}", w.start, w.len, w.flags));
+        }
         let segs = space.segs(p.cx());
         for seg in segs.iter() {
             self.segment(place, p, &space, seg);

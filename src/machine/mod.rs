@@ -41,6 +41,9 @@ mod stack;
 #[cfg(test)]
 mod stress_tests;
 mod verify;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 mod world;
 
 pub use builder::{

@@ -11,18 +11,18 @@ use super::builder::{self, ForkPolicy};
 use super::process::{BREAK_BASE, Process};
 use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemAdvice, SysError};
 use crate::files::{self, FileError, FileHandle};
-use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags};
+use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags, WatchFor};
 use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
 use crate::script::outcome::Facts;
 use crate::script::outcome::{
     BusCode, Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode,
-    fnv, is_zero, page_hash,
+    TrapCode, fnv, is_zero, page_hash,
 };
 use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
 };
-use addr_space::{Advice, Signal};
+use addr_space::{Advice, Signal, WatchFlags};
 use page_db::{Counter, CpuId, HashKind, Vnode};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -75,6 +75,15 @@ impl MachineSettings {
                 ast::ForkPolicy::Lazy => ForkPolicy::Lazy,
             });
         }
+        if let Some(l) = self.locked {
+            b = b.locked_at_fork(match l {
+                ast::LockedAtFork::Share => builder::LockedAtFork::Share,
+                ast::LockedAtFork::Copy => builder::LockedAtFork::Copy,
+            });
+        }
+        if let Some(n) = self.kluster {
+            b = b.kluster(n);
+        }
         if let Some(s) = self.seed {
             b = b.seed(s);
         }
@@ -117,8 +126,17 @@ impl From<AccessError> for Outcome {
             Signal::BusAdrErr => Self::Bus { at, code: BusCode::Adrerr },
             Signal::BusAdrAln => Self::Bus { at, code: BusCode::Adraln },
             Signal::BusObjErr(_) => Self::Bus { at, code: BusCode::Objerr },
+            Signal::TrapWatch { access, .. } => Self::Trap { at, code: trap_code(access) },
             Signal::None => Self::Crash,
         }
+    }
+}
+
+fn trap_code(access: page_db::Access) -> TrapCode {
+    match access {
+        page_db::Access::Write | page_db::Access::Create => TrapCode::Wwatch,
+        page_db::Access::Exec => TrapCode::Xwatch,
+        _ => TrapCode::Rwatch,
     }
 }
 
@@ -582,6 +600,17 @@ impl World for MachineWorld {
     }
     fn grow(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
         self.on_proc(proc, |p| done(p.grow_stack(addr)))
+    }
+    fn watch(&mut self, r: Region, what: WatchFor) -> Outcome {
+        let mut flags = WatchFlags::empty();
+        flags.set(WatchFlags::READ, what.read);
+        flags.set(WatchFlags::WRITE, what.write);
+        flags.set(WatchFlags::EXEC, what.exec);
+        flags.set(WatchFlags::AFTER, what.after);
+        self.on_proc(r.proc, |p| done(p.watch(r.addr, r.len, flags)))
+    }
+    fn unwatch(&mut self, r: Region) -> Outcome {
+        self.on_proc(r.proc, |p| done(p.unwatch(r.addr, r.len)))
     }
     fn set_rlimit(&mut self, proc: ProcSlot, limit: ScriptLimit, bytes: Option<u64>) -> Outcome {
         let limit = match limit {

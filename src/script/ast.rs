@@ -4,7 +4,7 @@
 //! words. [`Operation`] holds everything that can be said; its [`Display`](std::fmt::Display) in
 //! `print.rs` writes the canonical text, which parses to the same value again.
 
-use super::outcome::{BusCode, Errno, FirstBytes, PAGE_BYTES, SegvCode};
+use super::outcome::{BusCode, Errno, FirstBytes, PAGE_BYTES, SegvCode, TrapCode};
 use super::token::Span;
 
 pub use super::terms::*;
@@ -180,6 +180,10 @@ pub struct MachineSettings {
     pub hash: Option<HashKind>,
     /// What fork does with amaps.
     pub fork: Option<ForkPolicy>,
+    /// What it does with pages locked in memory.
+    pub locked: Option<LockedAtFork>,
+    /// Pages of a file that may be read along with one that must be.
+    pub kluster: Option<u64>,
     /// Seed of whatever the machine draws by lot.
     pub seed: Option<u64>,
     /// Swap areas, in order. Empty means the machine's default.
@@ -194,6 +198,8 @@ impl MachineSettings {
         self.colours = later.colours.or(self.colours);
         self.hash = later.hash.or(self.hash);
         self.fork = later.fork.or(self.fork);
+        self.locked = later.locked.or(self.locked);
+        self.kluster = later.kluster.or(self.kluster);
         self.seed = later.seed.or(self.seed);
         self.swap.extend(later.swap.iter().cloned());
     }
@@ -313,6 +319,13 @@ pub enum ExpectedOutcome {
         /// `code=`
         code: Option<BusCode>,
     },
+    /// `TRAP` with these words, if given.
+    Trap {
+        /// `at=`
+        at: Option<u64>,
+        /// `code=`
+        code: Option<TrapCode>,
+    },
     /// `skip`
     Skip,
 }
@@ -354,6 +367,10 @@ pub enum Operation {
     Lock(Range),
     /// `unlock P A L`
     Unlock(Range),
+    /// `watch P A L WHAT`
+    Watch(Range, WatchFor),
+    /// `unwatch P A L`
+    Unwatch(Range),
     /// `lockall P WHAT`
     LockAll(ProcRef, LockAll),
     /// `unlockall P`
@@ -458,6 +475,8 @@ impl Operation {
             | O::SwapDel(_)
             | O::Grow { .. }
             | O::SetRlimit { .. }
+            | O::Watch(..)
+            | O::Unwatch(_)
             | O::View(_)
             | O::Expect(_)
             | O::Echo(_)
@@ -483,6 +502,8 @@ impl Operation {
                     | O::SwapDel(_)
                     | O::Grow { .. }
                     | O::SetRlimit { .. }
+                    | O::Watch(..)
+                    | O::Unwatch(_)
             )
     }
 }

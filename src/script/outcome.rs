@@ -157,6 +157,32 @@ impl SegvCode {
     }
 }
 
+/// What reached a watched byte, behind SIGTRAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrapCode {
+    /// A load.
+    #[doc(alias = "TRAP_RWATCH")]
+    Rwatch,
+    /// A store.
+    #[doc(alias = "TRAP_WWATCH")]
+    Wwatch,
+    /// An instruction fetch.
+    #[doc(alias = "TRAP_XWATCH")]
+    Xwatch,
+}
+
+impl TrapCode {
+    /// The word in a result line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            TrapCode::Rwatch => "rwatch",
+            TrapCode::Wwatch => "wwatch",
+            TrapCode::Xwatch => "xwatch",
+        }
+    }
+}
+
 /// Which of the things SIGBUS can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -283,6 +309,13 @@ pub enum Outcome {
         /// Why.
         code: BusCode,
     },
+    /// The access stopped with SIGTRAP, at a watched byte.
+    Trap {
+        /// Bytes done before.
+        at: u64,
+        /// What reached it.
+        code: TrapCode,
+    },
     /// The process does not live, the file was not made, or the slot is taken: nothing was done.
     Skip,
     /// The process died or did not answer. Always a bug.
@@ -368,6 +401,7 @@ impl fmt::Display for Outcome {
             Outcome::Errno(e) => write!(f, "{e}"),
             Outcome::Segv { at, code } => write!(f, "SEGV at={at} code={}", code.word()),
             Outcome::Bus { at, code } => write!(f, "BUS at={at} code={}", code.word()),
+            Outcome::Trap { at, code } => write!(f, "TRAP at={at} code={}", code.word()),
             Outcome::Skip => f.write_str("skip"),
             Outcome::Crash => f.write_str("CRASH"),
         }

@@ -31,6 +31,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("sync", "P A L HOW -- writes a mapping back"),
     ("lock", "P A L -- locks memory"),
     ("unlock", "P A L -- unlocks memory"),
+    ("watch", "P A L r|w|x[+after] -- watches bytes"),
+    ("unwatch", "P A L -- takes the watch on these bytes back"),
     ("lockall", "P current|future|both -- locks all memory"),
     ("unlockall", "P -- unlocks all memory"),
     ("incore", "P A L -- asks what is resident"),
@@ -177,9 +179,8 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "file" | "truncate" | "pwrite" | "pread" | "fclose" | "hostfile" => files(word, c)?,
         "read" | "write" | "fread" | "fwrite" | "fetch" => accesses(word, c)?,
         "map" => Operation::Map(map(c)?),
-        "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap" => {
-            ranges(word, c)?
-        }
+        "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap"
+        | "watch" | "unwatch" => ranges(word, c)?,
         "lockall" | "unlockall" | "brk" | "fork" | "exit" | "pageout" | "digest" | "exec"
         | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
@@ -226,6 +227,9 @@ fn machine(c: &mut Cursor<'_>) -> Result<MachineSettings, Stop> {
             ("hash=dashmap", "a sharded concurrent map"),
             ("fork=eager", "copy the amap's slots at fork"),
             ("fork=lazy", "share the amap until someone needs it"),
+            ("locked=share", "share pages locked in memory at fork"),
+            ("locked=copy", "copy them at fork"),
+            ("kluster=", "pages of a file that may be read along with one"),
             ("seed=", "seed of whatever is drawn by lot"),
             ("swap=mem:", "PAGES[:PRI] -- a swap area in memory"),
             ("swap=file:", "PATH:PAGES[:PRI] -- a swap area in a file"),
@@ -258,6 +262,8 @@ fn setting(word: &str) -> Result<MachineSettings, NumberError> {
         "seed" => s.seed = Some(number(value)?),
         "hash" => s.hash = Some(HashKind::from_word(value).ok_or(NumberError::NotOne)?),
         "fork" => s.fork = Some(ForkPolicy::from_word(value).ok_or(NumberError::NotOne)?),
+        "locked" => s.locked = Some(LockedAtFork::from_word(value).ok_or(NumberError::NotOne)?),
+        "kluster" => s.kluster = Some(number(value)?),
         "swap" => s.swap.push(swap_setting(value)?),
         _ => return Err(NumberError::NotOne),
     }
@@ -414,6 +420,8 @@ fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "lock" => Operation::Lock(range),
         "unlock" => Operation::Unlock(range),
         "incore" => Operation::Incore(range),
+        "watch" => Operation::Watch(range, watch_for(c)?),
+        "unwatch" => Operation::Unwatch(range),
         _ => {
             static FLAGS: Class =
                 Class::new("`none`, or `may`, `fixed`, `dontunmap` joined by `+`").with(&[
@@ -427,6 +435,35 @@ fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
             let to = if c.at_end() { None } else { Some(c.addr()?) };
             Operation::Remap { range, new_len, flags, to }
         }
+    })
+}
+
+fn watch_for(c: &mut Cursor<'_>) -> Result<WatchFor, Stop> {
+    static WHAT: Class = Class::new("letters of `rwx`, and `+after`").with(&[
+        ("r", "loads"),
+        ("w", "stores"),
+        ("x", "instruction fetches"),
+        ("rw", "loads and stores"),
+        ("w+after", "stores, when they have been made"),
+    ]);
+    c.word(&WHAT, |word| {
+        let (letters, after) = match word.strip_suffix("+after") {
+            Some(letters) => (letters, true),
+            None => (word, false),
+        };
+        let mut what = WatchFor { after, ..WatchFor::default() };
+        for letter in letters.chars() {
+            let flag = match letter {
+                'r' => &mut what.read,
+                'w' => &mut what.write,
+                'x' => &mut what.exec,
+                _ => return None,
+            };
+            if core::mem::replace(flag, true) {
+                return None;
+            }
+        }
+        (!letters.is_empty()).then_some(what)
     })
 }
 

@@ -116,6 +116,14 @@ impl fmt::Display for SyncFlags {
     }
 }
 
+impl fmt::Display for WatchFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters =
+            [(self.read, "r"), (self.write, "w"), (self.exec, "x"), (self.after, "+after")];
+        letters.iter().filter(|(on, _)| *on).try_for_each(|(_, word)| f.write_str(word))
+    }
+}
+
 impl fmt::Display for RemapFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         joined(f, &[(self.may, "may"), (self.fixed, "fixed"), (self.dontunmap, "dontunmap")])
@@ -177,6 +185,8 @@ impl fmt::Display for MachineSettings {
         }
         self.hash.map_or(Ok(()), |v| write!(f, " hash={v}"))?;
         self.fork.map_or(Ok(()), |v| write!(f, " fork={v}"))?;
+        self.locked.map_or(Ok(()), |v| write!(f, " locked={v}"))?;
+        self.kluster.map_or(Ok(()), |v| write!(f, " kluster={v}"))?;
         for SwapSpec { backing, pages, priority } in &self.swap {
             match backing {
                 SwapBacking::Memory => write!(f, " swap=mem:{pages}")?,
@@ -246,6 +256,11 @@ impl fmt::Display for ExpectedOutcome {
                 at.map_or(Ok(()), |at| write!(f, " at={at}"))?;
                 code.map_or(Ok(()), |code| write!(f, " code={}", code.word()))
             }
+            ExpectedOutcome::Trap { at, code } => {
+                f.write_str("TRAP")?;
+                at.map_or(Ok(()), |at| write!(f, " at={at}"))?;
+                code.map_or(Ok(()), |code| write!(f, " code={}", code.word()))
+            }
             ExpectedOutcome::Skip => f.write_str("skip"),
         }
     }
@@ -288,6 +303,8 @@ impl fmt::Display for Operation {
             O::Sync(range, flags) => write!(f, "sync {range} {flags}"),
             O::Lock(range) => write!(f, "lock {range}"),
             O::Unlock(range) => write!(f, "unlock {range}"),
+            O::Watch(range, what) => write!(f, "watch {range} {what}"),
+            O::Unwatch(range) => write!(f, "unwatch {range}"),
             O::LockAll(p, what) => write!(f, "lockall {p} {what}"),
             O::UnlockAll(p) => write!(f, "unlockall {p}"),
             O::Incore(range) => write!(f, "incore {range}"),

@@ -267,6 +267,27 @@ words! {
     }
 }
 
+words! {
+    /// What fork does with pages that the parent has locked.
+    LockedAtFork {
+        Share = "share", "share them like others";
+        Copy = "copy", "give the child copies at once";
+    }
+}
+
+/// What `watch` waits for: letters of `rwx`, and `+after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct WatchFor {
+    /// Loads.
+    pub read: bool,
+    /// Stores.
+    pub write: bool,
+    /// Instruction fetches.
+    pub exec: bool,
+    /// The trap comes after the access.
+    pub after: bool,
+}
+
 /// The flags of `sync`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SyncFlags {

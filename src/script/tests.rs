@@ -51,6 +51,8 @@ const SAMPLES: &[&str] = &[
     "grow 0 0x7ffe_0000",
     "setrlimit $p vmem 16m",
     "setrlimit 0 stack none",
+    "watch $p 12+5 0+3 rw+after",
+    "unwatch 0 12+5 0+3",
     "::pmap -x $p --json",
     "::pmap kas",
     "::seg 0",
@@ -71,6 +73,7 @@ const SAMPLES: &[&str] = &[
     "expect ENOMEM",
     "expect SEGV at=0 code=maperr",
     "expect BUS at=17 code=objerr",
+    "expect TRAP at=3 code=wwatch",
     "expect skip",
     "expect \"4K rw\"",
     "expect not \"8K\"",
@@ -85,7 +88,7 @@ const HEADERS: &[&str] = &[
     "vmtrace 1",
     "arena 64",
     "proc $sh = 3",
-    "machine memory=64m cpus=2 colours=4 seed=9 hash=dashmap fork=lazy swap=mem:10 \
+    "machine memory=64m cpus=2 colours=4 seed=9 hash=dashmap fork=lazy locked=copy kluster=8 swap=mem:10 \
      swap=file:\"/a b\":20:-1",
 ];
 

@@ -2,7 +2,7 @@
 
 use super::ast::*;
 use super::error::NameKind;
-use super::outcome::{BusCode, Errno, SegvCode};
+use super::outcome::{BusCode, Errno, SegvCode, TrapCode};
 use super::words::{ADDR, Class, Cursor, NumberError, Open, Stop, addr, number};
 
 const JSON: (&str, &str) = ("--json", "as JSON");
@@ -131,6 +131,7 @@ pub(super) fn expectation(c: &mut Cursor<'_>) -> Result<Expectation, Stop> {
                 ("ok", "[moved] [n=] [h=] [b=] -- it was done"),
                 ("SEGV", "[at=] [code=] -- it stopped with SIGSEGV"),
                 ("BUS", "[at=] [code=] -- it stopped with SIGBUS"),
+                ("TRAP", "[at=] [code=] -- it stopped at a watched byte"),
                 ("skip", "nothing was done"),
                 ("not", "\"TEXT\" -- the view does not show this"),
                 ("counter", "NAME [+][>=]N -- what was counted"),
@@ -169,6 +170,20 @@ pub(super) fn expectation(c: &mut Cursor<'_>) -> Result<Expectation, Stop> {
             })?;
             Expectation::Outcome(ExpectedOutcome::Segv { at, code })
         }
+        "TRAP" => {
+            let mut at = None;
+            let mut code = None;
+            stop_words(c, &mut at, |w| {
+                code = Some(match w {
+                    "rwatch" => TrapCode::Rwatch,
+                    "wwatch" => TrapCode::Wwatch,
+                    "xwatch" => TrapCode::Xwatch,
+                    _ => return None,
+                });
+                Some(())
+            })?;
+            Expectation::Outcome(ExpectedOutcome::Trap { at, code })
+        }
         "BUS" => {
             let mut at = None;
             let mut code = None;
@@ -205,6 +220,9 @@ fn stop_words(
             ("code=objerr", "BUS: the object behind the mapping failed"),
             ("code=adrerr", "BUS: no such physical address"),
             ("code=adraln", "BUS: misaligned"),
+            ("code=rwatch", "TRAP: a load"),
+            ("code=wwatch", "TRAP: a store"),
+            ("code=xwatch", "TRAP: an instruction fetch"),
         ]);
     while !c.at_end() {
         c.measure(&WORDS, |w| {

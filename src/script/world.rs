@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::ast::MapFlags;
 use super::ast::{
     Advice, Layout, Limit, LockAll, OpenMode, Placement, Prot, RemapFlags, Share, SwapSpec,
-    SyncFlags, ViewRequest,
+    SyncFlags, ViewRequest, WatchFor,
 };
 use super::outcome::{Errno, Outcome, PageBytes, PageState};
 
@@ -304,6 +304,16 @@ pub trait World {
 
     /// Lets the stack grow to an address below it.
     fn grow(&mut self, _proc: ProcSlot, _addr: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Watches bytes.
+    fn watch(&mut self, _region: Region, _what: WatchFor) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Takes the watch on exactly these bytes back.
+    fn unwatch(&mut self, _region: Region) -> Outcome {
         Errno::ENOSYS.into()
     }
 

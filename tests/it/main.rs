@@ -9,6 +9,7 @@
 mod allocations;
 mod harness;
 mod inherit;
+mod kluster;
 
 pub(crate) use harness::{Scene, check, compare, run_ok};
 
@@ -18,3 +19,4 @@ mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;
 mod textbook;
+mod watch;

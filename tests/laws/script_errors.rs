@@ -37,6 +37,7 @@ swapadd mem 10 pri=2
 swapdel 2
 setrlimit 0 stack 64k
 grow 0 0x7ffe_0000
+watch 0 1+4 0+8 rw
 ::pmap -x 0 --json
 ::vatopfn 0 1
 ::vmstat zfod

@@ -110,7 +110,12 @@ impl AddrSpace {
         }
     }
     /// Does what a transient error asks for before the fault starts over. The caller holds no lock of this address space.
-    fn amend(&self, cx: &Cx, redo: &mut Redo<'_>, error: FaultError) -> Result<(), FaultError> {
+    pub(super) fn amend(
+        &self,
+        cx: &Cx,
+        redo: &mut Redo<'_>,
+        error: FaultError,
+    ) -> Result<(), FaultError> {
         let error = match error {
             FaultError::NotOwn { addr } => match self.make_own(cx, addr) {
                 Ok(()) => return Ok(()),
@@ -215,7 +220,7 @@ impl AddrSpace {
 }
 
 /// Whether the fault is to start over rather than fail.
-fn is_transient(error: &FaultError) -> bool {
+pub(super) fn is_transient(error: &FaultError) -> bool {
     matches!(
         error,
         FaultError::NoMemory { .. }

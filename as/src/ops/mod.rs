@@ -40,6 +40,7 @@ mod protect;
 mod query;
 mod sync;
 mod unmap;
+mod watch;
 
 pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
 pub use lend::LentPages;

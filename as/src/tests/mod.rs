@@ -8,3 +8,4 @@ mod gaps;
 mod locks;
 mod maps;
 mod views;
+mod watch;

@@ -151,6 +151,9 @@ impl ExpectedOutcome {
             (ExpectedOutcome::Bus { at, code }, Outcome::Bus { at: a, code: c }) => {
                 same(*at, Some(*a)) && same(*code, Some(*c))
             }
+            (ExpectedOutcome::Trap { at, code }, Outcome::Trap { at: a, code: c }) => {
+                same(*at, Some(*a)) && same(*code, Some(*c))
+            }
             (ExpectedOutcome::Skip, Outcome::Skip) => true,
             _ => false,
         }

@@ -94,6 +94,8 @@ impl<W: World> Runner<W> {
         | O::Lock(r)
         | O::Unlock(r)
         | O::Incore(r)
+        | O::Watch(r, _)
+        | O::Unwatch(r)
         | O::Remap { range: r, .. }
         | O::Read(AccessRange { range: r, .. })
         | O::Write(AccessRange { range: r, .. }, _)
@@ -173,6 +175,8 @@ impl<W: World> Runner<W> {
             O::Lock(_) => world.lock(region),
             O::Unlock(_) => world.unlock(region),
             O::Incore(_) => world.incore(region),
+            O::Watch(_, what) => world.watch(region, *what),
+            O::Unwatch(_) => world.unwatch(region),
             O::Remap { new_len, flags, to, .. } => {
                 let layout = world.layout(region.proc);
                 let to = to.map(|a| a.resolve(layout));

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::world::{ANON, NONE, PAGE, PRIVATE, R, RW, SHARED, at, map};
-use addr_space::{Advice, FaultKind, LockAll, SyncFlags};
+use addr_space::{Advice, FaultKind, LockAll, SyncFlags, WatchFlags};
 use page_db::{Access, VirtRange};
 use segvm::machine::{MapFlags, MapRequest, MemAdvice, STACK_TOP, SwapArea, SwapBacking};
 use swapfs::AreaId;
@@ -74,6 +74,14 @@ fn mapped_near(w: &World, addr: u64) -> Done {
     done(w.p.mmap(&request))
 }
 
+/// Watches the first bytes of a page, does something meanwhile, and takes the watch back.
+fn watched(w: &World, page: u64, flags: WatchFlags, meanwhile: fn(&World) -> Done) -> Done {
+    w.p.watch(at(page), 8, flags).map_err(|e| e.to_string())?;
+    let done = meanwhile(w);
+    w.p.unwatch(at(page), 8).map_err(|e| e.to_string())?;
+    done
+}
+
 pub(super) const DEEDS: &[Deed] = &[
     // Accesses.
     whole("load a page of a file", |w| done(w.p.load_u8(at(11)))),
@@ -100,6 +108,20 @@ pub(super) const DEEDS: &[Deed] = &[
         done(w.child.store(at(0) + 50, b"child"))
     }),
     whole("store in the child, into a locked page", |w| done(w.child.store(at(57) + 50, b"child"))),
+    // Watched pages.
+    whole("store beside watched bytes", |w| {
+        watched(w, 1, WatchFlags::WRITE, |w| done(w.p.store(at(1) + 40, b"new")))
+    }),
+    whole("store beside watched bytes never touched", |w| {
+        watched(w, 3, WatchFlags::READ, |w| done(w.p.store(at(3) + 40, b"new")))
+    }),
+    whole("store beside watched bytes of a file", |w| {
+        watched(w, 18, WatchFlags::WRITE, |w| done(w.p.store(at(18) + 40, b"new")))
+    }),
+    whole("load beside watched bytes of a file", |w| {
+        watched(w, 11, WatchFlags::READ, |w| done(w.p.load_u8(at(11) + 40)))
+    }),
+    whole("fork with a page watched", |w| watched(w, 1, WatchFlags::READ, |w| done(w.p.fork()))),
     // Processes.
     whole("fork", |w| done(w.p.fork())),
     whole("fork with pages pinned", |w| {
