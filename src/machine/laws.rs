@@ -213,8 +213,7 @@ fn charges(m: &Machine) -> Checked {
     let claimed: u64 = db.pages().ids().map(claim).sum();
     let charged = mem.total().saturating_sub(mem.availrmem());
     let (promised, squeezed) = (m.swap().info().mem_resv, m.squeezed());
-    let (retired, lent, pinned) =
-        (db.retired_pages(), db.lent_pages(), m.vn().pinned_pages());
+    let (retired, lent, pinned) = (db.retired_pages(), db.lent_pages(), m.vn().pinned_pages());
     if charged != promised + claimed + lent + pinned + squeezed + retired {
         let what = format!(
             "{charged} pages are charged; {promised} promised, {claimed} claimed, {lent} lent, {pinned} pinned, {squeezed} squeezed, {retired} retired"

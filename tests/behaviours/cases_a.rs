@@ -1,7 +1,7 @@
 //! A: map, unmap, fixed, holes.
 
-use crate::{addr, scene};
-use page_db::{PAGE_SIZE, errno};
+use crate::{addr, reserved, scene, shape};
+use page_db::{FailKind, FailPlan, PAGE_SIZE, errno};
 use segvm::machine::{MapFlags, MapRequest};
 
 scripts! {
@@ -60,5 +60,19 @@ fn a13_excl_beside_fixed_loses_nothing() {
     let request = MapRequest { addr, len: PAGE_SIZE, prot: 3, flags, file: None, offset: 0 };
     assert_eq!(s.process(0).mmap(&request).map_err(|e| e.errno), Err(errno::EEXIST));
     s.run("read 0 0 0+1; expect ok b=41");
+    s.end();
+}
+
+#[test]
+fn a26_a_split_that_cannot_be_recorded_leaves_the_mapping() {
+    // There is no limit on segments but memory for their records.
+    let mut s = scene("map 0 0 3 rw priv fixed anon; write 0 0 3 65");
+    let before = (shape(&s, 0), reserved(&s), s.state(3));
+    s.machine().fail(&FailPlan::counting().kth(FailKind::Node, 1));
+    s.run("unmap 0 1 1; expect ENOMEM");
+    s.machine().fail(&FailPlan::default());
+    assert_eq!((shape(&s, 0), reserved(&s), s.state(3)), before);
+    s.run("read 0 1 0+1; expect ok b=41; unmap 0 1 1; expect ok");
+    assert_eq!(shape(&s, 0), (2, 2));
     s.end();
 }

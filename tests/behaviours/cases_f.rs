@@ -40,7 +40,6 @@ scripts! {
     f16_what_free_leaves_alone: "map 0 0 3 rw priv fixed anon; write 0 0 3 65; lock 0 0 1; advise 0 0 1 free; read 0 0 0+1; expect ok b=41
         sync 0 1 1 sync+inval; advise 0 1 1 free; read 0 1 0+1; expect ok b=41
         fork 0 1; advise 0 2 1 free; read 0 2 0+1; expect ok b=41; read 1 2 0+1; expect ok b=41";
-    f20_over_the_limit: "setrlimit 0 memlock 4096; map 0 0 2 rw priv fixed anon; lock 0 0 2; expect EAGAIN; lock 0 0 1; expect ok";
     f22_odd_lengths_of_a_page: "map 0 0 1 rw priv fixed anon; lock 0 0 0+100; expect ok; unlock 0 0 0+4095; expect ok
         lock 0 0 0+1; expect ok; unlock 0 0 1; expect ok; setrlimit 0 memlock 4096; lock 0 0 0+17; expect ok";
     f23_no_access: "map 0 0 1 - priv fixed anon; lock 0 0 1; expect ok; unlock 0 0 1; expect ok";
@@ -136,5 +135,19 @@ fn f43_a_clean_frame_is_retired_and_a_dirty_one_waits() {
     assert!(!retire(&s, 1), "dirty: pending");
     s.run("read 0 4 0+1; expect ok b=46");
     s.run("sync 0 4 1 sync; read 0 4 0+1; expect ok b=46");
+    s.end();
+}
+
+#[test]
+fn f20_without_the_privilege_and_over_the_limit() {
+    let mut s = scene(
+        "setrlimit 0 memlock 4096; map 0 0 2 rw priv fixed anon; lock 0 0 2; expect EAGAIN; lock 0 0 1; expect ok",
+    );
+    s.process(0).set_may_lock(false);
+    s.run("lock 0 0 1; expect EPERM; unlock 0 0 1; expect EPERM; lockall 0 current; expect EPERM; unlockall 0; expect EPERM; lock 0 0+1 1; expect EINVAL");
+    s.run("fork 0 1; lock 1 0 1; expect EPERM");
+    assert_eq!(space(&s, 0).state().locked(), page_db::PAGE_SIZE, "what was locked stays");
+    s.process(0).set_may_lock(true);
+    s.run("lock 0 1 1; expect EAGAIN; unlock 0 0 1; expect ok; lock 0 1 1; expect ok");
     s.end();
 }

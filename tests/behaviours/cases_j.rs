@@ -1,9 +1,12 @@
 //! J: page cache and writing back.
 
+use crate::gate::{Gate, GatedStore};
 use crate::{Scene, addr, scene};
-use page_db::{CpuId, FileOffset, Identity, PAGE_SIZE};
-use segvm::files::{FileHandle, OpenMode};
+use addr_space::{Signal, SyncFlags};
+use page_db::{CpuId, FileOffset, Identity, PAGE_SIZE, Vnode};
+use segvm::files::{File, FileHandle, OpenMode, Store};
 use segvm::machine::{MapFlags, MapRequest};
+use std::sync::Arc;
 
 scripts! {
     j10_exactly_those_translations_go: "file 0 16384; map 0 0 4 r shared fixed file 0 0; map 0 8 2 r shared fixed file 0 2; read 0 0 4; read 0 8 2
@@ -17,12 +20,127 @@ scripts! {
 fn mapped(pages: u64) -> (Scene, FileHandle) {
     let s = Scene::on("machine memory=512 cpus=2");
     let file = s.machine().create_file("f", pages * PAGE_SIZE).expect("a file");
+    map(s, pages, file)
+}
+
+/// The same of a file whose transfers pass gates, for reads and for writes. Page N holds the byte 65 + N, on the disk alone.
+fn gated(pages: u64) -> (Scene, FileHandle, Arc<Gate>, Arc<Gate>) {
+    let s = Scene::on("machine memory=512 cpus=2");
+    let (store, reads, writes) = GatedStore::new();
+    for page in 0..pages {
+        store.write(s.machine().cx(), page * PAGE_SIZE, &[65 + page as u8]).expect("in memory");
+    }
+    let size = pages * PAGE_SIZE;
+    let file = File::new(s.machine().cx(), s.machine().db(), "f", size, Box::new(store));
+    let (s, handle) = map(s, pages, file.expect("a file"));
+    (s, handle, reads, writes)
+}
+
+fn map(s: Scene, pages: u64, file: Arc<File>) -> (Scene, FileHandle) {
     let handle = FileHandle::new(file, OpenMode::ReadWrite);
     let (flags, len) = (MapFlags::SHARED | MapFlags::FIXED, 2 * pages * PAGE_SIZE);
     let request =
         MapRequest { addr: addr(0).get(), len, prot: 3, flags, file: Some(&handle), offset: 0 };
     s.process(0).mmap(&request).expect("free");
     (s, handle)
+}
+
+#[test]
+fn j01_a_cold_read_in_flight_is_overwritten() {
+    let (s, file, reads, _) = gated(1);
+    reads.shut();
+    let (reader, writer) = (s.machine().thread(CpuId(0)), s.machine().thread(CpuId(1)));
+    std::thread::scope(|threads| {
+        let vnode = &file.vnode;
+        let old = threads.spawn(move || {
+            let mut byte = [0];
+            vnode.pread(reader.cx(), reader.db(), 0, &mut byte).map(|n| (n, byte[0]))
+        });
+        reads.wait_for(1);
+        // The page is being read: the write waits for it.
+        let wrote = threads.spawn(move || vnode.pwrite(writer.cx(), writer.db(), 0, &[97]));
+        reads.open();
+        assert_eq!(old.join().expect("no panic").expect("read"), (1, 65), "what was there");
+        assert_eq!(wrote.join().expect("no panic").expect("written"), 1);
+    });
+    assert_eq!(s.process(0).load_u8(addr(0).get()), Ok(97), "a later reader has what was written");
+    assert_eq!(file.vnode.transfers().0, 1, "one read of the disk");
+    drop(file);
+    s.end();
+}
+
+#[test]
+fn j02_stored_to_again_while_it_is_written() {
+    let (s, file, _, writes) = gated(1);
+    let at = addr(0).get();
+    s.process(0).store(at, &[97]).expect("mapped");
+    writes.shut();
+    let writer = s.process(0).another_thread(CpuId(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(move || writer.msync(at, PAGE_SIZE, SyncFlags::empty()));
+        writes.wait_for(1);
+        s.process(0).store(at, &[98]).expect("the page is not kept from its user meanwhile");
+        writes.open();
+        first.join().expect("no panic").expect("written");
+    });
+    assert_eq!(file.vnode.transfers().1, 1);
+    s.process(0).msync(at, PAGE_SIZE, SyncFlags::INVALIDATE).expect("the second flush");
+    assert_eq!(file.vnode.transfers().1, 2, "V14: it was dirty again");
+    assert_eq!(s.process(0).load_u8(at), Ok(98), "read back: the newest is on the disk");
+    drop(file);
+    s.end();
+}
+
+#[test]
+fn j04_a_fault_waits_for_the_disk_and_the_file_shrinks() {
+    let (s, file, reads, _) = gated(2);
+    let at = addr(1).get();
+    reads.shut();
+    let (reader, cutter) = (s.process(0).another_thread(CpuId(1)), s.machine().thread(CpuId(0)));
+    std::thread::scope(|threads| {
+        let vnode = &file.vnode;
+        let load = threads.spawn(move || reader.load_u8(at).map_err(|e| e.signal));
+        reads.wait_for(1);
+        let cut = threads.spawn(move || vnode.truncate(cutter.cx(), cutter.db(), PAGE_SIZE));
+        reads.open();
+        cut.join().expect("no panic").expect("shorter");
+        // The load came before the cut or after it.
+        let got = load.join().expect("no panic");
+        assert!(matches!(got, Ok(66) | Err(Signal::BusObjErr(_))), "{got:?}");
+    });
+    let name = Identity::new(file.vnode.id(), FileOffset(PAGE_SIZE));
+    assert!(s.machine().db().exists(s.machine().cx(), name).is_none(), "the page is gone");
+    assert!(s.process(0).space().hat().probe(s.machine().cx(), addr(1)).is_none());
+    let past = s.process(0).load_u8(at).expect_err("past the end");
+    assert!(matches!(past.signal, Signal::BusObjErr(_)));
+    drop(file);
+    s.end();
+}
+
+#[test]
+fn j07_late_completions_wake_everybody_who_waits() {
+    // Four pages, two threads for each; the disk answers in reverse order.
+    let (s, file, reads, _) = gated(4);
+    reads.shut();
+    std::thread::scope(|threads| {
+        let wait = |page: u64, cpu| {
+            let side = s.process(0).another_thread(CpuId(cpu));
+            threads.spawn(move || side.load_u8(addr(page).get()))
+        };
+        let mut waiters: Vec<_> = (0..8).map(|n| (n / 2, wait(n / 2, (n % 2) as u16))).collect();
+        reads.wait_for(4);
+        while let Some((page, last)) = waiters.pop() {
+            reads.let_through(page);
+            let (also, first) = waiters.pop().expect("two for each");
+            assert_eq!((page, also), (page, page));
+            for one in [last, first] {
+                assert_eq!(one.join().expect("no panic"), Ok(65 + page as u8), "page {page}");
+            }
+        }
+    });
+    assert_eq!(file.vnode.transfers().0, 4, "each page was read once");
+    drop(file);
+    s.end();
 }
 
 #[test]

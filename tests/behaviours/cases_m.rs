@@ -1,6 +1,8 @@
 //! M: containers and the MMU.
 
-use crate::{Scene, scene, shape};
+use crate::{Scene, device, range, scene, shape, space};
+use page_db::{PAGE_SIZE, Prot, VirtRange};
+use segvm::machine::{MapFlags, MapRequest};
 
 scripts! {
     m13_the_same_access_again_after_a_change: "machine cpus=2; map 0 0 1 rw priv fixed anon; write 0 0 1 1 cpu=1; protect 0 0 1 r; write 0 0 0+1 2 cpu=1
@@ -87,5 +89,84 @@ fn m10_borders_of_tables() {
         scene("map 0 510 4 rw priv fixed anon; write 0 510 4 65; protect 0 511 2 r; expect ok");
     assert_eq!([510, 511, 512, 513].map(|p| s.rights(0, p)), ["rw-", "r--", "r--", "rw-"]);
     s.run("protect 0 510 4 rw; map 0 1022 4 rw priv fixed anon; protect 0 1022 4 r; expect ok; read 0 1024 1; expect ok; unmap 0 511 2; read 0 513 0+1; expect ok b=41");
+    s.end();
+}
+
+#[test]
+fn m04_a_neighbour_with_an_end_of_its_own_is_never_taken_over() {
+    // A driver that does not merge stays a segment, and the new one grows on its other side.
+    let mut s = scene("map 0 0 1 rw shared fixed anon");
+    device(&mut s, 1);
+    s.run("map 0 2 1 rw priv fixed anon; map 0 3 1 rw priv fixed anon");
+    assert_eq!(shape(&s, 0), (3, 4), "2 and 3 are one");
+    let driver = |page| {
+        let (space, cx) = (space(&s, 0), s.machine().cx());
+        let segs = space.segs(cx);
+        segs.seg_at(cx, crate::addr(page)).map(|seg| (seg.driver(), seg.range()))
+    };
+    assert_eq!(driver(1), Some(("seg_dev", range(1, 1))));
+    s.run("unmap 0 2 2; map 0 2 1 rw priv fixed anon; unmap 0 0 1; map 0 0 1 rw priv fixed anon");
+    assert_eq!(shape(&s, 0), (3, 3));
+    // A file is told of each page that is mapped no more, once, however its segments were merged and cut.
+    s.run("file 0 65536; map 0 8 2 r shared fixed file 0 0; map 0 10 2 r shared fixed file 0 2");
+    assert_eq!((shape(&s, 0), s.file(0).mapped_pages()), ((4, 7), 4));
+    for (cut, left) in [("9 1", 3), ("11 1", 2), ("8 4", 0)] {
+        s.run(&format!("unmap 0 {cut}"));
+        assert_eq!(s.file(0).mapped_pages(), left);
+    }
+    s.run("unmap 0 1 1");
+    s.end();
+}
+
+/// What a program of this host (CPython 3, three threads, without its site packages) asked for above its heap, as `strace` saw it: `m` maps, `u` unmaps,
+/// `p` protects; page, pages, rights.
+const RECORDED: &str = include_str!("recorded.txt");
+
+#[test]
+fn m08_what_a_real_program_does_leaves_what_a_plain_array_has() {
+    let s = Scene::on("machine memory=1024");
+    let base = 0x7e00_0000_0000;
+    let (p, mut plain, mut most) = (s.process(0), vec![None; 40_000], 0);
+    for line in RECORDED.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let number = |i: usize| words[i].parse::<u64>().expect("a number");
+        let (first, pages) = (number(1), number(2));
+        let rights = words.get(3).copied().unwrap_or_default();
+        let has = |letter, bit| if rights.contains(letter) { bit } else { Prot::empty() };
+        let prot = has('r', Prot::READ) | has('w', Prot::WRITE) | has('x', Prot::EXEC);
+        let (addr, len) = (base + first * PAGE_SIZE, pages * PAGE_SIZE);
+        let now = match words[0] {
+            "m" => {
+                let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+                let prot = u32::from(prot.bits());
+                let request = MapRequest { addr, len, prot, flags, file: None, offset: 0 };
+                assert_eq!(p.mmap(&request).map_err(|e| e.errno), Ok(addr), "{line}");
+                Some(prot)
+            }
+            "p" => {
+                p.mprotect(addr, len, u32::from(prot.bits())).expect("mapped");
+                Some(u32::from(prot.bits()))
+            }
+            _ => {
+                p.munmap(addr, len).expect("a range");
+                None
+            }
+        };
+        plain[first as usize..(first + pages) as usize].fill(now);
+        let (space, cx) = (space(&s, 0), s.machine().cx());
+        let (segs, mut seen) = (space.segs(cx), vec![None; plain.len()]);
+        most = most.max(segs.len());
+        for seg in segs.iter() {
+            let scx = space.scx(cx, seg.range(), false);
+            seg.ops().prots(&scx, seg.range(), &mut |run: VirtRange, prot| {
+                let from = ((run.start().get() - base) / PAGE_SIZE) as usize;
+                seen[from..from + run.pages().get() as usize].fill(Some(u32::from(prot.bits())));
+            });
+        }
+        assert!(seen == plain, "after {line}");
+        drop(segs);
+        s.machine().verify().expect("sound");
+    }
+    assert!(most >= 10, "{most} segments at most");
     s.end();
 }

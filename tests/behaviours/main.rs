@@ -39,6 +39,7 @@ mod cases_j;
 mod cases_k;
 mod cases_l;
 mod cases_m;
+mod gate;
 #[path = "../it/harness.rs"]
 #[allow(dead_code, reason = "snapshots and mappers are the other target's")]
 mod harness;

@@ -79,6 +79,10 @@ impl WaitTable {
     pub fn wait_while(&self, cx: &Cx, key: u64, mut must_wait: impl FnMut() -> bool) {
         self.place(key).wait_while(cx, &mut must_wait);
     }
+    /// Threads that sleep here now, or have said that they are about to: for tests that must know when one has come that far.
+    pub fn sleepers(&self) -> u32 {
+        self.places.iter().map(|place| place.waiters.load(SeqCst)).sum()
+    }
     /// Wakes whoever sleeps under `key`. Call it after a sequentially consistent change of the state.
     #[inline]
     pub fn wake_all(&self, key: u64) {

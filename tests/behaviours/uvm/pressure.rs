@@ -1,11 +1,55 @@
 //! Locks, advice, page-out and swap, fault-ahead.
 
 use super::{forked, scene};
-use crate::{Scene, run_ok};
+use crate::{Scene, available, reserved, run_ok};
 
 #[test]
-fn u27_a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
-    // 27 as illumos has it: only pages with i/o under way are copied at fork. A locked page that is stored to takes its claim along.
+fn u27_locked_pages_are_copied_at_fork_and_the_parent_never_faults_on_them() {
+    // 27 by UVM's policy, whatever fork does with anon maps: copies 3, the parent stores without a fault, the child's frames are its own and unlocked.
+    for lazy in ["eager", "lazy"] {
+        let mut s = Scene::on(&format!("machine memory=512 fork={lazy} locked=copy"));
+        s.run("map 0 0 4 rw priv fixed anon; advise 0 0 4 random; write 0 0 4 65; lock 0 1 3; expect ok");
+        let before: Vec<_> = (0..4).map(|page| s.frame(0, page)).collect();
+        s.run("fork 0 1; expect ok; expect counter bytes_copied +12288");
+        assert_eq!(
+            s.state(4),
+            "0[a:2/r-- b:1/rw- c:1/rw- d:1/rw-] 1[a:2/- e:1/- f:1/- g:1/-]",
+            "{lazy}: the page that is not locked is shared"
+        );
+        s.run("write 0 1 3 97; expect ok; expect counter as_fault +0");
+        assert_eq!((0..4).map(|page| s.frame(0, page)).collect::<Vec<_>>(), before, "{lazy}");
+        s.run(
+            "read 1 1 0+1; expect ok b=41; write 1 1 3 33; expect ok; expect counter cow_fault +0",
+        );
+        s.run("read 0 1 0+1; expect ok b=61; read 1 0 0+1; expect ok b=41");
+        for page in 1..4 {
+            let claims = |proc| {
+                let frame = s.frame(proc, page).expect("mapped");
+                s.machine().db().page(s.page(frame)).cowcnt()
+            };
+            assert_eq!((claims(0), claims(1)), (1, 0), "{lazy}: locks are the parent's alone");
+        }
+        s.end();
+    }
+}
+
+#[test]
+fn without_memory_for_the_copies_there_is_no_child() {
+    let mut s = Scene::on("machine memory=128 swap=mem:512 locked=copy");
+    s.run("map 0 0 48 rw priv fixed anon; write 0 0 48 65; lock 0 0 48; expect ok; map 0 100 20 rw priv fixed anon; write 0 100 20 1; lock 0 100 20");
+    // Page tables are taken when memory is short, so translations may have gone; anons and claims have not.
+    let state = |s: &Scene| (available(s), reserved(s), [0, 47, 100].map(|page| s.anon(0, page)));
+    let before = state(&s);
+    s.run("fork 0 1; expect ENOMEM");
+    assert_eq!(state(&s), before);
+    assert_eq!(s.machine().processes().len(), 1);
+    s.run("unlock 0 0 48; fork 0 1; expect ok; read 1 47 0+1; expect ok b=41");
+    s.end();
+}
+
+#[test]
+fn by_default_a_locked_page_is_shared_by_fork_and_the_lock_follows_the_copy() {
+    // As illumos has it: only pages with i/o under way are copied at fork. A locked page that is stored to takes its claim along.
     let mut s = scene("map 0 0 2 rw priv fixed anon; write 0 0 2 65; lock 0 0 2; expect ok");
     let cow = |s: &Scene, proc| s.frame(proc, 0).map(|f| s.machine().db().page(s.page(f)).cowcnt());
     assert_eq!(cow(&s, 0), Some(1));

@@ -2,6 +2,7 @@
 
 use super::{TWO, scene};
 use crate::Scene;
+use page_db::{FailKind, FailPlan};
 
 #[test]
 fn u12_shared_memory_stays_shared_and_writable_over_fork() {
@@ -167,6 +168,23 @@ fn u22_unmapping_the_middle_frees_its_page_at_once() {
     ",
     );
     s.end();
+}
+
+#[test]
+fn u24_no_request_of_an_unmap_in_part_can_be_refused() {
+    // UVM's counts of slots may find no memory; then pages are freed with the map, and nobody is told. Here whatever is refused, nobody is told
+    // either, and the pages go at once: 23 as it is.
+    for kind in FailKind::ALL {
+        for k in 1..4 {
+            let mut s = scene("map 0 0 4 rw shared fixed anon; write 0 0 4 65; fork 0 1");
+            s.machine().fail(&FailPlan::counting().kth(kind, k));
+            s.run("unmap 0 2 2; expect ok; unmap 1 2 2; expect ok");
+            assert_eq!(s.machine().swap().live(), 2, "{kind:?} {k}");
+            s.machine().fail(&FailPlan::default());
+            s.run("read 1 1 0+1; expect ok b=41");
+            s.end();
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,6 @@ use crate::{Scene, space};
 use page_db::{CpuId, PAGE_SIZE, Pfn, PhysMem};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use swapfs::{DeviceError, FaultyDevice, MemDevice, SwapDevice};
 
 #[test]
@@ -71,19 +70,25 @@ fn u35_the_last_reference_goes_while_the_page_is_written() {
     let area = added.expect("fits");
     s.run("map 0 0 1 rw priv fixed anon; write 0 0 1 65");
     let at = crate::addr(0).get();
-    let (writer, leaver) =
-        (s.process(0).another_thread(CpuId(1)), s.process(0).another_thread(CpuId(0)));
-    std::thread::scope(|threads| {
-        threads.spawn(move || writer.msync(at, PAGE_SIZE, addr_space::SyncFlags::empty()));
+    let (pusher, leaver) = (s.machine().thread(CpuId(1)), s.process(0).another_thread(CpuId(0)));
+    let waited = std::thread::scope(|threads| {
+        // Page-out writes with nothing of the address space held.
+        threads.spawn(move || pusher.pageout_all());
         while !gate.arrived.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
         let gone = threads.spawn(move || leaver.munmap(at, PAGE_SIZE));
-        std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(s.machine().swap().live(), 1, "not before the write is done");
+        // What it sleeps for is the page.
+        let sleeps = || s.machine().db().waits().sleepers() != 0;
+        while !sleeps() && !gone.is_finished() {
+            std::thread::yield_now();
+        }
+        let waited = (sleeps(), s.machine().swap().live());
         gate.open.store(true, Ordering::Release);
         gone.join().expect("no panic").expect("unmapped");
+        waited
     });
+    assert_eq!(waited, (true, 1), "not before the write is done");
     assert_eq!(s.machine().swap().live(), 0);
     let places = s.machine().swap().swapinfo();
     let own = places.0.iter().find(|a| a.id == area).expect("listed");
