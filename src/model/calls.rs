@@ -20,12 +20,11 @@ fn is_aligned(addr: u64) -> bool {
     addr.is_multiple_of(PAGE_BYTES)
 }
 
-/// The end of a range whose length is not 0: ENOMEM when rounding or adding wraps.
+/// The end of a range whose length is not 0: ENOMEM when rounding or adding wraps, or when it is not a user's address.
 fn end_of(region: Region) -> Result<u64, Errno> {
-    match round_up(region.len) {
-        0 => Err(Errno::ENOMEM),
-        len => region.addr.checked_add(len).ok_or(Errno::ENOMEM),
-    }
+    let len = round_up(region.len);
+    let end = region.addr.checked_add(len).filter(|end| len != 0 && *end <= USER_TOP);
+    end.ok_or(Errno::ENOMEM)
 }
 
 /// The end of a range for calls that refuse a misaligned start and length 0.

@@ -110,3 +110,12 @@ fn huge_ranges_cost_nothing_and_nothing_panics() {
     let result = result_of(text);
     assert!(result.contains("F 2 size=17592186044416"), "{result}");
 }
+
+/// illumos.md 3.7 and 3.8: the range is looked at before what is wanted of it, so nothing below the last user address changes. Found by the fuzz target `machine`.
+#[test]
+fn a_range_that_passes_the_last_user_address_is_refused_whole() {
+    let text = "map 0 @top 1 rw priv fixed anon\nprotect 0 @top 2 bad\nprotect 0 @top 2 r\n\
+                write 0 @top 0+1 7\nlock 0 @top 2\nadvise 0 @top 1 dontneed\n";
+    let answers: Vec<String> = result_of(text).lines().take(6).map(str::to_owned).collect();
+    assert_eq!(answers, ["1 ok", "2 ENOMEM", "3 ENOMEM", "4 ok", "5 ENOMEM", "6 ok"]);
+}

@@ -22,6 +22,9 @@ use segvm::script::{
 
 use super::grammar::{self, Bytes};
 
+/// Statements between two comparisons of all contents; there is one more at the end.
+const CONTENTS: usize = 4;
+
 /// Files longer than this are made in short memory only.
 const LONG_FILE: u64 = 64 * PAGE_BYTES;
 
@@ -99,7 +102,7 @@ fn is_wrong(problem: &RunProblem) -> bool {
 }
 
 fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
-    let mut pair = Lockstep::new(world, Model::new(), 1, true);
+    let mut pair = Lockstep::new(world, Model::new(), CONTENTS, true);
     for statement in &input.statements {
         let operation = &statement.operation;
         let beyond = match operation {
@@ -125,7 +128,7 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
         }
         no_lock_is_held(pair.left().world(), operation)?;
     }
-    Ok(())
+    pair.compare_contents().map_err(|what| format!("at the end: {what}"))
 }
 
 fn in_short_memory(world: MachineWorld, input: &Input) -> Result<(), String> {
