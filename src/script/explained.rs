@@ -150,12 +150,14 @@ struct Books {
     stuck: BTreeSet<Place>,
     /// Locked pages whose claims are gone, or never were: they lay past the end of their file.
     lapsed: BTreeSet<Place>,
+    /// Something was moved, so that two pages of one frame may be at two addresses.
+    moved: bool,
 }
 
 impl Books {
     fn new() -> Books {
         let model = Runner::new(Model::new(), RunOptions::default());
-        Books { model, stuck: BTreeSet::new(), lapsed: BTreeSet::new() }
+        Books { model, stuck: BTreeSet::new(), lapsed: BTreeSet::new(), moved: false }
     }
 
     /// Notes what an operation changes. One that expects or shows something changes nothing.
@@ -186,6 +188,7 @@ impl Books {
                 let (slot, pages) = (self.slot(&map.proc), pages_of(&over));
                 self.stuck.retain(|(of, n)| Some(*of) != slot || !pages.contains(n));
             }
+            Operation::Remap { .. } => self.moved |= outcome.is_some_and(|o| o.is_ok()),
             _ => {}
         }
         self.see_what_lapses();
@@ -276,12 +279,12 @@ impl Scene<'_> {
 
     /// The page is not locked here, but one that may be the same frame is, at another place.
     fn is_claimed_elsewhere(&self, n: u64, page: &Page) -> bool {
-        let model = self.model();
+        let (model, moved) = (self.model(), self.books.moved);
         let everyone = model.processes().values().flat_map(|p| p.pages());
         !page.locked
-            && everyone
-                .filter(|(_, other)| other.locked)
-                .any(|(m, other)| may_be_one_frame(model, (n, page), (*m, other)))
+            && everyone.filter(|(_, other)| other.locked).any(|(m, other)| {
+                (n == *m || moved) && inherited(model, page, other) || of_one_object(page, other)
+            })
     }
 
     fn length_wraps(&self) -> bool {
@@ -310,13 +313,16 @@ impl Scene<'_> {
     }
 }
 
-/// Two pages can be one frame: the same page of an object, or what forks left two processes with, which is then at one address and holds the same bytes.
-fn may_be_one_frame(model: &Model, (n, page): (u64, &Page), (m, other): (u64, &Page)) -> bool {
+/// Two pages show the same page of an object, and neither a copy of it.
+fn of_one_object(page: &Page, other: &Page) -> bool {
     let of_object = matches!(page.backing, Backing::Object { .. });
-    let never_copied = !page.is_copied() && !other.is_copied();
-    let inherited =
-        n == m && !page.shared && !other.shared && model.bytes_of(page) == model.bytes_of(other);
-    page.backing == other.backing && (of_object && never_copied || inherited)
+    of_object && page.backing == other.backing && !page.is_copied() && !other.is_copied()
+}
+
+/// Two pages can be what a fork left two processes with: private, and with the same bytes.
+fn inherited(model: &Model, page: &Page, other: &Page) -> bool {
+    let private = !page.shared && !other.shared && page.backing == other.backing;
+    private && model.bytes_of(page) == model.bytes_of(other)
 }
 
 #[cfg(test)]
