@@ -76,12 +76,14 @@ traces! {
     the_mix_trace_as_illumos = "mix-illumos",
     the_sync_trace_as_illumos = "sync-illumos",
     locked_pages_that_were_cut_off_and_are_copied = "cut-lock-illumos",
+    untouched_pages_are_not_locked_where_nothing_is_reserved = "lock-untouched-illumos",
 }
 
 /// For each row of the table of explained differences: a script whose last operation the machine answers as the row says, and what a judge says instead.
-const MET: [(&str, &str, &str); 9] = [
+const MET: [(&str, &str, &str); 10] = [
     ("map 0 0 2 rw shared fixed anon; fork 0 1; lock 1 0 1; advise 0 0 2 dontneed", "EBUSY", "ok"),
     ("map 0 0 2 rw priv fixed anon; lock 0 0 3; advise 0 0 2 dontneed", "ok", "EBUSY"),
+    ("map 0 0 2 rw priv fixed anon noreserve; lock 0 0 2; sync 0 0 2 sync+inval", "ok", "EBUSY"),
     (
         "file 0 8192; map 0 0 2 rw shared fixed file 0 0; lock 0 0 2; truncate 0 4096; sync 0 1 1 sync+inval",
         "ok",

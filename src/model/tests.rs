@@ -27,6 +27,7 @@ const TRACES: &[(&str, &str, &str)] = traces![
     "cow-illumos",
     "file-illumos",
     "cut-lock-illumos",
+    "lock-untouched-illumos",
 ];
 
 fn result_of(text: &str) -> String {

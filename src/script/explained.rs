@@ -9,7 +9,7 @@
 //!
 //! One table, [`EXPLAINED`]. A row names what the machine answered, what the judge answered, and an exact condition on the state the operation met; the same
 //! operation with other answers, or in another state, is a difference. The state is that of the naive model, which is driven through everything that came
-//! before, with two notes kept beside it that the model itself has no use for:
+//! before, with notes kept beside it that the model itself has no use for:
 //!
 //! ```text
 //!   lock 0 8 4            page 10 is a hole:  ENOMEM, nothing locked          (illumos undoes)
@@ -17,6 +17,11 @@
 //!
 //!   truncate F 0          the locked page 3 of the file is no more, nor is the claim on it
 //!                         lapsed = {3}        what a judge that locks addresses still calls locked
+//!
+//!   map 0 0 4 ... noreserve
+//!   write 0 2 1           pages 0, 1 and 3 were never touched: nothing is reserved for them
+//!   lock 0 0 4            and they are passed over                            (illumos makes no page)
+//!                         skipped = {0, 1, 3}
 //! ```
 //!
 //! Conditions speak of the pages an operation walks: those up to the first hole, in order.
@@ -27,9 +32,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range as Span;
 
-use crate::model::{Backing, Model, Page};
+use crate::model::{Attempt, Backing, Model, Page};
 
-use super::ast::{Advice, Operation, ProcRef, Prot, Range};
+use super::ast::{Advice, Map, Operation, ProcRef, Prot, Range, Share, Source};
 use super::outcome::{Errno, Outcome, PAGE_BYTES};
 use super::run::{RunOptions, Runner, Silent};
 
@@ -76,7 +81,15 @@ pub const EXPLAINED: &[Explained] = &[
     Explained {
         ours: &["ok", "ENOMEM"],
         theirs: &["EBUSY"],
-        holds: |s| s.nothing_is_claimed() && s.walked().any(|(_, page)| page.locked),
+        holds: |s| s.nothing_is_claimed() && s.walked().any(|(n, _)| s.is_in(&s.books.skipped, n)),
+        departs: false,
+        section: "illumos.md 4.8, lockop: NORESERVE holes",
+        reason: "where nothing is reserved, a lock passes over pages that nobody has touched; others lock addresses",
+    },
+    Explained {
+        ours: &["ok", "ENOMEM"],
+        theirs: &["EBUSY"],
+        holds: |s| s.nothing_is_claimed() && s.walked().any(|(n, _)| s.is_in(&s.books.lapsed, n)),
         departs: false,
         section: "illumos.md 4.8, lockop",
         reason: "a page past the end of its file cannot be locked, and one cut off is no more; a model locks addresses",
@@ -150,14 +163,27 @@ struct Books {
     stuck: BTreeSet<Place>,
     /// Locked pages whose claims are gone, or never were: they lay past the end of their file.
     lapsed: BTreeSet<Place>,
+    /// Private memory for which nothing is reserved.
+    unreserved: BTreeSet<Place>,
+    /// Pages of it that somebody has touched, and so have bytes.
+    touched: BTreeSet<Place>,
+    /// Locked pages of it that nobody had touched when they were locked.
+    skipped: BTreeSet<Place>,
     /// Something was moved, so that two pages of one frame may be at two addresses.
     moved: bool,
 }
 
 impl Books {
     fn new() -> Books {
-        let model = Runner::new(Model::new(), RunOptions::default());
-        Books { model, stuck: BTreeSet::new(), lapsed: BTreeSet::new(), moved: false }
+        Books {
+            model: Runner::new(Model::new(), RunOptions::default()),
+            stuck: BTreeSet::new(),
+            lapsed: BTreeSet::new(),
+            unreserved: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            skipped: BTreeSet::new(),
+            moved: false,
+        }
     }
 
     /// Notes what an operation changes. One that expects or shows something changes nothing.
@@ -173,25 +199,101 @@ impl Books {
             }
             _ => Vec::new(),
         };
+        let reached = self.touched_by(operation);
         let outcome = self.model.step(&operation.clone().into(), &mut Silent).ok().flatten();
+        let done = outcome.is_some_and(|o| o.is_ok()) && outcome != Some(Outcome::MOVED);
         match operation {
             Operation::Lock(_) if outcome == Some(Errno::ENOMEM.into()) => {
                 self.stuck.extend(walked)
             }
+            Operation::Lock(_) if done => self.see_what_is_skipped(walked),
             Operation::Unlock(_) => walked.iter().for_each(|place| _ = self.stuck.remove(place)),
-            Operation::UnlockAll(p) if outcome == Some(Outcome::OK) => {
+            Operation::LockAll(p, _) if done => self.see_what_is_skipped(self.places_of(p)),
+            Operation::UnlockAll(p) if done => {
                 let slot = self.slot(p);
                 self.stuck.retain(|(of, _)| Some(*of) != slot);
             }
-            Operation::Map(map) if outcome == Some(Outcome::OK) => {
-                let over = Range { proc: map.proc.clone(), addr: map.addr, len: map.len };
-                let (slot, pages) = (self.slot(&map.proc), pages_of(&over));
-                self.stuck.retain(|(of, n)| Some(*of) != slot || !pages.contains(n));
-            }
-            Operation::Remap { .. } => self.moved |= outcome.is_some_and(|o| o.is_ok()),
+            Operation::Map(map) if done => self.enter_map(map),
+            Operation::Fork { parent, child } if done => self.enter_fork(parent, child),
+            Operation::Remap { .. } => self.moved |= done,
             _ => {}
         }
+        self.touched.extend(reached);
         self.see_what_lapses();
+    }
+
+    fn enter_map(&mut self, map: &Map) {
+        let over = Range { proc: map.proc.clone(), addr: map.addr, len: map.len };
+        let (slot, pages) = (self.slot(&map.proc).unwrap_or(u32::MAX), pages_of(&over));
+        for notes in [&mut self.stuck, &mut self.unreserved, &mut self.touched, &mut self.skipped] {
+            notes.retain(|(of, n)| *of != slot || !pages.contains(n));
+        }
+        let places: Vec<Place> = pages.map(|n| (slot, n)).collect();
+        if map.flags.noreserve && map.share == Share::Private && map.source == Source::Anon {
+            self.unreserved.extend(&places);
+        }
+        if map.flags.populate {
+            self.touched.extend(&places);
+        }
+        self.see_what_is_skipped(places);
+    }
+
+    /// A child has touched what its parent had, but for what it finds zeroed.
+    fn enter_fork(&mut self, parent: &ProcRef, child: &ProcRef) {
+        let (Some(parent), Some(child)) = (self.slot(parent), self.slot(child)) else { return };
+        let pages = self.model.world().processes().get(&parent).map(|p| p.pages());
+        let wiped = |n: &u64| pages.and_then(|p| p.get(n)).is_some_and(|page| page.wipe);
+        let of_parent = |(of, n): &Place| (*of == parent).then_some(*n);
+        let unreserved: Vec<Place> =
+            self.unreserved.iter().filter_map(of_parent).map(|n| (child, n)).collect();
+        let touched = self.touched.iter().filter_map(of_parent).filter(|n| !wiped(n));
+        let touched: Vec<Place> = touched.map(|n| (child, n)).collect();
+        self.unreserved.extend(unreserved);
+        self.touched.extend(touched);
+    }
+
+    /// Of pages that were to be locked, those with nothing to lock are noted; a lock of what was passed over earlier finds it now.
+    fn see_what_is_skipped(&mut self, places: Vec<Place>) {
+        let pages = self.model.world().processes();
+        for place in places {
+            let locked =
+                pages.get(&place.0).and_then(|p| p.pages().get(&place.1)).is_some_and(|p| p.locked);
+            if locked && self.unreserved.contains(&place) && !self.touched.contains(&place) {
+                self.skipped.insert(place);
+            } else {
+                self.skipped.remove(&place);
+            }
+        }
+    }
+
+    /// The pages of private memory that an operation loads from or stores to.
+    fn touched_by(&self, operation: &Operation) -> Vec<Place> {
+        let (range, attempt) = match operation {
+            Operation::Read(a) => (&a.range, Attempt::Load),
+            Operation::Write(a, _) => (&a.range, Attempt::Store),
+            Operation::Fread(t) => (&t.memory.range, Attempt::Store),
+            Operation::Fwrite(t) => (&t.memory.range, Attempt::Load),
+            Operation::Advise(r, Advice::PopulateRead) => (r, Attempt::Load),
+            Operation::Advise(r, Advice::PopulateWrite) => (r, Attempt::Store),
+            Operation::Digest(p) => {
+                let places = self.places_of(p).into_iter();
+                return places.filter(|place| self.can(place, Attempt::Load)).collect();
+            }
+            _ => return Vec::new(),
+        };
+        let places = self.walked(range).map(|(place, _)| place);
+        places.take_while(|place| self.can(place, attempt)).collect()
+    }
+
+    fn can(&self, place: &Place, attempt: Attempt) -> bool {
+        self.model.world().reach(place.0, place.1 * PAGE_BYTES, attempt, 0).is_ok()
+    }
+
+    /// Every mapped page of a process.
+    fn places_of(&self, proc: &ProcRef) -> Vec<Place> {
+        let slot = self.slot(proc).unwrap_or(u32::MAX);
+        let process = self.model.world().processes().get(&slot);
+        process.into_iter().flat_map(|p| p.pages().keys()).map(|n| (slot, *n)).collect()
     }
 
     fn see_what_lapses(&mut self) {
@@ -199,7 +301,11 @@ impl Books {
         let ends = ends_of(model);
         let page_at =
             |(slot, n): &Place| model.processes().get(slot).and_then(|p| p.pages().get(n));
-        self.stuck.retain(|place| page_at(place).is_some());
+        let there = |place: &Place| page_at(place).is_some();
+        self.stuck.retain(there);
+        self.unreserved.retain(there);
+        self.touched.retain(there);
+        self.skipped.retain(|place| page_at(place).is_some_and(|page| page.locked));
         // A claim comes back with a copy, which is claimed as it is made.
         self.lapsed
             .retain(|place| page_at(place).is_some_and(|page| page.locked && !page.is_copied()));
@@ -272,9 +378,12 @@ impl Scene<'_> {
         slot.is_some_and(|slot| places.contains(&(slot, n)))
     }
 
-    /// No page that is walked is locked, but for such as have lost their claims.
+    /// No page that is walked is locked, but for such as have lost their claims or never had any.
     fn nothing_is_claimed(&self) -> bool {
-        self.walked().all(|(n, page)| !page.locked || self.is_in(&self.books.lapsed, n))
+        let books = self.books;
+        self.walked().all(|(n, page)| {
+            !page.locked || self.is_in(&books.lapsed, n) || self.is_in(&books.skipped, n)
+        })
     }
 
     /// The page is not locked here, but one that may be the same frame is, at another place.
@@ -340,6 +449,7 @@ mod tests {
 
     const LOCKS: Option<&str> = Some("illumos.md 4.8, sync");
     const UNDONE: Option<&str> = Some("illumos.md 3.8, MC_LOCK");
+    const SKIPPED: Option<&str> = Some("illumos.md 4.8, lockop: NORESERVE holes");
     const LAPSED: Option<&str> = Some("illumos.md 4.8, lockop");
 
     #[test]
@@ -392,6 +502,30 @@ mod tests {
             why(&format!("{cut} write 0 1 1 3; sync 0 1 1 sync+inval"), "ok", "EBUSY"),
             None
         );
+    }
+
+    #[test]
+    fn what_nobody_touched_is_passed_over_where_nothing_is_reserved() {
+        let all = "map 0 0 3 rw priv fixed anon noreserve; write 0 1 1 5; lock 0 0 3; ";
+        assert_eq!(why(&format!("{all} sync 0 0 1 sync+inval"), "ok", "EBUSY"), SKIPPED);
+        assert_eq!(why(&format!("{all} sync 0 0 2 sync+inval"), "ok", "EBUSY"), None);
+        // Touching it later does not lock it; another lock does.
+        assert_eq!(
+            why(&format!("{all} read 0 0 1; sync 0 0 1 sync+inval"), "ok", "EBUSY"),
+            SKIPPED
+        );
+        assert_eq!(
+            why(&format!("{all} read 0 0 1; lock 0 0 1; sync 0 0 1 sync+inval"), "ok", "EBUSY"),
+            None
+        );
+        assert_eq!(why(&format!("{all} unlock 0 0 3; sync 0 0 1 sync+inval"), "ok", "EBUSY"), None);
+        let child = "map 0 0 3 rw priv fixed anon noreserve; write 0 1 1 5; fork 0 1; lock 1 0 3; ";
+        assert_eq!(why(&format!("{child} advise 1 0 1 dontneed"), "ok", "EBUSY"), SKIPPED);
+        assert_eq!(why(&format!("{child} advise 1 1 1 dontneed"), "ok", "EBUSY"), None);
+        let reserved = "map 0 0 3 rw priv fixed anon; lock 0 0 3; ";
+        assert_eq!(why(&format!("{reserved} sync 0 0 1 sync+inval"), "ok", "EBUSY"), None);
+        let future = "lockall 0 future; map 0 0 3 rw priv fixed anon noreserve; ";
+        assert_eq!(why(&format!("{future} sync 0 0 1 sync+inval"), "ok", "EBUSY"), SKIPPED);
     }
 
     #[test]
