@@ -110,7 +110,15 @@ impl Model {
         let count = len / PAGE_BYTES;
         let mapped = process.pages.len() - process.pages.range(pages.clone()).count();
         let total = (mapped as u64).saturating_add(count).saturating_mul(PAGE_BYTES);
-        if count > Self::MAX_PAGES || total > process.limit(Limit::Vmem) {
+        if count > Self::MAX_PAGES {
+            return Err(Errno::ENOMEM);
+        }
+        if total > process.limit(Limit::Vmem) {
+            // The limit is looked at when what was there is gone.
+            if call.placement == Placement::Fixed {
+                let process = self.procs.get_mut(&proc.0).expect("looked up above");
+                process.pages.retain(|n, _| !pages.contains(n));
+            }
             return Err(Errno::ENOMEM);
         }
         let object = match file {

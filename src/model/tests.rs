@@ -120,3 +120,14 @@ fn a_range_that_passes_the_last_user_address_is_refused_whole() {
     let answers: Vec<String> = result_of(text).lines().take(6).map(str::to_owned).collect();
     assert_eq!(answers, ["1 ok", "2 ENOMEM", "3 ENOMEM", "4 ok", "5 ENOMEM", "6 ok"]);
 }
+
+/// illumos takes away what a fixed mapping goes over before it looks at the limit of the address space. Found by the fuzz target `machine`.
+#[test]
+fn a_fixed_mapping_over_the_limit_leaves_nothing_where_it_was_to_be() {
+    let text = "map 0 0 4 rw priv fixed anon\nsetrlimit 0 vmem 8k\nmap 0 0 1 rw priv fixed anon\n\
+                read 0 0 1\nread 0 1 1\n";
+    let result = result_of(text);
+    let answers: Vec<&str> = result.lines().filter(|l| !l.starts_with('#')).take(4).collect();
+    assert_eq!(answers[..3], ["1 ok", "2 ENOMEM", "3 SEGV at=0 code=maperr"]);
+    assert!(answers[3].starts_with("4 ok"), "{result}");
+}
