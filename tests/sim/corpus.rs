@@ -75,6 +75,8 @@ fn bytes_become_every_statement() {
         assert!(script.iter().all(|s| !matches!(s.operation, Operation::HostFile { .. })));
     }
     assert!(good * 100 >= all * 95, "{good} of {all} parse");
+    let empty = grammar::statements(&mut grammar::Bytes(&[]), true);
+    assert_eq!(empty.len(), 11, "the prelude parses");
     let drawn = STATEMENTS.iter().map(|(word, _)| *word).filter(|w| !grammar::NEVER.contains(w));
     let missing: Vec<&str> = drawn.filter(|w| !seen.contains(*w)).collect();
     assert!(missing.is_empty(), "{missing:?}");

@@ -62,10 +62,18 @@ impl Bytes<'_> {
     }
 }
 
-/// Statements as long as there are bytes.
-pub(crate) fn statements(bytes: &mut Bytes<'_>) -> Vec<Statement> {
+/// Memory and files of each kind and two processes, so that most of what is drawn meets something.
+const PRELUDE: &str = "file 0 20000; file 1 40960; file 2 100 ro
+    map 0 0 6 rw priv fixed anon; map 0 6 6 rw shared fixed anon; map 0 12 4 rw priv fixed anon noreserve
+    map 0 16 6 rw priv fixed file 0 0; map 0 22 8 rw shared fixed file 1 0; write 0 0 4 1; fork 0 1";
+
+/// Statements as long as there are bytes, with the prelude in front or not.
+pub(crate) fn statements(bytes: &mut Bytes<'_>, prelude: bool) -> Vec<Statement> {
     let mut parser = Parser::new();
     let mut script = parser.feed(&format!("arena {ARENA}"), 1).unwrap_or_default();
+    if prelude {
+        script.extend(parser.feed(PRELUDE, 1).unwrap_or_default());
+    }
     while !bytes.0.is_empty() && script.len() < MOST {
         let line = line(&parser, bytes);
         script.extend(parser.feed(&line, 1).unwrap_or_default());
@@ -110,9 +118,12 @@ fn first_word(bytes: &mut Bytes<'_>) -> &'static str {
 /// A word for a place that completion describes as `expected` and lists `listed` for.
 fn word(expected: &str, listed: &[&str], bytes: &mut Bytes<'_>) -> Option<String> {
     let begins = |with: &str| expected.starts_with(with);
-    // A listed word may want a number at its end, and most places that list some take others as well.
+    // Words are listed with what makes sense first: three of four draws take the first half. A listed word may want a number at its end, and most places that
+    // list some take others as well.
     let some_listed = |bytes: &mut Bytes<'_>| {
-        let word = bytes.pick(listed);
+        let draw = usize::from(bytes.next());
+        let among = if draw < 192 { listed.len().div_ceil(2) } else { listed.len() };
+        let word = listed[draw % among];
         Some(if word.ends_with([':', '=']) {
             format!("{word}{}", bytes.below(4))
         } else {

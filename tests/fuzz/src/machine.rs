@@ -49,13 +49,14 @@ impl Input {
             // A machine that is short has what a few processes need to exist, and swap for as much again.
             memory: Some(Amount::Frames(if short { 48 + 16 * u64::from(how >> 6) } else { 512 })),
             cpus: Some(1 + u32::from(how >> 1 & 1)),
-            colours: Some(1 << (how >> 4 & 3)),
+            colours: Some(1 << (how >> 3 & 2)),
             hash: Some(if how & 4 != 0 { HashKind::DashMap } else { HashKind::Chain }),
             fork: Some(if how & 8 != 0 { ForkPolicy::Lazy } else { ForkPolicy::Eager }),
             swap: vec![area(if short { 40 } else { 4096 })],
             ..MachineSettings::default()
         };
-        let statements = if written { read(data) } else { grammar::statements(&mut bytes) };
+        let statements =
+            if written { read(data) } else { grammar::statements(&mut bytes, how & 0x20 == 0) };
         Input { settings, short, statements }
     }
 
