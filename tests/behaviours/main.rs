@@ -11,7 +11,7 @@
 //! layer pins a behaviour to the last count, the test here shows what follows from it in the whole machine, and its comment names the other.
 //!
 //! Where a source asks for what Linux alone does, the illumos answer is what is tested. What does not exist is tested to be refused:
-//! [`not_built`] holds the list.
+//! [`not_built`] holds the list. [`differences`] holds the README's tables to their tests.
 //!
 //! Every statement of a script is followed by `verify()`, and nothing may be left when a scene ends, as in the other integration tests, whose harness this
 //! is.
@@ -39,6 +39,7 @@ mod cases_j;
 mod cases_k;
 mod cases_l;
 mod cases_m;
+mod differences;
 mod gate;
 #[path = "../it/harness.rs"]
 #[allow(dead_code, reason = "snapshots and mappers are the other target's")]

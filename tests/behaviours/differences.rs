@@ -1,0 +1,97 @@
+//! The README's tables of differences: every row names a test that holds it, and every such test is there. Those that no other list has are here.
+
+use crate::Scene;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+scripts! {
+    stores_alone_allow_loads: "map 0 0 1 w priv fixed anon; map 0 1 1 x priv fixed anon; write 0 0 0+1 65; expect ok
+        read 0 0 0+1; expect ok b=41; read 0 1 0+1; expect ok b=00; write 0 1 0+1 1; expect SEGV at=0 code=accerr";
+    what_will_be_needed_ends_with_the_file: "file 0 4096; map 0 0 2 r priv fixed file 0 0; advise 0 0 1 willneed; expect ok
+        advise 0 0 2 willneed; expect EFAULT; map 0 8 2 rw priv fixed file 0 0; advise 0 9 1 willneed; expect EFAULT";
+}
+
+#[test]
+fn two_openings_of_a_host_file_are_two_files() {
+    let s = Scene::new();
+    let path = std::env::current_exe().expect("a path");
+    let open = || s.machine().open_host_file(&path, false).expect("readable");
+    let (one, two) = (open(), open());
+    assert_ne!(page_db::Vnode::id(&*one), page_db::Vnode::id(&*two));
+    drop((one, two));
+    s.end();
+}
+
+#[test]
+fn a_fork_without_swap_for_the_child_is_enomem_and_a_mapping_eagain() {
+    let mut s = Scene::on("machine memory=256 swap=mem:64");
+    let room = s.machine().swap().info();
+    let rest = room.max + room.avail_mem - room.reserved();
+    s.run(&format!(
+        "map 0 0 {} rw priv fixed anon; expect ok; fork 0 1; expect ENOMEM",
+        rest * 3 / 4
+    ));
+    s.run(&format!("map 0 0x7f0000000000 {} rw priv fixed anon; expect EAGAIN", rest * 3 / 4));
+    s.end();
+}
+
+/// The sources of tests: what is behind `fn` or stands as a name of a script.
+fn names() -> BTreeSet<String> {
+    fn walk(at: &Path, files: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(at).expect("a directory of the repository") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => walk(&path, files),
+                false if path.extension().is_some_and(|e| e == "rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for part in ["page-db/src", "as/src", "swapfs/src", "hat-x86/src", "seg-drivers/src", "src"] {
+        walk(&root.join(part), &mut files);
+    }
+    for target in ["it", "behaviours", "laws", "sim", "contract", "cli", "linux"] {
+        walk(&root.join("tests").join(target), &mut files);
+    }
+    let mut names = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).expect("text");
+        let tests =
+            text.split("#[test]").skip(1).filter_map(|t| t.split_once("fn ")?.1.split_once('('));
+        names.extend(tests.map(|(name, _)| name.to_owned()));
+        let scripts = text.lines().filter_map(|l| l.trim().split_once(": "));
+        let word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        names.extend(scripts.filter(|(name, _)| word(name)).map(|(name, _)| name.to_owned()));
+    }
+    names
+}
+
+#[test]
+fn each_difference_names_a_test_that_is_there() {
+    let (names, mut rows) = (names(), 0);
+    let mut section = "";
+    for line in include_str!("../../README.md").lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title;
+        }
+        if !section.starts_with("Differences from") || !line.starts_with("| ") {
+            continue;
+        }
+        let here = line.trim_matches(['|', ' ']);
+        if here.starts_with("here |") {
+            continue;
+        }
+        // What is not built has a list of its own ([`crate::not_built`]); a name that is none of a test is one of the library's.
+        let named = line.split('`').skip(1).step_by(2).filter(|name| names.contains(*name)).count();
+        assert!(named != 0 || here.starts_with("Not built"), "no test holds this: {line}");
+        // The last column has nothing but tests.
+        let last = here.rsplit(" | ").next().unwrap_or_default();
+        for test in last.split('`').skip(1).step_by(2).filter(|_| last.starts_with('`')) {
+            assert!(names.contains(test), "there is no test {test}: {line}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 40, "{rows} rows");
+}
