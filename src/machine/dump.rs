@@ -153,7 +153,7 @@ impl<'m> Walk<'m> {
             d.softlocks
         ));
         scx.hat.walk(scx.cx, scx.seg, &mut |at, t| {
-            self.hidden.push(format!("process {place} {at} maps {}", t.prot));
+            self.hidden.push(format!("process {place} {at} maps {} {:?}", t.prot, t.ref_mod));
         });
         for run in space.segs(p.cx()).left_out(seg.range()) {
             self.visible.push(format!("{who} {run} not forked"));

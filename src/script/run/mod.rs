@@ -42,7 +42,7 @@ pub const BREAK_PAGES: u32 = 64;
 pub const DEFAULT_ARENA: u32 = 256;
 
 /// Drives a world.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Runner<W> {
     world: W,
     options: RunOptions,
