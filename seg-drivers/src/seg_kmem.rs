@@ -362,6 +362,9 @@ impl SegOps for SegKmem {
     fn capable(&self, what: Capability) -> bool {
         what == Capability::NoMinorFaults // the heap is wired
     }
+    fn offset(&self, _: &SegCx<'_>, addr: VirtAddr) -> FileOffset {
+        self.kmem.identity(addr.page_floor()).offset
+    }
     fn vnode(&self, _: &SegCx<'_>, _: VirtAddr) -> Option<Arc<dyn Vnode>> {
         Some(Arc::clone(&self.kmem.vnode) as Arc<dyn Vnode>)
     }

@@ -5,6 +5,7 @@
 //! | [`page_db::PageHash`] | [`page_hash`] | [`check_page_hash`] |
 //! | [`page_db::Vnode`] | [`vnode`](fn@vnode) | [`check_vnode`] |
 //! | [`addr_space::Hat`] | [`hat`](fn@hat) | [`check_hat`] |
+//! | [`addr_space::SegOps`] | [`seg_ops`] | [`check_seg_ops`] |
 //! | [`swapfs::SwapDevice`] | [`swap_device`] | [`check_swap_device`] |
 //!
 //! A suite goes through life cycle, failure and concurrency with the trait's own calls, and stops at the first clause that does not hold:
@@ -67,7 +68,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub use addr_space::contract::{HatCase, UseTranslation, check_hat, hat};
+pub use addr_space::contract::{
+    HatCase, SegCan, SegCase, UseTranslation, check_hat, check_seg_ops, hat, seg_ops,
+};
 pub use page_db::contract::{
     Breach, Judge, Transfer, VnodeCase, check_page_hash, check_vnode, page_hash, vnode,
 };

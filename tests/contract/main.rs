@@ -2,6 +2,7 @@
 
 mod hash;
 mod hat;
+mod seg;
 mod swap;
 mod vnode;
 

@@ -4,8 +4,8 @@ use crate::error::SegError;
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
 use crate::seg::{
-    Advice, InCore, Join, LockOp, NewlyLocked, PageList, Remnant, SegCreate, SegCx, SegDetail,
-    SegKind, SegOps, SyncFlags,
+    Advice, InCore, Join, LockOp, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx,
+    SegDetail, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -347,7 +347,7 @@ impl SegOps for Toy {
         for (addr, byte) in range.iter_pages().zip(out.iter_mut()).take(stop as usize) {
             let locked = self.pages().get(&addr.vpn()).is_some_and(|bits| bits.locked);
             let mut bits = InCore::empty();
-            bits.set(InCore::INCORE, scx.hat.probe(scx.cx, addr).is_some());
+            bits.set(InCore::INCORE, locked || scx.hat.probe(scx.cx, addr).is_some());
             bits.set(InCore::LOCKED, locked);
             *byte = bits.bits();
         }
@@ -376,6 +376,12 @@ impl SegOps for Toy {
         }
         Ok(())
     }
+    fn residency(&self, scx: &SegCx<'_>, range: VirtRange) -> Residency {
+        let mut rss = 0;
+        scx.hat.walk(scx.cx, range, &mut |_, _| rss += 1);
+        let locked = self.pages().range(vpns(range)).filter(|(_, bits)| bits.locked).count() as u64;
+        Residency { rss, locked, ..Residency::default() }
+    }
     fn kind(&self) -> SegKind {
         self.args.kind
     }
@@ -386,10 +392,13 @@ impl SegOps for Toy {
         &self,
         scx: &SegCx<'_>,
         range: VirtRange,
-        _: Access,
+        access: Access,
     ) -> Result<PageList, SegError> {
         if !self.args.offers_pages {
             return Err(SegError::NotSupported { driver: self.driver(), op: "pagelock" });
+        }
+        if range.iter_pages().any(|page| !self.prot_of(page).allows(access)) {
+            return Err(SegError::Access { range });
         }
         self.args.plan.seg("pagelock", scx, range)?;
         for vpn in vpns(range) {

@@ -1,6 +1,7 @@
 //! What address spaces do, told by toys: a driver that notes every call and fails on order, and a hat that is a map.
 
 mod callbacks;
+mod contract;
 mod edges;
 mod faults;
 mod forks;

@@ -1,16 +1,15 @@
-//! A segment driver in fifty lines: `seg_mirror`, a range in which every page shows the same page of a file, read-only.
-//!
-//! It implements the required core of `SegOps` and inherits the rest. Run it with `cargo run --example driver`.
+//! `seg_mirror`: a range in which every page shows the same page of a file, read-only.
 
 use addr_space::{
     FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegOps,
-    Signal, UnloadFlags,
+    UnloadFlags,
 };
 use page_db::{Access, FileOffset, Prot, VirtRange, Vnode};
 use std::sync::Arc;
 
+/// The arguments and the segment in one: the file.
 #[derive(Debug, Clone)]
-struct SegMirror(Arc<dyn Vnode>);
+pub(crate) struct SegMirror(pub(crate) Arc<dyn Vnode>);
 
 impl SegCreate for SegMirror {
     fn create(&self, _: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
@@ -38,9 +37,13 @@ impl SegOps for SegMirror {
         &self,
         scx: &SegCx<'_>,
         range: VirtRange,
-        _: FaultKind,
+        kind: FaultKind,
         access: Access,
     ) -> Result<(), FaultError> {
+        if matches!(kind, FaultKind::SoftLock | FaultKind::SoftUnlock) {
+            let (addr, driver) = (range.start(), self.driver());
+            return Err(FaultError::NoSupport { addr, driver, kind }); // nothing keeps the page for i/o
+        }
         for addr in range.iter_pages() {
             if !Prot::READ.allows(access) {
                 return Err(FaultError::Prot { addr, access });
@@ -66,27 +69,8 @@ impl SegOps for SegMirror {
         SegDetail {
             name: format!("[ mirror of {} ]", self.0.name()),
             prot: Prot::READ,
+            max_prot: Prot::READ,
             ..SegDetail::default()
         }
     }
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let machine = segvm::Machine::builder().build()?;
-    let file = machine.create_file("poem", 0)?;
-    file.pwrite(machine.cx(), machine.db(), 0, b"the same page, over and over")?;
-    let process = machine.spawn("reader")?;
-    let range = VirtRange::exact(0x10_0000, 16 << 20)?;
-    process.space().map(process.cx(), range, &SegMirror(file))?;
-    for at in [0, 4096, 9 << 20] {
-        let mut text = [0; 13];
-        process.load(range.start().get() + at, &mut text)?;
-        assert_eq!(&text, b"the same page");
-    }
-    let refused = process.store(range.start().get(), b"x");
-    assert!(refused.is_err_and(|e| e.signal == Signal::SegvAccErr));
-    println!("{}", process.space().pmap(process.cx()));
-    machine.verify()?;
-    process.exit();
-    Ok(())
 }
