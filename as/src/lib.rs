@@ -53,6 +53,7 @@ pub use hat::{
 };
 pub use ops::{
     AddrRequest, FoundGap, GapOrder, GapRequest, LentPages, LockAll, PinnedPages, RangeClaim,
+    Selection,
 };
 pub use seg::{
     Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,

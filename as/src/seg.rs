@@ -79,8 +79,15 @@ pub enum Advice {
     Random,
     /// Expect sequential references: read ahead, free behind.
     Sequential,
-    /// The contents may be dropped.
+    /// The contents may be dropped: old bytes or zeros until they are stored to.
     Free,
+    /// The same, and what is easily given up goes at once, place on swap and all.
+    Purge,
+    /// The contents are given up on this side: zeros, or the file, are found next, whatever another side of a fork has (UVM's `MADV_FREE`). What other
+    /// segments have too is kept.
+    Drop,
+    /// As [`Advice::Drop`], but the file's own pages and shared memory are only unmapped (Linux's `MADV_DONTNEED`).
+    Discard,
     /// The default NUMA policy.
     AccessDefault,
     /// The next thread to touch the range will use it most.
@@ -91,13 +98,15 @@ pub enum Advice {
 
 bitflags::bitflags! {
     /// How [`SegOps::sync`] writes.
-    #[doc(alias("MS_ASYNC", "MS_INVALIDATE"))]
+    #[doc(alias("MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct SyncFlags: u8 {
         /// Do not wait for the writes.
         const ASYNC = 1;
         /// Afterwards drop the pages from memory.
         const INVALIDATE = 2;
+        /// Wait for the writes, which is what happens when nothing is said. System calls refuse it beside `ASYNC`.
+        const SYNC = 4;
     }
 }
 

@@ -12,8 +12,8 @@
 
 use crate::runs::{Runs, run_range, vpns};
 use addr_space::{
-    FaultError, FaultKind, HatError, InCore, Join, LoadFlags, Remnant, SegCreate, SegCx, SegDetail,
-    SegError, SegKind, SegOps, UnloadFlags,
+    FaultError, FaultKind, HatError, InCore, Join, LoadFlags, MemId, Remnant, SegCreate, SegCx,
+    SegDetail, SegError, SegKind, SegOps, UnloadFlags,
 };
 use alloc::boxed::Box;
 use alloc::format;
@@ -267,6 +267,13 @@ impl SegOps for SegDev {
     }
     fn kind(&self) -> SegKind {
         SegKind::SHARED
+    }
+    /// The frame and the offset in it: whoever maps the frame maps the same memory, by whatever name the device has.
+    #[doc(alias = "segdev_getmemid")]
+    fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
+        let none = SegError::NoIdentity { driver: self.driver() };
+        let frame = self.frame_at(scx.seg, addr).ok_or(none)?;
+        Ok(MemId(3 << 62, frame.0 * PAGE_SIZE + addr.page_offset()))
     }
     fn concat(
         &self,

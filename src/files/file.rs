@@ -211,6 +211,11 @@ impl File {
     pub fn is_writable(&self) -> bool {
         self.store.is_writable()
     }
+    /// Whether it can be mapped.
+    #[doc(alias = "VNOMAP")]
+    pub fn is_mappable(&self) -> bool {
+        self.store.is_mappable()
+    }
     /// Marks the file as being run: its pages count as "Exec and libs" (`VVMEXEC`).
     pub fn set_exec(&self, db: &PageDb) {
         db.vnodes().set_kind(self.id, VnodeKind::Exec);

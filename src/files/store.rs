@@ -33,6 +33,11 @@ pub trait Store: fmt::Debug + Send + Sync {
         let _ = cx;
         Ok(())
     }
+    /// Whether its file can be mapped: a pipe's bytes, for one, have no place to stay at.
+    #[doc(alias = "VNOMAP")]
+    fn is_mappable(&self) -> bool {
+        true
+    }
     /// Whether the store takes writes.
     fn is_writable(&self) -> bool {
         true

@@ -29,12 +29,16 @@ impl Process {
         }
         let (old, new) = (now.next_multiple_of(PAGE_SIZE), addr.next_multiple_of(PAGE_SIZE));
         if let Ok(more) = VirtRange::exact(old, new.saturating_sub(old)) {
+            let gap = VirtRange::exact(new, self.answers().break_gap);
+            if gap.is_ok_and(|gap| !self.mapped_in(gap).pieces.is_empty()) {
+                return Err(refused("too near what is mapped above"));
+            }
             let heap = self.zfod(Prot::RW);
             claim.map(more, &heap).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;
         } else if let Ok(less) = VirtRange::exact(new, old.saturating_sub(new)) {
             space.unmap(self.cx(), less).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;
         }
-        self.shared.break_now.store(addr, Ordering::Release);
+        self.image().break_now.store(addr, Ordering::Release);
         Ok(())
     }
     /// Arguments for private zero-filled memory.

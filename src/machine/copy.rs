@@ -73,7 +73,11 @@ impl Process {
                 Err(e) if done == 0 => return Err(SysError::of(CALL, e)),
                 Err(_) => return Ok(done),
             };
-            self.copyout(at, &buf[..got]).map_err(|e| SysError { call: CALL, ..e })?;
+            match self.copyout(at, &buf[..got]) {
+                Ok(()) => {}
+                Err(_) if done > 0 && self.answers().counts_what_was_moved => return Ok(done),
+                Err(e) => return Err(SysError { call: CALL, ..e }),
+            }
             if got < n {
                 return Ok(done + got as u64); // the file got shorter meanwhile
             }
@@ -103,7 +107,11 @@ impl Process {
         }
         let mut buf: PageBuf = [0; PAGE_SIZE as usize];
         for (done, at, n) in pieces(addr, len) {
-            self.copyin(at, &mut buf[..n]).map_err(|e| SysError { call: CALL, ..e })?;
+            match self.copyin(at, &mut buf[..n]) {
+                Ok(()) => {}
+                Err(_) if done > 0 && self.answers().counts_what_was_moved => return Ok(done),
+                Err(e) => return Err(SysError { call: CALL, ..e }),
+            }
             match file.vnode.pwrite(self.cx(), self.machine.db(), offset + done, &buf[..n]) {
                 Ok(wrote) if wrote < n => return Ok(done + wrote as u64),
                 Ok(_) => {}

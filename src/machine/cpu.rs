@@ -194,7 +194,7 @@ impl Process {
         match resolved {
             Ok(()) => Ok(()),
             Err(FaultError::NoMap { .. }) if self.try_grow(fault.va.get()) => Ok(()),
-            Err(e) => match e.signal() {
+            Err(e) => match self.signal_of(&e) {
                 Signal::None => Ok(()),
                 signal => Err(signal),
             },

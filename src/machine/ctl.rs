@@ -4,7 +4,7 @@
 
 use super::SysError;
 use super::process::{Process, USER_TOP, user_pages, user_range};
-use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SyncFlags};
+use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SegError, SegKind, SyncFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{Access, PAGE_SIZE, VirtRange, errno};
 
@@ -51,10 +51,56 @@ impl Process {
     #[doc(alias("memcntl", "MC_ADVISE"))]
     pub fn madvise(&self, addr: u64, len: u64, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
-        let range = user_pages(CALL, addr, len)?;
+        let answers = self.answers();
+        let end = len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| addr.checked_add(len));
+        if addr.is_multiple_of(PAGE_SIZE) && end.is_none() {
+            return Err(SysError::arg(
+                CALL,
+                answers.advice_wraps,
+                "the range leaves the user's addresses",
+            ));
+        }
+        let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
+        if answers.goes_on_behind_holes {
+            return self.around_holes(CALL, range, |piece| self.advise_piece(piece, advice));
+        }
+        match advice {
+            MemAdvice::Use(how @ (Advice::Free | Advice::Purge)) => {
+                self.madvise_free(range, len, how)
+            }
+            advice => self.advise_range(range, advice),
+        }
+    }
+    /// One piece of a segment, with the answers that differ there.
+    fn advise_piece(&self, piece: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
+        const CALL: &str = "madvise";
+        let answers = self.answers();
+        let (space, cx) = (self.space(), self.cx());
+        match advice {
+            MemAdvice::DontNeed if answers.dontneed_discards => {
+                let done = space.advise(cx, piece, Advice::Discard);
+                done.map_err(|e| match e {
+                    AsError::Seg(SegError::Locked { .. }) => SysError::with(CALL, errno::EINVAL, e),
+                    e => SysError::of(CALL, e),
+                })
+            }
+            MemAdvice::Use(Advice::Free) if answers.frees_private_memory_only => {
+                let shared = space.kind_at(cx, piece.start());
+                let shared = shared.is_some_and(|kind| kind.contains(SegKind::SHARED));
+                let file = space.vnode_at(cx, piece.start()).flatten();
+                if shared || file.is_some() {
+                    let what = "only private anonymous memory can be freed";
+                    return Err(SysError::arg(CALL, errno::EINVAL, what));
+                }
+                self.advise_range(piece, advice)
+            }
+            advice => self.advise_range(piece, advice),
+        }
+    }
+    fn advise_range(&self, range: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
+        const CALL: &str = "madvise";
         let (space, cx) = (self.space(), self.cx());
         let done = match advice {
-            MemAdvice::Use(Advice::Free) => return self.madvise_free(range, len),
             MemAdvice::Use(advice) => space.advise(cx, range, advice),
             MemAdvice::WillNeed => {
                 return space.will_need(cx, range).map_err(|e| will_need_error(CALL, e));
@@ -72,12 +118,12 @@ impl Process {
         done.map_err(|e| SysError::of(CALL, e))
     }
     /// `MADV_FREE` speaks of whole pages: the length is rounded down. The rest must be mapped all the same.
-    fn madvise_free(&self, range: VirtRange, len: u64) -> Result<(), SysError> {
+    fn madvise_free(&self, range: VirtRange, len: u64, advice: Advice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
         let (space, cx) = (self.space(), self.cx());
         let whole = range.until(range.start().get() + len / PAGE_SIZE * PAGE_SIZE);
         if let Some(whole) = whole {
-            space.advise(cx, whole, Advice::Free).map_err(|e| SysError::of(CALL, e))?;
+            space.advise(cx, whole, advice).map_err(|e| SysError::of(CALL, e))?;
         }
         let partial = range.pages().get() != whole.map_or(0, |w| w.pages().get());
         let last = range.page_at(range.pages().get() - 1);
@@ -117,8 +163,15 @@ impl Process {
         if !addr.is_multiple_of(PAGE_SIZE) {
             return Err(wrong("the address is not on a page boundary"));
         }
-        if len == 0 || len > i64::MAX as u64 {
+        if len == 0 && self.answers().length_0_is_nothing {
+            return Ok(());
+        }
+        if len == 0 {
             return Err(wrong("the length is 0 or negative"));
+        }
+        if len > i64::MAX as u64 {
+            let errno = self.answers().incore_negative;
+            return Err(SysError::arg(CALL, errno, "the length is 0 or negative"));
         }
         if addr.checked_add(len).is_none_or(|end| end > USER_TOP) {
             return Err(SysError::arg(
@@ -150,13 +203,32 @@ impl Process {
     /// Writes the dirty pages of `[addr, addr + len)` to where they belong. It stops at the first hole.
     ///
     /// # Errors
-    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EBUSY` when locked pages are
-    /// to be dropped, and i/o errors.
+    /// `EINVAL` for a misaligned address, length 0, or flags that mean nothing or ask for both ways of writing; `ENOMEM` for holes and what is no user
+    /// range, `EBUSY` when locked pages are to be dropped, and i/o errors.
     #[doc(alias("MC_SYNC", "MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"))]
     pub fn msync(&self, addr: u64, len: u64, flags: SyncFlags) -> Result<(), SysError> {
         const CALL: &str = "msync";
-        let range = user_pages(CALL, addr, len)?;
-        self.space().sync(self.cx(), range, flags).map_err(|e| SysError::of(CALL, e))
+        let known = SyncFlags::from_bits(flags.bits()).is_some();
+        if !known || flags.contains(SyncFlags::SYNC | SyncFlags::ASYNC) {
+            return Err(SysError::arg(CALL, errno::EINVAL, "unknown flags, or both ways at once"));
+        }
+        let answers = self.answers();
+        let to_nothing = len > 0 && len.checked_next_multiple_of(PAGE_SIZE).is_none();
+        if to_nothing && addr.is_multiple_of(PAGE_SIZE) && answers.sync_may_round_to_nothing {
+            return Ok(());
+        }
+        let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
+        let sync = |range| {
+            let done = self.space().sync(self.cx(), range, flags);
+            done.map_err(|e| SysError::of(CALL, e))
+        };
+        if flags.is_empty() && !answers.syncs_unasked {
+            return self.around_holes(CALL, range, |_| Ok(()));
+        }
+        if answers.goes_on_behind_holes && flags != SyncFlags::ASYNC {
+            return self.around_holes(CALL, range, sync);
+        }
+        sync(range)
     }
 
     /// Locks `[addr, addr + len)` in memory; on failure nothing of this call stays locked.
@@ -167,9 +239,13 @@ impl Process {
     #[doc(alias = "MC_LOCK")]
     pub fn mlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "mlock";
-        let range = user_pages(CALL, addr, len)?;
+        let range = self.lock_pages_of(CALL, addr, len)?;
         self.may_lock(CALL)?;
-        self.space().lock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+        let Some(range) = range else { return Ok(()) };
+        if self.answers().locks_what_is_in {
+            return self.lock_and_bring_in(CALL, range);
+        }
+        self.space().lock(self.cx(), range).map_err(|e| self.lock_error(CALL, e))
     }
     /// Unlocks `[addr, addr + len)`, up to the first hole.
     ///
@@ -178,8 +254,9 @@ impl Process {
     #[doc(alias = "MC_UNLOCK")]
     pub fn munlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "munlock";
-        let range = user_pages(CALL, addr, len)?;
+        let range = self.lock_pages_of(CALL, addr, len)?;
         self.may_lock(CALL)?;
+        let Some(range) = range else { return Ok(()) };
         self.space().unlock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Locks all memory, that of now, that of later, or both.
@@ -193,7 +270,7 @@ impl Process {
             return Err(SysError::arg(CALL, errno::EINVAL, "neither current nor future memory"));
         }
         self.may_lock(CALL)?;
-        self.space().lock_all(self.cx(), what).map_err(|e| SysError::of(CALL, e))
+        self.space().lock_all(self.cx(), what).map_err(|e| self.lock_error(CALL, e))
     }
     /// Unlocks all memory; what is mapped later is not locked any more.
     ///
@@ -210,7 +287,7 @@ impl Process {
     pub fn set_may_lock(&self, may: bool) {
         self.shared.may_lock.store(may, Ordering::Release);
     }
-    fn may_lock(&self, call: &'static str) -> Result<(), SysError> {
+    pub(super) fn may_lock(&self, call: &'static str) -> Result<(), SysError> {
         if self.shared.may_lock.load(Ordering::Acquire) {
             return Ok(());
         }

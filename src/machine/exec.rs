@@ -17,7 +17,8 @@
 
 use super::SysError;
 use super::cpu::AccessError;
-use super::process::{Process, STACK_TOP};
+use super::image::Image;
+use super::process::{BREAK_BASE, Process, STACK_TOP};
 use crate::files::{ElfImage, File, Piece};
 use addr_space::{AddrSpace, AsError, SegKind};
 use page_db::sync::atomic::Ordering;
@@ -61,8 +62,8 @@ impl Process {
         fresh.state().set_vmem_limit(limits);
         fresh.state().set_memlock_limit(self.space().state().memlock_limit());
         file.set_exec(self.machine.db());
-        let old = self.replace_space(fresh);
-        self.machine.release_space(&old);
+        let old = self.replace_image(Image::new(fresh, BREAK_BASE));
+        self.give_up(&old);
         self.set_up(&program).inspect_err(|_| self.exit())?;
         Ok(program)
     }
@@ -104,13 +105,12 @@ impl Process {
     }
     /// Break, stack and zero tails, in the new address space.
     fn set_up(&self, program: &Program) -> Result<(), SysError> {
-        let s = &self.shared;
+        let image = Arc::clone(&self.image());
         let (_, end) = program.image.span();
         let brk = (end + program.base).next_multiple_of(PAGE_SIZE);
-        s.break_base.store(brk, Ordering::Release);
-        s.break_now.store(brk, Ordering::Release);
-        s.stack_size.store(0, Ordering::Release);
-        *s.name.lock_leaf() = program.image.name.clone();
+        image.break_base.store(brk, Ordering::Release);
+        image.break_now.store(brk, Ordering::Release);
+        *self.shared.name.lock_leaf() = program.image.name.clone();
         for piece in &program.pieces {
             if let Piece::File { range, zero_tail, prot, .. } = piece
                 && *zero_tail > 0

@@ -1,9 +1,11 @@
-//! `fork`: a copy of the address space, on write.
+//! `fork`: a copy of the address space, on write; and `vfork`: the same address space.
 
 use super::SysError;
-use super::process::Process;
+use super::image::Image;
+use super::process::{BREAK_BASE, Process};
 use addr_space::AsError;
 use page_db::errno;
+use std::sync::Arc;
 
 impl Process {
     /// Makes a child with a copy of this address space; its handle is a thread on the same CPU.
@@ -19,6 +21,7 @@ impl Process {
             // The claim keeps the break and the stack as they are meanwhile.
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);
+            child.image().inherit(&self.image());
             from.dup(self.cx(), &to)
         };
         match done {
@@ -34,6 +37,36 @@ impl Process {
                 Err(SysError::with(CALL, errno, e))
             }
         }
+    }
+}
+
+impl Process {
+    /// Makes a child that uses this very address space, until it runs a program ([`Process::exec`]) or exits; nothing is copied. What it does to memory,
+    /// break, stack and memory locks meanwhile it does to this process's.
+    ///
+    /// # Errors
+    /// `ENOMEM` when there is no frame for what the one that goes first is left with, `EAGAIN` when this process has exited. There is no child then.
+    #[doc(alias = "vforkx")]
+    pub fn vfork(&self) -> Result<Self, SysError> {
+        const CALL: &str = "vfork";
+        let gone = || SysError::arg(CALL, errno::EAGAIN, "the process has exited");
+        if self.has_exited() {
+            return Err(gone());
+        }
+        let image = Arc::clone(&self.image());
+        // P2: made beforehand, since going must not fail.
+        let grave = if image.has_grave() { None } else { Some(self.grave(CALL)?) };
+        image.join(grave).ok_or_else(gone)?;
+        let child =
+            Self::with_image(&self.machine, self.cx().cpu(), &self.name(), Arc::clone(&image));
+        child.shared.inherit(&self.shared);
+        Ok(child)
+    }
+    /// An image whose address space has been freed.
+    fn grave(&self, call: &'static str) -> Result<Arc<Image>, SysError> {
+        let space = self.machine.new_space(call)?;
+        self.machine.release_space(&space);
+        Ok(Image::new(space, BREAK_BASE))
     }
 }
 

@@ -6,7 +6,8 @@
 //! Sources: illumos `os/grow.c` (behaviour); illumos.md 3.4, 3.12.
 
 use super::SysError;
-use super::process::{Process, USER_TOP, user_pages};
+use super::personality::Answers;
+use super::process::{Process, USER_TOP};
 use crate::files::FileHandle;
 use crate::files::file::MAX_OFFSET;
 use addr_space::{AddrRequest, AddrSpace, AsError, SegKind};
@@ -15,7 +16,7 @@ use seg_drivers::seg_vn::SegVnArgs;
 use std::sync::Arc;
 
 bitflags::bitflags! {
-    /// Flags of `mmap`, with illumos's values; the last three are extensions above them.
+    /// Flags of `mmap`, with illumos's values; the last five are extensions above them.
     #[doc(alias("MAP_SHARED", "MAP_PRIVATE", "MAP_FIXED", "MAP_NORESERVE", "MAP_ANON", "MAP_ALIGN", "MAP_TEXT", "MAP_INITDATA"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct MapFlags: u32 {
@@ -41,6 +42,10 @@ bitflags::bitflags! {
         const POPULATE = 0x2_0000;
         /// Lock the pages at once.
         const LOCKED = 0x4_0000;
+        /// May be thrown away whole when the process is short of room (`as_purge`), and is not inherited over fork.
+        const PURGE = 0x8_0000;
+        /// Addresses that nobody may ever use: private anonymous memory without rights, none of which can be given later; it promises no swap.
+        const GUARD = 0x10_0000;
     }
 }
 
@@ -90,7 +95,11 @@ pub(crate) fn rights(bits: u32) -> Option<Prot> {
 }
 
 impl MapRequest<'_> {
-    fn check(&self, taken: impl FnOnce(VirtRange) -> bool) -> Result<Checked, SysError> {
+    fn check(
+        &self,
+        answers: &Answers,
+        taken: impl FnOnce(VirtRange) -> bool,
+    ) -> Result<Checked, SysError> {
         self.check_object()?;
         if self.len == 0 {
             return Err(invalid("the length is 0"));
@@ -99,16 +108,18 @@ impl MapRequest<'_> {
         if self.flags.contains(MapFlags::EXCL) && range.1.is_some_and(taken) {
             return Err(exists());
         }
-        let prot = self.check_flags()?;
-        let max_prot = self.check_rights(prot)?;
+        let prot = self.check_flags(answers)?;
+        let max_prot = self.check_rights(answers, prot)?;
         let mut kind = SegKind::empty();
         for (flag, bit) in [
             (MapFlags::SHARED, SegKind::SHARED),
             (MapFlags::NORESERVE, SegKind::NORESERVE),
             (MapFlags::TEXT, SegKind::TEXT),
             (MapFlags::INITDATA, SegKind::INITDATA),
+            (MapFlags::PURGE, SegKind::PURGE),
+            (MapFlags::GUARD, SegKind::NORESERVE),
         ] {
-            kind.set(bit, self.flags.contains(flag));
+            kind |= if self.flags.contains(flag) { bit } else { SegKind::empty() };
         }
         Ok(Checked { len: range.0, prot, max_prot, kind, fixed: range.1 })
     }
@@ -145,13 +156,19 @@ impl MapRequest<'_> {
         let range = VirtRange::exact(self.addr, len).map_err(|_| outside())?;
         Ok((len, Some(range)))
     }
-    fn check_flags(&self) -> Result<Prot, SysError> {
+    fn check_flags(&self, answers: &Answers) -> Result<Prot, SysError> {
         let has = |f| self.flags.contains(f);
-        if has(MapFlags::SHARED) == has(MapFlags::PRIVATE) {
+        let both = has(MapFlags::SHARED | MapFlags::PRIVATE);
+        let shared = both && answers.both_is_shared && self.file.is_some();
+        if has(MapFlags::SHARED) == has(MapFlags::PRIVATE) && !shared {
             return Err(invalid("a mapping is either shared or private"));
         }
         if has(MapFlags::TEXT) && (self.prot & 4 == 0 || has(MapFlags::INITDATA)) {
             return Err(invalid("text that cannot be executed, or is data"));
+        }
+        let reserves = MapFlags::ANON | MapFlags::PRIVATE;
+        if has(MapFlags::GUARD) && (!has(reserves) || self.prot != 0) {
+            return Err(invalid("a guard that is shared, of a file, or has rights"));
         }
         if has(MapFlags::ALIGN) {
             let good = self.addr == 0 || (self.addr.is_power_of_two() && self.addr >= PAGE_SIZE);
@@ -159,22 +176,29 @@ impl MapRequest<'_> {
                 return Err(invalid("an alignment that is none, or a fixed place"));
             }
         }
-        rights(self.prot).ok_or_else(|| {
+        let bits = if answers.ignores_unknown_rights { self.prot & 7 } else { self.prot };
+        rights(bits).ok_or_else(|| {
             let place = has(MapFlags::FIXED) || self.file.is_none();
             let errno = if place { errno::ENOTSUP } else { errno::EACCES };
             SysError::arg(MMAP, errno, "an unknown protection bit")
         })
     }
     /// The ceiling for later changes of protection.
-    fn check_rights(&self, prot: Prot) -> Result<Prot, SysError> {
+    fn check_rights(&self, answers: &Answers, prot: Prot) -> Result<Prot, SysError> {
+        if self.flags.contains(MapFlags::GUARD) {
+            return Ok(Prot::empty());
+        }
         let Some(file) = self.file else { return Ok(Prot::RWX) };
         let read_only = self.flags.contains(MapFlags::SHARED) && !file.writable;
         let max = if read_only { Prot::RX } else { Prot::RWX };
         if !file.readable || !max.contains(prot) {
             return Err(SysError::arg(MMAP, errno::EACCES, "the descriptor does not allow that"));
         }
+        if !file.vnode.is_mappable() {
+            return Err(SysError::arg(MMAP, errno::ENODEV, "the object cannot be mapped"));
+        }
         if self.offset > MAX_OFFSET {
-            return Err(SysError::arg(MMAP, errno::ENXIO, "a negative offset"));
+            return Err(SysError::arg(MMAP, answers.negative_offset, "a negative offset"));
         }
         if self.len.next_multiple_of(PAGE_SIZE) > MAX_OFFSET - self.offset {
             return Err(SysError::arg(
@@ -198,12 +222,16 @@ impl Process {
     /// Otherwise a hint is followed if there is room, and else the highest hole below the stack is taken.
     ///
     /// # Errors
-    /// `EINVAL`, `EBADF`, `EACCES`, `ENOTSUP`, `ENXIO`, `EOVERFLOW` for arguments; `EEXIST`; `ENOMEM` when there is no room or a limit is
+    /// `EINVAL`, `EBADF`, `EACCES`, `ENODEV`, `ENOTSUP`, `ENXIO`, `EOVERFLOW` for arguments; `EEXIST`; `ENOMEM` when there is no room or a limit is
     /// passed; `EAGAIN` when no swap can be reserved or the new memory cannot be locked.
     #[doc(alias("smmap", "choose_addr", "map_addr"))]
     pub fn mmap(&self, request: &MapRequest<'_>) -> Result<u64, SysError> {
         let space = self.space();
-        let checked = request.check(|range| self.is_taken(&space, range))?;
+        let answers = self.answers();
+        let anonymous = request.flags.contains(MapFlags::ANON);
+        let file = request.file.filter(|_| !(anonymous && answers.ignores_descriptor));
+        let request = &MapRequest { file, ..*request };
+        let checked = request.check(answers, |range| self.is_taken(&space, range))?;
         let vnode = request.file.map(|f| Arc::clone(&f.vnode) as Arc<dyn Vnode>);
         let args = SegVnArgs {
             driver: Arc::clone(self.machine.vn()),
@@ -323,9 +351,10 @@ impl Process {
     /// nothing, `EACCES` above the ceiling, `EAGAIN` when no swap can be reserved.
     pub fn mprotect(&self, addr: u64, len: u64, prot: u32) -> Result<(), SysError> {
         const CALL: &str = "mprotect";
-        let range = user_pages(CALL, addr, len)?;
+        let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
+        let unknown = self.answers().unknown_rights;
         let prot = rights(prot)
-            .ok_or_else(|| SysError::arg(CALL, errno::ENOTSUP, "an unknown protection bit"))?;
+            .ok_or_else(|| SysError::arg(CALL, unknown, "an unknown protection bit"))?;
         self.space().set_prot(self.cx(), range, prot).map_err(|e| SysError::of(CALL, e))
     }
 }

@@ -32,10 +32,13 @@ mod exec;
 #[cfg(test)]
 mod exec_tests;
 mod fork;
+mod image;
 mod laws;
+mod memcntl;
 mod meminfo;
 mod memory;
 mod mmap;
+mod personality;
 mod process;
 mod stack;
 #[cfg(test)]
@@ -55,10 +58,13 @@ pub use daemons::Daemons;
 pub use dump::WorldDump;
 pub use error::{Cause, SysError};
 pub use exec::{LOAD_BASE, Program};
+pub use memcntl::{HatAdvice, MemAttr, MemCall, MemCommand};
 pub use meminfo::{MOST_QUESTIONS, MemAnswer, MemInfo};
 pub use memory::SwapCtlError;
 pub use mmap::{MapFlags, MapRequest};
+pub use personality::Personality;
 pub use process::{BREAK_BASE, Limit, Pid, Process, STACK_LIMIT, STACK_TOP, USER_RANGE, USER_TOP};
+pub use stack::{STACK_GUARD, STACK_GUARD_LEAST};
 pub use verify::Violation;
 pub use world::{ARENA, MachineWorld};
 
@@ -340,10 +346,16 @@ impl Machine {
         let shared = self.parts.procs.lock_leaf().get(&pid).cloned()?;
         Some(Process::handle(self, self.cx.cpu(), &shared))
     }
-    /// Every address space, the kernel's first, then by process.
+    /// Every address space, the kernel's first, then by process; once each.
     pub fn spaces(&self) -> Vec<(Option<Pid>, Arc<AddrSpace>)> {
         let mut all = vec![(None, Arc::clone(&self.parts.kas))];
-        all.extend(self.parts.procs.lock_leaf().iter().map(|(pid, p)| (Some(*pid), p.space())));
+        for (pid, p) in self.parts.procs.lock_leaf().iter() {
+            let space = p.space();
+            // Of those who share one (vfork), the first.
+            if !all.iter().any(|(_, known)| Arc::ptr_eq(known, &space)) {
+                all.push((Some(*pid), space));
+            }
+        }
         all
     }
     pub(crate) fn next_pid(&self) -> Pid {

@@ -10,10 +10,11 @@
 //! illumos's order and answers with illumos's errno ([`SysError`]).
 //!
 //! Choosing an address, moving the break and growing the stack hold the address space's range claim, which therefore guards the break
-//! and the stack's size.
+//! and the stack's size. These belong to the address space rather than to the process ([`super::image`]).
 //!
 //! Sources: illumos `os/grow.c`, `os/fork.c` (behaviour); illumos.md 3.12.
 
+use super::image::Image;
 use super::{Machine, SysError};
 use addr_space::{AddrSpace, AsId};
 use page_db::sync::Mutex;
@@ -68,19 +69,16 @@ pub enum Limit {
 pub(crate) struct Shared {
     pub(crate) pid: Pid,
     /// Replaced by exec.
-    space: Mutex<Arc<AddrSpace>>,
+    image: Mutex<Arc<Image>>,
     /// Counts replacements, so that handles notice.
     generation: AtomicU32,
     pub(crate) name: Mutex<String>,
-    pub(crate) break_base: AtomicU64,
-    /// First byte past the break; page-aligned or not.
-    pub(crate) break_now: AtomicU64,
-    /// Bytes of stack mapped below [`STACK_TOP`].
-    pub(crate) stack_size: AtomicU64,
     pub(crate) stack_limit: AtomicU64,
     pub(crate) data_limit: AtomicU64,
     /// The privilege to lock memory.
     pub(crate) may_lock: AtomicBool,
+    /// Whether the system calls answer as Linux's do ([`super::Personality`]).
+    pub(crate) linux: AtomicBool,
     exited: AtomicBool,
 }
 
@@ -89,38 +87,40 @@ pub(crate) struct Shared {
 pub struct Process {
     pub(crate) machine: Machine,
     pub(crate) shared: Arc<Shared>,
-    space: RefCell<(u32, Arc<AddrSpace>)>,
+    image: RefCell<(u32, Arc<Image>)>,
 }
 
 impl Process {
     /// A process with an empty address space. Use [`Machine::spawn`].
     pub(crate) fn create(machine: &Machine, cpu: CpuId, name: &str) -> Result<Self, SysError> {
-        let machine = machine.thread(cpu);
         let space = machine.new_space("fork")?;
+        Ok(Self::with_image(machine, cpu, name, Image::new(space, BREAK_BASE)))
+    }
+    /// A process that uses an image.
+    pub(crate) fn with_image(machine: &Machine, cpu: CpuId, name: &str, image: Arc<Image>) -> Self {
+        let machine = machine.thread(cpu);
         let shared = Arc::new(Shared {
             pid: machine.next_pid(),
-            space: Mutex::new(Rank::Registry, Arc::clone(&space)),
+            image: Mutex::new(Rank::Registry, Arc::clone(&image)),
             generation: AtomicU32::new(0),
             name: Mutex::new(Rank::Registry, name.to_owned()),
-            break_base: AtomicU64::new(BREAK_BASE),
-            break_now: AtomicU64::new(BREAK_BASE),
-            stack_size: AtomicU64::new(0),
             stack_limit: AtomicU64::new(STACK_LIMIT),
             data_limit: AtomicU64::new(u64::MAX),
             may_lock: AtomicBool::new(true),
+            linux: AtomicBool::new(false),
             exited: AtomicBool::new(false),
         });
         machine.register(&shared);
-        Ok(Self { machine, shared, space: RefCell::new((0, space)) })
+        Self { machine, shared, image: RefCell::new((0, image)) }
     }
     /// A handle of a process that exists, for a thread on `cpu`.
     pub(crate) fn handle(machine: &Machine, cpu: CpuId, shared: &Arc<Shared>) -> Self {
         let generation = shared.generation.load(Ordering::Acquire);
-        let space = Arc::clone(&shared.space.lock_leaf());
+        let image = Arc::clone(&shared.image.lock_leaf());
         Self {
             machine: machine.thread(cpu),
             shared: Arc::clone(shared),
-            space: RefCell::new((generation, space)),
+            image: RefCell::new((generation, image)),
         }
     }
     /// Another thread of the same process, on `cpu`.
@@ -151,17 +151,28 @@ impl Process {
     /// The address space now; a new one after exec.
     #[doc(alias = "p_as")]
     pub fn space(&self) -> Ref<'_, Arc<AddrSpace>> {
-        let now = self.shared.generation.load(Ordering::Acquire);
-        if self.space.borrow().0 != now {
-            *self.space.borrow_mut() = (now, Arc::clone(&self.shared.space.lock_leaf()));
-        }
-        Ref::map(self.space.borrow(), |(_, space)| space)
+        Ref::map(self.image(), |image| &image.space)
     }
-    /// Puts another address space in the place of the old one, which is returned (exec).
-    pub(crate) fn replace_space(&self, space: Arc<AddrSpace>) -> Arc<AddrSpace> {
-        let old = std::mem::replace(&mut *self.shared.space.lock_leaf(), space);
+    /// The address space now, with break and stack.
+    pub(crate) fn image(&self) -> Ref<'_, Arc<Image>> {
+        let now = self.shared.generation.load(Ordering::Acquire);
+        // Who is in the middle of a call goes on with what it began with.
+        if self.image.borrow().0 != now
+            && let Ok(mut mine) = self.image.try_borrow_mut()
+        {
+            *mine = (now, Arc::clone(&self.shared.image.lock_leaf()));
+        }
+        Ref::map(self.image.borrow(), |(_, image)| image)
+    }
+    /// Puts another image in the place of the old one, which is returned.
+    pub(crate) fn replace_image(&self, image: Arc<Image>) -> Arc<Image> {
+        let old = std::mem::replace(&mut *self.shared.image.lock_leaf(), image);
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         old
+    }
+    /// Whether another process uses the same address space (`vfork`).
+    pub fn shares_space(&self) -> bool {
+        self.image().users() > 1
     }
     /// Whether the process has exited.
     pub fn has_exited(&self) -> bool {
@@ -169,13 +180,20 @@ impl Process {
     }
     /// Where the break starts, and where it is: the heap lies between.
     pub fn heap(&self) -> (u64, u64) {
-        let s = &self.shared;
+        let s = self.image();
         (s.break_base.load(Ordering::Acquire), s.break_now.load(Ordering::Acquire))
     }
     /// The mapped stack, if there is one.
     pub fn stack(&self) -> Option<VirtRange> {
-        let size = self.shared.stack_size.load(Ordering::Acquire);
+        let size = self.image().stack_size.load(Ordering::Acquire);
         VirtRange::exact(STACK_TOP.wrapping_sub(size), size).ok()
+    }
+    /// The addresses that are kept below the stack, if any are ([`super::STACK_GUARD`]).
+    pub fn stack_guard(&self) -> Option<VirtRange> {
+        let image = self.image();
+        let (start, end) =
+            (image.guard_start.load(Ordering::Acquire), image.guard_end.load(Ordering::Acquire));
+        VirtRange::exact(start, end.saturating_sub(start)).ok()
     }
     /// Sets a limit in bytes; `u64::MAX` is no limit. What is over it already stays.
     #[doc(alias = "setrlimit")]
@@ -196,33 +214,40 @@ impl Process {
             Limit::Memlock => self.space().state().memlock_limit(),
         }
     }
-    /// Ends the process: everything it maps goes. A second exit does nothing.
+    /// Ends the process: everything it maps goes, unless another process uses it too. A second exit does nothing.
     #[doc(alias("proc_exit", "relvm"))]
     pub fn exit(&self) {
         if !self.shared.exited.swap(true, Ordering::AcqRel) {
-            let space = Arc::clone(&self.space());
-            self.machine.release_space(&space);
+            let image = Arc::clone(&self.image());
+            self.give_up(&image);
+            if let Some(grave) = image.after() {
+                self.replace_image(Arc::clone(grave)); // P2
+            }
             self.machine.unregister(self.pid());
+        }
+    }
+    /// This process uses `image` no more; the last one frees the address space (P1).
+    pub(crate) fn give_up(&self, image: &Image) {
+        if image.leave() {
+            self.machine.release_space(&image.space);
         }
     }
 }
 
 impl Shared {
     pub(crate) fn space(&self) -> Arc<AddrSpace> {
-        Arc::clone(&self.space.lock_leaf())
+        Arc::clone(&self.image.lock_leaf().space)
     }
-    /// Takes over what exec and fork hand on besides the address space.
+    /// Takes over what a child has besides an image.
     pub(crate) fn inherit(&self, from: &Self) {
-        for (to, from) in [
-            (&self.break_base, &from.break_base),
-            (&self.break_now, &from.break_now),
-            (&self.stack_size, &from.stack_size),
-            (&self.stack_limit, &from.stack_limit),
-            (&self.data_limit, &from.data_limit),
-        ] {
+        for (to, from) in
+            [(&self.stack_limit, &from.stack_limit), (&self.data_limit, &from.data_limit)]
+        {
             to.store(from.load(Ordering::Acquire), Ordering::Release);
         }
-        self.may_lock.store(from.may_lock.load(Ordering::Acquire), Ordering::Release);
+        for (to, from) in [(&self.may_lock, &from.may_lock), (&self.linux, &from.linux)] {
+            to.store(from.load(Ordering::Acquire), Ordering::Release);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
 };
-use addr_space::{Advice, Signal, WatchFlags};
+use addr_space::{Advice, Inherit, Signal, WatchFlags};
 use page_db::{Counter, CpuId, HashKind, Vnode};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -216,6 +216,24 @@ impl MachineWorld {
             Err(e) => e.into(),
         }
     }
+    fn add_child(
+        &mut self,
+        parent: ProcSlot,
+        child: ProcSlot,
+        make: fn(&Process) -> Result<Process, SysError>,
+    ) -> Outcome {
+        if self.procs.contains_key(&child.0) {
+            return Outcome::Skip;
+        }
+        let Some(p) = self.procs.get(&parent.0) else { return Outcome::Skip };
+        match make(p) {
+            Ok(c) => {
+                self.procs.insert(child.0, c);
+                Outcome::OK
+            }
+            Err(e) => e.into(),
+        }
+    }
     fn on_cpu<'a>(&self, process: &'a Process, cpu: Option<u32>) -> &'a Process {
         process.run_on(CpuId(cpu.unwrap_or(0) as u16));
         process
@@ -379,6 +397,9 @@ impl World for MachineWorld {
             ast::Advice::Random => MemAdvice::Use(Advice::Random),
             ast::Advice::Sequential => MemAdvice::Use(Advice::Sequential),
             ast::Advice::Free => MemAdvice::Use(Advice::Free),
+            ast::Advice::Purge => MemAdvice::Use(Advice::Purge),
+            ast::Advice::Drop => MemAdvice::Use(Advice::Drop),
+            ast::Advice::Discard => MemAdvice::Use(Advice::Discard),
             ast::Advice::WillNeed => MemAdvice::WillNeed,
             ast::Advice::PopulateRead => MemAdvice::Populate(page_db::Access::Read),
             ast::Advice::PopulateWrite => MemAdvice::Populate(page_db::Access::Write),
@@ -392,10 +413,8 @@ impl World for MachineWorld {
         self.on_proc(r.proc, |p| done(p.madvise(r.addr, r.len, advice)))
     }
     fn sync(&mut self, r: Region, flags: SyncFlags) -> Outcome {
-        if flags.bad || (flags.sync && flags.asynchronous) {
-            return Errno::EINVAL.into();
-        }
-        let mut how = addr_space::SyncFlags::empty();
+        let mut how = addr_space::SyncFlags::from_bits_retain(u8::from(flags.bad) << 7);
+        how.set(addr_space::SyncFlags::SYNC, flags.sync);
         how.set(addr_space::SyncFlags::ASYNC, flags.asynchronous);
         how.set(addr_space::SyncFlags::INVALIDATE, flags.invalidate);
         self.on_proc(r.proc, |p| done(p.msync(r.addr, r.len, how)))
@@ -443,17 +462,10 @@ impl World for MachineWorld {
     }
 
     fn fork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
-        if self.procs.contains_key(&child.0) {
-            return Outcome::Skip;
-        }
-        let Some(p) = self.procs.get(&parent.0) else { return Outcome::Skip };
-        match p.fork() {
-            Ok(c) => {
-                self.procs.insert(child.0, c);
-                Outcome::OK
-            }
-            Err(e) => e.into(),
-        }
+        self.add_child(parent, child, Process::fork)
+    }
+    fn vfork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
+        self.add_child(parent, child, Process::vfork)
     }
     fn exit(&mut self, proc: ProcSlot) -> Outcome {
         match self.procs.remove(&proc.0) {
@@ -597,6 +609,15 @@ impl World for MachineWorld {
             Ok(()) => Outcome::OK,
             Err(e) => errno(e.errno()),
         }
+    }
+    fn inherit(&mut self, r: Region, how: ast::Inherit) -> Outcome {
+        let how = match how {
+            ast::Inherit::Share => Inherit::Share,
+            ast::Inherit::Copy => Inherit::Copy,
+            ast::Inherit::None => Inherit::None,
+            ast::Inherit::Zero => Inherit::Zero,
+        };
+        self.on_proc(r.proc, |p| done(p.minherit(r.addr, r.len, how)))
     }
     fn grow(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
         self.on_proc(proc, |p| done(p.grow_stack(addr)))

@@ -3,13 +3,15 @@
 //! Where a call meets a hole or an error half way, what it did before stays (protect, advise,
 //! unlock) or is undone (lock), as illumos does.
 
-use crate::script::ast::{Advice, Limit, LockAll, OpenMode, Placement, Prot, Share, SyncFlags};
+use crate::script::ast::{
+    Advice, Inherit, Limit, LockAll, OpenMode, Placement, Prot, Share, SyncFlags,
+};
 use crate::script::outcome::{Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, fnv};
 use crate::script::world::{MapCall, MapSource, Region};
 
 use super::{Attempt, Backing, Model, Object, Page, Process, USER_TOP, pieces};
 
-type Answer = Result<Outcome, Errno>;
+pub(super) type Answer = Result<Outcome, Errno>;
 
 /// Rounds up to whole pages; lengths past the last page wrap to 0.
 fn round_up(len: u64) -> u64 {
@@ -28,7 +30,7 @@ fn end_of(region: Region) -> Result<u64, Errno> {
 }
 
 /// The end of a range for calls that refuse a misaligned start and length 0.
-fn checked_end(region: Region) -> Result<u64, Errno> {
+pub(super) fn checked_end(region: Region) -> Result<u64, Errno> {
     if !is_aligned(region.addr) || region.len == 0 {
         return Err(Errno::EINVAL);
     }
@@ -132,29 +134,14 @@ impl Model {
         let may_write = !(shared && mode == Some(OpenMode::ReadOnly));
         let process = self.procs.get_mut(&proc.0).expect("looked up above");
         let locked = process.future || call.flags.locked;
+        let noreserve = call.flags.noreserve && !shared;
         for (i, page) in pages.enumerate() {
             let index = offset / PAGE_BYTES + i as u64;
             let backing = object.map_or(Backing::Zero, |object| Backing::Object { object, index });
-            let fresh = Page { backing, shared, read, write, exec, may_write, locked, ..Page::NEW };
-            process.pages.insert(page, fresh);
+            let fresh = Page { backing, shared, read, write, exec, may_write, ..Page::NEW };
+            process.pages.insert(page, Page { noreserve, locked, ..fresh });
         }
         Ok(Outcome::OK)
-    }
-
-    pub(super) fn fork_process(&mut self, parent: u32, child: u32) -> Outcome {
-        if self.procs.contains_key(&child) {
-            return Outcome::Skip;
-        }
-        let Some(p) = self.procs.get(&parent) else { return Outcome::Skip };
-        let inherit = |page: &Page| {
-            let copy = if page.wipe { None } else { page.copy.clone() };
-            Page { copy, locked: false, dont_fork: false, ..page.clone() }
-        };
-        let pages = p.pages.iter().filter(|(_, page)| !page.dont_fork);
-        let pages = pages.map(|(n, page)| (*n, inherit(page))).collect();
-        let child_process = Process { pages, brk: p.brk, future: false, limits: p.limits.clone() };
-        self.procs.insert(child, child_process);
-        Outcome::OK
     }
 
     // ---- memory
@@ -180,6 +167,38 @@ impl Model {
             }
         }
         Outcome::OK
+    }
+
+    /// Private copies go, up to a hole or a locked page, but not those that another process has too.
+    pub(super) fn discard(&mut self, region: Region) -> Outcome {
+        let proc = region.proc.0;
+        let end = match checked_end(region) {
+            Ok(end) => end,
+            Err(e) => return if self.procs.contains_key(&proc) { e.into() } else { Outcome::Skip },
+        };
+        let Some(p) = self.procs.get(&proc) else { return Outcome::Skip };
+        for page in p.span(region.addr, end) {
+            let Some(n) = page else { return Errno::ENOMEM.into() };
+            let page = &self.procs[&proc].pages[&n];
+            if page.locked {
+                return Errno::EBUSY.into();
+            }
+            match page.cell {
+                Some(cell) if self.users_of(cell) == 1 => self.cells[cell].copy = None,
+                Some(_) => {}
+                None => {
+                    let page = self.procs.get_mut(&proc).and_then(|p| p.pages.get_mut(&n));
+                    page.expect("looked at just now").copy = None;
+                }
+            }
+        }
+        Outcome::OK
+    }
+
+    /// How many pages of processes have their bytes in this cell.
+    fn users_of(&self, cell: usize) -> usize {
+        let pages = self.procs.values().flat_map(|p| p.pages.values());
+        pages.filter(|page| page.cell == Some(cell)).count()
     }
 
     pub(super) fn load(&self, region: Region) -> Outcome {
@@ -243,9 +262,11 @@ impl Page {
         exec: false,
         may_write: true,
         dont_fork: false,
-        wipe: false,
+        inherit: None,
+        noreserve: false,
         locked: false,
         copy: None,
+        cell: None,
     };
 }
 
@@ -275,12 +296,17 @@ impl Process {
     }
 
     /// The record of a page, or ENOMEM for a hole.
-    fn page_or_hole(&mut self, page: Option<u64>) -> Result<&mut Page, Errno> {
+    pub(super) fn page_or_hole(&mut self, page: Option<u64>) -> Result<&mut Page, Errno> {
         page.and_then(|n| self.pages.get_mut(&n)).ok_or(Errno::ENOMEM)
     }
 
-    /// `ends` has the number of pages of each object: reading ahead past the end of a file is refused as the read would be.
-    pub(super) fn advise(&mut self, region: Region, advice: Advice, ends: &[u64]) -> Answer {
+    /// `is_past_end` knows the ends of files: reading ahead past one is refused as the read would be.
+    pub(super) fn advise(
+        &mut self,
+        region: Region,
+        advice: Advice,
+        is_past_end: impl Fn(&Page) -> bool,
+    ) -> Answer {
         if advice == Advice::Bad {
             return Err(Errno::EINVAL);
         }
@@ -288,11 +314,13 @@ impl Process {
         for page in self.span(region.addr, end) {
             let page = self.page_or_hole(page)?;
             match advice {
-                Advice::DontNeed if page.locked => return Err(Errno::EBUSY),
-                Advice::WillNeed if page.is_past_end(ends) => return Err(Errno::EFAULT),
+                Advice::DontNeed | Advice::Drop | Advice::Discard if page.locked => {
+                    return Err(Errno::EBUSY);
+                }
+                Advice::WillNeed if is_past_end(page) => return Err(Errno::EFAULT),
                 Advice::InheritZero if !page.is_private_anon() => return Err(Errno::EINVAL),
-                Advice::InheritZero => page.wipe = true,
-                Advice::InheritCopy => page.wipe = false,
+                Advice::InheritZero => page.inherit = Some(Inherit::Zero),
+                Advice::InheritCopy => page.inherit = None,
                 Advice::DontFork => page.dont_fork = true,
                 Advice::DoFork => page.dont_fork = false,
                 // Contents are kept: DONTNEED writes them out, FREE may keep them.

@@ -13,8 +13,10 @@
 //! ```
 //!
 //! A load sees the copy, else the object's page, else zeros. A store makes the copy first when the
-//! page is private. Fork copies the records, boxes and all. That is the whole of it; `calls.rs`
-//! adds what the system calls refuse, `files.rs` what files do, `world.rs` the script's face.
+//! page is private. Fork copies the records, boxes and all, but where a page is inherited otherwise:
+//! nothing, zeros, or shared. Private pages that are shared have one place for a copy together, a
+//! *cell*, empty until one of them stores. That is the whole of it; `calls.rs` adds what the system
+//! calls refuse, `fork.rs` what a child gets, `files.rs` what files do, `world.rs` the script's face.
 //!
 //! # What it does not predict
 //!
@@ -24,11 +26,12 @@
 
 mod calls;
 mod files;
+mod fork;
 mod world;
 
 use std::collections::BTreeMap;
 
-use crate::script::ast::{Layout, Limit, OpenMode};
+use crate::script::ast::{Inherit, Layout, Limit, OpenMode};
 use crate::script::outcome::{BusCode, Outcome, PAGE_BYTES, PageBytes, SegvCode};
 
 /// The first address that user mappings may not reach.
@@ -67,31 +70,22 @@ pub struct Page {
     pub may_write: bool,
     /// A child has no such page.
     pub dont_fork: bool,
-    /// A child finds zeros.
-    pub wipe: bool,
+    /// What a child finds, where that is not what the mapping's kind says; never nothing.
+    pub inherit: Option<Inherit>,
+    /// Swap is reserved at the first touch.
+    pub noreserve: bool,
     /// The page is locked.
     pub locked: bool,
     /// The process's own bytes, once it has stored.
     copy: Option<Box<PageBytes>>,
+    /// The cell that has them instead, once the page is shared with a child or a parent.
+    cell: Option<usize>,
 }
 
 impl Page {
     /// Any permission makes a page readable on this processor.
     pub fn is_readable(&self) -> bool {
         self.read || self.write || self.exec
-    }
-
-    /// The page shows a place past the end of its object, of which `ends` has the lengths in pages.
-    pub fn is_past_end(&self, ends: &[u64]) -> bool {
-        match self.backing {
-            Backing::Object { object, index } => self.copy.is_none() && index >= ends[object],
-            Backing::Zero => false,
-        }
-    }
-
-    /// The page has bytes of its own.
-    pub fn is_copied(&self) -> bool {
-        self.copy.is_some()
     }
 
     /// Private memory that is not a file's.
@@ -210,6 +204,15 @@ pub struct Model {
     procs: BTreeMap<u32, Process>,
     files: BTreeMap<u32, File>,
     objects: Vec<Object>,
+    cells: Vec<Cell>,
+}
+
+/// What private pages that are shared have together.
+#[derive(Clone, Debug)]
+struct Cell {
+    /// Their bytes, once one of them was stored to.
+    copy: Option<Box<PageBytes>>,
+    of_file: bool,
 }
 
 impl Default for Model {
@@ -241,7 +244,23 @@ impl Model {
             procs: BTreeMap::from([(0, first)]),
             files: BTreeMap::new(),
             objects: Vec::new(),
+            cells: Vec::new(),
         }
+    }
+
+    /// The page has bytes of its own, or with those it is shared with.
+    pub fn is_copied(&self, page: &Page) -> bool {
+        copy_of(&self.cells, page).is_some()
+    }
+
+    /// The page shows a place past the end of its object.
+    pub fn is_past_end(&self, page: &Page) -> bool {
+        is_past_end(&self.objects, &self.cells, page)
+    }
+
+    /// Private memory over a file was shared at some time.
+    pub fn has_shared_private_files(&self) -> bool {
+        self.cells.iter().any(|cell| cell.of_file)
     }
 
     /// The processes that live, by slot.
@@ -282,15 +301,11 @@ impl Model {
         if !allowed {
             return Err(Outcome::Segv { at, code: SegvCode::Accerr });
         }
-        match page.backing {
-            // A private copy stays readable when the file is cut off below it.
-            Backing::Object { object, index }
-                if page.copy.is_none() && index >= self.objects[object].page_count() =>
-            {
-                Err(Outcome::Bus { at, code: BusCode::Objerr })
-            }
-            _ => Ok(page),
+        // A private copy stays readable when the file is cut off below it.
+        if self.is_past_end(page) {
+            return Err(Outcome::Bus { at, code: BusCode::Objerr });
         }
+        Ok(page)
     }
 
     /// The bytes that a load of a page of one of its processes finds, wherever rights and ends of files would let it.
@@ -300,7 +315,7 @@ impl Model {
 
     /// The bytes a load finds.
     fn bytes<'a>(&'a self, page: &'a Page) -> &'a PageBytes {
-        match (&page.copy, page.backing) {
+        match (copy_of(&self.cells, page), page.backing) {
             (Some(copy), _) => copy,
             (None, Backing::Zero) => &ZERO,
             (None, Backing::Object { object, index }) => self.objects[object].peek(index),
@@ -309,19 +324,34 @@ impl Model {
 
     /// The bytes a store goes to. The page must be mapped.
     fn own(&mut self, proc: u32, addr: u64) -> &mut PageBytes {
-        let Model { procs, objects, .. } = self;
+        let Model { procs, objects, cells, .. } = self;
         let page = procs
             .get_mut(&proc)
             .and_then(|p| p.pages.get_mut(&(addr / PAGE_BYTES)))
             .expect("a store follows a reach");
+        let copy = match page.cell {
+            Some(cell) => &mut cells[cell].copy,
+            None => &mut page.copy,
+        };
         match page.backing {
             Backing::Object { object, index } if page.shared => objects[object].page(index),
             Backing::Object { object, index } => {
-                page.copy.get_or_insert_with(|| Box::new(*objects[object].peek(index)))
+                copy.get_or_insert_with(|| Box::new(*objects[object].peek(index)))
             }
-            Backing::Zero => page.copy.get_or_insert_with(|| Box::new(ZERO)),
+            Backing::Zero => copy.get_or_insert_with(|| Box::new(ZERO)),
         }
     }
+}
+
+/// The bytes that a private page has instead of what it was mapped from.
+fn copy_of<'a>(cells: &'a [Cell], page: &'a Page) -> Option<&'a PageBytes> {
+    let copy = page.cell.map_or(&page.copy, |cell| &cells[cell].copy);
+    copy.as_deref()
+}
+
+fn is_past_end(objects: &[Object], cells: &[Cell], page: &Page) -> bool {
+    let Backing::Object { object, index } = page.backing else { return false };
+    copy_of(cells, page).is_none() && index >= objects[object].page_count()
 }
 
 /// The pieces of `[addr, addr + len)` that lie in one page each: bytes before it, its address, its

@@ -1,6 +1,8 @@
 //! The model as a world that scripts drive.
 
-use crate::script::ast::{Advice, Layout, Limit, LockAll, OpenMode, Prot, RemapFlags, SyncFlags};
+use crate::script::ast::{
+    Advice, Inherit, Layout, Limit, LockAll, OpenMode, Prot, RemapFlags, SyncFlags,
+};
 use crate::script::outcome::{Errno, Outcome, PageBytes, PageState};
 use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, ProcSlot, Region, TransferCall, World,
@@ -55,10 +57,16 @@ impl World for Model {
         match advice {
             Advice::PopulateRead => return self.populate(region, Attempt::Load),
             Advice::PopulateWrite => return self.populate(region, Attempt::Store),
+            Advice::Discard => return self.discard(region),
             _ => {}
         }
-        let ends: Vec<u64> = self.objects().iter().map(|o| o.page_count()).collect();
-        self.on(region.proc.0, |p| p.advise(region, advice, &ends))
+        let Model { procs, objects, cells, .. } = self;
+        let Some(p) = procs.get_mut(&region.proc.0) else { return Outcome::Skip };
+        p.advise(region, advice, |page| super::is_past_end(objects, cells, page)).into()
+    }
+
+    fn inherit(&mut self, region: Region, how: Inherit) -> Outcome {
+        self.on(region.proc.0, |p| p.set_inherit(region, how))
     }
 
     fn sync(&mut self, region: Region, flags: SyncFlags) -> Outcome {

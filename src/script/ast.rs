@@ -416,6 +416,10 @@ pub enum Operation {
     SwapAdd(SwapSpec),
     /// `swapdel N`
     SwapDel(u32),
+    /// `vfork P C`
+    Vfork { parent: ProcRef, child: ProcRef },
+    /// `inherit P A L share|copy|none|zero`
+    Inherit(Range, Inherit),
     /// `grow P A`: a fault below the stack.
     Grow { proc: ProcRef, addr: Addr },
     /// `setrlimit P KIND N|none`
@@ -473,6 +477,8 @@ impl Operation {
             | O::Release
             | O::SwapAdd(_)
             | O::SwapDel(_)
+            | O::Vfork { .. }
+            | O::Inherit(..)
             | O::Grow { .. }
             | O::SetRlimit { .. }
             | O::Watch(..)
@@ -500,6 +506,8 @@ impl Operation {
                     | O::Release
                     | O::SwapAdd(_)
                     | O::SwapDel(_)
+                    | O::Vfork { .. }
+                    | O::Inherit(..)
                     | O::Grow { .. }
                     | O::SetRlimit { .. }
                     | O::Watch(..)

@@ -34,7 +34,7 @@ use std::ops::Range as Span;
 
 use crate::model::{Attempt, Backing, Model, Page};
 
-use super::ast::{Advice, Map, Operation, ProcRef, Prot, Range, Share, Source};
+use super::ast::{Advice, Inherit, Map, Operation, ProcRef, Prot, Range, Share, Source};
 use super::outcome::{Errno, Outcome, PAGE_BYTES};
 use super::run::{RunOptions, Runner, Silent};
 
@@ -242,7 +242,9 @@ impl Books {
     fn enter_fork(&mut self, parent: &ProcRef, child: &ProcRef) {
         let (Some(parent), Some(child)) = (self.slot(parent), self.slot(child)) else { return };
         let pages = self.model.world().processes().get(&parent).map(|p| p.pages());
-        let wiped = |n: &u64| pages.and_then(|p| p.get(n)).is_some_and(|page| page.wipe);
+        let wiped = |n: &u64| {
+            pages.and_then(|p| p.get(n)).is_some_and(|page| page.inherit == Some(Inherit::Zero))
+        };
         let of_parent = |(of, n): &Place| (*of == parent).then_some(*n);
         let unreserved: Vec<Place> =
             self.unreserved.iter().filter_map(of_parent).map(|n| (child, n)).collect();
@@ -298,7 +300,6 @@ impl Books {
 
     fn see_what_lapses(&mut self) {
         let model = self.model.world();
-        let ends = ends_of(model);
         let page_at =
             |(slot, n): &Place| model.processes().get(slot).and_then(|p| p.pages().get(n));
         let there = |place: &Place| page_at(place).is_some();
@@ -307,11 +308,12 @@ impl Books {
         self.touched.retain(there);
         self.skipped.retain(|place| page_at(place).is_some_and(|page| page.locked));
         // A claim comes back with a copy, which is claimed as it is made.
-        self.lapsed
-            .retain(|place| page_at(place).is_some_and(|page| page.locked && !page.is_copied()));
+        self.lapsed.retain(|place| {
+            page_at(place).is_some_and(|page| page.locked && !model.is_copied(page))
+        });
         for (slot, process) in model.processes() {
             let cut =
-                process.pages().iter().filter(|(_, page)| page.locked && page.is_past_end(&ends));
+                process.pages().iter().filter(|(_, page)| page.locked && model.is_past_end(page));
             self.lapsed.extend(cut.map(|(n, _)| (*slot, *n)));
         }
     }
@@ -340,11 +342,6 @@ fn pages_of(range: &Range) -> Span<u64> {
     let addr = range.addr.resolve(Model::LAYOUT);
     let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
     addr / PAGE_BYTES..end.max(addr / PAGE_BYTES)
-}
-
-/// How many pages each object has.
-fn ends_of(model: &Model) -> Vec<u64> {
-    model.objects().iter().map(|o| o.page_count()).collect()
 }
 
 /// An operation and the state it met.
@@ -392,7 +389,8 @@ impl Scene<'_> {
         let everyone = model.processes().values().flat_map(|p| p.pages());
         !page.locked
             && everyone.filter(|(_, other)| other.locked).any(|(m, other)| {
-                (n == *m || moved) && inherited(model, page, other) || of_one_object(page, other)
+                (n == *m || moved) && inherited(model, page, other)
+                    || of_one_object(model, page, other)
             })
     }
 
@@ -417,15 +415,15 @@ impl Scene<'_> {
 
     fn wants_pages_past_the_end(&self) -> bool {
         let Operation::Advise(range, Advice::WillNeed) = self.operation else { return false };
-        let ends = ends_of(self.model());
-        self.books.walked(range).any(|(_, page)| page.is_past_end(&ends))
+        let model = self.model();
+        self.books.walked(range).any(|(_, page)| model.is_past_end(page))
     }
 }
 
 /// Two pages show the same page of an object, and neither a copy of it.
-fn of_one_object(page: &Page, other: &Page) -> bool {
+fn of_one_object(model: &Model, page: &Page, other: &Page) -> bool {
     let of_object = matches!(page.backing, Backing::Object { .. });
-    of_object && page.backing == other.backing && !page.is_copied() && !other.is_copied()
+    of_object && page.backing == other.backing && !model.is_copied(page) && !model.is_copied(other)
 }
 
 /// Two pages can be what a fork left two processes with: private, and with the same bytes.

@@ -1,7 +1,9 @@
 //! Two worlds side by side: the same script, one statement at a time, compared after each.
 //!
 //! Outcomes must agree at once; contents (every page of every process, every file) are compared
-//! after as many steps as asked for. An operation that the right side answers ENOSYS is one it
+//! after as many steps as asked for, but not while what was just purged or dropped is not stored to
+//! again: how much of it is still there goes by what is in memory and who shares it. An operation
+//! that the right side answers ENOSYS is one it
 //! does not know; it is not compared, and must not change what can be seen. Answers that differ for
 //! a reason in the table of [`EXPLAINED`](super::EXPLAINED) pass.
 
@@ -9,7 +11,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::ast::{Operation, Script, Statement};
+use super::ast::{Advice, Operation, Script, Statement};
 use super::explained::explanation;
 use super::outcome::{Errno, Outcome, PAGE_BYTES, PageState};
 use super::run::{RunError, RunOptions, Runner, Silent};
@@ -114,6 +116,8 @@ pub struct Lockstep<L, R> {
     past: Vec<Operation>,
     /// Steps between two comparisons of contents; 0 compares at the end only.
     every: usize,
+    /// Contents were given up at once, and are not stored to since: there is nothing to compare.
+    given_up: bool,
 }
 
 impl<L: World, R: World> Lockstep<L, R> {
@@ -123,7 +127,7 @@ impl<L: World, R: World> Lockstep<L, R> {
     pub fn new(left: L, right: R, every: usize, verify_each: bool) -> Self {
         let left = Runner::new(left, RunOptions { verify_each, ..RunOptions::default() });
         let right = Runner::new(right, RunOptions { ignore_views: true, ..RunOptions::default() });
-        Lockstep { left, right, steps: 0, past: Vec::new(), every }
+        Lockstep { left, right, steps: 0, past: Vec::new(), every, given_up: false }
     }
 
     /// The left side.
@@ -181,7 +185,13 @@ impl<L: World, R: World> Lockstep<L, R> {
             {
                 return Err(Difference::Outcome { left, right });
             }
-            if self.every != 0 && self.steps.is_multiple_of(self.every) {
+            match &statement.operation {
+                Operation::Advise(_, Advice::Purge | Advice::Drop) => self.given_up = true,
+                Operation::Write(..) => self.given_up = false,
+                _ => {}
+            }
+            let due = self.every != 0 && self.steps.is_multiple_of(self.every);
+            if due && !self.given_up {
                 self.compare_contents()?;
             }
         }

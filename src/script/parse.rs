@@ -55,6 +55,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("release", "-- gives the frames taken back"),
     ("swapadd", "mem PAGES | file \"PATH\" PAGES [pri=N] -- adds a swap area"),
     ("swapdel", "N -- removes a swap area"),
+    ("vfork", "P C -- C uses P's address space until it runs a program or exits"),
+    ("inherit", "P A L share|copy|none|zero -- what a child of fork finds"),
     ("grow", "P A -- a fault below the stack"),
     ("setrlimit", "P stack|data|vmem|memlock N|none -- sets a limit"),
     ("expect", "ok|ERRNO|SEGV|BUS|skip ... | [not] \"TEXT\" | counter NAME [+][>=]N -- checks"),
@@ -152,6 +154,7 @@ impl Parser {
         match operation {
             O::Proc { name, .. }
             | O::Fork { child: ProcRef::Name(name), .. }
+            | O::Vfork { child: ProcRef::Name(name), .. }
             | O::Spawn { proc: ProcRef::Name(name), .. } => {
                 self.names.declare(name, NameKind::Process);
             }
@@ -180,9 +183,9 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "read" | "write" | "fread" | "fwrite" | "fetch" => accesses(word, c)?,
         "map" => Operation::Map(map(c)?),
         "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap"
-        | "watch" | "unwatch" => ranges(word, c)?,
-        "lockall" | "unlockall" | "brk" | "fork" | "exit" | "pageout" | "digest" | "exec"
-        | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
+        | "watch" | "unwatch" | "inherit" => ranges(word, c)?,
+        "lockall" | "unlockall" | "brk" | "fork" | "vfork" | "exit" | "pageout" | "digest"
+        | "exec" | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
         "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "echo" | "verify" => {
             machine_wide(word, c)?
@@ -411,6 +414,7 @@ fn map_flags(c: &mut Cursor<'_>) -> Result<MapFlags, Stop> {
 
 fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     static ADVICE: Class = Class::of(Advice::WORDS);
+    static INHERIT: Class = Class::of(Inherit::WORDS);
     let range = range(c)?;
     Ok(match word {
         "unmap" => Operation::Unmap(range),
@@ -422,6 +426,7 @@ fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "incore" => Operation::Incore(range),
         "watch" => Operation::Watch(range, watch_for(c)?),
         "unwatch" => Operation::Unwatch(range),
+        "inherit" => Operation::Inherit(range, c.word(&INHERIT, Inherit::from_word)?),
         _ => {
             static FLAGS: Class =
                 Class::new("`none`, or `may`, `fixed`, `dontunmap` joined by `+`").with(&[
@@ -548,6 +553,7 @@ fn processes(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "unlockall" => Operation::UnlockAll(c.proc()?),
         "brk" => Operation::Brk { proc: c.proc()?, to: c.plain_length()? },
         "fork" => Operation::Fork { parent: c.proc()?, child: c.new_proc()? },
+        "vfork" => Operation::Vfork { parent: c.proc()?, child: c.new_proc()? },
         "exit" => Operation::Exit(c.proc()?),
         "digest" => Operation::Digest(c.proc()?),
         "pageout" => {

@@ -331,6 +331,8 @@ impl fmt::Display for Operation {
             O::Release => f.write_str("release"),
             O::SwapAdd(spec) => write!(f, "swapadd {spec}"),
             O::SwapDel(n) => write!(f, "swapdel {n}"),
+            O::Vfork { parent, child } => write!(f, "vfork {parent} {child}"),
+            O::Inherit(range, how) => write!(f, "inherit {range} {}", how.word()),
             O::Grow { proc, addr } => write!(f, "grow {proc} {addr}"),
             O::SetRlimit { proc, limit, bytes: Some(n) } => {
                 write!(f, "setrlimit {proc} {limit} {n}")

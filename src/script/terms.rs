@@ -223,11 +223,24 @@ words! {
         PopulateWrite = "populate_write", "the same for stores: pages of its own";
         DontNeed = "dontneed", "the pages may leave memory";
         Free = "free", "the contents are no longer wanted";
+        Purge = "purge", "the same, and what is easily given up goes at once";
+        Drop = "drop", "this side's contents go, as UVM frees";
+        Discard = "discard", "the same, as Linux's dontneed: zeros or the file at once";
         DontFork = "dontfork", "a child has no such mapping";
         DoFork = "dofork", "a child has the mapping again";
         InheritZero = "inherit_zero", "a child finds zeros";
         InheritCopy = "inherit_copy", "a child finds a copy again";
         Bad = "bad", "an advice that means nothing";
+    }
+}
+
+words! {
+    /// What a child of fork finds.
+    Inherit {
+        Share = "share", "the same memory: what one stores the other sees";
+        Copy = "copy", "a copy, on write";
+        None = "none", "nothing is mapped there";
+        Zero = "zero", "zeros";
     }
 }
 

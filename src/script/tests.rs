@@ -48,6 +48,8 @@ const SAMPLES: &[&str] = &[
     "swapadd mem 100 pri=-3",
     "swapadd file \"/tmp/x\" 100",
     "swapdel 1",
+    "vfork $p $borrower",
+    "inherit $p 1 2 share",
     "grow 0 0x7ffe_0000",
     "setrlimit $p vmem 16m",
     "setrlimit 0 stack none",

@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::ast::MapFlags;
 use super::ast::{
-    Advice, Layout, Limit, LockAll, OpenMode, Placement, Prot, RemapFlags, Share, SwapSpec,
-    SyncFlags, ViewRequest, WatchFor,
+    Advice, Inherit, Layout, Limit, LockAll, OpenMode, Placement, Prot, RemapFlags, Share,
+    SwapSpec, SyncFlags, ViewRequest, WatchFor,
 };
 use super::outcome::{Errno, Outcome, PageBytes, PageState};
 
@@ -299,6 +299,16 @@ pub trait World {
 
     /// Removes a swap area, bringing back what is on it.
     fn swap_del(&mut self, _area: u32) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Makes a process that uses another's address space; on success `child` lives.
+    fn vfork(&mut self, _parent: ProcSlot, _child: ProcSlot) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Says what a child of fork finds in a range.
+    fn inherit(&mut self, _region: Region, _how: Inherit) -> Outcome {
         Errno::ENOSYS.into()
     }
 

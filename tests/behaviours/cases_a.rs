@@ -1,8 +1,12 @@
 //! A: map, unmap, fixed, holes.
 
-use crate::{addr, reserved, scene, shape};
-use page_db::{FailKind, FailPlan, PAGE_SIZE, errno};
+use crate::{addr, range, reserved, scene, shape, space};
+use addr_space::SegKind;
+use page_db::{Cx, FailKind, FailPlan, PAGE_SIZE, Prot, errno};
+use seg_drivers::{AnonMap, SegVnArgs};
+use segvm::files::{File, FileHandle, OpenMode, PageBuf, Store};
 use segvm::machine::{MapFlags, MapRequest};
+use std::sync::Arc;
 
 scripts! {
     a01_one_byte_is_a_page: "map 0 0 0+1 rw priv fixed anon; expect ok; write 0 0 1 7; expect ok
@@ -74,5 +78,64 @@ fn a26_a_split_that_cannot_be_recorded_leaves_the_mapping() {
     assert_eq!((shape(&s, 0), reserved(&s), s.state(3)), before);
     s.run("read 0 1 0+1; expect ok b=41; unmap 0 1 1; expect ok");
     assert_eq!(shape(&s, 0), (2, 2));
+    s.end();
+}
+
+/// The bytes of a pipe: they go by.
+#[derive(Debug)]
+struct Pipe;
+
+impl Store for Pipe {
+    fn read(&self, _: &Cx, _: u64, _: &mut PageBuf) -> Result<(), i32> {
+        Err(errno::EIO)
+    }
+    fn write(&self, _: &Cx, _: u64, _: &[u8]) -> Result<(), i32> {
+        Err(errno::EIO)
+    }
+    fn resize(&self, _: &Cx, _: u64, _: u64) -> Result<(), i32> {
+        Ok(())
+    }
+    fn is_mappable(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a17_a_pipe_cannot_be_mapped() {
+    let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65");
+    let (cx, db) = (s.machine().cx(), s.machine().db());
+    let pipe = File::new(cx, db, "pipe", 0, Box::new(Pipe)).expect("a vnode");
+    let pipe = FileHandle::new(pipe, OpenMode::ReadWrite);
+    let addr = addr(0).get();
+    for share in [MapFlags::PRIVATE, MapFlags::SHARED] {
+        let (flags, file) = (share | MapFlags::FIXED, Some(&pipe));
+        let request = MapRequest { addr, len: PAGE_SIZE, prot: 3, flags, file, offset: 0 };
+        assert_eq!(s.process(0).mmap(&request).map_err(|e| e.errno), Err(errno::ENODEV));
+    }
+    s.run("read 0 0 0+1; expect ok b=41");
+    s.end();
+}
+
+/// A System V segment: an anon map that several mappings share, which its name has a reference to besides.
+#[test]
+fn a35_memory_that_was_removed_while_it_is_attached() {
+    let mut s = scene("");
+    let swap = Arc::clone(s.machine().swap());
+    let before = swap.info().reserved();
+    let driver = Arc::clone(s.machine().vn());
+    swap.reserve(2).expect("swap");
+    let named = AnonMap::new(driver.home(s.machine().cx()), 2 * PAGE_SIZE);
+    for page in [0, 4] {
+        let amp = Some(Arc::clone(&named));
+        let args = SegVnArgs { amp, kind: SegKind::SHARED, ..SegVnArgs::zfod(&driver, Prot::RW) };
+        space(&s, 0).map(s.machine().cx(), range(page, 2), &args).expect("room");
+    }
+    // Removed: the name's reference goes, those of the mappings stay.
+    named.lose(s.machine().cx(), 0..2, 0..2);
+    drop(named);
+    s.run("verify; write 0 0 0+1 65; read 0 4 0+1; expect ok b=41; write 0 5 0+1 66; read 0 1 0+1; expect ok b=42");
+    s.run("fork 0 1; write 1 0 0+1 67; unmap 0 0 2; read 0 4 0+2; expect ok b=4300; pageout *; exit 1");
+    s.run("read 0 4 0+1; expect ok b=43; unmap 0 4 2");
+    assert_eq!((swap.live(), swap.info().reserved()), (0, before), "gone with the last mapping");
     s.end();
 }

@@ -147,6 +147,52 @@ fn v08_a_tree_of_clones_counts_its_pages() {
     s.end();
 }
 
+/// V09: P1 forks P2, which forks P3 sharing its private memory. A store by either is seen by both and not by P1, and whoever exits, nobody goes on
+/// reading a frame that is somebody else's.
+#[test]
+fn v09_a_replaced_slot_vanishes_for_all_sharers() {
+    let anon = "map 0 0 2 rw priv fixed anon; advise 0 0 2 random";
+    let file =
+        "file 0 8192; pwrite 0 0 8192 97; map 0 0 2 rw priv fixed file 0 0; advise 0 0 2 random";
+    let mut variants = 0;
+    for (memory, touched) in [(anon, true), (anon, false), (file, true), (file, false)] {
+        for (storer, other) in [(1, 2), (2, 1)] {
+            for locked in ["", "lock 1 0 2;", "lock 0 0 2;"] {
+                for first_to_go in [0, 1, 2] {
+                    let mut s = scene(memory);
+                    if touched {
+                        s.run("write 0 0 0+1 65; write 0 1 0+1 66");
+                    }
+                    s.run(&format!("fork 0 1; {locked}"));
+                    s.run("inherit 1 0 2 share");
+                    s.run("fork 1 2; read 0 0 0+1; read 1 0 0+1; read 2 0 0+1");
+                    s.run(&format!("write {storer} 0 0+1 67; read {other} 0 0+1; expect ok b=43"));
+                    s.run(&format!("write {other} 1 0+1 68; read {storer} 1 0+1; expect ok b=44"));
+                    assert_eq!(s.anon(1, 0), s.anon(2, 0), "one slot");
+                    assert_ne!(s.frame(1, 0), s.frame(0, 0), "the first process kept its own");
+                    let own = match (touched, memory == anon) {
+                        (true, _) => "41",
+                        (false, true) => "00",
+                        (false, false) => "61",
+                    };
+                    s.run(&format!("read 0 0 0+1; expect ok b={own}; exit {first_to_go}"));
+                    let busy = (first_to_go + 1) % 3; // takes the frames that are free now
+                    s.run(&format!(
+                        "map {busy} 16 8 rw priv fixed anon; advise {busy} 16 8 populate_write"
+                    ));
+                    for left in (0..3).filter(|p| *p != first_to_go) {
+                        let want = if left == 0 { own } else { "43" };
+                        s.run(&format!("read {left} 0 0+1; expect ok b={want}"));
+                    }
+                    s.end();
+                    variants += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(variants, 72);
+}
+
 #[test]
 fn v10_a_frame_is_reused_when_no_processor_knows_it() {
     let mut s = Scene::on("machine memory=512 cpus=2");

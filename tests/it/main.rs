@@ -15,8 +15,10 @@ pub(crate) use harness::{Scene, check, compare, run_ok};
 
 #[cfg(debug_assertions)]
 mod costs;
+mod discard;
 mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;
 mod textbook;
+mod vfork;
 mod watch;

@@ -20,8 +20,9 @@ use super::OnPinned;
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::runs::vpns;
-use crate::seg::{Inherit, SegOps};
+use crate::seg::{Inherit, SegKind, SegOps};
 use crate::{SegCx, SegError};
+use core::cell::Cell;
 use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
@@ -34,11 +35,13 @@ impl AddrSpace {
         if how == Inherit::None {
             return self.leave_out(cx, range, true);
         }
-        let done = self.each(cx, range, |ops, scx, piece| ops.inherit(scx, piece, Some(how)));
-        match done {
-            Ok(()) | Err(AsError::Unmapped { .. }) => self.leave_out(cx, range, false).and(done),
-            done => done,
-        }
+        let end = Cell::new(range.start().get());
+        let done = self.each(cx, range, |ops, scx, piece| {
+            ops.inherit(scx, piece, Some(how)).inspect(|()| end.set(piece.end()))
+        });
+        // What the drivers below a hole or a refusal were told is not left out any more either.
+        let told = range.until(end.get());
+        told.map_or(Ok(()), |told| self.leave_out(cx, told, false)).and(done)
     }
     /// Makes `range` zeros in a child of fork; private anonymous memory only.
     ///
@@ -64,12 +67,15 @@ impl AddrSpace {
     pub fn leave_out(&self, cx: &Cx, range: VirtRange, on: bool) -> Result<(), AsError> {
         self.check_limits(range)?;
         let mut segs = self.lock.write(cx);
-        let hole = segs.pieces(cx, range).find_map(Result::err);
-        let mapped = hole.map_or(Some(range), |hole| range.until(hole.addr.get()));
+        let hole = segs.pieces(cx, range).find_map(|piece| match piece {
+            Err(hole) => Some(hole.addr),
+            Ok((seg, piece)) => seg.ops().kind().contains(SegKind::HOLE).then_some(piece.start()),
+        });
+        let mapped = hole.map_or(Some(range), |hole| range.until(hole.get()));
         if let Some(mapped) = mapped {
             segs.left_out.set(vpns(mapped), on);
         }
-        hole.map_or(Ok(()), |hole| Err(hole.into()))
+        hole.map_or(Ok(()), |addr| Err(AsError::Unmapped { addr }))
     }
     fn each(
         &self,

@@ -5,11 +5,12 @@
 //!
 //! Sources: illumos.md 3.8.
 
-use super::{OnPinned, Stop};
+use super::select::each_meant;
+use super::{OnPinned, Selection, Stop};
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::seg::{LockOp, NewlyLocked, SegKind};
-use crate::segs::Segs;
+use crate::segs::{Seg, Segs};
 use page_db::{Cx, VirtRange};
 
 bitflags::bitflags! {
@@ -31,11 +32,23 @@ impl AddrSpace {
     /// [`AsError::Unmapped`] at a hole, or the first driver's error; what this call locked is unlocked again, what was locked before stays so.
     #[doc(alias = "MC_LOCK")]
     pub fn lock(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.lock_meant(cx, range, None)
+    }
+    /// The same for the pages of `range` that are meant.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::lock`].
+    pub fn lock_meant(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        meant: Option<Selection>,
+    ) -> Result<(), AsError> {
         self.check_limits(range)?;
         self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
             let mut newly = NewlyLocked::default();
-            let done = self.walk(cx, segs, range, writer, |scx, seg, piece| {
-                seg.ops().lock_op(scx, piece, LockOp::Lock, &mut newly)
+            let done = self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
+                seg.ops().lock_op(scx, run, LockOp::Lock, &mut newly)
             });
             done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))
         })
@@ -46,15 +59,33 @@ impl AddrSpace {
     /// [`AsError::Unmapped`] at a hole; what lies below is unlocked.
     #[doc(alias = "MC_UNLOCK")]
     pub fn unlock(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.unlock_meant(cx, range, None)
+    }
+    /// The same for the pages of `range` that are meant.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::unlock`].
+    pub fn unlock_meant(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        meant: Option<Selection>,
+    ) -> Result<(), AsError> {
         self.check_limits(range)?;
         let segs = self.lock.read(cx);
         for piece in segs.pieces(cx, range) {
             let (seg, piece) = piece?;
-            let scx = self.scx(cx, seg.range(), false);
-            // Best effort, as in illumos.
-            let _ = seg.ops().lock_op(&scx, piece, LockOp::Unlock, &mut NewlyLocked::default());
+            self.unlock_piece(cx, seg, piece, meant);
         }
         Ok(())
+    }
+    /// Best effort, as in illumos.
+    fn unlock_piece(&self, cx: &Cx, seg: Seg<'_>, piece: VirtRange, meant: Option<Selection>) {
+        let scx = self.scx(cx, seg.range(), false);
+        let _ = each_meant(meant, &scx, seg, piece, &mut |run| {
+            let _ = seg.ops().lock_op(&scx, run, LockOp::Unlock, &mut NewlyLocked::default());
+            Ok(())
+        });
     }
     /// Locks everything mapped now, or whatever will be mapped, or both. Holes that only look unmapped are skipped.
     ///
@@ -62,6 +93,18 @@ impl AddrSpace {
     /// The first driver's; what this call locked is unlocked again. The flag for future mappings stays set, as in illumos.
     #[doc(alias = "MC_LOCKAS")]
     pub fn lock_all(&self, cx: &Cx, what: LockAll) -> Result<(), AsError> {
+        self.lock_all_meant(cx, what, None)
+    }
+    /// The same for the pages that are meant. What will be mapped is locked whatever it is.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::lock_all`].
+    pub fn lock_all_meant(
+        &self,
+        cx: &Cx,
+        what: LockAll,
+        meant: Option<Selection>,
+    ) -> Result<(), AsError> {
         if what.contains(LockAll::FUTURE) {
             self.state.set_lock_future(true);
         }
@@ -73,7 +116,10 @@ impl AddrSpace {
             let all = segs.iter().filter(|seg| !seg.ops().kind().contains(SegKind::HOLE));
             for seg in all {
                 let scx = self.scx(cx, seg.range(), writer);
-                if let Err(error) = seg.ops().lock_op(&scx, seg.range(), LockOp::Lock, &mut newly) {
+                let done = each_meant(meant, &scx, seg, seg.range(), &mut |run| {
+                    seg.ops().lock_op(&scx, run, LockOp::Lock, &mut newly)
+                });
+                if let Err(error) = done {
                     self.undo_locks(cx, segs, writer, &newly);
                     return Err(Stop::Seg { error, seg: seg.range() });
                 }
@@ -84,11 +130,13 @@ impl AddrSpace {
     /// Unlocks everything, and future mappings are not locked any more. Drivers' errors are ignored.
     #[doc(alias = "MC_UNLOCKAS")]
     pub fn unlock_all(&self, cx: &Cx) {
+        self.unlock_all_meant(cx, None);
+    }
+    /// The same for the pages that are meant.
+    pub fn unlock_all_meant(&self, cx: &Cx, meant: Option<Selection>) {
         self.state.set_lock_future(false);
         for seg in self.lock.read(cx).iter() {
-            let scx = self.scx(cx, seg.range(), false);
-            let _ =
-                seg.ops().lock_op(&scx, seg.range(), LockOp::Unlock, &mut NewlyLocked::default());
+            self.unlock_piece(cx, seg, seg.range(), meant);
         }
     }
     fn undo_locks(&self, cx: &Cx, segs: &Segs, writer: bool, newly: &NewlyLocked) {

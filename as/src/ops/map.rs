@@ -30,7 +30,7 @@ use super::Redo;
 use crate::addr_space::AddrSpace;
 use crate::avl::{NodeId, Place};
 use crate::error::AsError;
-use crate::seg::{Join, SegCreate, SegOps};
+use crate::seg::{Join, SegCreate, SegKind, SegOps};
 use crate::segs::Segs;
 use alloc::boxed::Box;
 use page_db::{Cx, VirtRange};
@@ -66,13 +66,17 @@ impl AddrSpace {
             }
         }
         // held: nothing
-        if self.state.lock_future() {
+        if self.state.lock_future() && !self.is_hole(cx, range) {
             self.lock(cx, range).or_else(|error| {
                 self.unmap(cx, range)?;
                 Err(error)
             })?;
         }
         Ok(())
+    }
+    /// What only looks unmapped has no pages to lock.
+    fn is_hole(&self, cx: &Cx, range: VirtRange) -> bool {
+        self.kind_at(cx, range.start()).is_some_and(|kind| kind.contains(SegKind::HOLE))
     }
     fn map_pass(&self, cx: &Cx, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
         let ops = self.make(cx, range, make)?;

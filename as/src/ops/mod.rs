@@ -38,6 +38,7 @@ mod page_lock;
 mod populate;
 mod protect;
 mod query;
+mod select;
 mod sync;
 mod unmap;
 mod watch;
@@ -46,6 +47,7 @@ pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
 pub use lend::LentPages;
 pub use lock::LockAll;
 pub use page_lock::PinnedPages;
+pub use select::Selection;
 
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;

@@ -8,6 +8,7 @@ use super::OnPinned;
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::AsError;
+use crate::seg::SegKind;
 use page_db::{Cx, Prot, VirtRange};
 
 impl AddrSpace {
@@ -70,6 +71,9 @@ impl AddrSpace {
         let segs = self.lock.read(cx);
         for piece in segs.pieces(cx, range) {
             let (seg, piece) = piece?;
+            if seg.ops().kind().contains(SegKind::HOLE) {
+                return Err(AsError::Unmapped { addr: piece.start() });
+            }
             seg.ops().prots(&self.scx(cx, seg.range(), false), piece, f);
         }
         Ok(())

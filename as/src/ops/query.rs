@@ -36,7 +36,10 @@ impl AddrSpace {
     /// The vnode mapped at `addr`; the inner `None` is anonymous memory.
     #[doc(alias = "SEGOP_GETVP")]
     pub fn vnode_at(&self, cx: &Cx, addr: VirtAddr) -> Option<Option<Arc<dyn Vnode>>> {
-        self.ask(cx, addr, |scx, seg| seg.ops().vnode(scx, addr))
+        self.ask(cx, addr, |scx, seg| {
+            (!seg.ops().kind().contains(SegKind::HOLE)).then(|| seg.ops().vnode(scx, addr))
+        })
+        .flatten()
     }
     /// Offset in the object of `addr`.
     #[doc(alias = "SEGOP_GETOFFSET")]

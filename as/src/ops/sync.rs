@@ -2,7 +2,7 @@
 //!
 //! Sources: illumos.md 3.8, 3.2.
 
-use super::OnPinned;
+use super::{OnPinned, Selection};
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
 use crate::seg::SyncFlags;
@@ -15,9 +15,24 @@ impl AddrSpace {
     /// [`AsError::Unmapped`] at a hole, or the first driver's error; what lies below has been written.
     #[doc(alias("MC_SYNC", "msync"))]
     pub fn sync(&self, cx: &Cx, range: VirtRange, flags: SyncFlags) -> Result<(), AsError> {
+        self.sync_meant(cx, range, flags, None)
+    }
+    /// The same for the pages of `range` that are meant.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::sync`].
+    pub fn sync_meant(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        flags: SyncFlags,
+        meant: Option<Selection>,
+    ) -> Result<(), AsError> {
         self.check_limits(range)?;
         self.redo(cx, 1, OnPinned::Return, |segs, writer| {
-            self.walk(cx, segs, range, writer, |scx, seg, piece| seg.ops().sync(scx, piece, flags))
+            self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
+                seg.ops().sync(scx, run, flags)
+            })
         })
     }
     /// Lets every driver push pages that nobody maps; returns the bytes freed.

@@ -97,16 +97,33 @@ impl AnonMap {
     /// Empties the slots of `range`; each anon loses one reference. Translations are gone by now.
     #[doc(alias("anon_free", "amap_wiperange"))]
     pub fn free_range(&self, cx: &Cx, range: Range<u64>) {
+        self.empty_range(cx, range, &mut |_| {});
+    }
+    /// The same while the range is mapped, and says how many slots held something: `unload` is called with slots that are busy, and takes the translations
+    /// of their pages away before any is emptied.
+    pub(crate) fn empty_range(
+        &self,
+        cx: &Cx,
+        range: Range<u64>,
+        unload: &mut dyn FnMut(Range<u64>),
+    ) -> u64 {
+        let mut emptied = 0;
         let mut dead = Dead::new(self.layer());
         let mut records = self.layer().anons.run();
         let mut at = range.start;
         while at < range.end {
             let mut end = range.end;
             self.each_chunk(cx, at..range.end, |c, base, mask| {
-                for i in bits(mask & c.used()) {
+                let held = mask & c.used();
+                if held != 0 {
+                    let first = base + u64::from(held.trailing_zeros());
+                    unload(first..base + CHUNK - u64::from(held.leading_zeros()));
+                }
+                for i in bits(held) {
                     let n = AnonNumber::from_raw(c.slots[i].load(Ordering::Relaxed));
                     let Some(n) = n else { continue };
                     c.slots[i].store(0, Ordering::Release);
+                    emptied += 1;
                     if let (true, hint) = records.dec_busy(n) {
                         dead.add(n, hint);
                     }
@@ -118,5 +135,6 @@ impl AnonMap {
             dead.end(cx);
             at = end;
         }
+        emptied
     }
 }

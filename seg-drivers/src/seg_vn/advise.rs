@@ -3,7 +3,7 @@
 //! Sources: illumos.md 4.8 (advise, getmemid).
 
 use super::fault::PageFault;
-use super::{SegVn, VPage, vpns};
+use super::{SegVn, VPage, discard, vpns};
 use addr_space::{Advice, MemId, SegCx, SegError, Stamp, UnloadFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{Counter, LockedPage, PutFlags, VirtAddr, VirtRange, pvn};
@@ -20,6 +20,8 @@ pub(super) fn advise(
             free(seg, scx, range);
             Ok(())
         }
+        Advice::Purge => discard::purge(seg, scx, range),
+        Advice::Drop | Advice::Discard => discard::empty(seg, scx, range, advice),
         Advice::AccessDefault | Advice::AccessLwp | Advice::AccessMany => Ok(()),
         Advice::Normal | Advice::Random | Advice::Sequential => note(seg, scx, range, advice),
     }

@@ -109,13 +109,12 @@ pub(super) fn join<'a>(
     part: VirtRange,
 ) -> Result<&'a Arc<AnonMap>, SegError> {
     let map = seg.amap_or_make(scx);
-    if !map.is_joint() {
-        if seg.softlocks.load(Ordering::Acquire) != 0 {
-            return Err(SegError::Pinned { range: part });
-        }
-        lock::settle_locked(seg, scx, part, map)?;
-        map.set_joint();
+    if !map.is_joint() && seg.softlocks.load(Ordering::Acquire) != 0 {
+        return Err(SegError::Pinned { range: part });
     }
+    // Also of a map that is joint already: pages of another part of it, locked when it was not, are handed on only now.
+    lock::settle_locked(seg, scx, part, map)?;
+    map.set_joint();
     Ok(map)
 }
 

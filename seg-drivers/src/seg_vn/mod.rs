@@ -40,6 +40,7 @@ mod advise;
 mod ahead;
 mod args;
 mod concat;
+mod discard;
 mod dup;
 mod fault;
 mod incore;

@@ -4,6 +4,7 @@
 
 use super::SegVn;
 use addr_space::{SegCx, SegError, SyncFlags};
+use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
 
@@ -17,9 +18,7 @@ pub(super) fn sync(
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
-    let mut put = PutFlags::empty();
-    put.set(PutFlags::ASYNC, flags.contains(SyncFlags::ASYNC));
-    put.set(PutFlags::INVAL, flags.contains(SyncFlags::INVALIDATE));
+    let put = put_flags(flags);
     let invalidate = flags.contains(SyncFlags::INVALIDATE);
     if invalidate {
         refuse_locked(seg, scx, range)?;
@@ -32,6 +31,13 @@ pub(super) fn sync(
             .map_err(|e| vnode_error(range, e));
     }
     sync_layers(seg, scx, range, put)
+}
+
+fn put_flags(flags: SyncFlags) -> PutFlags {
+    let mut put = PutFlags::empty();
+    put.set(PutFlags::ASYNC, flags.contains(SyncFlags::ASYNC));
+    put.set(PutFlags::INVAL, flags.contains(SyncFlags::INVALIDATE));
+    put
 }
 
 /// Invalidating a page that a mapping, this one or another, has locked in memory is refused before anything is written.
@@ -71,6 +77,28 @@ fn sync_layers(
             }
             at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
         }
+    }
+    if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
+}
+
+/// Writes back and drops the pages of the file under the empty slots of `range`.
+pub(super) fn drop_file(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    flags: SyncFlags,
+) -> Result<(), SegError> {
+    if seg.backing.is_none() {
+        return Ok(());
+    }
+    let put = put_flags(flags);
+    let slots = seg.slots_of(scx.seg, range);
+    let mut at = range.start();
+    let held = seg.amap().map_or_else(Vec::new, |map| map.slots(scx.cx, slots.clone()));
+    for (slot, _) in held {
+        let addr = range.page_at(slot.wrapping_sub(slots.start));
+        sync_file(seg, scx, at, addr, put)?;
+        at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
     }
     if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
 }

@@ -292,6 +292,11 @@ impl Generator {
                 let known = if self.options.portable { 4 } else { advice.len() };
                 vec![O::Advise(self.any_range(), self.lot.pick(&advice[..known]))]
             }
+            Kind::Inherit if !self.options.portable && self.lot.chance(60) => {
+                let how =
+                    [Inherit::Share, Inherit::Share, Inherit::Copy, Inherit::Zero, Inherit::None];
+                vec![O::Inherit(self.any_range(), self.lot.pick(&how))]
+            }
             Kind::Inherit => {
                 let advice = [
                     Advice::DontFork,
@@ -301,6 +306,9 @@ impl Generator {
                     Advice::InheritCopy,
                 ];
                 vec![O::Advise(self.any_range(), self.lot.pick(&advice))]
+            }
+            Kind::DontNeed if !self.options.portable && self.lot.chance(50) => {
+                vec![O::Advise(self.any_range(), Advice::Discard)]
             }
             Kind::DontNeed => vec![O::Advise(self.any_range(), Advice::DontNeed)],
             Kind::Free => self.free(),
@@ -501,7 +509,11 @@ impl Generator {
             len: Length::Pages(n, 0),
         };
         let over = AccessRange { range: range.clone(), cpu: self.cpu() };
-        vec![Operation::Advise(range, Advice::Free), Operation::Write(over, self.byte())]
+        let advice = match self.options.portable {
+            true => Advice::Free,
+            false => self.lot.pick(&[Advice::Free, Advice::Purge, Advice::Drop]),
+        };
+        vec![Operation::Advise(range, advice), Operation::Write(over, self.byte())]
     }
 
     fn lock_all(&mut self) -> Vec<Operation> {

@@ -55,7 +55,9 @@ pub fn undefined(model: &Model, operation: &Operation) -> Option<&'static str> {
 
 /// What `advise free` gave away must be overwritten at once.
 fn reads_what_was_freed(operation: &Operation, next: Option<&Operation>) -> Option<&'static str> {
-    let Operation::Advise(range, Advice::Free) = operation else { return None };
+    let Operation::Advise(range, Advice::Free | Advice::Purge | Advice::Drop) = operation else {
+        return None;
+    };
     match next {
         Some(Operation::Write(over, _)) if over.range == *range => None,
         _ => Some("what was freed is not overwritten at once"),
@@ -84,7 +86,9 @@ impl Judge<'_> {
         };
         let hurts_break = match operation {
             O::Map(m) => matches!(m.addr.base, AddrBase::Break(_)),
-            O::Unmap(r) | O::Advise(r, Advice::DontFork) => in_break(r),
+            O::Unmap(r) | O::Advise(r, Advice::DontFork) | O::Inherit(r, Inherit::None) => {
+                in_break(r)
+            }
             _ => false,
         };
         let stores = match operation {
@@ -102,6 +106,10 @@ impl Judge<'_> {
             Some("the file gets too long")
         } else if hurts_break {
             Some("a hole in the break, or something foreign")
+        } else if self.discards_doubtful_locks(operation) {
+            Some("discarding what may or may not be locked")
+        } else if self.locks_shared_copies(operation) {
+            Some("a lock of private pages of a file that are shared")
         } else if maps_zero {
             Some("a mapping at address 0")
         } else if stores.is_some_and(|r| self.stores_past_end(r)) {
@@ -165,6 +173,38 @@ impl Judge<'_> {
         false
     }
 
+    /// A page past the end of a file, or where swap is reserved at the first touch, may not be there to be locked.
+    fn discards_doubtful_locks(&self, operation: &Operation) -> bool {
+        let Operation::Advise(range, Advice::Discard) = operation else { return false };
+        let (proc, addr, len) = self.resolved(range);
+        let of_file = |page: &Page| match page.backing {
+            Backing::Object { object, .. } => self.0.objects()[object].is_file(),
+            Backing::Zero => false,
+        };
+        let pages = if len < HUGE { self.pages_of(proc, addr, len) } else { None };
+        let mut pages = pages.into_iter().flat_map(|pages| pages.mapped);
+        pages.any(|page| page.locked && (page.noreserve || of_file(page)))
+    }
+
+    /// A page that is locked where private memory is shared is copied at once, and which those are goes by segments.
+    fn locks_shared_copies(&self, operation: &Operation) -> bool {
+        use Operation as O;
+        let (slot, forks) = match operation {
+            O::Lock(Range { proc: ProcRef::Slot(p), .. }) | O::LockAll(ProcRef::Slot(p), _) => {
+                (p, false)
+            }
+            O::Fork { parent: ProcRef::Slot(p), .. } => (p, true),
+            _ => return false,
+        };
+        let Some(process) = self.0.processes().get(slot) else { return false };
+        let of_file = |page: &&Page| !page.shared && page.backing != Backing::Zero;
+        let mut pages = process.pages().values().filter(of_file);
+        match forks {
+            true => pages.any(|page| page.locked && page.is_handed_on()),
+            false => self.0.has_shared_private_files() && pages.next().is_some(),
+        }
+    }
+
     /// A transfer between a file and a mapping of it, unless each byte goes where it is.
     fn copies_over_itself(&self, transfer: &Transfer) -> bool {
         let FileRef::Slot(slot) = transfer.file else { return true };
@@ -200,7 +240,7 @@ impl Judge<'_> {
         let kept = size.div_ceil(PAGE_BYTES);
         let pages = self.0.processes().values().flat_map(|p| p.pages().values());
         pages
-            .filter(|page| page.is_copied())
+            .filter(|page| self.0.is_copied(page))
             .any(|page| matches!(page.backing, Backing::Object { object, index } if object == cut && index >= kept))
             .then_some("a truncation below a private copy")
     }
@@ -287,7 +327,11 @@ impl Judge<'_> {
         let all = |good: &dyn Fn(&Page) -> bool| pages.mapped.iter().all(|p| good(p));
         match advice {
             Advice::Bad => None,
-            Advice::PopulateRead | Advice::PopulateWrite => Some("the trace language lacks it"),
+            Advice::PopulateRead
+            | Advice::PopulateWrite
+            | Advice::Purge
+            | Advice::Drop
+            | Advice::Discard => Some("the trace language lacks it"),
             Advice::DontNeed if !all(&|p| p.shared && !p.locked) => {
                 Some("private or locked memory that is not needed")
             }

@@ -96,6 +96,7 @@ impl<W: World> Runner<W> {
         | O::Incore(r)
         | O::Watch(r, _)
         | O::Unwatch(r)
+        | O::Inherit(r, _)
         | O::Remap { range: r, .. }
         | O::Read(AccessRange { range: r, .. })
         | O::Write(AccessRange { range: r, .. }, _)
@@ -113,6 +114,7 @@ impl<W: World> Runner<W> {
         | O::LockAll(proc, _)
         | O::UnlockAll(proc)
         | O::Fork { parent: proc, .. }
+        | O::Vfork { parent: proc, .. }
         | O::Exit(proc)
         | O::Digest(proc)
         | O::Pageout(Some(proc))
@@ -126,7 +128,7 @@ impl<W: World> Runner<W> {
         let proc = self.proc(proc)?;
         // A name that fork gives its child gets its slot even when the fork is skipped.
         let child = match operation {
-            O::Fork { child, .. } => Some(self.new_proc(child)),
+            O::Fork { child, .. } | O::Vfork { child, .. } => Some(self.new_proc(child)),
             _ => None,
         };
         if !self.lives(proc) {
@@ -137,9 +139,12 @@ impl<W: World> Runner<W> {
             O::Brk { to, .. } => self.world.brk(proc, layout.brk.wrapping_add(to.resolve(0))),
             O::LockAll(_, what) => self.world.lock_all(proc, *what),
             O::UnlockAll(_) => self.world.unlock_all(proc),
-            O::Fork { .. } => match child {
+            O::Fork { .. } | O::Vfork { .. } => match child {
                 Some(child) if !self.lives(child) => {
-                    let outcome = self.world.fork(proc, child);
+                    let outcome = match operation {
+                        O::Vfork { .. } => self.world.vfork(proc, child),
+                        _ => self.world.fork(proc, child),
+                    };
                     if outcome.is_ok() {
                         self.live.insert(child.0);
                     }
@@ -177,6 +182,7 @@ impl<W: World> Runner<W> {
             O::Incore(_) => world.incore(region),
             O::Watch(_, what) => world.watch(region, *what),
             O::Unwatch(_) => world.unwatch(region),
+            O::Inherit(_, how) => world.inherit(region, *how),
             O::Remap { new_len, flags, to, .. } => {
                 let layout = world.layout(region.proc);
                 let to = to.map(|a| a.resolve(layout));

@@ -220,6 +220,19 @@ fn u28_what_may_be_dropped_is_kept_while_it_is_shared() {
     s.end();
 }
 
+/// 28 under lazy forks: until the map is this side's own there is nothing to drop; discarding makes it so first.
+#[test]
+fn what_is_dropped_is_kept_and_what_is_discarded_goes() {
+    let mut s = forked();
+    s.run("advise 0 0 2 drop; read 0 0 0+1; expect ok b=41; read 1 0 0+1; expect ok b=41");
+    s.end();
+    let mut s = forked();
+    s.run("advise 0 0 1 discard; read 0 0 0+1; expect ok b=00; read 1 0 0+1; expect ok b=41");
+    s.run("read 0 1 0+1; expect ok b=42; advise 1 0 2 discard; read 1 1 0+1; expect ok b=00");
+    s.run("read 0 1 0+1; expect ok b=42");
+    s.end();
+}
+
 #[test]
 fn pages_that_are_zeros_in_the_child_and_pages_under_io_are_copied_at_the_fork() {
     let mut s = scene(TWO);

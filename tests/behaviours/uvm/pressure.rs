@@ -81,6 +81,21 @@ fn u28_free_leaves_alone_what_somebody_else_has() {
     s.end();
 }
 
+/// 28 as UVM has it: the caller's slot is emptied, whoever else has the page keeps it.
+#[test]
+fn what_is_dropped_is_gone_on_this_side_alone() {
+    let mut s = forked();
+    s.story(
+        1,
+        "
+        advise 0 0 1 drop; expect ok | 0[.] 1[a:1/-]         |
+        read 0 0 0+1; expect ok b=00 | 0[c:1/rw-] 1[a:1/-]   | f1 2B1 zf1
+        read 1 0 0+1; expect ok b=41 | 0[c:1/rw-] 1[a:1/rw-] | f1 1A1
+    ",
+    );
+    s.end();
+}
+
 #[test]
 fn u29_a_pushed_page_found_again_keeps_its_place() {
     // 29: the page waits on the cache list, so using it again reads nothing, and evicting it again writes nothing.

@@ -50,6 +50,34 @@ fn file_scene() -> Scene {
 }
 
 #[test]
+fn u14_a_copy_of_shared_memory_leaves_its_sharers_together() {
+    // 14, by the corrected rule: the sharers go on sharing, and a store by one is seen by both and by nobody else.
+    let mut s = scene("map 0 0 1 rw shared fixed anon");
+    s.story(
+        1,
+        "
+        write 0 0 0+1 65; fork 0 1   | 0[a:1/rw-] 1[a:1/-]   | f1 2B1 zf1
+        write 1 0 0+1 66             | 0[a:1/rw-] 1[a:1/rw-] | f1 1A1
+    ",
+    );
+    s.run("inherit 0 0 1 copy");
+    s.story(
+        1,
+        "
+        fork 0 2                     | 0[a:2/r--] 1[a:2/r--] 2[a:2/-]   |
+        write 1 0 0+1 67             | 0[b:1/-] 1[b:1/rw-] 2[a:1/-]     | f1 1B1 cp1
+        read 0 0 0+1; expect ok b=43 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/-]   | f1 1A1
+        read 2 0 0+1; expect ok b=42 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] | f1 1A1
+        write 2 0 0+1 68             | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] |
+        read 0 0 0+1; expect ok b=43 | 0[b:1/rw-] 1[b:1/rw-] 2[a:1/rw-] |
+    ",
+    );
+    assert_eq!(s.map_of(0, 0), s.map_of(1, 0), "the sharers' map");
+    assert!(s.map_of(0, 0).ends_with(":2") && s.map_of(2, 0).ends_with(":1"), "and the copy");
+    s.end();
+}
+
+#[test]
 fn u15_a_private_load_maps_the_files_own_page() {
     let mut s = file_scene();
     s.story(

@@ -2,7 +2,7 @@
 
 use super::{Ground, HOLE, HUGE, KERNEL, MAX, Row, TOP, row, run, said};
 use crate::world::{ANON, PAGE, PRIVATE, RW, at, map};
-use addr_space::{Advice, LockAll, SyncFlags};
+use addr_space::{Advice, Inherit, LockAll, SyncFlags};
 use segvm::machine::{BREAK_BASE, Limit, MemAdvice, STACK_TOP};
 
 const RANDOM: MemAdvice = MemAdvice::Use(Advice::Random);
@@ -57,6 +57,55 @@ const ADVICE: &[Row] = &[
             said(g.p.madvise(at(0), 4 * PAGE, MemAdvice::DontNeed))
         },
         "EBUSY: pages at 0x100000001000 are locked in memory",
+    ),
+    row(
+        "locked memory that is to be emptied",
+        |g| {
+            g.p.mlock(at(0), PAGE).unwrap();
+            said(g.p.madvise(at(0), 4 * PAGE, MemAdvice::Use(Advice::Drop)))
+        },
+        "EBUSY: pages at 0x100000000000 are locked in memory",
+    ),
+    row(
+        "locked memory that is to be discarded",
+        |g| {
+            g.p.mlock(at(0), PAGE).unwrap();
+            said(g.p.madvise(at(0), 4 * PAGE, MemAdvice::Use(Advice::Discard)))
+        },
+        "EBUSY: pages at 0x100000000000 are locked in memory",
+    ),
+    row(
+        "locked memory that may be thrown away",
+        |g| {
+            g.p.mlock(at(0), 2 * PAGE).unwrap();
+            said(g.p.madvise(at(0), 2 * PAGE, MemAdvice::Use(Advice::Purge)))
+        },
+        "EBUSY: pages at 0x100000000000 are locked in memory",
+    ),
+    row(
+        "discard up to a gap",
+        |g| said(g.p.madvise(at(3), 2 * PAGE, MemAdvice::Use(Advice::Discard))),
+        "ENOMEM: nothing is mapped at 0x100000004000",
+    ),
+    row(
+        "inherit off the page boundary",
+        |g| said(g.p.minherit(at(0) + 1, PAGE, Inherit::Share)),
+        "EINVAL: the address is not on a page boundary",
+    ),
+    row(
+        "inherit nothing of length 0",
+        |g| said(g.p.minherit(at(0), 0, Inherit::None)),
+        "EINVAL: the length is 0",
+    ),
+    row(
+        "inherit a length that wraps",
+        |g| said(g.p.minherit(at(0), MAX, Inherit::Zero)),
+        "ENOMEM: the range leaves the user's addresses",
+    ),
+    row(
+        "share up to a gap",
+        |g| said(g.p.minherit(at(3), 2 * PAGE, Inherit::Share)),
+        "ENOMEM: nothing is mapped at 0x100000004000",
     ),
 ];
 

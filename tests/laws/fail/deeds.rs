@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::world::{ANON, NONE, PAGE, PRIVATE, R, RW, SHARED, at, map};
-use addr_space::{Advice, FaultKind, LockAll, SyncFlags, WatchFlags};
+use addr_space::{Advice, FaultKind, Inherit, LockAll, SyncFlags, WatchFlags};
 use page_db::{Access, VirtRange};
 use segvm::machine::{MapFlags, MapRequest, MemAdvice, STACK_TOP, SwapArea, SwapBacking};
 use swapfs::AreaId;
@@ -40,6 +40,11 @@ fn pages(first: u64, n: u64) -> VirtRange {
 /// Gives advice about `n` pages.
 fn advise(w: &World, first: u64, n: u64, advice: MemAdvice) -> Done {
     done(w.p.madvise(at(first), n * PAGE, advice))
+}
+
+/// Says what a child is to find in `n` pages.
+fn inherit(w: &World, first: u64, n: u64, how: Inherit) -> Done {
+    done(w.p.minherit(at(first), n * PAGE, how))
 }
 
 /// Pins pages for i/o, does something meanwhile, and lets go.
@@ -132,6 +137,10 @@ pub(super) const DEEDS: &[Deed] = &[
         done(w.p.fork())
     }),
     whole("fork and end", |w| w.p.fork().map(|c| c.exit()).map_err(|e| e.to_string())),
+    whole("lend the address space", |w| done(w.p.vfork())),
+    whole("lend the address space and get it back", |w| {
+        w.p.vfork().map(|c| c.exit()).map_err(|e| e.to_string())
+    }),
     whole("spawn", |w| done(w.m.spawn("another"))),
     whole_or("run a program", |w| done(w.p.exec(&w.program)), |w| w.p.exit()),
     piecemeal("exit", |w| {
@@ -229,6 +238,17 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("say what is not needed", |w| advise(w, 0, 4, MemAdvice::DontNeed)),
     whole("say what of a file is not needed", |w| advise(w, 8, 4, MemAdvice::DontNeed)),
     whole("give contents up", |w| advise(w, 0, 4, MemAdvice::Use(Advice::Free))),
+    whole("give contents up at once where that is easy", |w| {
+        advise(w, 0, 4, MemAdvice::Use(Advice::Purge))
+    }),
+    whole("empty pages of its own", |w| advise(w, 0, 4, MemAdvice::Use(Advice::Drop))),
+    piecemeal("empty copies of a file and drop its pages", |w| {
+        advise(w, 16, 4, MemAdvice::Use(Advice::Drop))
+    }),
+    whole("discard pages", |w| advise(w, 0, 4, MemAdvice::Use(Advice::Discard))),
+    whole("discard copies of a file", |w| advise(w, 16, 4, MemAdvice::Use(Advice::Discard))),
+    whole("discard what is not promised", |w| advise(w, 48, 3, MemAdvice::Use(Advice::Discard))),
+    whole("discard shared pages", |w| advise(w, 24, 2, MemAdvice::Use(Advice::Discard))),
     whole("say that a part is read in order", |w| {
         advise(w, 9, 2, MemAdvice::Use(Advice::Sequential))
     }),
@@ -236,6 +256,32 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("leave zeros to a child", |w| advise(w, 1, 2, MemAdvice::InheritZero)),
     piecemeal("leave zeros to a child that is forked", |w| {
         advise(w, 1, 2, MemAdvice::InheritZero)?;
+        done(w.p.fork())
+    }),
+    whole("share with a child", |w| inherit(w, 0, 4, Inherit::Share)),
+    piecemeal("share with a child that is forked", |w| {
+        inherit(w, 1, 2, Inherit::Share)?;
+        inherit(w, 16, 2, Inherit::Share)?;
+        done(w.p.fork())
+    }),
+    Deed {
+        what: "share locked pages with a child that is forked",
+        how: |w| {
+            inherit(w, 56, 3, Inherit::Share)?;
+            done(w.p.fork())
+        },
+        piecemeal: true,
+        // Pages that are locked are made the map's own one by one, before there is a child.
+        or: Some(|w| {
+            inherit(w, 56, 3, Inherit::Share).unwrap();
+            w.p.store(at(56) + 20, &[b'm', 56]).unwrap();
+            w.p.store(at(57), &[0]).unwrap();
+        }),
+    },
+    piecemeal("leave copies of shared memory to a child that is forked", |w| {
+        inherit(w, 8, 2, Inherit::Copy)?;
+        inherit(w, 24, 2, Inherit::Copy)?;
+        inherit(w, 25, 1, Inherit::Zero)?;
         done(w.p.fork())
     }),
     whole("leave copies to a child", |w| advise(w, 0, 4, MemAdvice::InheritCopy)),

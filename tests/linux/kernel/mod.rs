@@ -203,6 +203,7 @@ fn map_flags(call: &MapCall) -> u64 {
     (share | placement | set) as u64
 }
 
+/// What the kernel has no word for answers as an advice that means nothing; no trace for it has such.
 fn advice_number(advice: Advice) -> i32 {
     match advice {
         Advice::Normal => libc::MADV_NORMAL,
@@ -217,7 +218,7 @@ fn advice_number(advice: Advice) -> i32 {
         Advice::DoFork => libc::MADV_DOFORK,
         Advice::InheritZero => libc::MADV_WIPEONFORK,
         Advice::InheritCopy => libc::MADV_KEEPONFORK,
-        Advice::Bad => 9999,
+        Advice::Purge | Advice::Drop | Advice::Discard | Advice::Bad => 9999,
     }
 }
 

@@ -1,0 +1,98 @@
+//! One address space, two processes: what the child does to it, and what is left when either goes.
+
+use crate::Scene;
+use crate::harness::addr;
+use page_db::{PAGE_SIZE, errno};
+use segvm::machine::STACK_TOP;
+
+fn scene(setup: &str) -> Scene {
+    let mut s = Scene::new();
+    s.run(setup);
+    s
+}
+
+/// Nothing is copied or promised; break, stack, mappings and locks are the parent's own.
+#[test]
+fn a_borrowed_address_space_is_the_parents_own() {
+    let mut s = scene("map 0 0 2 rw priv fixed anon; write 0 0 0+1 65; brk 0 1");
+    let promised = |s: &Scene| s.machine().swap().info().reserved();
+    let before = promised(&s);
+    s.run("vfork 0 1; expect ok; expect counter cow_fault +0");
+    assert_eq!(promised(&s), before);
+    assert_eq!(s.process(0).space().id(), s.process(1).space().id());
+    assert!(s.process(0).shares_space() && s.process(1).shares_space());
+    s.run("write 1 0 0+1 66; read 0 0 0+1; expect ok b=42; map 1 4 1 rw priv fixed anon; write 0 4 0+1 67");
+    s.run("brk 1 3; write 0 b:2 0+1 68; lock 1 0 1; exit 1");
+    s.run(&format!("grow 0 {:#x}; expect ok", STACK_TOP - PAGE_SIZE));
+    assert!(!s.process(0).shares_space());
+    let state = (s.process(0).heap(), s.process(0).space().state().locked());
+    assert_eq!(
+        (state.0.1 - state.0.0, state.1),
+        (3 * PAGE_SIZE, PAGE_SIZE),
+        "as the child left it"
+    );
+    s.run("read 0 0 0+1; expect ok b=42; read 0 4 0+1; expect ok b=43; read 0 b:2 0+1; expect ok b=44");
+    s.end();
+}
+
+/// P2: who has exited reaches nothing of what others go on with.
+#[test]
+fn a_child_that_has_gone_reaches_nothing() {
+    let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65; vfork 0 1");
+    let child = s.machine().process(s.process(1).pid()).expect("lives");
+    let thread = child.another_thread(page_db::CpuId(0));
+    s.run("exit 1");
+    for gone in [child, thread] {
+        assert!(gone.has_exited());
+        assert!(gone.load_u8(addr(0).get()).is_err());
+        let refused = gone.mprotect(addr(0).get(), PAGE_SIZE, 1).map_err(|e| e.errno);
+        assert_eq!(refused, Err(errno::ENOMEM));
+        assert_eq!(gone.vfork().map(drop).map_err(|e| e.errno), Err(errno::EAGAIN));
+        assert!(gone.fork().is_err());
+        gone.exit();
+    }
+    s.run("verify; write 0 0 0+1 66; read 0 0 0+1; expect ok b=42");
+    s.end();
+}
+
+/// P1: the parent may go first; the child keeps the memory until it goes too.
+#[test]
+fn a_parent_that_goes_first_leaves_the_memory_to_the_child() {
+    let mut s = scene(
+        "map 0 0 1 rw priv fixed anon; write 0 0 0+1 65; vfork 0 1; vfork 1 2; exit 0; verify",
+    );
+    s.run("read 1 0 0+1; expect ok b=41; fork 1 3; write 1 0 0+1 66; exit 1; read 2 0 0+1; expect ok b=42");
+    s.run("read 3 0 0+1; expect ok b=41; exit 2; read 3 0 0+1; expect ok b=41");
+    s.end();
+}
+
+/// exec gives the child memory of its own; the parent's is whole.
+#[test]
+fn a_child_that_runs_a_program_gives_the_memory_back() {
+    let mut s = Scene::on("machine memory=4096");
+    let own = std::env::current_exe().expect("a path");
+    s.run(&format!("hostfile 0 {:?}", own.to_str().expect("text")));
+    s.run("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65; vfork 0 1; write 1 0 0+1 66; exec 1 0; expect ok");
+    assert_ne!(s.process(0).space().id(), s.process(1).space().id());
+    assert!(!s.process(0).shares_space() && !s.process(1).shares_space());
+    s.run("read 0 0 0+1; expect ok b=42; read 1 0 0+1; expect SEGV at=0 code=maperr; exit 1; read 0 0 0+1; expect ok b=42");
+    // And the other way round: the parent runs a program, the child goes on with the old memory.
+    s.run("vfork 0 1; exec 0 0; expect ok; read 1 0 0+1; expect ok b=42; read 0 0 0+1; expect SEGV at=0 code=maperr; exit 1");
+    s.end();
+}
+
+/// A child that cannot be had leaves nothing behind.
+#[test]
+fn without_a_frame_there_is_no_child() {
+    let mut s = Scene::on("machine memory=96 swap=mem:8");
+    s.run("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65");
+    s.machine().fail(&page_db::FailPlan::counting().kth(page_db::FailKind::Frame, 1));
+    let done = s.process(0).vfork().map(|child| child.exit());
+    s.machine().fail(&page_db::FailPlan::counting());
+    s.run("verify; read 0 0 0+1; expect ok b=41");
+    if done.is_err() {
+        assert!(!s.process(0).shares_space());
+    }
+    s.run("vfork 0 1; expect ok; write 1 0 0+1 66; exit 1; read 0 0 0+1; expect ok b=42");
+    s.end();
+}
