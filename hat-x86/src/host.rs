@@ -302,14 +302,17 @@ impl Mmu for HostMmu {
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
         let id = id.unwrap_or(SpaceId::KERNEL);
         // In the set before the first walk: a flush that misses this CPU comes before, and the walk sees what it changed.
-        let found = self.spaces.lock(cx).get_mut(&id).map(|s| {
+        let mut spaces = self.spaces.lock(cx);
+        let found = spaces.get_mut(&id).map(|s| {
             s.cpus.insert(CpuId(cpu.0 % self.cpu_count()));
             s.root
         });
+        let kernel = spaces.get(&SpaceId::KERNEL).map(|s| s.root);
+        drop(spaces);
+        // Whoever wants a space that is gone must not go on in the one that is there, which is somebody else's.
+        let now = found.map_or((SpaceId::KERNEL, kernel), |root| (id, Some(root)));
         let mut c = self.cpu(cx, cpu);
-        if let Some(root) = found {
-            (c.current, c.root) = (id, Some(root));
-        }
+        (c.current, c.root) = now;
     }
     fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
         let mut set = CpuSet::new();

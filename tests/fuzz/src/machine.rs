@@ -110,8 +110,9 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             Operation::Squeeze(_)
             | Operation::Grow { .. }
             | Operation::SwapDel(_)
-            | Operation::Exec { .. } => true,
-            Operation::Advise(_, advice) => *advice == Advice::Free,
+            | Operation::Exec { .. }
+            | Operation::Vfork { .. } => true,
+            Operation::Advise(_, Advice::Free | Advice::Purge | Advice::Drop) => true,
             // All of every file is looked at after every statement.
             Operation::File { size, .. } => *size > LONG_FILE,
             _ => undefined(pair.right().world(), operation).is_some(),
