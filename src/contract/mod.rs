@@ -8,6 +8,9 @@
 //! | [`addr_space::SegOps`] | [`seg_ops`] | [`check_seg_ops`] |
 //! | [`swapfs::SwapDevice`] | [`swap_device`] | [`check_swap_device`] |
 //!
+//! Not every driver, vnode or hat can do everything: a case says what its subject can, and what it cannot the suite wants refused, or leaves open, as the
+//! trait documents it.
+//!
 //! A suite goes through life cycle, failure and concurrency with the trait's own calls, and stops at the first clause that does not hold:
 //! the [`Breach`] names the implementation, the clause, and what was seen. How suites are built is told in [`page_db::contract`]; each lives in the
 //! crate that owns its trait, needs no facade, and (threads apart) builds without `std`.

@@ -68,7 +68,7 @@ pub(super) struct Place<'a> {
     pub(super) can: SegCan,
 }
 
-impl<'a> Bench<'a> {
+impl Bench<'_> {
     pub(super) fn can(&self, what: SegCan) -> bool {
         self.c.can.contains(what)
     }
