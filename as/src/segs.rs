@@ -28,8 +28,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::{PerCpu, prefetch_all};
 use page_db::{Counter, Cx, FailKind, VirtAddr, VirtRange};
 
 /// A segment: a range of addresses and the driver that gives it meaning.
@@ -127,6 +127,18 @@ impl Segs {
     fn ops_of(&self, id: NodeId) -> &dyn SegOps {
         self.ops[id.index()].as_deref().expect("G4: an interval of the tree has a driver")
     }
+    /// Starts to fetch the driver of `id`, all of it: a driver is longer than a line, and one that locks itself first asks for the second line only when the first is there.
+    #[inline]
+    pub(crate) fn fetch_driver(&self, id: NodeId) {
+        if let Some(Some(ops)) = self.ops.get(id.index()) {
+            prefetch_all(&**ops);
+        }
+    }
+    /// The same for a driver that is about to leave the tree, and for its neighbours' records there.
+    pub(crate) fn fetch_for_removal(&self, id: NodeId) {
+        self.fetch_driver(id);
+        self.tree.fetch_neighbours(id);
+    }
     /// Finds the id and the range of the segment that holds `addr`: by this CPU's hint, else by the tree.
     #[inline]
     pub(crate) fn find(&self, cx: &Cx, addr: u64) -> Option<(NodeId, VirtRange)> {
@@ -141,6 +153,7 @@ impl Segs {
         cx.count_n(Counter::TreeNodes, visits.0);
         let (id, start, end) = found?;
         hint.store(id.to_raw(), Ordering::Relaxed);
+        self.tree.fetch_end(id);
         Some((id, range_of(start, end)))
     }
     /// Finds the id of the segment that holds `addr`, else of the next one above.
@@ -388,6 +401,7 @@ impl<'a> Iterator for Pieces<'a> {
         let Some((id, range)) = self.next.filter(|(_, range)| range.contains(rest.start())) else {
             return Some(Err(Hole { addr: rest.start() }));
         };
+        self.segs.fetch_driver(id);
         let piece = rest.until(range.end().min(rest.end())).expect("U2: the piece holds its start");
         self.rest = rest.from(piece.end());
         if self.rest.is_some() {

@@ -5,6 +5,8 @@
 
 use core::hint::select_unpredictable;
 
+use page_db::sync::prefetch_read;
+
 use super::node::{
     Cold, HEIGHT_MASK, Key, LEFT, NIL, NodeId, Path, RIGHT, Room, Visits, height_of, pack,
 };
@@ -231,6 +233,27 @@ impl Avl {
         Ok(())
     }
 
+    /// Starts to fetch what the mending of a walk through a node with `kids` will read. The way up asks at each level for the words of both children, on lines of
+    /// their own that are in no cache near the leaves of a large tree, and what it does next hangs on the answer; on the way down they can be had all at once.
+    #[inline]
+    fn fetch_rooms(&self, kids: [u32; 2]) {
+        for kid in kids {
+            if let Some(room) = self.rooms.get(kid as usize) {
+                prefetch_read(room);
+            }
+        }
+    }
+    /// Starts to fetch what taking out or moving the interval `id` reads besides its way from the root: its neighbours. For a caller who has something to do before.
+    pub(crate) fn fetch_neighbours(&self, id: NodeId) {
+        let Some(cold) = self.cold.get(id.index()) else { return };
+        for at in [cold.prev, cold.next] {
+            if let Some(cold) = self.cold.get(at as usize) {
+                prefetch_read(cold);
+            }
+        }
+        self.fetch_rooms([id.0, cold.next]);
+    }
+
     /// Walks from the root to `target`, which is in the tree and starts at `start`, and leaves the
     /// way in `path`, `target` last. Returns the depth of the lowest of its ancestors that come
     /// after it in address order, or [`NO_GAP`].
@@ -239,6 +262,7 @@ impl Avl {
         let mut at = self.root;
         while at != target {
             let key = &self.keys[at as usize];
+            self.fetch_rooms(key.kids);
             let right = key.start <= start;
             above_depth = select_unpredictable(right, above_depth, path.len());
             path.push(at);

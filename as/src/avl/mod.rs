@@ -86,6 +86,8 @@ use core::fmt;
 use core::hint::select_unpredictable;
 use core::iter::FusedIterator;
 
+use page_db::sync::prefetch_read;
+
 pub use edit::Place;
 pub use error::{AllocError, InsertError, ResizeError};
 pub use gap::{Gap, GapQuery, Order};
@@ -224,6 +226,14 @@ impl Avl {
         // A free slot ends at 0 (A9), so it covers nothing.
         let (key, cold) = (self.keys.get(id.index())?, self.cold.get(id.index())?);
         (key.start <= addr && addr < cold.end).then_some((key.start, cold.end))
+    }
+
+    /// Starts to fetch what [`Avl::interval_around`] will read of an interval just found: a search has read everything else, but learns the end from the hole above.
+    #[inline]
+    pub(crate) fn fetch_end(&self, id: NodeId) {
+        if let Some(cold) = self.cold.get(id.index()) {
+            prefetch_read(cold);
+        }
     }
 
     /// Returns the lowest interval.

@@ -70,6 +70,7 @@ impl AddrSpace {
     ) -> Result<(), Stop> {
         let mut at = segs.find_or_next(cx, range.start().get());
         while let Some(id) = at {
+            segs.fetch_for_removal(id);
             let seg = segs.range(id);
             let Some(piece) = seg.intersect(range) else { break };
             at = if piece.end() < range.end() { segs.next_id(id) } else { None };

@@ -39,7 +39,7 @@ pub use imp::Once;
 #[doc(hidden)]
 pub use mutation::{Mutation, mutated};
 pub use per_cpu::PerCpu;
-pub use prefetch::{prefetch_read, prefetch_write};
+pub use prefetch::{prefetch_all, prefetch_read, prefetch_write};
 pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};
 pub use wait::WaitTable;
 pub use word::WordGuard;
