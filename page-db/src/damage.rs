@@ -5,7 +5,7 @@
 
 use crate::cx::Cx;
 use crate::db::PageDb;
-use crate::page::{PageId, PageState};
+use crate::page::{ORPHAN, PageId, PageState};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::vnode::{Identity, VnodeId};
 
@@ -36,6 +36,8 @@ pub enum Damage {
     Map(PageId),
     /// Claims a page this many times without paying.
     Claim(PageId, u16),
+    /// Lends a page this many times without paying, and leaves it without an owner if so said.
+    Lend(PageId, u32, bool),
     /// Marks a page as in transit.
     Transit(PageId),
 }
@@ -80,6 +82,10 @@ impl PageDb {
             Damage::Unlink(id) => self.page(id).prev.store(u32::MAX, Relaxed),
             Damage::Map(id) => self.page(id).mapping().set_head(1),
             Damage::Claim(id, n) => self.page(id).claims.store(u32::from(n) << 16, Relaxed),
+            Damage::Lend(id, n, orphan) => {
+                let word = if orphan { n | ORPHAN } else { n };
+                self.page(id).loans.store(word, Relaxed);
+            }
             Damage::Transit(id) => self.page(id).iolock.store(1, Relaxed),
         }
     }

@@ -116,9 +116,20 @@ fn state_bits_that_do_not_fit_the_name_break_p1() {
 
 #[test]
 fn claims_nobody_paid_for_break_b1() {
-    sees(HashKind::Chain, "B1", "claims hold 3 pages, yet availrmem is 16 of 16", |p| {
+    sees(HashKind::Chain, "B1", "claims and loans hold 3 pages, yet availrmem is 16 of 16", |p| {
         Damage::Claim(p.used[0], 3)
     });
+}
+
+#[test]
+fn loans_that_do_not_add_up_are_named() {
+    let used = |p: &Pages| p.used[0];
+    sees(HashKind::Chain, "B1", "claims and loans hold 1 pages", |p| {
+        Damage::Lend(used(p), 2, false)
+    });
+    sees(HashKind::Chain, "E4", "is an orphan with 2 loans", |p| Damage::Lend(used(p), 2, true));
+    sees(HashKind::Chain, "E4", "is an orphan with 0 loans", |p| Damage::Lend(p.kernel, 0, true));
+    sees(HashKind::Chain, "P2", "is lent", |p| Damage::Lend(p.free, 1, false));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod claims;
 mod create;
 mod damage;
 mod free;
+mod lend;
 mod locks;
 mod lookup;
 mod random;
