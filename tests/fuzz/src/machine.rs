@@ -111,6 +111,8 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             | Operation::Grow { .. }
             | Operation::SwapDel(_)
             | Operation::Exec { .. }
+            // The model has no watchpoints, and nobody who borrows.
+            | Operation::Watch(..)
             | Operation::Vfork { .. } => true,
             Operation::Advise(_, Advice::Free | Advice::Purge | Advice::Drop) => true,
             // All of every file is looked at after every statement.
