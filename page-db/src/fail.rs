@@ -35,7 +35,7 @@ pub enum FailKind {
     Frame,
     /// A frame for a page table.
     Table,
-    /// A record of an arena ([`crate::sync::Arena::alloc`]): a chunk of anon slots, a block of an anon map, a page table's record, a mapping of a page with several.
+    /// A record of an arena ([`crate::sync::Arena::alloc`], and what [`crate::sync::Arena::alloc_some`] has at hand): a chunk of anon slots, a block of an anon map, a page table's record, a mapping of a page with several.
     Record,
     /// An anon's number.
     Anon,

@@ -2,9 +2,13 @@
 
 use super::world::World;
 use crate::world::{ANON, NONE, PAGE, PRIVATE, R, RW, SHARED, at, map};
-use addr_space::{Advice, FaultKind, Inherit, LockAll, SyncFlags, WatchFlags};
-use page_db::{Access, VirtRange};
+use addr_space::{
+    AddrSpace, Advice, AsCallback, Deleted, Events, FaultKind, Inherit, LockAll, PinnedPages,
+    SyncFlags, WatchFlags,
+};
+use page_db::{Access, Cx, VirtRange};
 use segvm::machine::{MapFlags, MapRequest, MemAdvice, STACK_TOP, SwapArea, SwapBacking};
+use std::sync::{Arc, Mutex};
 use swapfs::AreaId;
 
 pub(super) type Done = Result<(), String>;
@@ -87,6 +91,41 @@ fn watched(w: &World, page: u64, flags: WatchFlags, meanwhile: fn(&World) -> Don
     done
 }
 
+/// Whoever holds pages, until he is told to let go.
+#[derive(Debug)]
+struct Holder(Mutex<Option<PinnedPages>>);
+
+/// What it is known by.
+const TOKEN: u64 = 1;
+
+impl Holder {
+    fn let_go(&self, cx: &Cx, space: &AddrSpace) {
+        if let Some(pages) = self.0.lock().unwrap().take() {
+            space.unlock_pages(cx, pages);
+        }
+    }
+}
+
+impl AsCallback for Holder {
+    fn call(&self, cx: &Cx, space: &AddrSpace, _: Events) {
+        self.let_go(cx, space);
+        space.delete_callback(cx, TOKEN);
+    }
+}
+
+/// Pins a page, asks to be told, does what needs the pin gone, and forgets about it if that failed before.
+fn told(w: &World, page: u64, event: Events, meanwhile: fn(&World) -> Done) -> Done {
+    let (space, cx) = (w.p.space(), w.p.cx());
+    let pinned = space.lock_pages(cx, pages(page, 1), Access::Read).map_err(|e| e.to_string())?;
+    let holder = Arc::new(Holder(Mutex::new(Some(pinned))));
+    let answer = done(space.add_callback(cx, Arc::clone(&holder) as _, TOKEN, event, None));
+    let answer = answer.and_then(|()| meanwhile(w));
+    let deleted = space.delete_callback(cx, TOKEN);
+    assert!(answer.is_err() || deleted == Deleted::NotFound, "it was told: {deleted:?}");
+    holder.let_go(cx, &space);
+    answer
+}
+
 pub(super) const DEEDS: &[Deed] = &[
     // Accesses.
     whole("load a page of a file", |w| done(w.p.load_u8(at(11)))),
@@ -162,6 +201,12 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("map more and lock it", |w| {
         done(map(&w.p, 40, 4, RW, PRIVATE | ANON | MapFlags::LOCKED, None))
     }),
+    whole("map more, where nothing is", |w| {
+        done(map(&w.p, 40, 4, RW, PRIVATE | ANON | MapFlags::EXCL, None))
+    }),
+    whole("unmap what somebody holds who is told", |w| {
+        told(w, 2, Events::UNMAP, |w| done(w.p.munmap(at(2), PAGE)))
+    }),
     whole("map near a hint", |w| mapped_near(w, at(40))),
     whole("map near a hint that is taken", |w| mapped_near(w, at(0))),
     whole("map anywhere", |w| mapped_near(w, 0)),
@@ -198,6 +243,9 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("let a part of a file be stored into", |w| done(w.p.mprotect(at(33), PAGE, RW))),
     whole("take all rights", |w| done(w.p.mprotect(at(0), 4 * PAGE, NONE))),
     whole("take rights from a part", |w| done(w.p.mprotect(at(1), 2 * PAGE, R))),
+    whole("take rights of what somebody holds who is told", |w| {
+        told(w, 2, Events::SETPROT, |w| done(w.p.mprotect(at(2), PAGE, R)))
+    }),
     whole("take rights from locked pages", |w| done(w.p.mprotect(at(56), PAGE, R))),
     piecemeal("take rights from a part and give them back", |w| {
         done(w.p.mprotect(at(17), 2 * PAGE, R))?;
@@ -287,6 +335,9 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("leave copies to a child", |w| advise(w, 0, 4, MemAdvice::InheritCopy)),
     whole("leave nothing to a child", |w| advise(w, 9, 1, MemAdvice::DontFork)),
     whole("leave all to a child", |w| advise(w, 8, 4, MemAdvice::DoFork)),
+    whole("prefer the one page size", |w| {
+        done(w.p.space().set_page_size(w.p.cx(), pages(0, 4), 0))
+    }),
     whole("ask what is in memory", |w| done(w.p.mincore(at(0), 4 * PAGE))),
     whole("ask what shared memory is", |w| {
         done(w.p.space().mem_id(w.p.cx(), pages(25, 1).start()))
