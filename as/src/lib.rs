@@ -28,6 +28,7 @@ pub mod callback;
 pub mod contract;
 pub mod dump;
 pub mod error;
+pub mod extract;
 pub mod fault;
 pub mod hat;
 pub mod ops;
@@ -46,14 +47,15 @@ pub use addr_space::{AddrSpace, USER_RANGE};
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
+pub use extract::Extract;
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{
     Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
 };
 pub use ops::{
-    AddrRequest, FoundGap, GapOrder, GapRequest, LentPages, LockAll, PinnedPages, RangeClaim,
-    Selection,
+    AddrRequest, FoundGap, GapOrder, GapRequest, Leave, LentPages, LockAll, PinnedPages,
+    RangeClaim, Selection,
 };
 pub use seg::{
     Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,

@@ -18,6 +18,7 @@
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
 
 use crate::error::SegError;
+use crate::extract::Extract;
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::Hat;
 use crate::state::AsState;
@@ -551,6 +552,10 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     ) -> bool {
         let _ = (scx, next_range, next, join);
         false
+    }
+    /// The side that lets the segment be moved and shown twice, for drivers that have it.
+    fn extract(&self) -> Option<&dyn Extract> {
+        None
     }
     /// Bytes of swap this segment itself has reserved.
     #[doc(alias = "swresv")]

@@ -303,7 +303,7 @@ impl Process {
             .is_some_and(|s| s.range().start().get() < range.end())
     }
     /// Where mappings without an address go: below the room that the stack may take.
-    fn mapping_window(&self) -> VirtRange {
+    pub(super) fn mapping_window(&self) -> VirtRange {
         let room = self.stack_room();
         VirtRange::exact(PAGE_SIZE, room.start().get() - PAGE_SIZE)
             .expect("U2: the stack's room lies far above the first page")

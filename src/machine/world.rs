@@ -444,8 +444,18 @@ impl World for MachineWorld {
     fn brk(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
         self.on_proc(proc, |p| done(p.brk(addr)))
     }
-    fn remap(&mut self, _: Region, _: u64, _: RemapFlags, _: Option<u64>) -> Outcome {
-        Errno::ENOTSUP.into()
+    fn remap(&mut self, r: Region, len: u64, flags: RemapFlags, to: Option<u64>) -> Outcome {
+        use super::RemapFlags as Flags;
+        let mut how = Flags::empty();
+        how.set(Flags::MAYMOVE, flags.may);
+        how.set(Flags::FIXED, flags.fixed);
+        how.set(Flags::DONTUNMAP, flags.dontunmap);
+        self.on_proc(r.proc, |p| match p.mremap(r.addr, r.len, len, how, to.unwrap_or(0)) {
+            Ok(at) if flags.fixed || at == r.addr => Outcome::OK,
+            // Where the system chose is nothing a script can name.
+            Ok(at) => p.munmap(at, len).map_or_else(Outcome::from, |()| Outcome::MOVED),
+            Err(e) => e.into(),
+        })
     }
 
     fn read(&mut self, a: Access) -> Outcome {

@@ -14,11 +14,11 @@ use super::{Attempt, Backing, Model, Object, Page, Process, USER_TOP, pieces};
 pub(super) type Answer = Result<Outcome, Errno>;
 
 /// Rounds up to whole pages; lengths past the last page wrap to 0.
-fn round_up(len: u64) -> u64 {
+pub(super) fn round_up(len: u64) -> u64 {
     len.wrapping_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1)
 }
 
-fn is_aligned(addr: u64) -> bool {
+pub(super) fn is_aligned(addr: u64) -> bool {
     addr.is_multiple_of(PAGE_BYTES)
 }
 

@@ -27,6 +27,7 @@
 mod calls;
 mod files;
 mod fork;
+mod remap;
 mod world;
 
 use std::collections::BTreeMap;

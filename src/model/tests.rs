@@ -54,7 +54,7 @@ fn refusals_are_those_of_illumos() {
                 map 0 8 1 bad priv fixed anon\nmap 0 8 1 bad priv hint file 0 0\n\
                 map 0 8 1 r priv fixed file 0 0x8000000000000000\n\
                 map 0 8 1 r priv fixed file 0 0x7ffffffffffff000\n\
-                map 0 8 1 rw shared fixed file 0 0\nremap 0 0 1 2 may\nprotect 0 1 2 r\n\
+                map 0 8 1 rw shared fixed file 0 0\nremap 0 0 0 2 may\nprotect 0 1 2 r\n\
                 write 0 1 1 1\nlockall 0 nothing\nsetrlimit 0 vmem 16k\nmap 0 9 1 r priv hint anon\n\
                 setrlimit 0 memlock 4k\nlock 0 0 2\nfetch 0 0\n";
     let answers: Vec<String> = result_of(text)
@@ -86,7 +86,7 @@ fn refusals_are_those_of_illumos() {
         "ENXIO",
         "EOVERFLOW",
         "EACCES",
-        "ENOTSUP",
+        "EINVAL",
         "ENOMEM",
         "SEGV at=0 code=accerr",
         "EINVAL",

@@ -3,7 +3,7 @@
 use crate::script::ast::{
     Advice, Inherit, Layout, Limit, LockAll, OpenMode, Prot, RemapFlags, SyncFlags,
 };
-use crate::script::outcome::{Errno, Outcome, PageBytes, PageState};
+use crate::script::outcome::{Outcome, PageBytes, PageState};
 use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, ProcSlot, Region, TransferCall, World,
 };
@@ -98,8 +98,14 @@ impl World for Model {
         self.on(proc.0, |p| p.set_brk(initial, addr))
     }
 
-    fn remap(&mut self, _: Region, _: u64, _: RemapFlags, _: Option<u64>) -> Outcome {
-        Errno::ENOTSUP.into()
+    fn remap(
+        &mut self,
+        region: Region,
+        new_len: u64,
+        flags: RemapFlags,
+        to: Option<u64>,
+    ) -> Outcome {
+        self.remap_range(region, new_len, flags, to).into()
     }
 
     fn read(&mut self, access: Access) -> Outcome {

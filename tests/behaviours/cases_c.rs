@@ -50,7 +50,9 @@ scripts! {
     c35_a_copy_between_pages_of_the_file: "file 0 12288; pwrite 0 0 1 97; pwrite 0 4096 1 98; pwrite 0 8192 1 99
         map 0 0 3 rw priv fixed file 0 0; write 0 1 0+1 100; protect 0 1 1 r; protect 0 2 1 -; protect 0 2 1 rw; unmap 0 0 1
         map 0 0 1 rw priv fixed file 0 0
-        read 0 0 0+1; expect ok b=61; read 0 1 0+1; expect ok b=64; read 0 2 0+1; expect ok b=63";
+        read 0 0 0+1; expect ok b=61; read 0 1 0+1; expect ok b=64; read 0 2 0+1; expect ok b=63
+        remap 0 1 1 2 may+fixed 8; expect ok; read 0 8 0+1; expect ok b=64; read 0 9 0+1; expect ok b=63; read 0 2 0+1; expect ok b=63
+        remap 0 8 1 1 may+fixed 1; expect ok; read 0 0 0+1; expect ok b=61; read 0 1 0+1; expect ok b=64; read 0 9 0+1; expect ok b=63";
 }
 
 #[test]

@@ -16,7 +16,8 @@ scripts! {
         unmap 0 3 1; map 0 8 1 rw priv fixed anon; expect ok";
     i11_data_is_the_break: "setrlimit 0 data 8192; map 0 0 16 rw priv fixed anon; expect ok; protect 0 0 16 r; protect 0 0 16 rw; expect ok
         brk 0 2; expect ok; brk 0 3; expect ENOMEM";
-    i13_growth_that_wraps_the_offset: "file 0 4096; map 0 0 1 r shared fixed file 0 0; remap 0 0 1 @maxpg may; expect ENOTSUP; read 0 0 1; expect ok";
+    i13_growth_that_wraps_the_offset: "file 0 4096; map 0 0 1 r shared fixed file 0 2251799813685246; remap 0 0 1 2 none; expect EINVAL
+        map 0 4 1 r shared fixed file 0 0; remap 0 4 1 @maxpg may; expect EINVAL; remap 0 4 1 @max may; expect EINVAL; read 0 4 1; expect ok";
     i16_locks_at_0_and_at_the_end: "lock 0 @null 1; expect ENOMEM; lock 0 0xffffffffffffffff 1; expect EINVAL; lock 0 0xfffffffffffff000 1; expect ENOMEM";
     i17_rights_by_page_of_a_huge_mapping: "map 0 0 16t rw priv fixed anon noreserve; expect ok; protect 0 1 1 r; expect ok; protect 0 1000000000 1 -; expect ok
         write 0 1 0+1 1; expect SEGV at=0 code=accerr; write 0 2 0+1 1; expect ok";

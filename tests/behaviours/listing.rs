@@ -35,7 +35,7 @@ const fn up_to<const N: usize>() -> [u32; N] {
 
 const LISTS: &[List] = &[
     list("illumos", 'b', &up_to::<61>(), &[]),
-    list("uvm", 'u', &up_to::<40>(), &[40]),
+    list("uvm", 'u', &up_to::<40>(), &[]),
     list("uvm::lazy", 'u', &[3, 4, 5, 7, 8, 9, 11, 28], &[]),
     list(
         "cases_a",

@@ -9,6 +9,7 @@
 
 mod lazy;
 pub(crate) mod loans;
+mod moves;
 mod pressure;
 mod private;
 mod shared;

@@ -1,12 +1,9 @@
-//! What a child of fork finds: shared, copied, left out, zeros. Behaviours 14 and V09 have their tests with the others of their lists.
+//! What a child of fork finds: shared, copied, left out, zeros. Behaviours 14, 40 and V09 have their tests with the others of their lists.
 
 use crate::Scene;
 use crate::harness::addr;
 use addr_space::Inherit;
 use page_db::PAGE_SIZE;
-
-/// Private anonymous memory of two pages in process 0, no fault-ahead.
-const TWO: &str = "map 0 0 2 rw priv fixed anon; advise 0 0 2 random";
 
 fn scene(setup: &str) -> Scene {
     let mut s = Scene::new();
@@ -20,27 +17,6 @@ fn minherit(s: &mut Scene, proc: u32, page: u64, pages: u64, how: Inherit) {
     let done = s.process(proc).minherit(addr(page).get(), pages * PAGE_SIZE, how);
     done.unwrap_or_else(|e| panic!("{e}"));
     s.run("verify");
-}
-
-/// Behaviour 40: left out, and zeros. (Moving and extraction are tested with `mremap`.)
-#[test]
-fn u40_nothing_and_zeros() {
-    let mut s = scene(TWO);
-    minherit(&mut s, 0, 0, 1, Inherit::None);
-    minherit(&mut s, 0, 1, 1, Inherit::Zero);
-    s.story(
-        2,
-        "
-        write 0 0 0+1 65; write 0 1 0+1 66                | 0[a:1/rw- b:1/rw-]            | f2 2B2 zf2
-    ",
-    );
-    s.run("fork 0 1; read 1 0 0+1; expect SEGV at=0 code=maperr; read 1 1 0+1; expect ok b=00");
-    s.run("read 0 1 0+1; expect ok b=42");
-    assert_eq!((s.anon(0, 0).map(|a| a.refs), s.anon(0, 1).map(|a| a.refs)), (Some(1), Some(1)));
-    // What is unmapped is forgotten.
-    s.run("unmap 0 0 1; map 0 0 1 rw priv fixed anon; write 0 0 0+1 67; fork 0 2");
-    s.run("read 2 0 0+1; expect ok b=43");
-    s.end();
 }
 
 /// A segment inherited in four ways is as many segments in the child, each with what it was promised.

@@ -16,6 +16,7 @@ mod calls;
 mod drivers;
 mod files;
 mod maps;
+mod remaps;
 mod short;
 mod spaces;
 

@@ -13,7 +13,7 @@ use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::{Counter, Snapshot};
 use segvm::Machine;
 use segvm::files::OpenMode;
-use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, SwapArea, SwapBacking};
+use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, RemapFlags, SwapArea, SwapBacking};
 
 const SMALL: u64 = (16 << 10) / PAGE;
 /// What is compared with it.
@@ -136,6 +136,11 @@ fn story(fork: ForkPolicy, pages: u64, flags: MapFlags, of_file: bool) -> Vec<Co
     t.step("fork of nothing", || p.fork().unwrap().exit());
     t.step("fork as ever", || p.madvise(all, len, MemAdvice::DoFork).unwrap());
     t.step("verify", || m.verify().unwrap());
+    let new_place = all + (32 << 40);
+    let moves = RemapFlags::MAYMOVE | RemapFlags::FIXED;
+    t.step("move away", || p.mremap(all, len, len, moves, new_place).unwrap());
+    t.step("move back, a page less", || p.mremap(new_place, len, len - PAGE, moves, all).unwrap());
+    t.step("grow", || p.mremap(all, len - PAGE, len, RemapFlags::empty(), 0).unwrap());
     t.step("unmap middle", || p.munmap(at(pages / 2), PAGE).unwrap());
     t.step("unmap first", || p.munmap(all, PAGE).unwrap());
     t.step("unmap last", || p.munmap(at(pages - 1), PAGE).unwrap());

@@ -90,6 +90,10 @@ fn for_all(what: &str, count: u64, one: impl Fn(u64) -> Result<Verdict, Parting>
 /// A portable trace, by number.
 fn portable(i: u64, seed: u64, means: &Means) -> (String, Vec<Statement>) {
     let profile = Profile::ALL[(i % Profile::ALL.len() as u64) as usize];
+    of_profile(profile, i, seed, means)
+}
+
+fn of_profile(profile: Profile, i: u64, seed: u64, means: &Means) -> (String, Vec<Statement>) {
     let mut options = GenerateOptions::trace(profile, seed + i);
     if let Some(ops) = number("SEGVM_LINUX_OPS") {
         options.operations = ops as usize;
@@ -148,6 +152,23 @@ fn portable_traces_agree_with_linux() {
     means.reasons().for_each(|reason| say(&format!("linux: {reason}")));
     for_all("linux", asked.unwrap_or(200), |i| {
         let (origin, statements) = portable(i, seed, &means);
+        match against_linux(&statements) {
+            Some(verdict) if verdict.wrong.is_empty() => {
+                on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)
+            }
+            _ => Err(Parting::of(origin, &statements, against_linux)),
+        }
+    });
+}
+
+/// Mappings that grow, shrink and move: no model but ours knows them, so Linux alone judges.
+#[test]
+fn remaps_agree_with_linux() {
+    let asked = number("SEGVM_LINUX_TRACES");
+    let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
+    let means = Means::find();
+    for_all("linux, remap", asked.unwrap_or(200).div_ceil(7), |i| {
+        let (origin, statements) = of_profile(Profile::Remap, i, seed, &means);
         match against_linux(&statements) {
             Some(verdict) if verdict.wrong.is_empty() => {
                 on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)

@@ -18,7 +18,7 @@ use segvm::script::{
     GenerateOptions, Lockstep, Profile, Script, Statement, generate, minimise, parse,
 };
 
-const PROFILES: [Profile; 7] = [
+const PROFILES: [Profile; 8] = [
     Profile::Map,
     Profile::Cow,
     Profile::File,
@@ -26,6 +26,7 @@ const PROFILES: [Profile; 7] = [
     Profile::Sync,
     Profile::Err,
     Profile::Mix,
+    Profile::Remap,
 ];
 
 /// The next number below `n` of a small repeatable generator.

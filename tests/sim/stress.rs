@@ -5,7 +5,7 @@
 //! knows that they only grow. Everything else (which pages are in memory, who pages them out, whose tables are taken) goes on around it.
 //!
 //! ```text
-//!   threads   map unmap store load protect fork exit page-out madvise share ... a few hundred each    ─┐
+//!   threads   map unmap grow store load protect fork exit page-out madvise share ... a few hundred each    ─┐
 //!   all       stop; the machine is verified; page-out moves into threads of its own, or back           ├ again, for ten seconds
 //!                                                                                                     ─┘
 //! ```
@@ -14,7 +14,7 @@
 //! thread does is repeated exactly, who is first is not.
 
 use page_db::CpuId;
-use segvm::machine::{MapFlags, MapRequest, MemAdvice, Process};
+use segvm::machine::{MapFlags, MapRequest, MemAdvice, Process, RemapFlags};
 use segvm::{Machine, SysError};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -125,6 +125,25 @@ impl User<'_> {
         self.p.munmap(at, run as u64 * P).expect("mapped");
         self.own.retain(|o| o.at < at || o.at >= at + run as u64 * P);
     }
+    /// A run of up to four pages grows by up to two, where it is or elsewhere.
+    fn grow(&mut self) {
+        let (Some(i), more) = (self.any(), self.below(3)) else { return };
+        let (at, pages) = (self.own[i].at, 1 + self.below(4));
+        let of = |own: &[Page], n: u64| own.iter().position(|o| o.at == at + n * P);
+        let run: Vec<usize> = (0..pages).map_while(|n| of(&self.own, n)).collect();
+        if self.own.len() as u64 + more > OWN {
+            return;
+        }
+        let had = run.len() as u64;
+        let (len, new) = (had * P, (had + more) * P);
+        let to = self.p.mremap(at, len, new, RemapFlags::MAYMOVE, 0).expect("room");
+        for (n, i) in run.iter().enumerate() {
+            self.own[*i].at = to + n as u64 * P;
+        }
+        let writable = self.own[run[run.len() - 1]].writable;
+        let grown = (had..had + more).map(|n| Page { at: to + n * P, value: 0, writable });
+        self.own.extend(grown);
+    }
     fn store(&mut self) {
         let Some(i) = self.any() else { return };
         let value = self.me << 56 | self.below(1 << 31) | 1;
@@ -208,6 +227,7 @@ impl User<'_> {
             29..33 => self.share(),
             33..36 => self.look_around(),
             36 => self.advise(),
+            37 if self.me % 2 == 1 => self.grow(),
             37 => drop(self.machine.scan(32)),
             38 => drop(self.p.swap_out()),
             _ if self.me == 0 => drop(self.machine.pageout_all()),

@@ -26,6 +26,7 @@
 
 mod advise;
 mod dup;
+mod extract;
 mod fault;
 mod free;
 mod gap;
@@ -43,6 +44,7 @@ mod sync;
 mod unmap;
 mod watch;
 
+pub use extract::Leave;
 pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
 pub use lend::LentPages;
 pub use lock::LockAll;

@@ -1,6 +1,7 @@
 //! A segment driver of few words: rights, locks and pins a page, everything asked of it noted, every failure ordered beforehand.
 
 use crate::error::SegError;
+use crate::extract::Extract;
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
 use crate::seg::{
@@ -107,6 +108,7 @@ pub(crate) struct ToyArgs {
     pub(crate) neighbours_merge: bool,
     pub(crate) may_merge: bool,
     pub(crate) offers_pages: bool,
+    pub(crate) moves: bool,
 }
 
 impl ToyArgs {
@@ -121,6 +123,7 @@ impl ToyArgs {
             neighbours_merge: true,
             may_merge: true,
             offers_pages: false,
+            moves: false,
         }
     }
     pub(crate) fn named(self, name: &'static str) -> Self {
@@ -140,6 +143,9 @@ impl ToyArgs {
     }
     pub(crate) fn offering_pages(self) -> Self {
         Self { offers_pages: true, ..self }
+    }
+    pub(crate) fn moving(self) -> Self {
+        Self { moves: true, ..self }
     }
     fn make(&self, pages: BTreeMap<u64, PageBits>) -> Box<Toy> {
         Box::new(Toy { args: self.clone(), pages: Mutex::new(pages) })
@@ -434,6 +440,9 @@ impl SegOps for Toy {
         self.pages().append(&mut next.pages());
         true
     }
+    fn extract(&self) -> Option<&dyn Extract> {
+        self.args.moves.then_some(self)
+    }
     fn detail(&self, _: &SegCx<'_>) -> SegDetail {
         SegDetail {
             name: "[ toy ]".to_string(),
@@ -449,5 +458,51 @@ impl SegOps for Toy {
             Some(vpn) => Err(alloc::format!("toy: page {vpn:#x} is not in the segment")),
             None => Ok(()),
         }
+    }
+}
+
+impl Extract for Toy {
+    fn may_move(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        assert!(scx.writer, "G3: the lock is held as writer");
+        self.args.plan.seg("may_move", scx, range)?;
+        if self.pinned(scx.seg) { Err(SegError::Pinned { range }) } else { Ok(()) }
+    }
+    fn split(&self, scx: &SegCx<'_>, at: VirtAddr) -> Box<dyn SegOps> {
+        assert!(scx.seg.contains(at) && at != scx.seg.start(), "G8: inside the segment");
+        self.args.plan.note("split", scx, VirtRange::page_of(at));
+        let above = self.pages().split_off(&at.vpn());
+        self.args.make(above)
+    }
+    fn relocate(&self, scx: &SegCx<'_>, to: VirtRange) {
+        assert_eq!(scx.seg.len(), to.len());
+        self.args.plan.note("relocate", scx, scx.seg);
+        scx.hat.unload(scx.cx, scx.seg, UnloadFlags::UNMAP);
+        let mut pages = self.pages();
+        let shift = |(vpn, bits)| (vpn - scx.seg.start().vpn() + to.start().vpn(), bits);
+        *pages = core::mem::take(&mut *pages).into_iter().map(shift).collect();
+    }
+    fn continued(
+        &self,
+        scx: &SegCx<'_>,
+        first: u64,
+        to: &SegCx<'_>,
+    ) -> Result<Box<dyn SegOps>, SegError> {
+        assert!(first <= scx.seg.pages().get());
+        self.args.plan.seg("continued", to, to.seg)?;
+        Ok(self.args.make(BTreeMap::new()))
+    }
+    fn share(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        to: &SegCx<'_>,
+    ) -> Result<Box<dyn SegOps>, SegError> {
+        assert!(scx.writer && to.writer, "G3: both locks are held as writer");
+        assert_eq!(range.len(), to.seg.len());
+        self.args.plan.seg("share", scx, range)?;
+        Ok(self.args.make(BTreeMap::new()))
+    }
+    fn is_locked(&self, _: &SegCx<'_>, addr: VirtAddr) -> bool {
+        self.pages().get(&addr.vpn()).is_some_and(|bits| bits.locked)
     }
 }

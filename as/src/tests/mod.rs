@@ -8,5 +8,6 @@ mod forks;
 mod gaps;
 mod locks;
 mod maps;
+mod moves;
 mod views;
 mod watch;

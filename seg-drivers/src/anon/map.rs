@@ -195,6 +195,27 @@ impl AnonMap {
             }
         }
     }
+    /// One segment more, covering `part`, beside what the segment that it comes from covers, `coverage`, or within: the object goes on. The
+    /// caller has promised a page of swap for each slot of `part`; the map takes over those of slots that nobody has covered before, and answers how many
+    /// bytes are left to the caller. `None`, and nothing has changed, while a part is on its way out (M3).
+    #[doc(alias = "amap_extend")]
+    pub(crate) fn gain_beside(
+        &self,
+        cx: &Cx,
+        coverage: Range<u64>,
+        part: Range<u64>,
+    ) -> Option<u64> {
+        let mut grow = self.grow.lock(cx);
+        if self.leaving.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        let pp = self.establish(&mut grow, coverage);
+        let fresh = pp.count(part.clone(), |n| n == 0) * page_db::PAGE_SIZE;
+        pp.update(part.clone(), |n| n + 1);
+        self.refs.fetch_add(1, Ordering::AcqRel);
+        self.swresv.fetch_add(fresh, Ordering::AcqRel);
+        Some((part.end - part.start) * page_db::PAGE_SIZE - fresh)
+    }
     /// Whether no segment but the one that asks, which covers `range`, reaches a slot of it.
     pub fn sole(&self, cx: &Cx, range: Range<u64>) -> bool {
         let grow = self.grow.lock(cx);

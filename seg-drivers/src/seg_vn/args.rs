@@ -1,5 +1,6 @@
 //! Making a `seg_vn` segment: its arguments, and what all of them share.
 
+use super::vpage::VPages;
 use super::{Backing, FIRST_SLOT, SegVn};
 use crate::anon::{AnonHome, AnonLayer, AnonMap, Homes};
 use addr_space::{SegCreate, SegCx, SegError, SegKind, SegOps};
@@ -212,7 +213,7 @@ impl SegCreate for SegVnArgs {
             advice: AtomicU8::new(0),
             vpaged: AtomicU8::new(0),
             needs_copy: AtomicBool::new(false),
-            lock: SegVn::fresh_lock(),
+            lock: SegVn::lock_over(VPages::default()),
         }))
     }
     fn may_merge(&self) -> bool {

@@ -48,9 +48,8 @@ use addr_space::{FaultError, Inherit, SegCx, SegError, SegKind, SegOps, Stamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, Rank, VirtRange};
+use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, VirtRange};
 
 /// What becomes of a segment's map in the child.
 enum ChildMap {
@@ -71,8 +70,20 @@ pub(super) fn dup(
     scx: &SegCx<'_>,
     part: VirtRange,
 ) -> Result<Box<dyn SegOps>, SegError> {
+    let noted = seg.vpaged.load(Ordering::SeqCst) != 0;
+    let note = || seg.lock.lock(scx.cx).vpage.get(part.start().vpn()).inherit;
+    let heir = seg.heir(noted.then(note).flatten());
+    Ok(Box::new(dup_as(seg, scx, part, heir)?))
+}
+
+/// The same, whatever is noted of how the pages are inherited.
+pub(super) fn dup_as(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    part: VirtRange,
+    heir: Heir,
+) -> Result<SegVn, SegError> {
     let mut vpage = child_pages(seg, scx, part);
-    let heir = seg.heir(vpage.get(part.start().vpn()).inherit);
     let mut own = reservation(seg, scx, part, heir, &vpage);
     let swap = seg.driver.layer.swap();
     // A fork that cannot reserve fails at once: waiting for memory would not bring swap.
@@ -118,7 +129,7 @@ pub(super) fn dup(
         ChildMap::Shared(map) | ChildMap::Lazy(map) | ChildMap::Own(map) => Some(map),
     };
     let first = seg.slot_of(scx.seg, part.start());
-    Ok(Box::new(SegVn {
+    Ok(SegVn {
         driver: Arc::clone(&seg.driver),
         backing: below.map(|b| Backing::new(&b.vnode, offset.0)),
         amap: ready(amap),
@@ -132,8 +143,8 @@ pub(super) fn dup(
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
         needs_copy: AtomicBool::new(lazy),
-        lock: Mutex::new(Rank::SegPrivate, super::Private { vpage }),
-    }))
+        lock: SegVn::lock_over(vpage),
+    })
 }
 
 fn child_kind(seg: &SegVn, heir: Heir) -> SegKind {

@@ -42,6 +42,7 @@ mod args;
 mod concat;
 mod discard;
 mod dup;
+mod extract;
 mod fault;
 mod incore;
 mod inherit;
@@ -68,8 +69,8 @@ use vpage::VPages;
 use crate::anon::AnonMap;
 use crate::runs::{run_range, vpns};
 use addr_space::{
-    Advice, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,
-    Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
+    Advice, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList,
+    Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -197,8 +198,8 @@ impl SegVn {
         self.seq.fetch_add(1, Ordering::SeqCst);
         r
     }
-    fn fresh_lock() -> Mutex<Private> {
-        Mutex::new(Rank::SegPrivate, Private { vpage: VPages::default() })
+    fn lock_over(vpage: VPages) -> Mutex<Private> {
+        Mutex::new(Rank::SegPrivate, Private { vpage })
     }
     fn name(&self) -> String {
         self.backing.as_ref().map_or_else(|| "[ anon ]".to_string(), |b| b.vnode.name())
@@ -336,6 +337,9 @@ impl SegOps for SegVn {
     ) -> bool {
         let any: &dyn core::any::Any = next;
         any.downcast_ref::<Self>().is_some_and(|n| concat::concat(self, scx, next_range, n, join))
+    }
+    fn extract(&self) -> Option<&dyn Extract> {
+        Some(self)
     }
     fn residency(&self, scx: &SegCx<'_>, range: VirtRange) -> Residency {
         incore::residency(self, scx, range)

@@ -20,9 +20,8 @@ use super::{Backing, SegVn, VPage, lock, own, vpns};
 use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::{PAGE_SIZE, Rank, VirtRange, pvn};
+use page_db::{PAGE_SIZE, VirtRange, pvn};
 
 #[doc(alias = "segvn_unmap")]
 pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
@@ -169,8 +168,8 @@ fn move_base(seg: &SegVn, old: VirtRange, new: VirtRange) {
     seg.amp_index.fetch_add(delta / PAGE_SIZE, Ordering::AcqRel);
 }
 
-/// A driver for the part above a hole.
-fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> SegVn {
+/// A driver for the part above a hole, or a cut.
+pub(super) fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> SegVn {
     let mut inner = seg.lock.lock(scx.cx);
     let mut vpage = VPages::default();
     for (run, v) in inner.vpage.iter(vpns(high)) {
@@ -193,7 +192,7 @@ fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> Seg
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
         needs_copy: AtomicBool::new(seg.needs_copy()),
-        lock: Mutex::new(Rank::SegPrivate, super::Private { vpage }),
+        lock: SegVn::lock_over(vpage),
     }
 }
 

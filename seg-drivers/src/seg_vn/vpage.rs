@@ -81,6 +81,15 @@ impl VPages {
     pub(super) fn set(&mut self, range: Range<u64>, value: VPage) {
         self.update(range, |_| value);
     }
+    /// The same for as many pages from `to` on as `from` has.
+    pub(super) fn shifted(&self, from: Range<u64>, to: u64) -> Self {
+        let mut moved = Self::default();
+        let base = from.start;
+        for (run, v) in self.iter(from) {
+            moved.set(run.start - base + to..run.end - base + to, v);
+        }
+        moved
+    }
     /// Takes over what another segment's pages have of their own.
     pub(super) fn absorb(&mut self, other: &Self) {
         match (&mut self.0, &other.0) {

@@ -328,6 +328,7 @@ impl Generator {
             }
             Kind::Digest => vec![O::Digest(ProcRef::Slot(self.proc()))],
             Kind::Err => self.mistake(),
+            Kind::Remap => self.remap(),
         }
     }
 
@@ -376,6 +377,38 @@ impl Generator {
             source,
             flags,
         })]
+    }
+
+    /// A mapping that grows, shrinks or moves, in the arena and never past its end.
+    fn remap(&mut self) -> Vec<Operation> {
+        let proc = self.proc();
+        let Range { addr, len, .. } = self.range(proc);
+        let (AddrBase::Arena(start), Length::Pages(n, _)) = (addr.base, len) else {
+            return Vec::new();
+        };
+        // One page is one mapping everywhere, so a real system can be asked.
+        let had = if self.lot.chance(if self.options.portable { 70 } else { 30 }) { 1 } else { n };
+        let flags = |may, fixed, dontunmap| RemapFlags { may, fixed, dontunmap };
+        let flags = self.lot.weighted(&[
+            (flags(false, false, false), 30),
+            (flags(true, false, false), 25),
+            (flags(true, true, false), 35),
+            (flags(true, false, true), 3),
+            (flags(true, true, true), 7),
+        ]);
+        let mut has = had;
+        if !flags.dontunmap && !self.lot.chance(20) {
+            has = self.lot.between(1, had + 5);
+        }
+        let to = self.pages(false).0.min(self.arena() - has.min(self.arena()));
+        let has = has.min(self.arena() - start);
+        let pages = |n| Length::Pages(n, 0);
+        vec![Operation::Remap {
+            range: Range { proc: ProcRef::Slot(proc), addr, len: pages(had) },
+            new_len: pages(has),
+            flags,
+            to: flags.fixed.then(|| Addr::arena(to)),
+        }]
     }
 
     fn fork(&mut self) -> Vec<Operation> {

@@ -89,6 +89,9 @@ impl Judge<'_> {
             O::Unmap(r) | O::Advise(r, Advice::DontFork) | O::Inherit(r, Inherit::None) => {
                 in_break(r)
             }
+            O::Remap { range, to, .. } => {
+                in_break(range) || to.is_some_and(|to| matches!(to.base, AddrBase::Break(_)))
+            }
             _ => false,
         };
         let stores = match operation {
@@ -137,7 +140,9 @@ impl Judge<'_> {
             | O::Lock(r)
             | O::Unlock(r)
             | O::Incore(r) => self.differing_range(operation, r),
-            O::Remap { .. } => Some("Linux alone has it"),
+            O::Remap { range, new_len, flags, to } => {
+                self.differing_remap(range, *new_len, *flags, to.as_ref())
+            }
             _ if operation.has_outcome() && !operation.is_traced() => {
                 Some("this library alone has it")
             }
@@ -273,6 +278,46 @@ impl Judge<'_> {
         let mapped: Vec<&Page> = process.pages().range(first..last).map(|(_, p)| p).collect();
         let hole = (mapped.len() as u64) < last - first;
         Some(Pages { mapped, hole })
+    }
+
+    /// illumos has no such call, so this library's is compared. What is one mapping depends on what the other system has merged, but for one page.
+    fn differing_remap(
+        &self,
+        range: &Range,
+        new_len: Length,
+        flags: RemapFlags,
+        to: Option<&Addr>,
+    ) -> Option<&'static str> {
+        let (proc, addr, len) = self.resolved(range);
+        let new_len = new_len.resolve(addr);
+        if len == 0 {
+            return Some("an old length of 0");
+        }
+        if len > HUGE || new_len > HUGE {
+            return Some("a length that overflows");
+        }
+        if to.is_some_and(|to| !matches!(to.base, AddrBase::Arena(_))) {
+            return Some("a place where nothing may be mapped");
+        }
+        let pages = self.pages_of(proc, addr, len)?;
+        let Some(last) = pages.mapped.last() else { return None };
+        if pages.hole {
+            return Some("a range with a hole");
+        }
+        let (had, has) = (len.div_ceil(PAGE_BYTES), new_len.div_ceil(PAGE_BYTES));
+        let in_place = has <= had && !flags.fixed && !flags.dontunmap;
+        if had > 1 && !in_place {
+            return Some("a range that may be several mappings");
+        }
+        if flags.dontunmap && last.locked {
+            return Some("locks of what stays behind");
+        }
+        // Here such memory grows, there its object ends.
+        let of_file = match last.backing {
+            Backing::Object { object, .. } => self.0.objects()[object].is_file(),
+            Backing::Zero => true,
+        };
+        (has > had && !of_file).then_some("shared memory that grows")
     }
 
     fn differing_range(&self, operation: &Operation, range: &Range) -> Option<&'static str> {

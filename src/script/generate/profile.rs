@@ -17,10 +17,12 @@ pub enum Profile {
     Err,
     /// Everything.
     Mix,
+    /// Mappings that grow, shrink and move. illumos and the trace language's other executors have no such call, so it is not among [`Profile::ALL`].
+    Remap,
 }
 
 impl Profile {
-    /// Every profile.
+    /// Every profile of the trace language.
     pub const ALL: [Profile; 7] = [
         Profile::Map,
         Profile::Cow,
@@ -41,12 +43,13 @@ impl Profile {
             Profile::Sync => "sync",
             Profile::Err => "err",
             Profile::Mix => "mix",
+            Profile::Remap => "remap",
         }
     }
 
     /// The profile of this name.
     pub fn from_name(name: &str) -> Option<Profile> {
-        Self::ALL.into_iter().find(|p| p.name() == name)
+        Self::ALL.into_iter().chain([Self::Remap]).find(|p| p.name() == name)
     }
 
     /// Kinds of operations and how often each is drawn.
@@ -81,6 +84,10 @@ impl Profile {
                  pread=2 fread=2 fwrite=2 sync=3 advise=3 dontneed=3 free=2 lock=3 unlock=3 \
                  incore=2 inherit=3 brk=3 pageout=2 digest=1 err=2 fclose=1 file=1 lockall=1"
             }
+            Profile::Remap => {
+                "remap=24 map=16 write=18 read=12 unmap=4 protect=4 fork=3 exit=2 digest=1 inherit=3 lock=2 unlock=2 \
+                 truncate=2 pwrite=1 dontneed=1 pageout=2 brk=1 sync=1"
+            }
         };
         table.split_whitespace().map(weight).collect()
     }
@@ -114,7 +121,7 @@ kinds! {
     "pread", Fread = "fread", Fwrite = "fwrite", Fclose = "fclose", Sync = "sync", Advise =
     "advise", Inherit = "inherit", DontNeed = "dontneed", Free = "free", Lock = "lock", Unlock =
     "unlock", LockAll = "lockall", Incore = "incore", Brk = "brk", Pageout = "pageout", Digest =
-    "digest", Err = "err",
+    "digest", Err = "err", Remap = "remap",
 }
 
 /// One wrong argument at a time; `{p}`, `{a}`, `{k}`, `{f}` are a process, an address, a number of
@@ -182,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_table_can_be_read() {
-        for profile in Profile::ALL {
+        for profile in Profile::ALL.into_iter().chain([Profile::Remap]) {
             assert!(profile.weights().len() > 10, "{profile:?}");
             assert_eq!(Profile::from_name(profile.name()), Some(profile));
         }

@@ -7,7 +7,9 @@ use addr_space::{
     SyncFlags, WatchFlags,
 };
 use page_db::{Access, Cx, VirtRange};
-use segvm::machine::{MapFlags, MapRequest, MemAdvice, STACK_TOP, SwapArea, SwapBacking};
+use segvm::machine::{
+    MapFlags, MapRequest, MemAdvice, RemapFlags, STACK_TOP, SwapArea, SwapBacking,
+};
 use std::sync::{Arc, Mutex};
 use swapfs::AreaId;
 
@@ -74,6 +76,18 @@ fn soft_locked(w: &World, range: VirtRange, access: Access) -> Done {
     let (space, cx) = (w.p.space(), w.p.cx());
     space.fault(cx, range, FaultKind::SoftLock, access).map_err(|e| e.to_string())?;
     done(space.fault(cx, range, FaultKind::SoftUnlock, access))
+}
+
+/// Makes `old` pages from page `first` on `new` pages long, in place or, with a page to go to, there.
+fn remap(w: &World, first: u64, old: u64, new: u64, to: Option<u64>) -> Done {
+    let flags = to.map_or(RemapFlags::MAYMOVE, |_| RemapFlags::MAYMOVE | RemapFlags::FIXED);
+    done(w.p.mremap(at(first), old * PAGE, new * PAGE, flags, to.map_or(0, at)))
+}
+
+/// Moves pages to page 40 and leaves their place mapped.
+fn left_mapped(w: &World, first: u64, pages: u64) -> Done {
+    let flags = RemapFlags::all();
+    done(w.p.mremap(at(first), pages * PAGE, pages * PAGE, flags, at(40)))
 }
 
 /// Maps without saying exactly where, and takes it away again.
@@ -231,6 +245,37 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("unmap parts of several", |w| done(w.p.munmap(at(2), 16 * PAGE))),
     whole("unmap a locked page", |w| done(w.p.munmap(at(57), PAGE))),
     whole("unmap everything", |w| done(w.p.munmap(at(0), 64 * PAGE))),
+    // Mappings that grow, shrink, move, and are there twice.
+    whole("let a mapping grow", |w| remap(w, 0, 4, 6, None)),
+    whole("let a file's mapping grow", |w| remap(w, 8, 4, 6, None)),
+    whole("let shared memory grow", |w| remap(w, 24, 2, 4, None)),
+    whole("let a mapping shrink", |w| remap(w, 16, 4, 2, None)),
+    whole("let the middle of a mapping shrink", |w| remap(w, 1, 2, 1, None)),
+    whole("move a mapping", |w| remap(w, 0, 4, 4, Some(40))),
+    whole("move the middle of copies of a file", |w| remap(w, 17, 2, 2, Some(40))),
+    whole("move locked pages", |w| remap(w, 56, 2, 2, Some(40))),
+    whole("move what is not promised", |w| remap(w, 49, 1, 1, Some(40))),
+    whole("move over a part of a mapping", |w| remap(w, 0, 2, 2, Some(17))),
+    whole("move a part of a mapping over another", |w| remap(w, 0, 1, 1, Some(2))),
+    whole("move and shrink", |w| remap(w, 8, 4, 2, Some(40))),
+    whole("move a mapping that has no room to grow", |w| remap(w, 1, 1, 3, None)),
+    whole("move locked pages that have no room to grow", |w| remap(w, 56, 2, 4, None)),
+    whole("move and grow", |w| remap(w, 16, 4, 6, Some(40))),
+    whole("move shared memory and let it grow", |w| remap(w, 24, 2, 4, Some(40))),
+    whole_or(
+        "move and grow over mappings",
+        |w| remap(w, 0, 4, 6, Some(17)),
+        |w| w.p.munmap(at(17), 6 * PAGE).unwrap(),
+    ),
+    whole("move and leave zeros", |w| left_mapped(w, 0, 4)),
+    whole("move copies of a file and leave the file", |w| left_mapped(w, 17, 2)),
+    whole("move shared memory and leave it", |w| left_mapped(w, 24, 2)),
+    whole("show memory twice", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.p))),
+    whole("show copies of a file twice", |w| done(w.p.share_range(at(16), 4 * PAGE, &w.p))),
+    whole("show shared memory twice", |w| done(w.p.share_range(at(24), 2 * PAGE, &w.p))),
+    whole("show locked pages twice", |w| done(w.p.share_range(at(56), 3 * PAGE, &w.p))),
+    whole("show memory to the child", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.child))),
+    whole("show the child's memory", |w| done(w.child.share_range(at(16), 4 * PAGE, &w.p))),
     whole("move the break", |w| done(w.p.brk(w.p.heap().0 + 2 * PAGE))),
     piecemeal("move the break up and down", |w| {
         done(w.p.brk(w.p.heap().0 + 3 * PAGE))?;

@@ -1,0 +1,411 @@
+//! Taking a range elsewhere, showing it twice, letting a mapping go on.
+//!
+//! # The difficulty
+//!
+//! What is mapped at some addresses is to be found at others, and nothing else may change: not a byte is copied, no count of a page or an anon moves,
+//! what is locked stays locked. The range may begin and end inside segments and hold several; something may be in the way; and a failure in the
+//! middle would leave a mapping torn in two.
+//!
+//! # The rule
+//!
+//! ```text
+//!   from   [ x  a ][ b ][ c  y ]                       to   [ p  q ]
+//!
+//!   check   a hole, a driver that cannot, pins         refused; nothing has changed
+//!   room    for two cuts and one in the way            refused; nothing has changed
+//!   clear   what lies at `to` goes                     may have to wait for pins, and starts over then
+//!   cut     [ x ][ a ][ b ][ c ][ y ]                  from here on nothing fails (G8)
+//!   carry   [ x ]             [ y ]                    to   [ a ][ b ][ c ]      the same drivers, in the same order
+//!   join                                               with what lies beside, where the drivers agree
+//! ```
+//!
+//! All of it under one hold of the lock as writer: no thread sees half of it, and what had a translation faults at the old address and finds its
+//! frame at the new one.
+//!
+//! Showing a range twice is a fork of a part of it, with nothing copied on write: each driver makes one that shares ([`Extract::share`]), for this address space or
+//! another. A mapping goes on by a new segment just above that its driver makes ([`Extract::continued`]), which then joins the one below like any
+//! other new neighbour; so a growing mapping takes the slots of its anon map that follow, and shared memory grows for all who map it.
+//!
+//! # The other road
+//!
+//! UVM moves by sharing and then unmapping the source. That needs nothing new of a driver, but for a moment twice the promises, and a share that fails must be taken
+//! back. Here nothing is promised twice, so a move needs no memory at all but for the cuts.
+//!
+//! Sources: uvm.md 5.6.
+
+use super::unmap::Gone;
+use super::{Redo, Stop};
+use crate::addr_space::AddrSpace;
+use crate::callback::Events;
+use crate::error::{AsError, SegError};
+use crate::extract::Extract;
+use crate::runs::vpns;
+use crate::seg::{Join, SegCreate, SegCx, SegOps};
+use crate::segs::{Removed, Seg, Segs};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use page_db::{Cx, VirtAddr, VirtRange};
+
+/// Segments that a move may cut: two of what moves, one of what is in the way.
+const CUTS: usize = 3;
+
+/// What is left where a range was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// Nothing is mapped there.
+    Hole,
+    /// The same mappings as if they were new: the object, the rights, no private page.
+    #[doc(alias = "MREMAP_DONTUNMAP")]
+    Fresh,
+}
+
+/// Drivers that are not in the tree yet, and have been counted in size and reservation.
+type Made = Vec<Removed>;
+
+fn no_heap(_: alloc::collections::TryReserveError) -> AsError {
+    AsError::NoHeap { what: "segment" }
+}
+
+fn extract(seg: Seg<'_>) -> Result<&dyn Extract, SegError> {
+    let driver = seg.driver();
+    seg.ops().extract().ok_or(SegError::NotSupported { driver, op: "extract" })
+}
+
+impl AddrSpace {
+    /// Whether all of `range` is mapped.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at the first hole, [`AsError::OutsideSpace`].
+    pub fn check_mapped(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        let segs = self.lock.read(cx);
+        let hole = segs.pieces(cx, range).find_map(Result::err);
+        hole.map_or(Ok(()), |hole| Err(hole.into()))
+    }
+    /// Whether `range` could be moved now, but for want of memory.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`] of a driver that has no [`Extract`], [`SegError::Pinned`].
+    pub fn may_move(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        self.check_move(cx, &self.lock.write(cx), range)
+    }
+    /// Moves whatever is mapped in `from` to `to`, in place of what is there; pages, references, locks in memory and what a child of fork is to find come
+    /// along. What is in the way and pinned is waited for.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
+    /// answer. Nothing has changed. A driver's error for what is in the way: that is gone below the failing segment.
+    #[doc(alias("mremap", "as_move"))]
+    pub fn move_range(
+        &self,
+        cx: &Cx,
+        from: VirtRange,
+        to: VirtAddr,
+        leave: Leave,
+    ) -> Result<(), AsError> {
+        let to = from.at(to.get())?;
+        self.check_limits(from)?;
+        self.check_limits(to)?;
+        if from.intersect(to).is_some() {
+            return Err(AsError::Overlap { range: to, with: from });
+        }
+        let mut redo = Redo::new(self, cx, 0);
+        loop {
+            let epoch = self.state.pin_epoch();
+            let (mut gone, mut made) = (Gone::default(), Made::new());
+            let mut segs = self.lock.write(cx);
+            let done = self.remap_pass(cx, &mut segs, (from, to), leave, &mut gone, &mut made);
+            drop(segs);
+            // held: nothing
+            self.finish(cx, gone);
+            self.give_back(cx, made);
+            match done {
+                Ok(()) => return Ok(()),
+                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => {
+                    self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
+                }
+                Err(Stop::Seg { error, .. }) => redo.after(error)?,
+                Err(Stop::Space(error)) => return Err(error),
+                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
+            }
+        }
+    }
+    fn remap_pass(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        (from, to): (VirtRange, VirtRange),
+        leave: Leave,
+        gone: &mut Gone,
+        made: &mut Made,
+    ) -> Result<(), Stop> {
+        self.check_move(cx, segs, from).map_err(Stop::Space)?;
+        let fresh = if leave == Leave::Fresh { segs.pieces(cx, from).count() } else { 0 };
+        segs.reserve(cx, fresh + CUTS).map_err(Stop::Space)?;
+        if leave == Leave::Fresh {
+            self.make_fresh(cx, segs, from, made)?;
+        }
+        self.unmap_pass(cx, segs, to, gone)?;
+        // Nothing fails from here on.
+        self.cut_at(cx, segs, from.start().get());
+        self.cut_at(cx, segs, from.end());
+        let left_out = segs.left_out(from);
+        self.carry(cx, segs, from, to);
+        if leave == Leave::Hole {
+            segs.forget(from);
+        }
+        for run in left_out {
+            segs.left_out.set(vpns(moved(run, from, to)), true);
+        }
+        insert_all(segs, made);
+        // What lies above may have been mapped a moment ago, for the mapping to grow into.
+        self.join_at(cx, segs, to.end(), Join::Extend);
+        self.join_at(cx, segs, to.start().get(), Join::Neighbours);
+        Ok(())
+    }
+    fn check_move(&self, cx: &Cx, segs: &Segs, range: VirtRange) -> Result<(), AsError> {
+        for piece in segs.pieces(cx, range) {
+            let (seg, piece) = piece?;
+            extract(seg)?.may_move(&self.scx(cx, seg.range(), true), piece)?;
+        }
+        Ok(())
+    }
+    /// What stays behind of each piece of `from`.
+    fn make_fresh(
+        &self,
+        cx: &Cx,
+        segs: &Segs,
+        from: VirtRange,
+        made: &mut Made,
+    ) -> Result<(), Stop> {
+        for piece in segs.pieces(cx, from) {
+            let (seg, piece) = piece?;
+            let first = seg.range().page_index(piece.start());
+            let scx = self.scx(cx, seg.range(), true);
+            self.make_one(cx, seg, piece, made, |extract, to| extract.continued(&scx, first, to))?;
+        }
+        Ok(())
+    }
+    /// One driver for `range` of this address space, made from `seg`, counted.
+    fn make_one(
+        &self,
+        cx: &Cx,
+        seg: Seg<'_>,
+        range: VirtRange,
+        made: &mut Made,
+        make: impl FnOnce(&dyn Extract, &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>,
+    ) -> Result<(), Stop> {
+        made.try_reserve(1).map_err(no_heap).map_err(Stop::Space)?;
+        self.state.charge_resv(range.len()).map_err(Stop::Space)?;
+        let ops = extract(seg).and_then(|extract| make(extract, &self.scx(cx, range, true)));
+        let ops = ops.map_err(|error| {
+            self.state.sub_resv(range.len());
+            Stop::Seg { error, seg: seg.range() }
+        })?;
+        self.state.add_size(range.len());
+        made.push(Removed { range, ops });
+        Ok(())
+    }
+    /// Undoes [`AddrSpace::make_one`]. No lock is held.
+    fn give_back(&self, cx: &Cx, made: Made) {
+        for Removed { range, ops } in made {
+            self.state.sub_size(range.len());
+            self.state.sub_resv(self.resv_of(cx, range, &*ops));
+            ops.free(&self.scx(cx, range, false));
+        }
+    }
+    /// Cuts the segment that spans `at`, if there is one. Room was reserved.
+    fn cut_at(&self, cx: &Cx, segs: &mut Segs, at: u64) {
+        let Some((id, range)) = segs.find(cx, at) else { return };
+        let (Some(low), Some(high)) = (range.until(at), range.from(at)) else { return };
+        let scx = self.scx(cx, range, true);
+        let driver = extract(segs.get(id)).expect("G8: it was asked before");
+        let upper = driver.split(&scx, high.start());
+        segs.resize(id, low);
+        segs.insert(high, upper);
+    }
+    /// Takes the segments of `from`, which ends where segments end, to `to`, where nothing is.
+    fn carry(&self, cx: &Cx, segs: &mut Segs, from: VirtRange, to: VirtRange) {
+        let mut at = segs.find(cx, from.start().get()).map(|(id, _)| id);
+        while let Some(id) = at {
+            let range = segs.range(id);
+            if range.start().get() >= from.end() {
+                break;
+            }
+            at = segs.next_id(id);
+            let place = moved(range, from, to);
+            let scx = self.scx(cx, range, true);
+            extract(segs.get(id)).expect("G8: it was asked before").relocate(&scx, place);
+            let Removed { ops, .. } = segs.remove(id);
+            segs.insert(place, ops);
+        }
+    }
+    /// Makes one of the two segments that meet at `at`, if there are two and their drivers agree.
+    fn join_at(&self, cx: &Cx, segs: &mut Segs, at: u64, join: Join) {
+        let lower = at.checked_sub(1).and_then(|below| segs.find(cx, below));
+        let (Some((lower, low)), Some((upper, high))) = (lower, segs.find(cx, at)) else { return };
+        if low.end() != high.start().get() {
+            return; // the middle of one
+        }
+        let (a, b) = (segs.get(lower), segs.get(upper));
+        if a.ops().concat(&self.scx(cx, low, true), high, b.ops(), join) {
+            segs.remove(upper);
+            let whole = VirtRange::exact(low.start().get(), high.end() - low.start().get());
+            segs.resize(lower, whole.expect("U2: two adjacent ranges make one"));
+        }
+    }
+
+    /// Maps `tail`, which must be free, as if the mapping that holds the page `last` went on there: what follows in its object, with the rights, the advice and
+    /// the inheritance of that page, and locked in memory if that is. Joins its neighbours like any new segment.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::map`]; [`AsError::Seg`] with [`SegError::NotSupported`] or [`SegError::Unmapped`]. Nothing has changed.
+    #[doc(alias = "amap_extend")]
+    pub fn extend(&self, cx: &Cx, last: VirtAddr, tail: VirtRange) -> Result<(), AsError> {
+        let more = More {
+            space: self,
+            last: last.page_floor(),
+            locked: Cell::new(false),
+            left_out: Cell::new(false),
+        };
+        self.map(cx, tail, &more)?;
+        let mut done = Ok(());
+        if more.locked.get() && !self.state.lock_future() {
+            done = self.lock(cx, tail);
+        }
+        if more.left_out.get() {
+            done = done.and_then(|()| self.leave_out(cx, tail, true));
+        }
+        done.or_else(|error| {
+            self.unmap(cx, tail)?;
+            Err(error)
+        })
+    }
+
+    /// Shows what is mapped in `from` a second time, at `to` in `into` (which may be this address space): what is stored on either side is seen on both, and
+    /// nothing is copied. `to` must be free. Locks in memory do not come along.
+    ///
+    /// # Errors
+    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], and whatever a new mapping in `into` may answer; `into` is as it
+    /// was, and so is this address space.
+    ///
+    /// # Locks
+    /// Takes both locks as writer, that of the lower number first.
+    #[doc(alias = "uvm_map_extract")]
+    pub fn share_range(
+        &self,
+        cx: &Cx,
+        from: VirtRange,
+        into: &Self,
+        to: VirtAddr,
+    ) -> Result<(), AsError> {
+        let to = from.at(to.get())?;
+        self.check_limits(from)?;
+        into.check_limits(to)?;
+        let mut redo = Redo::new(self, cx, 1);
+        loop {
+            let mut made = Made::new();
+            let done = self.share_pass(cx, from, into, to, &mut made);
+            // held: nothing
+            into.give_back(cx, made);
+            match done {
+                Ok(()) => break,
+                Err(Stop::Seg { error, .. }) => redo.after(error)?,
+                Err(Stop::Space(error)) => return Err(error),
+                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
+            }
+        }
+        if into.state.lock_future() {
+            into.lock(cx, to).or_else(|error| {
+                into.unmap(cx, to)?;
+                Err(error)
+            })?;
+        }
+        Ok(())
+    }
+    fn share_pass(
+        &self,
+        cx: &Cx,
+        from: VirtRange,
+        into: &Self,
+        to: VirtRange,
+        made: &mut Made,
+    ) -> Result<(), Stop> {
+        if core::ptr::eq(self, into) {
+            let mut segs = self.lock.write(cx);
+            let n = segs.pieces(cx, from).count();
+            into.room_for(cx, &mut segs, to, n)?;
+            self.make_shares(cx, &segs, from, into, to, made)?;
+            insert_all(&mut segs, made);
+            return Ok(());
+        }
+        let first_is_ours = self.id() < into.id();
+        let mut theirs = (!first_is_ours).then(|| into.lock.write(cx));
+        let segs = if first_is_ours { self.lock.write(cx) } else { self.lock.write_nested(cx) };
+        let theirs = theirs.get_or_insert_with(|| into.lock.write_nested(cx));
+        // held: both as (write)
+        into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
+        self.make_shares(cx, &segs, from, into, to, made)?;
+        insert_all(theirs, made);
+        Ok(())
+    }
+    /// Sees to it that `n` segments can be added at `to`.
+    fn room_for(&self, cx: &Cx, segs: &mut Segs, to: VirtRange, n: usize) -> Result<(), Stop> {
+        self.check_free(cx, segs, to).map_err(Stop::Space)?;
+        segs.reserve(cx, n).map_err(Stop::Space)
+    }
+    fn make_shares(
+        &self,
+        cx: &Cx,
+        segs: &Segs,
+        from: VirtRange,
+        into: &Self,
+        to: VirtRange,
+        made: &mut Made,
+    ) -> Result<(), Stop> {
+        for piece in segs.pieces(cx, from) {
+            let (seg, piece) = piece?;
+            let scx = self.scx(cx, seg.range(), true);
+            let place = moved(piece, from, to);
+            into.make_one(cx, seg, place, made, |extract, to| extract.share(&scx, piece, to))?;
+        }
+        Ok(())
+    }
+}
+
+fn insert_all(segs: &mut Segs, made: &mut Made) {
+    for made in made.drain(..) {
+        segs.insert(made.range, made.ops);
+    }
+}
+
+/// Where `part` of `from` comes to lie.
+fn moved(part: VirtRange, from: VirtRange, to: VirtRange) -> VirtRange {
+    let start = to.page_at(from.page_index(part.start()));
+    part.at(start.get()).expect("U2: part of a range is a range")
+}
+
+/// Makes what follows a mapping.
+struct More<'a> {
+    space: &'a AddrSpace,
+    /// The page after which it follows.
+    last: VirtAddr,
+    /// What was found of that page.
+    locked: Cell<bool>,
+    left_out: Cell<bool>,
+}
+
+impl SegCreate for More<'_> {
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        let space = self.space;
+        let segs = space.lock.read(scx.cx);
+        let seg = segs.seg_at(scx.cx, self.last).ok_or(SegError::Unmapped { addr: self.last })?;
+        let (range, extract) = (seg.range(), extract(seg)?);
+        let of = space.scx(scx.cx, range, false);
+        self.locked.set(extract.is_locked(&of, self.last));
+        self.left_out.set(segs.left_out.get(self.last.vpn()));
+        extract.continued(&of, range.page_index(self.last) + 1, scx)
+    }
+}
