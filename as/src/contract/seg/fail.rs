@@ -83,8 +83,8 @@ pub(super) fn fails(b: &Bench<'_>) -> Result<(), Breach> {
     if b.stands() {
         return Ok(());
     }
-    let able = DEEDS.iter().filter(|deed| b.can(deed.needs));
-    able.map(|deed| refused(b, deed)).collect::<Result<(), _>>()?;
+    let mut able = DEEDS.iter().filter(|deed| b.can(deed.needs));
+    able.try_for_each(|deed| refused(b, deed))?;
     maps(b)?;
     if b.can(SegCan::DUP) { forks(b) } else { Ok(()) }
 }
