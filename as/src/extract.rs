@@ -20,6 +20,15 @@ use crate::seg::{SegCx, SegOps};
 use alloc::boxed::Box;
 use page_db::{VirtAddr, VirtRange};
 
+/// Of which pages of a segment new ones have the rights, the advice and the inheritance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Like {
+    /// Each of the page whose place in the object it repeats, which is there.
+    Repeated,
+    /// All of the page before the first: a mapping goes on.
+    Before,
+}
+
 /// See the module's theory.
 #[doc(alias("uvm_map_extract", "mremap"))]
 pub trait Extract {
@@ -40,9 +49,9 @@ pub trait Extract {
     /// memory and promises stay as they are.
     fn relocate(&self, scx: &SegCx<'_>, to: VirtRange);
 
-    /// A driver for `to.seg`, as if that had been mapped along with the segment: its page `i` is page `first + i` of the segment, of which it has
-    /// the object, the rights, the advice, but nothing that private pages hold; past the segment's end the object goes on and the rest is as
-    /// the last page has it. Locks in memory do not come along. `first` is at most the segment's length in pages. Counts as a [`crate::SegCreate`].
+    /// A driver for `to.seg`, as if that had been mapped along with the segment: its page `i` is page `first + i` of the segment's object, but holds nothing
+    /// that private pages hold. Rights, advice and inheritance are `like` those of pages of the segment. Locks in memory do not come along. `first` is at most
+    /// the segment's length in pages. Counts as a [`crate::SegCreate`].
     ///
     /// # Errors
     /// As those of creation; [`SegError::Invalid`] where the object's offsets end.
@@ -51,6 +60,7 @@ pub trait Extract {
         &self,
         scx: &SegCx<'_>,
         first: u64,
+        like: Like,
         to: &SegCx<'_>,
     ) -> Result<Box<dyn SegOps>, SegError>;
 

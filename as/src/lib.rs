@@ -47,7 +47,7 @@ pub use addr_space::{AddrSpace, USER_RANGE};
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
-pub use extract::Extract;
+pub use extract::{Extract, Like};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{
     Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,

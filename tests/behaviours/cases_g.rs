@@ -134,3 +134,18 @@ fn shared_memory_grows_for_all_who_map_it() {
     s.run("remap 1 8 2 3 none; expect ok; read 1 10 0+1; expect ok b=00");
     s.end();
 }
+
+/// What a mapping grows by is like the last page that grew, whatever lies behind that.
+#[test]
+fn what_it_grows_by_is_like_its_last_page() {
+    let mut s = scene(
+        "map 0 0 4 rw priv fixed anon; protect 0 0 2 -; remap 0 1 1 4 may+fixed 11; expect ok",
+    );
+    s.run("read 0 12 0+1; expect SEGV at=0 code=accerr; read 0 14 0+1; expect SEGV at=0 code=accerr; write 0 2 2 65; expect ok");
+    s.run("remap 0 0 1 2 none; expect ok; read 0 1 0+1; expect SEGV at=0 code=accerr; remap 0 0 3 3 may+fixed+dontunmap 20; expect ok");
+    s.run(
+        "read 0 20 0+1; expect SEGV at=0 code=accerr; read 0 0 0+1; expect SEGV at=0 code=accerr",
+    );
+    s.run("read 0 22 0+1; expect ok b=41; read 0 2 0+1; expect ok b=00; write 0 2 0+1 66; read 0 22 0+1; expect ok b=41");
+    s.end();
+}

@@ -38,7 +38,7 @@ use super::{Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
-use crate::extract::Extract;
+use crate::extract::{Extract, Like};
 use crate::runs::vpns;
 use crate::seg::{Join, SegCreate, SegCx, SegOps};
 use crate::segs::{Removed, Seg, Segs};
@@ -184,7 +184,9 @@ impl AddrSpace {
             let (seg, piece) = piece?;
             let first = seg.range().page_index(piece.start());
             let scx = self.scx(cx, seg.range(), true);
-            self.make_one(cx, seg, piece, made, |extract, to| extract.continued(&scx, first, to))?;
+            self.make_one(cx, seg, piece, made, |extract, to| {
+                extract.continued(&scx, first, Like::Repeated, to)
+            })?;
         }
         Ok(())
     }
@@ -406,6 +408,6 @@ impl SegCreate for More<'_> {
         let of = space.scx(scx.cx, range, false);
         self.locked.set(extract.is_locked(&of, self.last));
         self.left_out.set(segs.left_out.get(self.last.vpn()));
-        extract.continued(&of, range.page_index(self.last) + 1, scx)
+        extract.continued(&of, range.page_index(self.last) + 1, Like::Before, scx)
     }
 }

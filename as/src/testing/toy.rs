@@ -1,7 +1,7 @@
 //! A segment driver of few words: rights, locks and pins a page, everything asked of it noted, every failure ordered beforehand.
 
 use crate::error::SegError;
-use crate::extract::Extract;
+use crate::extract::{Extract, Like};
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
 use crate::seg::{
@@ -485,9 +485,14 @@ impl Extract for Toy {
         &self,
         scx: &SegCx<'_>,
         first: u64,
+        like: Like,
         to: &SegCx<'_>,
     ) -> Result<Box<dyn SegOps>, SegError> {
-        assert!(first <= scx.seg.pages().get());
+        let pages = scx.seg.pages().get();
+        match like {
+            Like::Repeated => assert!(first + to.seg.pages().get() <= pages),
+            Like::Before => assert!((1..=pages).contains(&first)),
+        }
         self.args.plan.seg("continued", to, to.seg)?;
         Ok(self.args.make(BTreeMap::new()))
     }

@@ -22,7 +22,7 @@ use super::inherit::Heir;
 use super::unmap::{Reserved, upper_part};
 use super::vpage::VPages;
 use super::{Backing, FIRST_SLOT, SegVn, VPage, dup, own, vpns};
-use addr_space::{Extract, FaultError, SegCx, SegError, SegKind, SegOps, UnloadFlags};
+use addr_space::{Extract, FaultError, Like, SegCx, SegError, SegKind, SegOps, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -57,10 +57,11 @@ impl Extract for SegVn {
         &self,
         scx: &SegCx<'_>,
         first: u64,
+        like: Like,
         to: &SegCx<'_>,
     ) -> Result<Box<dyn SegOps>, SegError> {
         let range = to.seg;
-        let vpage = states(self, scx, first, range);
+        let vpage = states(self, scx, first, like, range);
         let offset = offset_after(self, first, range)?;
         let writable = |v: VPage| v.prot.unwrap_or_else(|| self.prot()).contains(Prot::WRITE);
         let wanted = match &self.backing {
@@ -127,21 +128,20 @@ impl Extract for SegVn {
     }
 }
 
-/// Per-page state of `range`, which continues the segment at its page `first`: that of the pages it repeats, then the last page's.
-fn states(seg: &SegVn, scx: &SegCx<'_>, first: u64, range: VirtRange) -> VPages {
+/// Per-page state of `range`, which continues the segment at its page `first`.
+fn states(seg: &SegVn, scx: &SegCx<'_>, first: u64, like: Like, range: VirtRange) -> VPages {
     let mut to = VPages::default();
     if seg.vpaged.load(Ordering::SeqCst) == 0 {
         return to;
     }
     let inner = seg.lock.lock(scx.cx);
-    let fresh = |v: VPage| VPage { locked: false, reserved: false, ..v };
-    let (all, new) = (vpns(scx.seg), vpns(range));
-    let repeated = (scx.seg.pages().get() - first).min(range.pages().get());
-    let from = all.start + first;
-    for (run, v) in inner.vpage.iter(from..from + repeated) {
-        to.set(new.start + (run.start - from)..new.start + (run.end - from), fresh(v));
+    let (from, new) = (scx.seg.start().vpn() + first, vpns(range));
+    if like == Like::Repeated {
+        to = inner.vpage.shifted(from..from + range.pages().get(), new.start);
+    } else {
+        to.set(new.clone(), inner.vpage.get(from - 1));
     }
-    to.set(new.start + repeated..new.end, fresh(inner.vpage.get(all.end - 1)));
+    to.update(new, |v| VPage { locked: false, reserved: false, ..v });
     to
 }
 
