@@ -68,7 +68,7 @@ pub trait Extract {
     /// both, private memory included. Locks in memory do not come along.
     ///
     /// # Errors
-    /// Any; nothing has changed.
+    /// Any; nothing has changed, but that a store may have been anticipated: pages locked in memory have been copied that somebody else has too.
     ///
     /// # Locks
     /// Both address-space locks as writer.
