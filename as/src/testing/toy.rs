@@ -494,6 +494,9 @@ impl Extract for Toy {
             Like::Before => assert!((1..=pages).contains(&first)),
         }
         self.args.plan.seg("continued", to, to.seg)?;
+        if self.counts_own_resv(scx) {
+            to.space.sub_resv(to.seg.len());
+        }
         Ok(self.args.make(BTreeMap::new()))
     }
     fn share(

@@ -135,10 +135,10 @@ const MREMAP: &[Row] = &[
     row(
         "more than may be mapped",
         |g| {
-            g.p.set_limit(Limit::Vmem, 19 * PAGE);
+            g.p.set_limit(Limit::Vmem, 18 * PAGE);
             mremap(g, (at(0), PAGE), 5 * PAGE, MAY, 0)
         },
-        "ENOMEM: 0x4000 bytes more would pass the address-space limit of 0x13000",
+        "ENOMEM: 0x4000 bytes more would pass the address-space limit of 0x12000",
     ),
     row(
         "shown to a process of another machine",
