@@ -85,7 +85,7 @@ fn devices_keep_the_contract() {
     };
     let behind = |n| desk.word_at(card.0[n as usize]);
     let can = SegCan::FAULT | SegCan::STORE | SegCan::BYTES | SegCan::SHARE | SegCan::SPLIT;
-    let can = can | SegCan::DUP | SegCan::PROT | SegCan::SOFTLOCK;
+    let can = can | SegCan::DUP | SegCan::PROT | SegCan::SOFTLOCK | SegCan::MEM_ID;
     Breach::raise(desk.check("seg_dev", &args, can, Some(&behind)));
     for frame in frames {
         drop(db.adopt_shared(cx, frame));
