@@ -219,6 +219,7 @@ impl HatX86 {
         }
     }
     /// The leaf entry for `addr` and its effective rights, read without locks and checked to have been one table's at one moment.
+    #[inline(always)] // into `probe`, which has nothing else to do
     pub(crate) fn probe_entry(&self, cx: &Cx, st: &HatState, addr: u64) -> Option<(X86Pte, Prot)> {
         let hint = st.hints.mine(cx);
         if let Some(id) = hint.get(addr) {
