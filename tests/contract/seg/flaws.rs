@@ -144,5 +144,8 @@ fn flaws_of_refusals_and_failures_are_caught() {
 
 #[test]
 fn a_driver_that_mixes_up_its_threads_is_caught() {
-    all_caught(Over::Private, &[(MixesUpItsCallers, "faults ")]);
+    // Which of two threads gets the other's answer, and which clause it breaks by that, is chance.
+    let clauses = ["faults ", "when a change of rights returns"];
+    let breach = judged(MixesUpItsCallers, Over::Private).expect_err("noticed");
+    assert!(clauses.iter().any(|c| breach.clause.starts_with(c)), "{breach}");
 }
