@@ -361,7 +361,9 @@ impl Generator {
             _ => Source::Anon,
         };
         let mut flags = MapFlags::default();
-        if self.lot.chance(4) {
+        // What a lock passed over is known by its place, which a move changes.
+        let plain = self.options.profile == Profile::Remap;
+        if !plain && self.lot.chance(4) {
             let which = self.lot.below(3);
             flags.noreserve = which == 0;
             flags.populate = which == 1;

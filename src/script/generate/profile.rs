@@ -85,7 +85,7 @@ impl Profile {
                  incore=2 inherit=3 brk=3 pageout=2 digest=1 err=2 fclose=1 file=1 lockall=1"
             }
             Profile::Remap => {
-                "remap=24 map=16 write=18 read=12 unmap=4 protect=4 fork=3 exit=2 digest=1 inherit=3 lock=2 unlock=2 \
+                "remap=24 map=16 write=18 read=12 unmap=4 protect=4 fork=3 exit=2 digest=1 inherit=3 \
                  truncate=2 pwrite=1 dontneed=1 pageout=2 brk=1 sync=1"
             }
         };
