@@ -273,7 +273,6 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("show memory twice", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.p))),
     whole("show copies of a file twice", |w| done(w.p.share_range(at(16), 4 * PAGE, &w.p))),
     whole("show shared memory twice", |w| done(w.p.share_range(at(24), 2 * PAGE, &w.p))),
-    piecemeal("show locked pages twice", |w| done(w.p.share_range(at(56), 3 * PAGE, &w.p))),
     whole("show memory to the child", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.child))),
     whole("show the child's memory", |w| done(w.child.share_range(at(16), 4 * PAGE, &w.p))),
     whole("move the break", |w| done(w.p.brk(w.p.heap().0 + 2 * PAGE))),
