@@ -300,7 +300,7 @@ impl Judge<'_> {
             return Some("a place where nothing may be mapped");
         }
         let pages = self.pages_of(proc, addr, len)?;
-        let Some(last) = pages.mapped.last() else { return None };
+        let last = pages.mapped.last()?;
         if pages.hole {
             return Some("a range with a hole");
         }
