@@ -10,7 +10,8 @@ use crate::sync::SlotRwLock;
 use crate::sync::explore::{self, explore, join};
 use crate::testing::{World, name};
 use crate::{
-    Counters, CpuId, Cx, LockedPage, PageDb, RefMod, SpinHooks, ThreadId, VnodeId, VnodeKind,
+    Counters, CpuId, Cx, LockedPage, PageDb, PageId, RefMod, SpinHooks, ThreadId, VnodeId,
+    VnodeKind,
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -369,5 +370,84 @@ fn memory_comes_to_the_sleeper() {
         });
         join([sleeper, scanner, user]);
         w.verify();
+    });
+}
+
+/// A page of one byte, lent once.
+fn lent(w: &World) -> PageId {
+    let id = w.make(name(V, 0));
+    let page = w.db.lock_excl(&w.cx, id);
+    w.db.mem().write(page.pfn(), 0, &[7]);
+    w.db.lend(&w.cx, &page).expect("plenty of memory");
+    drop(page);
+    id
+}
+
+/// E4: the owner of a lent page ends while the last loan does: one of the two frees the frame.
+#[test]
+fn destroy_against_the_last_unlend() {
+    explore(300, &[M::DisownedByALook], || {
+        let w = world(3);
+        let id = lent(&w);
+        let owner = spawn(&w.db, 0, |db, cx| {
+            let page = db.lookup_excl(cx, name(V, 0)).expect("nobody else takes the name");
+            db.destroy(cx, page);
+        });
+        let borrower = spawn(&w.db, 1, move |db, cx| db.unlend(cx, id));
+        join([owner, borrower]);
+        assert_eq!(w.verify().free, 3, "E4: the frame is somebody's");
+        assert_eq!((w.db.lent_pages(), w.db.free_mem().availrmem()), (0, 3), "E2");
+    });
+}
+
+/// E4: a store breaks the loan while it ends: the owner has the bytes under the name, in the page or in a copy, and no frame is lost.
+#[test]
+fn break_loan_against_the_last_unlend() {
+    explore(300, &[M::DisownedByALook], || {
+        let w = world(3);
+        let id = lent(&w);
+        let owner = spawn(&w.db, 0, |db, cx| {
+            let page = db.lookup_shared(cx, name(V, 0)).expect("it is the owner's");
+            let page = db.break_loan(cx, page, 0).expect("a frame").expect("nobody takes the name");
+            assert!(!page.page().is_lent(), "E1");
+            let mut byte = [0];
+            db.mem().read(page.pfn(), 0, &mut byte);
+            assert_eq!(byte, [7]);
+        });
+        let borrower = spawn(&w.db, 1, move |db, cx| {
+            let mut byte = [0];
+            db.mem().read(db.pfn(id), 0, &mut byte);
+            assert_eq!(byte, [7], "E2: lent, and somebody else's");
+            db.unlend(cx, id);
+        });
+        join([owner, borrower]);
+        let census = w.verify();
+        // A page whose loan has ended goes to the cache list if nobody holds it.
+        assert_eq!((census.named + census.cached, census.free), (1, 2), "E4: a frame is lost");
+        assert_eq!((w.db.lent_pages(), w.db.free_mem().availrmem()), (0, 3), "E2");
+    });
+}
+
+/// E3: whoever looks for the page while its loan is broken finds the lent page or the copy.
+#[test]
+fn break_loan_against_lookup() {
+    explore(300, &[M::NameMovedInTwoSteps], || {
+        let w = world(3);
+        let id = lent(&w);
+        let owner = spawn(&w.db, 0, |db, cx| {
+            let page = db.lookup_shared(cx, name(V, 0)).expect("it is the owner's");
+            let page = db.break_loan(cx, page, 0).expect("a frame").expect("nobody takes the name");
+            assert!(!page.page().is_lent(), "E1");
+        });
+        let reader = spawn(&w.db, 1, |db, cx| {
+            let page = db.lookup_shared(cx, name(V, 0)).expect("E3: it was there all the time");
+            let mut byte = [0];
+            db.mem().read(page.pfn(), 0, &mut byte);
+            assert_eq!((page.identity(), byte), (Some(name(V, 0)), [7]));
+        });
+        join([owner, reader]);
+        w.db.unlend(&w.cx, id);
+        let census = w.verify();
+        assert_eq!((census.named, census.free), (1, 2), "E4: a frame is lost");
     });
 }

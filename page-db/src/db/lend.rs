@@ -40,6 +40,7 @@ use crate::error::PageError;
 use crate::page::{ORPHAN, Page, PageId, PageState};
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 use crate::sync::atomic::Ordering;
+use crate::sync::{Mutation, mutated};
 use crate::units::PAGE_SIZE;
 use crate::vnode::VnodeKind;
 
@@ -149,7 +150,13 @@ impl PageDb {
             new.page().set_state(PageState::SWAP, PageState::empty());
         }
         vnode.pages.lock(cx).add_last(self.pages(), new.id());
-        self.hash().replace(cx, self.pages(), name, old.id(), new.id());
+        if mutated(Mutation::NameMovedInTwoSteps) {
+            self.hash().remove(cx, self.pages(), name, old.id());
+            let named = self.hash().insert_unless_present(cx, self.pages(), name, new.id());
+            assert!(named.is_ok(), "E3: the name is nobody's");
+        } else {
+            self.hash().replace(cx, self.pages(), name, old.id(), new.id());
+        }
         vnode.pages.lock(cx).sub(self.pages(), old.id());
         self.forget_name(&old);
         if !self.disown(old.page()) {
@@ -163,7 +170,13 @@ impl PageDb {
     }
     #[cold]
     fn leave_to_loans(&self, page: &Page) -> bool {
-        let lent = page.loans.fetch_or(ORPHAN, Ordering::AcqRel) != 0;
+        let lent = if mutated(Mutation::DisownedByALook) {
+            let seen = page.loans.load(Ordering::Acquire) != 0;
+            page.loans.fetch_or(ORPHAN, Ordering::AcqRel);
+            seen
+        } else {
+            page.loans.fetch_or(ORPHAN, Ordering::AcqRel) != 0
+        };
         if !lent {
             page.loans.store(0, Ordering::Release);
         }

@@ -45,6 +45,11 @@ mutations! {
     ClaimInTwoSteps,
     /// F1: draining a magazine lets go of its lock between moving the frames and emptying it. `magazine_refill_against_drain`
     DrainLetsGo,
+    /// E4: whether a page that loses its name lives on is decided by a look at its loans, not by what the bit was set beside. `destroy_against_the_last_unlend`,
+    /// `break_loan_against_the_last_unlend`
+    DisownedByALook,
+    /// E3: breaking a loan takes the name from the lent page first and gives it to the copy afterwards. `break_loan_against_lookup`
+    NameMovedInTwoSteps,
 
     // ---- hat-x86 ----
     /// C1: a load does not compare its stamp under the leaf's lock. `stamp_against_change`
