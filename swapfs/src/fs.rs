@@ -10,8 +10,8 @@ use crate::vnode::SwapVnode;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use page_db::sync::{Mutation, Mutex, mutated};
 use page_db::{Cx, FailKind, Identity, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno};
 
 /// How to build a [`SwapFs`].
@@ -170,7 +170,7 @@ impl SwapFs {
         // page. It looks at the word again when it has read; but until its page is destroyed the number must not be used again, and
         // nobody else will look. (It announced itself before it looked first: one of us sees the other.) That it ever ran is enough
         // to know: when it ended cannot be compared with when the caller looked.
-        if self.removals.load(Ordering::SeqCst) {
+        if self.removals.load(Ordering::SeqCst) && !mutated(Mutation::RemovalUnseen) {
             for n in dead {
                 if let Some(page) = self.db.lookup_excl(cx, self.identity(*n)) {
                     self.db.destroy(cx, page);

@@ -33,7 +33,7 @@ use crate::fail::FailKind;
 use crate::mappings::RefMod;
 use crate::page::PageId;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
-use crate::sync::prefetch_write;
+use crate::sync::{Mutation, mutated, prefetch_write};
 use crate::vnode::Identity;
 use alloc::vec::Vec;
 use core::array;
@@ -101,7 +101,12 @@ impl PageDb {
         let mut ended = self.destroy_held(cx, &mut held);
         // held: nothing (U1)
         for id in alone.into_iter().flatten() {
-            if let Some(page) = self.lookup_excl(cx, id) {
+            let page = if mutated(Mutation::PushNotAwaited) {
+                self.try_lookup_excl(cx, id)
+            } else {
+                self.lookup_excl(cx, id)
+            };
+            if let Some(page) = page {
                 self.destroy(cx, page);
                 ended += 1;
             }

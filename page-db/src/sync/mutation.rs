@@ -72,6 +72,18 @@ mutations! {
     // ---- the whole library; scenarios in seg-drivers ----
     /// H3 of anon maps: a slot that another thread holds busy is taken all the same. `fault_against_fault`
     BusySlotTaken,
+    /// A range gives up its contents first and its translations afterwards. `store_against_unmap`
+    TranslationsAfterContents,
+    /// M3: slots on their way out count as gone before they are empty. `map_beside_what_is_leaving`
+    LeavingOverEarly,
+    /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
+    PushNotAwaited,
+    /// W1: an anon's number goes back although a removal of swap may be reading its page. `removal_of_swap_against_exit`
+    RemovalUnseen,
+    /// O2: a side of a lazy fork lets go of the map before it has copied it. `own_maps_from_both_sides`
+    MapLeftEarly,
+    /// J1: a slot of a joint map is replaced and the other sharers keep their translations. `joint_store_against_load`
+    OthersKeepTheOld,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
     ForkForgetsToFlush,
     /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`

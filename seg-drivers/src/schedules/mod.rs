@@ -15,12 +15,14 @@
 
 mod world;
 
-use addr_space::{FaultError, UnloadFlags};
-use page_db::Prot;
+use crate::anon::array::CHUNK;
+use crate::seg_vn::SegVnArgs;
+use addr_space::{AsError, FaultError, Inherit, UnloadFlags};
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
 use page_db::sync::explore::{explore, join};
-use world::{LAST, World, page};
+use page_db::{CpuId, Cx, PAGE_SIZE, Prot};
+use world::{LAST, World, page, pages};
 
 /// Two threads fault on one page that neither has touched: one zeroed page comes of it, and both bytes are in it.
 #[test]
@@ -78,37 +80,112 @@ fn fault_against_unmap() {
     });
 }
 
-/// A process forks while one of its threads stores: what the child has once seen stays, and the parent's last store is the parent's.
+/// A parent's page is unmapped while the child stores, in place if it is the only owner by then: the parent's processor never sees the child's byte.
 #[test]
-fn fault_against_dup() {
-    explore(100, &[M::ForkForgetsToFlush], || {
-        let (w, cx) = World::new(48);
-        let p = w.zfod(&cx, 1, 1);
+fn store_against_unmap() {
+    explore(100, &[M::TranslationsAfterContents], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
         w.store(&cx, &p, 0, 7).expect("mapped");
-        let child = w.proc(&cx, 2);
-        let user = {
+        let child = w.fork(&cx, &p, 2);
+        assert_eq!(w.load(&cx, &p, 0), Ok(7));
+        let unmap = {
+            let p = p.clone();
+            w.spawn(1, move |_, cx| p.unmap(cx, page(0)).expect("no driver refuses"))
+        };
+        let stores = {
+            let child = child.clone();
+            w.spawn(2, move |w, cx| {
+                w.run(cx, &child);
+                w.store(cx, &child, 0, 9).expect("mapped");
+                // CPU 0 runs the parent.
+                let seen = w.glance(cx, CpuId(0), 0);
+                assert!(matches!(seen, None | Some(7)), "law 6: the child's byte");
+            })
+        };
+        join([unmap, stores]);
+        assert_eq!(w.peek(&cx, &child, 0), 9);
+        w.finish(&cx, &[&p, &child]);
+    });
+}
+
+/// The upper half of what was one segment is unmapped while memory is mapped beside the lower half, over the same slots: the new pages are zeros, and
+/// what is stored there stays. The slots lie in two chunks, so that they are not emptied at once.
+#[test]
+fn map_beside_what_is_leaving() {
+    const LAST_PAGE: u64 = CHUNK;
+    explore(100, &[M::LeavingOverEarly], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, LAST_PAGE + 1);
+        w.run(&cx, &p);
+        for n in [LAST_PAGE - 1, LAST_PAGE] {
+            w.store(&cx, &p, n * PAGE_SIZE, 7).expect("mapped");
+        }
+        p.unmap(&cx, page(LAST_PAGE - 2)).expect("no driver refuses");
+        let unmap = {
+            let p = p.clone();
+            w.spawn(1, move |_, cx| p.unmap(cx, pages(LAST_PAGE - 1, 2)).expect("none refuses"))
+        };
+        let map = {
             let p = p.clone();
             w.spawn(0, move |w, cx| {
-                for v in [8, 9] {
-                    w.store(cx, &p, 0, v).expect("mapped");
+                let fresh = SegVnArgs::zfod(&w.driver, Prot::RW);
+                match p.map(cx, pages(LAST_PAGE - 2, 3), &fresh) {
+                    Ok(()) => {
+                        let at = LAST_PAGE * PAGE_SIZE;
+                        assert_eq!(w.load(cx, &p, at), Ok(0), "M3: an old page");
+                        w.store(cx, &p, at, 9).expect("mapped");
+                    }
+                    Err(e) => assert!(matches!(e, AsError::Overlap { .. }), "{e}"),
                 }
             })
         };
-        let fork = {
-            let (p, child) = (p.clone(), child.clone());
-            w.spawn(1, move |w, cx| {
-                p.dup(cx, &child).expect("a child");
-                w.run(cx, &child);
-                let first = w.load(cx, &child, 0).expect("mapped");
-                assert!((7..=9).contains(&first));
-                assert_eq!(w.load(cx, &child, 0), Ok(first), "law 6: the parent's byte");
-            })
-        };
-        join([user, fork]);
-        assert_eq!(w.peek(&cx, &p, 0), 9);
-        w.finish(&cx, &[&p, &child]);
+        join([unmap, map]);
+        let there = w.load(&cx, &p, LAST_PAGE * PAGE_SIZE);
+        assert!(matches!(there, Ok(9) | Err(FaultError::NoMap { .. })), "M3: {there:?}");
+        w.finish(&cx, &[&p]);
     });
+}
+
+/// A process forks while one of its threads stores: what the child has once seen stays, and the parent's last store is the parent's.
+#[test]
+fn fault_against_dup() {
+    explore(100, &[M::ForkForgetsToFlush], || store_while_forking(World::new(48)));
+}
+
+/// The same where the fork is lazy: both sides go on with one map until one needs its own.
+#[test]
+fn fault_against_lazy_dup() {
+    explore(100, &[M::ForkForgetsToFlush], || store_while_forking(World::lazy(48)));
+}
+
+fn store_while_forking((w, cx): (World, Cx)) {
+    let p = w.zfod(&cx, 1, 1);
+    w.run(&cx, &p);
+    w.store(&cx, &p, 0, 7).expect("mapped");
+    let child = w.proc(&cx, 2);
+    let user = {
+        let p = p.clone();
+        w.spawn(0, move |w, cx| {
+            for v in [8, 9] {
+                w.store(cx, &p, 0, v).expect("mapped");
+            }
+        })
+    };
+    let fork = {
+        let (p, child) = (p.clone(), child.clone());
+        w.spawn(1, move |w, cx| {
+            p.dup(cx, &child).expect("a child");
+            w.run(cx, &child);
+            let first = w.load(cx, &child, 0).expect("mapped");
+            assert!((7..=9).contains(&first));
+            assert_eq!(w.load(cx, &child, 0), Ok(first), "law 6: the parent's byte");
+        })
+    };
+    join([user, fork]);
+    assert_eq!(w.peek(&cx, &p, 0), 9);
+    w.finish(&cx, &[&p, &child]);
 }
 
 /// The right to store is taken away while another thread stores: afterwards nothing is stored.
@@ -151,29 +228,32 @@ fn fault_against_set_prot() {
 /// Parent and child store to one shared page at once, at different places: each copy has its owner's byte and else what was there before.
 #[test]
 fn copy_on_write_from_both_sides() {
-    explore(100, &[M::ReferenceDroppedEarly], || {
-        let (w, cx) = World::new(48);
-        let p = w.zfod(&cx, 1, 1);
-        w.run(&cx, &p);
-        w.store(&cx, &p, 0, 7).expect("mapped");
-        w.store(&cx, &p, LAST, 7).expect("mapped");
-        let child = w.fork(&cx, &p, 2);
-        let threads = [(0u16, &p, 0, 8), (1, &child, LAST, 9)].map(|(n, who, at, v)| {
-            let who = who.clone();
-            w.spawn(n, move |w, cx| {
-                w.run(cx, &who);
-                w.store(cx, &who, at, v).expect("mapped");
-            })
-        });
-        join(threads);
-        assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &p, LAST)), (8, 7), "law 6: the parent's");
-        assert_eq!(
-            (w.peek(&cx, &child, 0), w.peek(&cx, &child, LAST)),
-            (7, 9),
-            "law 6: the child's"
-        );
-        w.finish(&cx, &[&p, &child]);
+    explore(100, &[M::ReferenceDroppedEarly], || store_on_both_sides(World::new(48)));
+}
+
+/// The same after a lazy fork: one side copies the map, or both do, or the last takes it over.
+#[test]
+fn own_maps_from_both_sides() {
+    explore(100, &[M::MapLeftEarly], || store_on_both_sides(World::lazy(48)));
+}
+
+fn store_on_both_sides((w, cx): (World, Cx)) {
+    let p = w.zfod(&cx, 1, 1);
+    w.run(&cx, &p);
+    w.store(&cx, &p, 0, 7).expect("mapped");
+    w.store(&cx, &p, LAST, 7).expect("mapped");
+    let child = w.fork(&cx, &p, 2);
+    let threads = [(0u16, &p, 0, 8), (1, &child, LAST, 9)].map(|(n, who, at, v)| {
+        let who = who.clone();
+        w.spawn(n, move |w, cx| {
+            w.run(cx, &who);
+            w.store(cx, &who, at, v).expect("mapped");
+        })
     });
+    join(threads);
+    assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &p, LAST)), (8, 7), "law 6: the parent's");
+    assert_eq!((w.peek(&cx, &child, 0), w.peek(&cx, &child, LAST)), (7, 9), "law 6: the child's");
+    w.finish(&cx, &[&p, &child]);
 }
 
 /// A clean page is evicted while its owner stores to it: the store is not lost.
@@ -209,7 +289,7 @@ fn page_out_against_fault() {
 /// A process ends while its dirty pages are being pushed: nothing of it is left.
 #[test]
 fn page_out_against_exit() {
-    explore(100, &[], || {
+    explore(100, &[M::PushNotAwaited], || {
         let (w, cx) = World::new(40);
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
@@ -226,5 +306,57 @@ fn page_out_against_exit() {
         });
         join([exit, pager]);
         w.finish(&cx, &[&p]);
+    });
+}
+
+/// An area of swap is removed while the process whose page is stored there ends: its number goes back without a page.
+#[test]
+fn removal_of_swap_against_exit() {
+    explore(100, &[M::RemovalUnseen], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        w.pageout.reclaim_all(&cx, &w.db);
+        w.squeeze(&cx, 0); // the frame goes, what is stored stays
+        w.release(&cx);
+        let exit = {
+            let p = p.clone();
+            w.spawn(0, move |_, cx| p.free(cx))
+        };
+        let removal = w.spawn(1, |w, cx| w.swap.remove(cx, w.area).expect("memory for all"));
+        join([exit, removal]);
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// Two processes share private memory for good, whose page a third has as a copy. One stores while the other loads: once the store is made, all see it
+/// but the third.
+#[test]
+fn joint_store_against_load() {
+    explore(100, &[M::OthersKeepTheOld], || {
+        let (w, cx) = World::new(56);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let copy = w.fork(&cx, &p, 2);
+        p.inherit(&cx, page(0), Inherit::Share).expect("private memory may be shared");
+        let sharer = w.fork(&cx, &p, 3);
+        let stores = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| w.store(cx, &p, 0, 8).expect("mapped"))
+        };
+        let loads = {
+            let sharer = sharer.clone();
+            w.spawn(1, move |w, cx| {
+                w.run(cx, &sharer);
+                let [first, second] = [(), ()].map(|()| w.load(cx, &sharer, 0).expect("mapped"));
+                assert!(matches!((first, second), (7, 7) | (7, 8) | (8, 8)), "{first}, {second}");
+            })
+        };
+        join([stores, loads]);
+        assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &sharer, 0)), (8, 8), "J1: an old page");
+        assert_eq!(w.peek(&cx, &copy, 0), 7, "law 6: the sharers' byte");
+        w.finish(&cx, &[&p, &copy, &sharer]);
     });
 }

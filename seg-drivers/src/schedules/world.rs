@@ -1,7 +1,7 @@
 //! A small machine that several threads use: all five crates, real tables, real bytes, a processor for each thread.
 
 use crate::anon::AnonLayer;
-use crate::seg_vn::{SegVnArgs, VnDriver, VnTunables};
+use crate::seg_vn::{ForkPolicy, SegVnArgs, VnDriver, VnTunables};
 use addr_space::addr_space::USER_RANGE;
 use addr_space::{AddrSpace, AsId, FaultError, FaultKind, HatProvider};
 use alloc::collections::BTreeMap;
@@ -15,7 +15,7 @@ use page_db::{
     PageId, Pfn, PhysMem, Prot, Reserve, SpinHooks, ThreadId, Thresholds, VirtAddr, VirtRange,
 };
 use shuttle::thread::JoinHandle;
-use swapfs::{MemDevice, SwapConfig, SwapFs};
+use swapfs::{AreaId, MemDevice, SwapConfig, SwapFs};
 
 pub(super) const BASE: u64 = 0x10000;
 /// The last byte of a page, for contents that a copy reaches last.
@@ -29,6 +29,8 @@ const SWAP: u64 = 32;
 pub(super) struct World {
     pub(super) db: Arc<PageDb>,
     pub(super) swap: Arc<SwapFs>,
+    /// Where pages are stored.
+    pub(super) area: AreaId,
     pub(super) mmu: Arc<HostMmu>,
     pub(super) hat: Arc<HatX86>,
     pub(super) driver: Arc<VnDriver>,
@@ -48,12 +50,22 @@ fn cx_of(counters: &Arc<Counters>, n: u16) -> Cx {
 }
 
 pub(super) fn page(n: u64) -> VirtRange {
-    VirtRange::exact(BASE + n * PAGE_SIZE, PAGE_SIZE).expect("aligned")
+    pages(n, 1)
+}
+pub(super) fn pages(first: u64, count: u64) -> VirtRange {
+    VirtRange::exact(BASE + first * PAGE_SIZE, count * PAGE_SIZE).expect("aligned")
 }
 
 impl World {
     /// A machine, and the context of the thread that sets it up, on CPU 0.
     pub(super) fn new(frames: u64) -> (Self, Cx) {
+        Self::with(frames, VnTunables::default())
+    }
+    /// The same, where fork is lazy.
+    pub(super) fn lazy(frames: u64) -> (Self, Cx) {
+        Self::with(frames, VnTunables { fork: ForkPolicy::Lazy, ..VnTunables::default() })
+    }
+    fn with(frames: u64, tunables: VnTunables) -> (Self, Cx) {
         let counters = Counters::new(CPUS);
         let cx = cx_of(&counters, 0);
         let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), frames).expect("heap"));
@@ -67,15 +79,16 @@ impl World {
         let db = Arc::new(db);
         let swap_config = SwapConfig { cpus: CPUS, ..SwapConfig::default() };
         let swap = SwapFs::new(&cx, &db, swap_config).expect("swap");
-        swap.add(&cx, Arc::new(MemDevice::new("swap0", SWAP)), 0, SWAP, 0).expect("an area");
+        let device = Arc::new(MemDevice::new("swap0", SWAP));
+        let area = swap.add(&cx, device, 0, SWAP, 0).expect("an area");
         let mmu = HostMmu::new(mem, CPUS);
         let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _).expect("a hat");
         let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
         let wait = SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook));
         assert!(db.set_memory_wait(Arc::new(wait)));
-        let driver = VnDriver::new(&AnonLayer::new(&db, &swap), VnTunables::default());
+        let driver = VnDriver::new(&AnonLayer::new(&db, &swap), tunables);
         let taken = Arc::new(page_db::sync::Mutex::new(page_db::Rank::Registry, Vec::new()));
-        (Self { db, swap, mmu, hat, driver, pageout, taken }, cx)
+        (Self { db, swap, area, mmu, hat, driver, pageout, taken }, cx)
     }
     pub(super) fn proc(&self, cx: &Cx, id: u32) -> Proc {
         let hat = self.hat.alloc(cx).expect("frames");
@@ -84,8 +97,7 @@ impl World {
     /// A process with `pages` pages of private memory at [`BASE`].
     pub(super) fn zfod(&self, cx: &Cx, id: u32, pages: u64) -> Proc {
         let p = self.proc(cx, id);
-        let range = VirtRange::exact(BASE, pages * PAGE_SIZE).expect("aligned");
-        p.map(cx, range, &SegVnArgs::zfod(&self.driver, Prot::RW)).expect("free");
+        p.map(cx, self::pages(0, pages), &SegVnArgs::zfod(&self.driver, Prot::RW)).expect("free");
         p
     }
     pub(super) fn fork(&self, cx: &Cx, p: &Proc, id: u32) -> Proc {
@@ -141,6 +153,12 @@ impl World {
     pub(super) fn peek(&self, cx: &Cx, p: &Proc, at: u64) -> u8 {
         self.run(cx, p);
         self.load(cx, p, at).expect("mapped")
+    }
+    /// What a processor gets where it is, without a fault.
+    pub(super) fn glance(&self, cx: &Cx, cpu: CpuId, at: u64) -> Option<u8> {
+        let va = VirtAddr::new(BASE + at).expect("canonical");
+        let mut b = [0];
+        self.mmu.load(cx, cpu, va, &mut b).ok().map(|()| b[0])
     }
     /// Takes frames away until `left` are free.
     pub(super) fn squeeze(&self, cx: &Cx, left: u64) {

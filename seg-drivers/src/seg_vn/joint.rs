@@ -40,6 +40,7 @@ use crate::anon::{AnonMap, SlotGuard};
 use addr_space::{FaultError, SegCx, SegError};
 use alloc::sync::Arc;
 use page_db::sync::atomic::Ordering;
+use page_db::sync::{Mutation, mutated};
 use page_db::{ExclPage, LockedPage, SharedPage, VirtRange};
 use swapfs::AnonNumber;
 
@@ -74,7 +75,9 @@ impl SegVn {
                 again.ok_or(FaultError::Retry { addr: f.addr })?
             }
         };
-        db.unload(cx, &page);
+        if !mutated(Mutation::OthersKeepTheOld) {
+            db.unload(cx, &page);
+        }
         Ok(ExclPage::downgrade(page))
     }
     /// Makes the page of a slot of a joint map the map's alone, before it is locked in place (J3).

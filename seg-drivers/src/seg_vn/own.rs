@@ -48,8 +48,8 @@ use crate::anon::AnonMap;
 use addr_space::{SegCx, SegError};
 use alloc::sync::Arc;
 use page_db::VirtRange;
-use page_db::sync::Once;
 use page_db::sync::atomic::Ordering;
+use page_db::sync::{Mutation, Once, mutated};
 use swapfs::AnonNumber;
 
 impl SegVn {
@@ -92,13 +92,19 @@ pub(super) fn make_own(seg: &mut SegVn, scx: &SegCx<'_>) -> Result<(), SegError>
     }
     let Some(shared) = seg.amap().map(Arc::clone) else { return Ok(()) };
     let slots = seg.slots_of(scx.seg, scx.seg);
+    let early = mutated(Mutation::MapLeftEarly);
+    if early {
+        shared.lose(scx.cx, slots.clone(), slots.clone());
+    }
     let own = shared
         .dup(scx.cx, seg.driver.home(scx.cx), slots.clone(), None)
         .map_err(|_| SegError::NoMemory { range: scx.seg })?;
     seg.amap = ready(Some(own));
     seg.needs_copy.store(false, Ordering::Relaxed);
     // The others have gone, or copied, meanwhile? Then this was the last reference, and what it still held is given up here.
-    shared.lose(scx.cx, slots.clone(), slots);
+    if !early {
+        shared.lose(scx.cx, slots.clone(), slots);
+    }
     Ok(())
 }
 

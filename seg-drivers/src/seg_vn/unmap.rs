@@ -21,6 +21,7 @@ use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::{Mutation, mutated};
 use page_db::{PAGE_SIZE, VirtRange, pvn};
 
 #[doc(alias = "segvn_unmap")]
@@ -29,7 +30,8 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
         return Err(SegError::Pinned { range });
     }
     lock::unlock(seg, scx, range);
-    if seg.backing.is_some() || seg.amap().is_some() {
+    let late = mutated(Mutation::TranslationsAfterContents);
+    if (seg.backing.is_some() || seg.amap().is_some()) && !late {
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
     let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
@@ -42,6 +44,9 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     let reserved_before = Reserved::of(seg, scx);
     if let Some(map) = seg.amap() {
         lose_slots(seg, scx, range, map);
+    }
+    if late {
+        scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
         let mut inner = seg.lock.lock(scx.cx);
