@@ -23,6 +23,7 @@ use crate::error::{PageError, VnodeError};
 use crate::mappings::{RefMod, SyncMode};
 use crate::page::PageId;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
+use crate::sync::{Mutation, mutated};
 use crate::units::{FileOffset, PAGE_SIZE, Pfn};
 use crate::vnode::{Identity, PutFlags, VnodeId, VnodeKind};
 use alloc::vec::Vec;
@@ -248,7 +249,7 @@ pub fn put_range(
             continue;
         }
         let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
-        let page = match wait {
+        let page = match wait && !mutated(Mutation::HeldPagePassedOver) {
             true => db.lookup_excl_cached(cx, id),
             false => db.try_lookup_excl(cx, id),
         };

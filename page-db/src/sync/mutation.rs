@@ -78,6 +78,10 @@ mutations! {
     LeavingOverEarly,
     /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
     PushNotAwaited,
+    /// N5: an anon's number goes back before its page is gone. `swap_in_against_discard`
+    NumberBeforePage,
+    /// Truncation passes over a page that somebody holds. `file_store_against_truncate`
+    HeldPagePassedOver,
     /// W1: an anon's number goes back although a removal of swap may be reading its page. `removal_of_swap_against_exit`
     RemovalUnseen,
     /// O2: a side of a lazy fork lets go of the map before it has copied it. `own_maps_from_both_sides`

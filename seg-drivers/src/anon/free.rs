@@ -25,7 +25,7 @@ use super::array::{CHUNK, bits};
 use super::map::AnonMap;
 use core::ops::Range;
 use page_db::sync::atomic::Ordering;
-use page_db::sync::prefetch_write;
+use page_db::sync::{Mutation, mutated, prefetch_write};
 use page_db::{Cx, FileOffset, Identity, PageId, VnodeId, Wanted};
 use swapfs::{AnonNumber, SwapFs};
 
@@ -86,9 +86,15 @@ impl<'a> Dead<'a> {
     /// Frees them (N5). No page lock may be held.
     fn end(&mut self, cx: &Cx) {
         let dead = &self.anons[..self.count];
+        let early = mutated(Mutation::NumberBeforePage);
+        if early {
+            self.layer.swap.free_run(cx, dead);
+        }
         self.layer.db.destroy_run(cx, &self.pages[..self.count]);
         dead.iter().for_each(|n| self.layer.anons.forget(*n));
-        self.layer.swap.free_run(cx, dead);
+        if !early {
+            self.layer.swap.free_run(cx, dead);
+        }
         self.count = 0;
     }
 }

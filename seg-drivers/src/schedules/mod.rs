@@ -13,11 +13,13 @@
 //! Bytes are what a scenario looks at first: a process must load what it stored and nobody else's. Then every layer is verified, the processes exit, and
 //! nothing may be left.
 
+mod file;
 mod world;
 
 use crate::anon::array::CHUNK;
 use crate::seg_vn::SegVnArgs;
-use addr_space::{AsError, FaultError, Inherit, UnloadFlags};
+use addr_space::{Advice, AsError, FaultError, Inherit, UnloadFlags};
+use file::Zeros;
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
 use page_db::sync::explore::{explore, join};
@@ -358,5 +360,69 @@ fn joint_store_against_load() {
         assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &sharer, 0)), (8, 8), "J1: an old page");
         assert_eq!(w.peek(&cx, &copy, 0), 7, "law 6: the sharers' byte");
         w.finish(&cx, &[&p, &copy, &sharer]);
+    });
+}
+
+/// A page comes back from swap while its contents are given up and another page is touched: the load sees the old byte or zeros, and the number goes
+/// to the other page only when nothing of the old one is left.
+#[test]
+fn swap_in_against_discard() {
+    explore(100, &[M::NumberBeforePage], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 2);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        w.pageout.reclaim_all(&cx, &w.db);
+        w.squeeze(&cx, 0);
+        w.release(&cx);
+        let discard = {
+            let p = p.clone();
+            w.spawn(0, move |_, cx| p.advise(cx, page(0), Advice::Discard).expect("not locked"))
+        };
+        let loads = {
+            let p = p.clone();
+            w.spawn(1, move |w, cx| {
+                w.run(cx, &p);
+                assert!(matches!(w.load(cx, &p, 0), Ok(7 | 0)));
+            })
+        };
+        let touches = {
+            let p = p.clone();
+            // On CPU 0, too, where the number goes.
+            w.spawn(3, move |w, cx| w.store(cx, &p, PAGE_SIZE, 9).expect("mapped"))
+        };
+        join([discard, loads, touches]);
+        assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &p, PAGE_SIZE)), (0, 9));
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// A file is cut while a process stores to its page through a shared mapping: afterwards the page is nowhere, and a load is refused.
+#[test]
+fn file_store_against_truncate() {
+    explore(100, &[M::HeldPagePassedOver], || {
+        let (w, cx) = World::new(40);
+        let (file, p) = Zeros::mapped(&w, &cx, 2);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let stores = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| {
+                for v in [8, 9] {
+                    let done = w.store(cx, &p, PAGE_SIZE, v);
+                    assert!(matches!(done, Ok(()) | Err(FaultError::Object { .. })), "{done:?}");
+                }
+            })
+        };
+        let cut = {
+            let file = file.clone();
+            w.spawn(1, move |w, cx| file.cut(cx, &w.db, 1))
+        };
+        join([stores, cut]);
+        assert_eq!(w.db.exists(&cx, file.page(1)), None, "a page behind the end");
+        assert!(matches!(w.load(&cx, &p, PAGE_SIZE), Err(FaultError::Object { .. })));
+        assert_eq!((w.load(&cx, &p, 0), p.hat().resident()), (Ok(7), 1));
+        file.cut(&cx, &w.db, 0);
+        w.finish(&cx, &[&p]);
     });
 }
