@@ -34,6 +34,7 @@ mod exec_tests;
 mod fork;
 mod image;
 mod laws;
+mod lend;
 mod memcntl;
 mod meminfo;
 mod memory;

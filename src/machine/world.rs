@@ -22,7 +22,7 @@ use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
 };
-use addr_space::{Advice, Inherit, Signal, WatchFlags};
+use addr_space::{Advice, Inherit, LentPages, Signal, WatchFlags};
 use page_db::{Counter, CpuId, HashKind, Vnode};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,6 +48,8 @@ pub struct MachineWorld {
     machine: Machine,
     procs: BTreeMap<u32, Process>,
     files: BTreeMap<u32, Slot>,
+    /// By number, in order; what has been given back leaves its number.
+    loans: Vec<Option<LentPages>>,
 }
 
 impl MachineSettings {
@@ -89,6 +91,11 @@ impl MachineSettings {
         }
         self.swap.iter().fold(b, |b, area| b.swap(area_of(area)))
     }
+}
+
+/// Where the loan with this number is kept; they are counted from 1.
+fn place_of(loan: u64) -> Option<usize> {
+    usize::try_from(loan).ok()?.checked_sub(1)
 }
 
 fn area_of(spec: &SwapSpec) -> builder::SwapArea {
@@ -181,7 +188,12 @@ impl MachineWorld {
     /// As [`MachineWorld::new`].
     pub fn on(machine: Machine) -> Result<Self, BootError> {
         let first = machine.spawn("0").map_err(|_| BootError::NoProcess)?;
-        Ok(Self { machine, procs: BTreeMap::from([(0, first)]), files: BTreeMap::new() })
+        Ok(Self {
+            machine,
+            procs: BTreeMap::from([(0, first)]),
+            files: BTreeMap::new(),
+            loans: Vec::new(),
+        })
     }
     /// The machine.
     pub fn machine(&self) -> &Machine {
@@ -642,6 +654,35 @@ impl World for MachineWorld {
     }
     fn unwatch(&mut self, r: Region) -> Outcome {
         self.on_proc(r.proc, |p| done(p.unwatch(r.addr, r.len)))
+    }
+    fn lend(&mut self, r: Region) -> Outcome {
+        let Some(p) = self.procs.get(&r.proc.0) else { return Outcome::Skip };
+        match p.lend(r.addr, r.len) {
+            Ok(lent) => {
+                self.loans.push(Some(lent));
+                Outcome::count(self.loans.len() as u64)
+            }
+            Err(e) => e.into(),
+        }
+    }
+    fn lent(&mut self, loan: u64) -> Outcome {
+        let Some(lent) = place_of(loan).and_then(|i| self.loans.get(i)?.as_ref()) else {
+            return Errno::EINVAL.into();
+        };
+        let (mut hash, mut first) = (FNV_OFFSET, FirstBytes::default());
+        let mut buf: PageBytes = [0; PAGE_BYTES as usize];
+        for offset in (0..lent.range().len()).step_by(buf.len()) {
+            let n = lent.read(self.machine.db(), offset, &mut buf);
+            hash = fnv(hash, &buf[..n]);
+            first.extend(&buf[..n]);
+        }
+        Outcome::bytes(hash, first)
+    }
+    fn unlend(&mut self, loan: u64) -> Outcome {
+        let place = place_of(loan).and_then(|i| self.loans.get_mut(i));
+        let Some(lent) = place.and_then(Option::take) else { return Errno::EINVAL.into() };
+        lent.give_back(self.machine.cx(), self.machine.db());
+        Outcome::OK
     }
     fn set_rlimit(&mut self, proc: ProcSlot, limit: ScriptLimit, bytes: Option<u64>) -> Outcome {
         let limit = match limit {

@@ -371,6 +371,12 @@ pub enum Operation {
     Watch(Range, WatchFor),
     /// `unwatch P A L`
     Unwatch(Range),
+    /// `lend P A L`
+    Lend(Range),
+    /// `lent N`
+    Lent(u64),
+    /// `unlend N`
+    Unlend(u64),
     /// `lockall P WHAT`
     LockAll(ProcRef, LockAll),
     /// `unlockall P`
@@ -483,6 +489,9 @@ impl Operation {
             | O::SetRlimit { .. }
             | O::Watch(..)
             | O::Unwatch(_)
+            | O::Lend(_)
+            | O::Lent(_)
+            | O::Unlend(_)
             | O::View(_)
             | O::Expect(_)
             | O::Echo(_)
@@ -512,6 +521,9 @@ impl Operation {
                     | O::SetRlimit { .. }
                     | O::Watch(..)
                     | O::Unwatch(_)
+                    | O::Lend(_)
+                    | O::Lent(_)
+                    | O::Unlend(_)
             )
     }
 }

@@ -33,6 +33,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("unlock", "P A L -- unlocks memory"),
     ("watch", "P A L r|w|x[+after] -- watches bytes"),
     ("unwatch", "P A L -- takes the watch on these bytes back"),
+    ("lend", "P A L -- lends pages to the kernel; answers the loan's number"),
+    ("lent", "N -- reads the pages of a loan, as the kernel"),
+    ("unlend", "N -- ends a loan"),
     ("lockall", "P current|future|both -- locks all memory"),
     ("unlockall", "P -- unlocks all memory"),
     ("incore", "P A L -- asks what is resident"),
@@ -183,13 +186,12 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "read" | "write" | "fread" | "fwrite" | "fetch" => accesses(word, c)?,
         "map" => Operation::Map(map(c)?),
         "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap"
-        | "watch" | "unwatch" | "inherit" => ranges(word, c)?,
+        | "watch" | "unwatch" | "inherit" | "lend" => ranges(word, c)?,
         "lockall" | "unlockall" | "brk" | "fork" | "vfork" | "exit" | "pageout" | "digest"
         | "exec" | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
-        "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "echo" | "verify" => {
-            machine_wide(word, c)?
-        }
+        "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "lent" | "unlend" | "echo"
+        | "verify" => machine_wide(word, c)?,
         view => Operation::View(views::view(view, c)?),
     };
     c.finish(word)?;
@@ -426,6 +428,7 @@ fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "incore" => Operation::Incore(range),
         "watch" => Operation::Watch(range, watch_for(c)?),
         "unwatch" => Operation::Unwatch(range),
+        "lend" => Operation::Lend(range),
         "inherit" => Operation::Inherit(range, c.word(&INHERIT, Inherit::from_word)?),
         _ => {
             static FLAGS: Class =
@@ -577,6 +580,7 @@ fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     static STEPS: Class = Class::new("a number of steps");
     static FRAMES: Class = Class::new("a number of frames");
     static AREA: Class = Class::new("the number of a swap area");
+    static LOAN: Class = Class::new("the number of a loan");
     static TEXT: Class = Class::new("a quoted text");
     Ok(match word {
         "scan" => Operation::Scan(c.count(&STEPS)?),
@@ -584,6 +588,8 @@ fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "release" => Operation::Release,
         "swapadd" => Operation::SwapAdd(swap_spec(c)?),
         "swapdel" => Operation::SwapDel(c.small(&AREA)?),
+        "lent" => Operation::Lent(c.count(&LOAN)?),
+        "unlend" => Operation::Unlend(c.count(&LOAN)?),
         "echo" => Operation::Echo(c.text(&TEXT)?),
         _ => Operation::Verify,
     })

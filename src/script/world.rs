@@ -327,6 +327,21 @@ pub trait World {
         Errno::ENOSYS.into()
     }
 
+    /// Lends pages to the kernel; the answer has the loan's number.
+    fn lend(&mut self, _region: Region) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Reads the pages of a loan.
+    fn lent(&mut self, _loan: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Ends a loan.
+    fn unlend(&mut self, _loan: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
     /// Sets a limit; `None` takes it away.
     fn set_rlimit(&mut self, _proc: ProcSlot, _limit: Limit, _bytes: Option<u64>) -> Outcome {
         Errno::ENOSYS.into()

@@ -20,6 +20,8 @@ impl<W: World> Runner<W> {
             O::Release => Ok(self.world.release()),
             O::SwapAdd(area) => Ok(self.world.swap_add(area)),
             O::SwapDel(area) => Ok(self.world.swap_del(*area)),
+            O::Lent(loan) => Ok(self.world.lent(*loan)),
+            O::Unlend(loan) => Ok(self.world.unlend(*loan)),
             O::Pageout(None) => Ok(self.world.pageout(None)),
             O::Spawn { proc, path } => {
                 let proc = self.new_proc(proc);
@@ -96,6 +98,7 @@ impl<W: World> Runner<W> {
         | O::Incore(r)
         | O::Watch(r, _)
         | O::Unwatch(r)
+        | O::Lend(r)
         | O::Inherit(r, _)
         | O::Remap { range: r, .. }
         | O::Read(AccessRange { range: r, .. })
@@ -182,6 +185,7 @@ impl<W: World> Runner<W> {
             O::Incore(_) => world.incore(region),
             O::Watch(_, what) => world.watch(region, *what),
             O::Unwatch(_) => world.unwatch(region),
+            O::Lend(_) => world.lend(region),
             O::Inherit(_, how) => world.inherit(region, *how),
             O::Remap { new_len, flags, to, .. } => {
                 let layout = world.layout(region.proc);

@@ -149,3 +149,14 @@ fn pages_pinned_for_io_are_the_owners_alone() {
     give_back(&mut s, lent);
     s.end();
 }
+
+/// As a script says it.
+#[test]
+fn a_script_lends_reads_and_has_back() {
+    let mut s = scene(ONE);
+    s.run("lend 0 0 1; expect ok n=1; write 0 0 0+1 66; lent 1; expect ok b=41; lend 0 0 1; expect ok n=2");
+    s.run("lent 2; expect ok b=42; unlend 1; expect ok; unlend 1; expect EINVAL; lent 1; expect EINVAL");
+    s.run("lend 0 0+1 1; expect EINVAL; lend 0 1 1; expect ENOMEM; lent 0; expect EINVAL; unlend 9; expect EINVAL");
+    s.run("lock 0 0 1; unlend 2; lend 0 0 1; expect EBUSY; unlock 0 0 1");
+    s.end();
+}

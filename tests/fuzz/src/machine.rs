@@ -113,6 +113,9 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             | Operation::Exec { .. }
             // The model has no watchpoints, and nobody who borrows.
             | Operation::Watch(..)
+            | Operation::Lend(..)
+            | Operation::Lent(..)
+            | Operation::Unlend(..)
             | Operation::Vfork { .. } => true,
             Operation::Advise(_, Advice::Free | Advice::Purge | Advice::Drop) => true,
             // All of every file is looked at after every statement.
