@@ -88,6 +88,8 @@ mutations! {
     MapLeftEarly,
     /// J1: a slot of a joint map is replaced and the other sharers keep their translations. `joint_store_against_load`
     OthersKeepTheOld,
+    /// J2: a fault goes by what the slot held before it was busy. `joint_store_against_load`
+    SlotReadEarly,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
     ForkForgetsToFlush,
     /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`

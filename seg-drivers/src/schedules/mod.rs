@@ -236,7 +236,7 @@ fn copy_on_write_from_both_sides() {
 /// The same after a lazy fork: one side copies the map, or both do, or the last takes it over.
 #[test]
 fn own_maps_from_both_sides() {
-    explore(100, &[M::MapLeftEarly], || store_on_both_sides(World::lazy(48)));
+    explore(150, &[M::MapLeftEarly], || store_on_both_sides(World::lazy(48)));
 }
 
 fn store_on_both_sides((w, cx): (World, Cx)) {
@@ -314,7 +314,7 @@ fn page_out_against_exit() {
 /// An area of swap is removed while the process whose page is stored there ends: its number goes back without a page.
 #[test]
 fn removal_of_swap_against_exit() {
-    explore(100, &[M::RemovalUnseen], || {
+    explore(300, &[M::RemovalUnseen], || {
         let (w, cx) = World::new(40);
         let p = w.zfod(&cx, 1, 1);
         w.run(&cx, &p);
@@ -336,7 +336,7 @@ fn removal_of_swap_against_exit() {
 /// but the third.
 #[test]
 fn joint_store_against_load() {
-    explore(100, &[M::OthersKeepTheOld], || {
+    explore(100, &[M::OthersKeepTheOld, M::SlotReadEarly], || {
         let (w, cx) = World::new(56);
         let p = w.zfod(&cx, 1, 1);
         w.run(&cx, &p);
@@ -367,7 +367,7 @@ fn joint_store_against_load() {
 /// to the other page only when nothing of the old one is left.
 #[test]
 fn swap_in_against_discard() {
-    explore(100, &[M::NumberBeforePage], || {
+    explore(150, &[M::NumberBeforePage], || {
         let (w, cx) = World::new(40);
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);

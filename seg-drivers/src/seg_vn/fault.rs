@@ -28,6 +28,7 @@
 use super::{SegVn, softlock};
 use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stamp};
 use page_db::sync::atomic::Ordering;
+use page_db::sync::{Mutation, mutated};
 use page_db::{
     Access, LockedPage, PAGE_SIZE, PageError, Prot, VirtAddr, VirtRange, VnodeError, errno,
 };
@@ -204,9 +205,10 @@ fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError
     if seg.needs_copy() {
         return Err(FaultError::NotOwn { addr: f.addr });
     }
-    let slot = seg.slot_of(f.scx.seg, f.addr);
-    let slot = map.enter_or_make(f.scx.cx, slot).map_err(|_| f.no_memory())?;
-    match slot.get() {
+    let at = seg.slot_of(f.scx.seg, f.addr);
+    let early = if mutated(Mutation::SlotReadEarly) { map.peek(at) } else { None };
+    let slot = map.enter_or_make(f.scx.cx, at).map_err(|_| f.no_memory())?;
+    match early.or_else(|| slot.get()) {
         Some(n) => seg.upper(f, &slot, n),
         None if seg.backing.is_some() => seg.promote(f, &slot),
         None => seg.zero_fill(f, &slot),
