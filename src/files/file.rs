@@ -437,9 +437,9 @@ impl File {
         let _shape = cx.blocking(|| self.shape.write(cx));
         let old = self.size();
         if end > old {
-            self.own_tail(cx, db, old)?;
+            let tail = self.own_tail(cx, db, old)?;
             cx.blocking(|| self.store.resize(cx, old, end)).map_err(|e| self.io(at, e))?;
-            self.zero_tail(cx, db, old);
+            Self::zero_tail(db, tail, old);
         }
         let stored = self.store_piece(cx, db, at, piece);
         if stored.is_err() && end > old {
@@ -496,21 +496,30 @@ impl File {
         db.break_loan(cx, page, offset.page_index())
             .map_err(|_| VnodeError::NoMemory { vnode: self.id, offset })
     }
-    /// Makes sure that [`File::zero_tail`] may store. `shape` is held as writer, so nobody borrows the page before that.
-    fn own_tail(&self, cx: &Cx, db: &PageDb, size: u64) -> Result<(), VnodeError> {
-        if size & PAGE_MASK != 0
-            && let Some(page) = db.lookup_shared(cx, self.identity(size & !PAGE_MASK))
-        {
-            self.own(cx, db, page)?;
+    /// The page that holds the end `size`, if the end lies within one and it is in memory, as one that may be stored to (F6). It cannot be lent while
+    /// it is held, nor come into memory while `shape` is held as writer.
+    fn own_tail<'a>(
+        &self,
+        cx: &'a Cx,
+        db: &'a PageDb,
+        size: u64,
+    ) -> Result<Option<SharedPage<'a>>, VnodeError> {
+        if size & PAGE_MASK == 0 {
+            return Ok(None);
         }
-        Ok(())
+        loop {
+            let Some(page) = db.lookup_shared(cx, self.identity(size & !PAGE_MASK)) else {
+                return Ok(None);
+            };
+            if let Some(own) = self.own(cx, db, page)? {
+                return Ok(Some(own));
+            }
+        }
     }
-    /// Clears what a store through a mapping may have left past `size` in the last page, if it is in memory (F3).
-    fn zero_tail(&self, cx: &Cx, db: &PageDb, size: u64) {
-        let within = (size & PAGE_MASK) as usize;
-        if within != 0
-            && let Some(page) = db.lookup_shared(cx, self.identity(size))
-        {
+    /// Clears what a store through a mapping may have left past `size` in the last page (F3), which [`File::own_tail`] has found.
+    fn zero_tail(db: &PageDb, tail: Option<SharedPage<'_>>, size: u64) {
+        if let Some(page) = tail {
+            let within = (size & PAGE_MASK) as usize;
             db.mem().write(page.pfn(), within, &ZEROS[within..]);
         }
     }
@@ -528,12 +537,18 @@ impl File {
         }
         self.with_memory(cx, db, || {
             let _shape = cx.blocking(|| self.shape.write(cx));
-            self.own_tail(cx, db, size.min(self.size()))?;
-            Ok(self.set_size(cx, db, size))
+            let tail = self.own_tail(cx, db, size.min(self.size()))?;
+            Ok(self.set_size(cx, db, size, tail))
         })?
     }
-    /// As [`File::truncate`]. held: `shape`, as writer; the page that is cut, or was, may be stored to
-    fn set_size(&self, cx: &Cx, db: &PageDb, size: u64) -> Result<(), FileError> {
+    /// As [`File::truncate`]. held: `shape`, as writer; `tail`, the page that holds the nearer end
+    fn set_size(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        size: u64,
+        tail: Option<SharedPage<'_>>,
+    ) -> Result<(), FileError> {
         let old = self.size();
         if size == old {
             return Ok(());
@@ -542,16 +557,17 @@ impl File {
         // What can fail comes first.
         resize(old).map_err(|errno| FileError::Store { name: self.name.clone(), errno })?;
         if size > old {
-            self.zero_tail(cx, db, old);
+            Self::zero_tail(db, tail, old);
             self.size.store(size, Ordering::Release);
             return Ok(());
         }
         self.size.store(size, Ordering::Release);
+        Self::zero_tail(db, tail, size);
+        // held: `shape`. Pages past the end may have to be waited for.
         let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE;
         let first = FileOffset(size.div_ceil(PAGE_SIZE) * PAGE_SIZE);
         let gone = pvn::put_range(cx, db, self.id, first, 0, flags, |_, _| Ok(()));
         debug_assert!(gone.is_ok(), "F2: pages are destroyed without writing them: {gone:?}");
-        self.zero_tail(cx, db, size);
         // A page on its way out when the store was cut may have been written after it; all of those are over now.
         let _ = resize(old);
         Ok(())

@@ -58,6 +58,9 @@ impl AddrSpace {
     /// [`AsError::Unmapped`] at a hole (UVM: `ENOENT`); [`SegError::Access`] for pages that may not be read; [`SegError::Locked`] for one that is
     /// locked in memory (UVM: `EINVAL`), [`SegError::Pinned`] for a segment with pages pinned for i/o, [`SegError::LockLimit`] when too much
     /// memory is spoken for, [`SegError::NotSupported`], or why a page could not be had. Nothing is lent.
+    ///
+    /// # Locks
+    /// Waits for whoever holds a page, also one pinned through another mapping: the caller has none of the pages pinned.
     #[doc(alias("uvm_loan", "UVM_LOAN_TOPAGE"))]
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;

@@ -110,7 +110,7 @@ impl PageDb {
     /// [`PageError::NoMemory`]; nothing has changed, and the page is unlocked.
     ///
     /// # Locks
-    /// The caller holds no other page lock.
+    /// The caller holds no other page lock, and has not pinned the page through another mapping: that would be waited for.
     #[doc(alias = "uvm_loanbreak")]
     pub fn break_loan<'a>(
         &'a self,

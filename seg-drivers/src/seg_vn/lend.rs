@@ -128,9 +128,14 @@ impl SegVn {
         f: &PageFault<'a>,
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
-        f.scx.cx.count(page_db::Counter::CowFault);
+        let lent = page.id();
         match f.scx.db.break_loan(f.scx.cx, page, PageDb::colour_for(f.addr)) {
-            Ok(Some(page)) => Ok(page),
+            Ok(Some(page)) => {
+                if page.id() != lent {
+                    f.scx.cx.count(page_db::Counter::CowFault);
+                }
+                Ok(page)
+            }
             Ok(None) => Err(FaultError::Retry { addr: f.addr }),
             Err(e) => Err(f.page_error(e)),
         }

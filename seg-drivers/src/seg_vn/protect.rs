@@ -1,7 +1,7 @@
 //! Changing rights, with the reservation and the claims that follow them.
 //!
 //! Order: check, reserve, move claims, publish the new rights (S1), change translations. Everything that can fail comes before the first
-//! effect that shows. A private page that gains the right to write gets no writable translation here: its translation goes, and the
+//! effect that shows. A page that gains the right to write gets no writable translation here: its translation goes, and the
 //! next store faults and decides (copy or not).
 //!
 //! Sources: illumos.md 4.7; uvm.md 5.4.
@@ -82,15 +82,11 @@ pub(super) fn set_prot(
     if mutated(Mutation::RightsPublishedLate) {
         return Ok(());
     }
-    let through_a_fault = prot.contains(Prot::WRITE) && (seg.backing.is_some() || !seg.shared());
-    if through_a_fault || !prot.intersects(Prot::RWX) {
+    // A store may have to copy first (a page of several owners, or one that is lent): a fault knows.
+    if prot.contains(Prot::WRITE) || !prot.intersects(Prot::RWX) {
         scx.hat.unload(scx.cx, range, UnloadFlags::empty());
     } else {
         scx.hat.chg_prot(scx.cx, range, prot);
-        if prot.contains(Prot::WRITE) && scx.db.lent_pages() != 0 {
-            // Rights may have been given to a lent page (I10). One that is lent from now on loses them by itself: it is counted first.
-            scx.hat.unload(scx.cx, range, UnloadFlags::empty());
-        }
     }
     Ok(())
 }

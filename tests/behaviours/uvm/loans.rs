@@ -2,7 +2,8 @@
 
 use crate::{Scene, available, page, range, scene, space};
 use addr_space::{AsError, LentPages, SegError};
-use page_db::{Access, Identity};
+use page_db::{Access, CpuId, Identity, PAGE_SIZE, Prot};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Lends pages of a process.
 #[track_caller]
@@ -158,5 +159,61 @@ fn a_script_lends_reads_and_has_back() {
     s.run("lent 2; expect ok b=42; unlend 1; expect ok; unlend 1; expect EINVAL; lent 1; expect EINVAL");
     s.run("lend 0 0+1 1; expect EINVAL; lend 0 1 1; expect ENOMEM; lent 0; expect EINVAL; unlend 9; expect EINVAL");
     s.run("lock 0 0 1; unlend 2; lend 0 0 1; expect EBUSY; unlock 0 0 1");
+    s.end();
+}
+
+/// What is lent does not change while it is, whatever another thread does to the bytes: rights given to shared memory, stores, a file's end that moves.
+#[test]
+fn what_is_lent_stands_still_beside_threads() {
+    let mut s = Scene::on("machine memory=512 cpus=4");
+    s.run("map 0 0 1 rw shared fixed anon; write 0 0 0+1 65");
+    s.run("file 0 4096; pwrite 0 0 4096 65; map 0 4 1 rw shared fixed file 0 0; read 0 4 0+1");
+    let done = AtomicBool::new(false);
+    let [changer, borrower, storer] = [1, 2, 3].map(|cpu| s.process(0).another_thread(CpuId(cpu)));
+    let file = s.file(0);
+    let (memory, mapped) = (crate::addr(0).get(), crate::addr(4).get());
+    std::thread::scope(|threads| {
+        let (done, db) = (&done, s.machine().db());
+        threads.spawn(move || {
+            for i in (0..20_000u32).map(|i| i as u8) {
+                let rights = |r: Prot| changer.mprotect(memory, PAGE_SIZE, u32::from(r.bits()) & 7);
+                rights(Prot::READ).expect("mapped");
+                rights(Prot::RW).expect("mapped");
+                changer.store(memory, &[i; 200]).expect("mapped");
+                changer.store(mapped, &[i; 200]).expect("mapped");
+                file.truncate(changer.cx(), db, 100).expect("a file of memory");
+                file.pwrite(changer.cx(), db, 3000, &[i]).expect("a file of memory");
+            }
+            done.store(true, SeqCst);
+        });
+        threads.spawn(move || {
+            let mut byte = 0u8;
+            while !done.load(SeqCst) {
+                byte = byte.wrapping_add(1);
+                let _ = storer.store(memory, &[byte]); // refused while there is no right to
+            }
+        });
+        threads.spawn(move || {
+            while !done.load(SeqCst) {
+                for at in [0, 4] {
+                    let Ok(lent) = borrower.space().lend_pages(borrower.cx(), range(at, 1)) else {
+                        continue; // the file ends before it for a moment
+                    };
+                    let look = || {
+                        let mut bytes = [0; 4096];
+                        assert_eq!(lent.read(db, 0, &mut bytes), bytes.len());
+                        bytes
+                    };
+                    let before = look();
+                    for _ in 0..4 {
+                        assert!(look() == before, "page {at} changed while it was lent");
+                        std::thread::yield_now();
+                    }
+                    lent.give_back(borrower.cx(), db);
+                }
+            }
+        });
+    });
+    s.run("verify");
     s.end();
 }
