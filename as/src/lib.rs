@@ -55,7 +55,7 @@ pub use hat::{
 };
 pub use ops::{
     AddrRequest, FoundGap, GapOrder, GapRequest, Leave, LentPages, LockAll, PinnedPages,
-    RangeClaim, Selection,
+    RangeClaim, Selection, Target,
 };
 pub use seg::{
     Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,

@@ -18,7 +18,7 @@
 
 use super::SysError;
 use super::process::{Process, USER_RANGE, USER_TOP};
-use addr_space::{AddrRequest, AddrSpace, AsError, Leave, RangeClaim, SegError};
+use addr_space::{AddrRequest, AddrSpace, AsError, Leave, RangeClaim, SegError, Target};
 use page_db::{PAGE_SIZE, VirtAddr, VirtRange, errno};
 
 bitflags::bitflags! {
@@ -156,9 +156,7 @@ impl Process {
             return Ok(to.start().get());
         }
         if call.flags.contains(RemapFlags::DONTUNMAP) {
-            let to = self.new_place(&claim, call.len)?;
-            self.carry(&space, &call, to)?;
-            return Ok(to.start().get());
+            return self.remap_away(&claim, &space, &call);
         }
         if call.len <= call.from.len() {
             if let Some(less) = call.from.from(old + call.len) {
@@ -173,9 +171,25 @@ impl Process {
             return Err(SysError::arg(CALL, errno::ENOMEM, "something is mapped behind it"));
         }
         space.may_move(cx, call.from).map_err(failed)?;
-        let to = self.new_place(&claim, call.len)?;
-        self.carry(&space, &call, to)?;
-        Ok(to.start().get())
+        self.remap_away(&claim, &space, &call)
+    }
+    /// Moves the mapping to a place that is free, and says where that is.
+    fn remap_away(
+        &self,
+        claim: &RangeClaim<'_>,
+        space: &AddrSpace,
+        call: &Remap,
+    ) -> Result<u64, SysError> {
+        loop {
+            let to = self.new_place(claim, call.len)?;
+            match self.carry(space, call, to, Target::Free) {
+                // A mapping at a given address, which needs no claim, was faster; or the old range has gone, and the place is its own.
+                Err(AsError::Overlap { .. }) => {
+                    space.check_mapped(self.cx(), call.from).map_err(failed)?;
+                }
+                done => return done.map(|()| to.start().get()).map_err(failed),
+            }
+        }
     }
     /// Lets the mapping grow where it is; says whether there was room.
     fn grown_in_place(&self, space: &AddrSpace, call: &Remap) -> Result<bool, SysError> {
@@ -195,28 +209,33 @@ impl Process {
         if call.len > call.from.len() {
             space.unmap(cx, to).map_err(failed)?;
         }
-        self.carry(space, call, to)?;
+        self.carry(space, call, to, Target::Replace).map_err(failed)?;
         if let Some(less) = call.from.from(call.kept().end()) {
             space.unmap(cx, less).map_err(failed)?;
         }
         Ok(())
     }
     /// Maps what the mapping grows by at the end of `to`, if it does, and carries what is kept of it to the start.
-    fn carry(&self, space: &AddrSpace, call: &Remap, to: VirtRange) -> Result<(), SysError> {
+    fn carry(
+        &self,
+        space: &AddrSpace,
+        call: &Remap,
+        to: VirtRange,
+        target: Target,
+    ) -> Result<(), AsError> {
         let cx = self.cx();
         let tail = call.tail(to);
         if let Some(tail) = tail {
-            space.extend(cx, last_page(call.from), tail).map_err(failed)?;
+            space.extend(cx, last_page(call.from), tail)?;
         }
         let stays = call.flags.contains(RemapFlags::DONTUNMAP);
         let leave = if stays { Leave::Fresh } else { Leave::Hole };
-        let done = space.move_range(cx, call.kept(), to.start(), leave);
-        done.map_err(|error| {
+        let done = space.move_range(cx, call.kept(), to.start(), leave, target);
+        done.inspect_err(|_| {
             if let Some(tail) = tail {
                 // It is new, and a whole segment but where it has joined another: that alone could want heap.
                 let _ = space.unmap(cx, tail);
             }
-            failed(error)
         })
     }
     fn new_place(&self, claim: &RangeClaim<'_>, len: u64) -> Result<VirtRange, SysError> {

@@ -12,6 +12,7 @@
 //!   from   [ x  a ][ b ][ c  y ]                       to   [ p  q ]
 //!
 //!   check   a hole, a driver that cannot, pins         refused; nothing has changed
+//!           something at `to`, if that is to be free   the same
 //!   room    for two cuts and one in the way            refused; nothing has changed
 //!   clear   what lies at `to` goes                     may have to wait for pins, and starts over then
 //!   cut     [ x ][ a ][ b ][ c ][ y ]                  from here on nothing fails (G8)
@@ -60,6 +61,25 @@ pub enum Leave {
     Fresh,
 }
 
+/// What a move asks of the place it goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// That nothing is there: what is found there stays, and the move is refused.
+    Free,
+    /// Nothing: what is there goes.
+    #[doc(alias = "MREMAP_FIXED")]
+    Replace,
+}
+
+/// A move, as it was asked for.
+#[derive(Clone, Copy)]
+struct Move {
+    from: VirtRange,
+    to: VirtRange,
+    leave: Leave,
+    target: Target,
+}
+
 /// Drivers that are not in the tree yet, and have been counted in size and reservation.
 type Made = Vec<Removed>;
 
@@ -91,11 +111,11 @@ impl AddrSpace {
         self.check_limits(range)?;
         self.check_move(cx, &self.lock.write(cx), range)
     }
-    /// Moves whatever is mapped in `from` to `to`, in place of what is there; pages, references, locks in memory and what a child of fork is to find come
-    /// along. What is in the way and pinned is waited for.
+    /// Moves whatever is mapped in `from` to `to`; pages, references, locks in memory and what a child of fork is to find come along. With
+    /// [`Target::Replace`] it takes the place of what is there; what is in the way and pinned is waited for.
     ///
     /// # Errors
-    /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
+    /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap, or something is where [`Target::Free`] wants nothing; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
     /// answer. Nothing has changed. A driver's error for what is in the way: that is gone below the failing segment.
     #[doc(alias("mremap", "as_move"))]
     pub fn move_range(
@@ -104,6 +124,7 @@ impl AddrSpace {
         from: VirtRange,
         to: VirtAddr,
         leave: Leave,
+        target: Target,
     ) -> Result<(), AsError> {
         let to = from.at(to.get())?;
         self.check_limits(from)?;
@@ -111,12 +132,13 @@ impl AddrSpace {
         if from.intersect(to).is_some() {
             return Err(AsError::Overlap { range: to, with: from });
         }
+        let call = Move { from, to, leave, target };
         let mut redo = Redo::new(self, cx, 0);
         loop {
             let epoch = self.state.pin_epoch();
             let (mut gone, mut made) = (Gone::default(), Made::new());
             let mut segs = self.lock.write(cx);
-            let done = self.remap_pass(cx, &mut segs, (from, to), leave, &mut gone, &mut made);
+            let done = self.remap_pass(cx, &mut segs, call, &mut gone, &mut made);
             drop(segs);
             // held: nothing
             self.finish(cx, gone);
@@ -136,12 +158,14 @@ impl AddrSpace {
         &self,
         cx: &Cx,
         segs: &mut Segs,
-        (from, to): (VirtRange, VirtRange),
-        leave: Leave,
+        Move { from, to, leave, target }: Move,
         gone: &mut Gone,
         made: &mut Made,
     ) -> Result<(), Stop> {
         self.check_move(cx, segs, from).map_err(Stop::Space)?;
+        if target == Target::Free {
+            self.check_free(cx, segs, to).map_err(Stop::Space)?;
+        }
         let fresh = if leave == Leave::Fresh { segs.pieces(cx, from).count() } else { 0 };
         segs.reserve(cx, fresh + CUTS).map_err(Stop::Space)?;
         if leave == Leave::Fresh {

@@ -44,7 +44,7 @@ mod sync;
 mod unmap;
 mod watch;
 
-pub use extract::Leave;
+pub use extract::{Leave, Target};
 pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
 pub use lend::LentPages;
 pub use lock::LockAll;

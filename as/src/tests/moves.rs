@@ -1,7 +1,7 @@
 //! Moving, continuing and showing twice, and what is left when one of them fails.
 
 use crate::error::{AsError, SegError};
-use crate::ops::Leave;
+use crate::ops::{Leave, Target};
 use crate::testing::*;
 use crate::{FaultKind, SegKind};
 use page_db::{Access, Prot};
@@ -23,7 +23,9 @@ fn a_range_of_several_segments_moves_as_one_and_is_cut_at_both_ends() {
     w.space.set_prot(&w.cx, range(0x13000, P), Prot::READ).expect("below the ceiling");
     w.space.leave_out(&w.cx, range(0x11000, P), true).expect("mapped");
     w.plan.take_all();
-    w.space.move_range(&w.cx, range(0x11000, 3 * P), at(0x40000), Leave::Hole).expect("it moves");
+    w.space
+        .move_range(&w.cx, range(0x11000, 3 * P), at(0x40000), Leave::Hole, Target::Replace)
+        .expect("it moves");
     w.check();
     let moved = [(0x40000, 0x41000), (0x41000, 0x42000), (0x42000, 0x43000)];
     assert_eq!(w.shape()[..2], [(0x10000, 0x11000), (0x14000, 0x16000)]);
@@ -52,14 +54,40 @@ fn what_is_in_the_way_goes_and_neighbours_that_agree_are_joined() {
     let w = World::new();
     w.map_as(0x10000, 4 * P, &w.toy().moving().tag(7));
     w.map_as(0x20000, 4 * P, &w.toy().moving());
-    w.space.move_range(&w.cx, range(0x12000, P), at(0x21000), Leave::Hole).expect("it moves");
+    w.space
+        .move_range(&w.cx, range(0x12000, P), at(0x21000), Leave::Hole, Target::Replace)
+        .expect("it moves");
     w.check();
     assert_eq!(w.shape()[..2], [(0x10000, 0x12000), (0x13000, 0x14000)]);
     assert_eq!(w.shape()[2..], [(0x20000, 0x21000), (0x21000, 0x22000), (0x22000, 0x24000)]);
     assert_eq!(w.space.state().size(), 7 * P);
-    w.space.move_range(&w.cx, range(0x21000, P), at(0x12000), Leave::Hole).expect("and back");
+    w.space
+        .move_range(&w.cx, range(0x21000, P), at(0x12000), Leave::Hole, Target::Replace)
+        .expect("and back");
     w.check();
     assert_eq!(w.shape(), [(0x10000, 0x14000), (0x20000, 0x21000), (0x22000, 0x24000)]);
+}
+
+/// Whoever chose a place because it was free must not take it from somebody who mapped there since.
+#[test]
+fn a_place_that_is_to_be_free_is_not_taken_from_whoever_was_faster() {
+    let w = World::new();
+    row(&w);
+    w.map(0x42000, P);
+    let shape = w.shape();
+    let taken = AsError::Overlap { range: range(0x40000, 3 * P), with: range(0x42000, P) };
+    for leave in [Leave::Hole, Leave::Fresh] {
+        let moved =
+            w.space.move_range(&w.cx, range(0x11000, 3 * P), at(0x40000), leave, Target::Free);
+        assert_eq!(moved, Err(taken));
+        assert_eq!(w.shape(), shape, "not even cut");
+        w.check();
+    }
+    assert_eq!((w.plan.take("unmap"), w.plan.take("continued")), (alloc::vec![], alloc::vec![]));
+    w.space
+        .move_range(&w.cx, range(0x11000, 2 * P), at(0x40000), Leave::Hole, Target::Free)
+        .expect("it is free");
+    w.check();
 }
 
 #[test]
@@ -68,7 +96,7 @@ fn a_move_that_is_refused_changes_nothing() {
     row(&w);
     w.map(0x18000, P); // a driver without the side that moves
     let (from, to) = (range(0x11000, 3 * P), at(0x40000));
-    let tried = |from, to| w.space.move_range(&w.cx, from, to, Leave::Hole);
+    let tried = |from, to| w.space.move_range(&w.cx, from, to, Leave::Hole, Target::Replace);
     let unable = tried(range(0x18000, P), to);
     assert!(
         matches!(unable, Err(AsError::Seg(SegError::NotSupported { op: "extract", .. }))),
@@ -84,7 +112,7 @@ fn a_move_that_is_refused_changes_nothing() {
     // The second of three pieces cannot be left behind: the first, made already, is taken back.
     let none = SegError::NoSwap { range: range(0x12000, P), bytes: P };
     w.plan.fail("continued", 0x12000, 1, Fail::Seg(none));
-    assert_eq!(w.space.move_range(&w.cx, from, to, Leave::Fresh), Err(none.into()));
+    assert_eq!(w.space.move_range(&w.cx, from, to, Leave::Fresh, Target::Free), Err(none.into()));
     w.check();
     assert_eq!(w.shape()[..3], ROW);
     assert_eq!((w.space.state().size(), w.space.state().resv_size()), (7 * P, 7 * P));
@@ -96,7 +124,9 @@ fn what_stays_behind_is_new() {
     let w = World::new();
     row(&w);
     w.space.set_prot(&w.cx, range(0x12000, P), Prot::READ).expect("below the ceiling");
-    w.space.move_range(&w.cx, range(0x12000, 2 * P), at(0x40000), Leave::Fresh).expect("it moves");
+    w.space
+        .move_range(&w.cx, range(0x12000, 2 * P), at(0x40000), Leave::Fresh, Target::Free)
+        .expect("it moves");
     w.check();
     assert_eq!(w.space.state().size(), 8 * P);
     let there = w.shape();
