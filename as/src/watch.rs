@@ -43,9 +43,7 @@
 //!
 //! Sources: illumos.md 3.7; illumos `vm/vm_as.c`, `os/watchpoint.c` (behaviour), proc(5) `PCWATCH`.
 
-use crate::hat::{
-    Hat, HatError, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation, UnloadFlags,
-};
+use crate::hat::{Hat, HatError, LoadFlags, Loaded, Stamp, Translation, UnloadFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -468,16 +466,6 @@ impl Hat for MoveHat<'_> {
             self.move_bytes(page.pfn());
         }
         Ok(Loaded::Done)
-    }
-    fn memload_run(
-        &self,
-        cx: &Cx,
-        addr: VirtAddr,
-        pages: &[Option<RunPage<'_>>],
-        flags: LoadFlags,
-        stamp: Option<Stamp<'_>>,
-    ) -> RunLoaded {
-        self.hat.memload_run(cx, addr, pages, flags, stamp) // neighbours
     }
     fn devload(
         &self,

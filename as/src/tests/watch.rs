@@ -1,10 +1,10 @@
 //! Areas of watched bytes against a plain array of bytes, and a toy's translations under them.
 
 use crate::testing::*;
-use crate::watch::{Areas, WatchArea, WatchError, WatchFlags};
-use crate::{AsError, FaultKind, Hat};
+use crate::watch::{Areas, MoveHat, Moved, WatchArea, WatchError, WatchFlags};
+use crate::{AsError, FaultKind, Hat, LoadFlags, Loaded, RunPage};
 use alloc::vec::Vec;
-use page_db::{Access, Prot};
+use page_db::{Access, FileOffset, Identity, Prot, Reserve, VnodeKind};
 
 const R: WatchFlags = WatchFlags::READ;
 const W: WatchFlags = WatchFlags::WRITE;
@@ -136,4 +136,27 @@ fn rights_are_taken_from_translations_and_from_nothing_else() {
     w.space.free(&w.cx);
     let after = w.space.watch(&w.cx, area(BASE, 1, R)).expect_err("gone");
     assert!(matches!(after, AsError::Freed { .. }));
+}
+
+/// A driver may map the page whose bytes are to be moved in one run with its neighbours: they get translations, it does not.
+#[test]
+fn bytes_are_moved_in_a_run_of_pages_too() {
+    let w = World::new();
+    let vnode = w.db.vnodes().register(&w.cx, VnodeKind::Swap).expect("a number");
+    let pages: Vec<_> = (0..3)
+        .map(|i| {
+            w.db.create(&w.cx, Identity::new(vnode, FileOffset(i * P)), 0, Reserve::Push)
+                .expect("a frame")
+        })
+        .collect();
+    let run: Vec<_> = pages.iter().map(|page| Some(RunPage::new(page, Prot::RW))).collect();
+    let hat = MoveHat::new(&*w.hat, w.db.mem(), at(BASE + P + 8), Moved::Store(b"seen"));
+    let loaded = hat.memload_run(&w.cx, at(BASE), &run, LoadFlags::empty(), None);
+    assert_eq!((loaded.passed, loaded.loaded, loaded.end), (3, 2, Ok(Loaded::Done)));
+    assert!(hat.is_done());
+    let there = [0, 1, 2].map(|i| w.hat.probe(&w.cx, at(BASE + i * P)).is_some());
+    assert_eq!(there, [true, false, true]);
+    let mut bytes = [0; 4];
+    w.db.mem().read(run[1].as_ref().expect("a page").page().pfn(), 8, &mut bytes);
+    assert_eq!(&bytes, b"seen");
 }
