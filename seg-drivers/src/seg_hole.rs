@@ -6,7 +6,8 @@
 //! | operation | answer |
 //! |---|---|
 //! | fault, fault ahead | nothing is mapped |
-//! | protect, check, ask for rights, advise, lock, page size | `ENOMEM`, as at a hole |
+//! | protect, check, ask for rights, advise, lock, lend, page size | `ENOMEM`, as at a hole |
+//! | move, go on, show twice | not asked: nothing is mapped |
 //! | pin for i/o | `EFAULT`, as at a hole |
 //! | incore | answers for no page, so the caller sees a hole |
 //! | sync | nothing to do |
@@ -110,6 +111,9 @@ impl SegOps for SegHole {
     fn lock_pages(&self, _: &SegCx<'_>, range: VirtRange, _: Access) -> Result<PageList, SegError> {
         Err(FaultError::NoMap { addr: range.start() }.into())
     }
+    fn lend_pages(&self, _: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        unmapped(range)
+    }
     fn set_page_size(&self, _: &SegCx<'_>, range: VirtRange, _: u8) -> Result<(), SegError> {
         unmapped(range)
     }
@@ -128,7 +132,7 @@ impl SegOps for SegHole {
 mod tests {
     use super::*;
     use crate::seg_vn::tests::world;
-    use addr_space::{AsError, LockAll, SyncFlags};
+    use addr_space::{AsError, Leave, LockAll, SyncFlags, Target};
     use page_db::{PAGE_SIZE, errno};
 
     fn range(first: u64, pages: u64) -> VirtRange {
@@ -157,6 +161,14 @@ mod tests {
         twice("leave out", &|r| number(space.leave_out(cx, r, true)), errno::ENOMEM);
         twice("pin", &|r| number(space.lock_pages(cx, r, Access::Read).map(drop)), errno::EFAULT);
         twice("incore", &|r| number(space.incore(cx, r, &mut [0; 4]).1), errno::ENOMEM);
+        twice("lend", &|r| number(space.lend_pages(cx, r).map(drop)), errno::ENOMEM);
+        twice("is mapped", &|r| number(space.check_mapped(cx, r)), errno::ENOMEM);
+        twice("may move", &|r| number(space.may_move(cx, r)), errno::ENOMEM);
+        let to = range(16, 4).start();
+        let moved = |r| space.move_range(cx, r, to, Leave::Hole, Target::Replace);
+        twice("move", &|r| number(moved(r)), errno::ENOMEM);
+        twice("go on", &|r| number(space.extend(cx, r.start(), range(16, 1))), errno::ENOMEM);
+        twice("show", &|r| number(space.share_range(cx, r, space, to)), errno::ENOMEM);
         let fault = |r: VirtRange| space.fault(cx, r, FaultKind::Invalid, Access::Read);
         assert_eq!(fault(hole), Err(FaultError::NoMap { addr: hole.start() }));
         assert!(space.vnode_at(cx, hole.start()).is_none());

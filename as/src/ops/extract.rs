@@ -41,8 +41,8 @@ use crate::callback::Events;
 use crate::error::{AsError, SegError};
 use crate::extract::{Extract, Like};
 use crate::runs::vpns;
-use crate::seg::{Join, SegCreate, SegCx, SegOps};
-use crate::segs::{Removed, Seg, Segs};
+use crate::seg::{Join, SegCreate, SegCx, SegKind, SegOps};
+use crate::segs::{Hole, Removed, Seg, Segs};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -80,11 +80,21 @@ struct Move {
     target: Target,
 }
 
+type Piece<'a> = (Seg<'a>, VirtRange);
+
 /// Drivers that are not in the tree yet, and have been counted in size and reservation.
 type Made = Vec<Removed>;
 
 fn no_heap(_: alloc::collections::TryReserveError) -> AsError {
     AsError::NoHeap { what: "segment" }
+}
+
+/// A piece of a range, or the hole it is found to be. Addresses that are kept from everybody are one: nothing of them moves.
+fn mapped<'a>(piece: Result<Piece<'a>, Hole>) -> Result<Piece<'a>, Hole> {
+    piece.and_then(|(seg, piece)| match seg.ops().kind().contains(SegKind::HOLE) {
+        true => Err(Hole { addr: piece.start() }),
+        false => Ok((seg, piece)),
+    })
 }
 
 fn extract(seg: Seg<'_>) -> Result<&dyn Extract, SegError> {
@@ -93,14 +103,14 @@ fn extract(seg: Seg<'_>) -> Result<&dyn Extract, SegError> {
 }
 
 impl AddrSpace {
-    /// Whether all of `range` is mapped.
+    /// Whether all of `range` is mapped. A guard is not ([`SegKind::HOLE`]).
     ///
     /// # Errors
     /// [`AsError::Unmapped`] at the first hole, [`AsError::OutsideSpace`].
     pub fn check_mapped(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.check_limits(range)?;
         let segs = self.lock.read(cx);
-        let hole = segs.pieces(cx, range).find_map(Result::err);
+        let hole = segs.pieces(cx, range).find_map(|piece| mapped(piece).err());
         hole.map_or(Ok(()), |hole| Err(hole.into()))
     }
     /// Whether `range` could be moved now, but for want of memory.
@@ -191,7 +201,7 @@ impl AddrSpace {
     }
     fn check_move(&self, cx: &Cx, segs: &Segs, range: VirtRange) -> Result<(), AsError> {
         for piece in segs.pieces(cx, range) {
-            let (seg, piece) = piece?;
+            let (seg, piece) = mapped(piece)?;
             extract(seg)?.may_move(&self.scx(cx, seg.range(), true), piece)?;
         }
         Ok(())
@@ -392,7 +402,7 @@ impl AddrSpace {
         made: &mut Made,
     ) -> Result<(), Stop> {
         for piece in segs.pieces(cx, from) {
-            let (seg, piece) = piece?;
+            let (seg, piece) = mapped(piece)?;
             let scx = self.scx(cx, seg.range(), true);
             let place = moved(piece, from, to);
             into.make_one(cx, seg, place, made, |extract, to| extract.share(&scx, piece, to))?;
@@ -427,7 +437,9 @@ impl SegCreate for More<'_> {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         let space = self.space;
         let segs = space.lock.read(scx.cx);
-        let seg = segs.seg_at(scx.cx, self.last).ok_or(SegError::Unmapped { addr: self.last })?;
+        let seg = segs.seg_at(scx.cx, self.last);
+        let seg = seg.filter(|seg| !seg.ops().kind().contains(SegKind::HOLE));
+        let seg = seg.ok_or(SegError::Unmapped { addr: self.last })?;
         let (range, extract) = (seg.range(), extract(seg)?);
         let of = space.scx(scx.cx, range, false);
         self.locked.set(extract.is_locked(&of, self.last));

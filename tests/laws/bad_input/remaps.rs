@@ -3,11 +3,21 @@
 use super::{Ground, HOLE, HUGE, KERNEL, MAX, Row, TOP, row, run, said};
 use crate::world::{PAGE, at};
 use page_db::{Access, VirtRange};
-use segvm::machine::{Limit, RemapFlags};
+use segvm::machine::{Limit, RemapFlags, STACK_TOP};
 
 /// Asks for what is mapped at an address, with a length, to be moved or resized.
 fn mremap(g: &Ground, old: (u64, u64), new_len: u64, flags: u32, to: u64) -> String {
     said(g.p.mremap(old.0, old.1, new_len, RemapFlags::from_bits_retain(flags), to))
+}
+
+/// Does something to the lowest of the guard below the stack, which stays as it is.
+fn on_guard(g: &Ground, f: fn(&Ground, u64) -> String) -> String {
+    g.p.grow_stack(STACK_TOP - 1).unwrap();
+    let guard = g.p.stack_guard().unwrap();
+    let said = f(g, guard.start().get());
+    let is = g.p.space().range_at(g.cx(), guard.start());
+    assert_eq!((is, g.p.stack_guard()), (Some(guard), Some(guard)));
+    said
 }
 
 const MAY: u32 = 1;
@@ -115,6 +125,31 @@ const MREMAP: &[Row] = &[
         "a hole behind",
         |g| mremap(g, (at(2), 4 * PAGE), PAGE, MAY, 0),
         "EFAULT: nothing is mapped at 0x100000004000",
+    ),
+    row(
+        "a guard as it is",
+        |g| on_guard(g, |g, guard| mremap(g, (guard, 2 * PAGE), 2 * PAGE, 0, 0)),
+        "EFAULT: nothing is mapped at 0x7fffee600000",
+    ),
+    row(
+        "a guard, less of it",
+        |g| on_guard(g, |g, guard| mremap(g, (guard, 2 * PAGE), PAGE, 0, 0)),
+        "EFAULT: nothing is mapped at 0x7fffee600000",
+    ),
+    row(
+        "a guard, more of it",
+        |g| on_guard(g, |g, guard| mremap(g, (guard, PAGE), 2 * PAGE, MAY, 0)),
+        "EFAULT: nothing is mapped at 0x7fffee600000",
+    ),
+    row(
+        "a guard elsewhere",
+        |g| on_guard(g, |g, guard| mremap(g, (guard, PAGE), PAGE, TO, at(40))),
+        "EFAULT: nothing is mapped at 0x7fffee600000",
+    ),
+    row(
+        "a guard shown twice",
+        |g| on_guard(g, |g, guard| said(g.p.share_range(guard, PAGE, &g.p))),
+        "EFAULT: nothing is mapped at 0x7fffee600000",
     ),
     row(
         "no room, and may not move",
