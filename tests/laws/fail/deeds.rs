@@ -78,6 +78,12 @@ fn soft_locked(w: &World, range: VirtRange, access: Access) -> Done {
     done(space.fault(cx, range, FaultKind::SoftUnlock, access))
 }
 
+/// Makes the locked pages the process's own, as a store does, and changes no byte.
+fn own_locked(w: &World) {
+    w.p.store(at(56) + 20, &[b'm', 56]).unwrap();
+    w.p.store(at(57), &[0]).unwrap();
+}
+
 /// Makes `old` pages from page `first` on `new` pages long, in place or, with a page to go to, there.
 fn remap(w: &World, first: u64, old: u64, new: u64, to: Option<u64>) -> Done {
     let flags = to.map_or(RemapFlags::MAYMOVE, |_| RemapFlags::MAYMOVE | RemapFlags::FIXED);
@@ -273,6 +279,11 @@ pub(super) const DEEDS: &[Deed] = &[
     whole("show memory twice", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.p))),
     whole("show copies of a file twice", |w| done(w.p.share_range(at(16), 4 * PAGE, &w.p))),
     whole("show shared memory twice", |w| done(w.p.share_range(at(24), 2 * PAGE, &w.p))),
+    whole_or(
+        "show locked pages twice",
+        |w| done(w.p.share_range(at(56), 3 * PAGE, &w.p)),
+        |w| own_locked(w),
+    ),
     whole("show memory to the child", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.child))),
     whole("show the child's memory", |w| done(w.child.share_range(at(16), 4 * PAGE, &w.p))),
     whole("move the break", |w| done(w.p.brk(w.p.heap().0 + 2 * PAGE))),
@@ -366,8 +377,7 @@ pub(super) const DEEDS: &[Deed] = &[
         // Pages that are locked are made the map's own one by one, before there is a child.
         or: Some(|w| {
             inherit(w, 56, 3, Inherit::Share).unwrap();
-            w.p.store(at(56) + 20, &[b'm', 56]).unwrap();
-            w.p.store(at(57), &[0]).unwrap();
+            own_locked(w);
         }),
     },
     piecemeal("leave copies of shared memory to a child that is forked", |w| {
