@@ -282,6 +282,10 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         let _ = scx;
         range
     }
+    /// Whether fork copies what the parent has locked in memory, so that it may want as many frames.
+    fn copies_locked(&self) -> bool {
+        false
+    }
     /// The child's driver for a forked copy of the segment. `child` speaks of the child's address space, and its `seg` is what the child gets: the
     /// whole segment, or a part of it where pages are left out or inherited otherwise. Memory locks are not inherited.
     ///

@@ -18,7 +18,7 @@ use crate::seg::{SegCx, SegKind};
 use crate::segs::{Seg, Segs};
 use page_db::{Cx, VirtRange};
 
-/// The most frames a fork asks for in one wait, where nothing is locked in memory: it copies only pinned pages, and its own records are small.
+/// The most frames a fork asks for in one wait, where no driver copies what is locked in memory: it copies only pinned pages, and its own records are small.
 const FORK_PAGES: u64 = 64;
 
 impl AddrSpace {
@@ -36,15 +36,22 @@ impl AddrSpace {
         if core::ptr::eq(self, child) {
             return Err(AsError::Overlap { range: self.limits(), with: self.limits() });
         }
-        // Drivers may copy what is locked, and start over with all of it.
-        let locked = self.state.locked() / page_db::PAGE_SIZE;
-        let mut redo = Redo::new(self, cx, FORK_PAGES.max(locked));
+        let mut redo = Redo::new(self, cx, FORK_PAGES);
         loop {
             match self.dup_pass(cx, child) {
-                Err(AsError::Seg(error)) => redo.after(error)?,
+                Err(AsError::Seg(error)) => {
+                    redo.may_need(self.copied_locked(cx));
+                    redo.after(error)?;
+                }
                 done => return done,
             }
         }
+    }
+    /// The most pages that drivers copy because they are locked: they start over with all of them.
+    fn copied_locked(&self, cx: &Cx) -> u64 {
+        let locked = self.state.locked() / page_db::PAGE_SIZE;
+        let copies = || self.lock.read(cx).iter().any(|seg| seg.ops().copies_locked());
+        if locked > FORK_PAGES && copies() { locked } else { 0 }
     }
     fn dup_pass(&self, cx: &Cx, child: &Self) -> Result<(), AsError> {
         let mut gone = Gone::default();

@@ -113,6 +113,10 @@ impl<'a> Redo<'a> {
         let most = pages.saturating_add(TABLES);
         Self { space, cx, ask: 2, most, tries: 0, writer: false }
     }
+    /// The operation may need `pages` frames at once, it turns out.
+    pub(crate) fn may_need(&mut self, pages: u64) {
+        self.most = self.most.max(pages.saturating_add(TABLES));
+    }
     /// Waits until there is memory. The caller holds no lock of this address space.
     pub(crate) fn wait_for_memory(&mut self) -> Result<(), PageError> {
         self.tries += 1;

@@ -108,6 +108,8 @@ pub(crate) struct ToyArgs {
     pub(crate) neighbours_merge: bool,
     pub(crate) may_merge: bool,
     pub(crate) offers_pages: bool,
+    /// Whether it says that fork copies what is locked.
+    pub(crate) copies_locked: bool,
     pub(crate) moves: bool,
 }
 
@@ -123,6 +125,7 @@ impl ToyArgs {
             neighbours_merge: true,
             may_merge: true,
             offers_pages: false,
+            copies_locked: false,
             moves: false,
         }
     }
@@ -231,6 +234,9 @@ fn vpns(range: VirtRange) -> core::ops::Range<u64> {
 impl SegOps for Toy {
     fn driver(&self) -> &'static str {
         self.args.name
+    }
+    fn copies_locked(&self) -> bool {
+        self.args.copies_locked
     }
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         assert!(scx.writer && child.writer, "G3: both locks are held as writer");

@@ -73,6 +73,24 @@ fn a_fork_short_of_memory_backs_out_waits_and_is_done_over() {
     child.verify(&w.cx).expect("every invariant holds");
 }
 
+/// A fork waits for as many frames as it can use: for those of locked pages only where a driver copies them.
+#[test]
+fn a_fork_waits_for_what_is_locked_only_where_that_is_copied() {
+    for (copies_locked, most) in [(false, 64), (true, 200)] {
+        let w = World::new();
+        w.map_as(0x10000, 200 * P, &ToyArgs { copies_locked, ..w.toy() });
+        assert!(w.space.state().charge_locked(200 * P), "no limit");
+        w.wait.left.store(10, Ordering::SeqCst);
+        let none = SegError::NoMemory { range: range(0x10000, P) };
+        w.plan.fail("dup", 0x10000, 100, Fail::Seg(none));
+        let got = w.space.dup(&w.cx, &w.child());
+        let Err(AsError::NoMemory(page_db::PageError::NoMemory { wanted, .. })) = got else {
+            panic!("{got:?}")
+        };
+        assert_eq!(wanted, most + 8, "and tables");
+    }
+}
+
 #[test]
 fn only_an_empty_child_of_the_same_size_is_accepted() {
     let w = World::new();

@@ -220,6 +220,9 @@ impl SegOps for SegVn {
     fn inherit_run(&self, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
         inherit::run(self, scx, range)
     }
+    fn copies_locked(&self) -> bool {
+        self.driver.tunables.locked_at_fork == LockedAtFork::Copy
+    }
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         dup::dup(self, scx, child.seg)
     }
