@@ -49,9 +49,14 @@ impl Process {
     /// handles of the process see it at their next call.
     ///
     /// # Errors
-    /// `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped: nothing has changed. A failure after that ends the process.
+    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped: nothing has changed. A failure
+    /// after that ends the process.
     #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
     pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
+        let gone = || SysError::arg(EXEC, errno::ESRCH, "the process has exited");
+        if self.has_exited() {
+            return Err(gone());
+        }
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
         if let Err(e) = self.map_program(&fresh, file, &program) {
@@ -62,9 +67,13 @@ impl Process {
         fresh.state().set_vmem_limit(limits);
         fresh.state().set_memlock_limit(self.space().state().memlock_limit());
         file.set_exec(self.machine.db());
-        let old = self.replace_image(Image::new(fresh, BREAK_BASE));
+        let image = Image::new(fresh, BREAK_BASE);
+        let Some(old) = self.replace_image(&image) else {
+            self.give_up(&image); // another thread's exit was faster
+            return Err(gone());
+        };
         self.give_up(&old);
-        self.set_up(&program).inspect_err(|_| self.exit())?;
+        self.set_up(&image, &program).inspect_err(|_| self.exit())?;
         Ok(program)
     }
     fn read_program(&self, file: &Arc<File>) -> Result<Program, SysError> {
@@ -104,8 +113,7 @@ impl Process {
         })
     }
     /// Break, stack and zero tails, in the new address space.
-    fn set_up(&self, program: &Program) -> Result<(), SysError> {
-        let image = Arc::clone(&self.image());
+    fn set_up(&self, image: &Image, program: &Program) -> Result<(), SysError> {
         let (_, end) = program.image.span();
         let brk = (end + program.base).next_multiple_of(PAGE_SIZE);
         image.break_base.store(brk, Ordering::Release);

@@ -142,3 +142,53 @@ fn another_thread_sees_the_new_program() {
     assert!(first.prot().contains(Prot::READ));
     m.verify().expect("sound");
 }
+
+#[test]
+fn a_process_that_has_exited_runs_no_program() {
+    let m = Machine::builder().frames(2048).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let child = p.vfork().expect("a child");
+    let file = own_executable(&m);
+    let free = m.db().freemem();
+    child.exit();
+    assert_eq!(child.exec(&file).expect_err("gone").errno, ESRCH);
+    // Also when it is gone by the time the new address space is there.
+    let fresh = super::image::Image::new(m.new_space("test").expect("frames"), 0);
+    assert!(child.replace_image(&fresh).is_none());
+    child.give_up(&fresh);
+    assert!(!p.shares_space());
+    p.exit();
+    assert_eq!(p.exec(&file).expect_err("gone").errno, ESRCH);
+    assert!(m.db().freemem() >= free, "no address space is left behind");
+    m.verify().expect("sound");
+}
+
+#[test]
+fn of_exit_and_exec_at_once_each_gives_up_its_own() {
+    let m = Machine::builder().frames(4096).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(PAGE_SIZE).expect("mapped");
+    let file = own_executable(&m);
+    for round in 0..200 {
+        let child = p.vfork().expect("a child");
+        let other = child.another_thread(page_db::CpuId(1));
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|s| {
+            let begin = &start;
+            s.spawn(move || {
+                begin.wait();
+                // Half way through exec, more or less.
+                (0..round * 500).for_each(|_| std::hint::spin_loop());
+                other.exit();
+            });
+            begin.wait();
+            match child.exec(&file) {
+                Ok(_) => {}
+                Err(e) => assert!(matches!(e.errno, ESRCH | EFAULT | ENOMEM), "{e}"),
+            }
+        });
+        assert!(child.has_exited() && !p.shares_space(), "round {round}");
+        p.store(at, &[1]).expect("the parent's memory is whole");
+    }
+    m.verify().expect("sound");
+}

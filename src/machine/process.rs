@@ -68,7 +68,7 @@ pub enum Limit {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) pid: Pid,
-    /// Replaced by exec.
+    /// Replaced by exec. `exited` is decided under its lock, so that of exit and exec each gives up the image that the other left.
     image: Mutex<Arc<Image>>,
     /// Counts replacements, so that handles notice.
     generation: AtomicU32,
@@ -164,11 +164,26 @@ impl Process {
         }
         Ref::map(self.image.borrow(), |(_, image)| image)
     }
-    /// Puts another image in the place of the old one, which is returned.
-    pub(crate) fn replace_image(&self, image: Arc<Image>) -> Arc<Image> {
-        let old = std::mem::replace(&mut *self.shared.image.lock_leaf(), image);
+    /// Puts another image in the place of the old one, which is returned for the caller to give up; `None` when the process has exited.
+    pub(crate) fn replace_image(&self, image: &Arc<Image>) -> Option<Arc<Image>> {
+        let mut now = self.shared.image.lock_leaf();
+        if self.has_exited() {
+            return None;
+        }
+        let old = std::mem::replace(&mut *now, Arc::clone(image));
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        old
+        Some(old)
+    }
+    /// Marks the process as exited; the first one that does gets the image, which stays what it is, to give up.
+    fn end_image(&self) -> Option<Arc<Image>> {
+        let now = self.shared.image.lock_leaf();
+        let first = !self.shared.exited.swap(true, Ordering::AcqRel);
+        first.then(|| Arc::clone(&now))
+    }
+    /// P2.
+    fn bury(&self, grave: &Arc<Image>) {
+        *self.shared.image.lock_leaf() = Arc::clone(grave);
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
     /// Whether another process uses the same address space (`vfork`).
     pub fn shares_space(&self) -> bool {
@@ -217,11 +232,10 @@ impl Process {
     /// Ends the process: everything it maps goes, unless another process uses it too. A second exit does nothing.
     #[doc(alias("proc_exit", "relvm"))]
     pub fn exit(&self) {
-        if !self.shared.exited.swap(true, Ordering::AcqRel) {
-            let image = Arc::clone(&self.image());
+        if let Some(image) = self.end_image() {
             self.give_up(&image);
             if let Some(grave) = image.after() {
-                self.replace_image(Arc::clone(grave)); // P2
+                self.bury(grave);
             }
             self.machine.unregister(self.pid());
         }
