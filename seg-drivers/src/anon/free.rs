@@ -23,6 +23,7 @@
 use super::AnonLayer;
 use super::array::{CHUNK, bits};
 use super::map::AnonMap;
+use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated, prefetch_write};
@@ -99,19 +100,35 @@ impl<'a> Dead<'a> {
     }
 }
 
+/// Dead anons that are freed later, when the caller holds less.
+#[derive(Default)]
+pub(crate) struct Later(Vec<(AnonNumber, Option<PageId>)>);
+
+impl Later {
+    /// Frees them (N5). No page lock may be held.
+    pub(crate) fn end(self, cx: &Cx, layer: &AnonLayer) {
+        for chunk in self.0.chunks(CHUNK as usize) {
+            let mut dead = Dead::new(layer);
+            chunk.iter().for_each(|(n, hint)| dead.add(*n, *hint));
+            dead.end(cx);
+        }
+    }
+}
+
 impl AnonMap {
     /// Empties the slots of `range`; each anon loses one reference. Translations are gone by now.
     #[doc(alias("anon_free", "amap_wiperange"))]
     pub fn free_range(&self, cx: &Cx, range: Range<u64>) {
-        self.empty_range(cx, range, &mut |_| {});
+        self.empty_range(cx, range, &mut |_| {}, None);
     }
     /// The same while the range is mapped, and says how many slots held something: `unload` is called with slots that are busy, and takes the translations
-    /// of their pages away before any is emptied.
+    /// of their pages away before any is emptied. Dead anons go to `later`, if there is one and memory for them.
     pub(crate) fn empty_range(
         &self,
         cx: &Cx,
         range: Range<u64>,
         unload: &mut dyn FnMut(Range<u64>),
+        mut later: Option<&mut Later>,
     ) -> u64 {
         let mut emptied = 0;
         let mut dead = Dead::new(self.layer());
@@ -119,6 +136,8 @@ impl AnonMap {
         let mut at = range.start;
         while at < range.end {
             let mut end = range.end;
+            let fits = |l: &mut &mut Later| l.0.try_reserve(CHUNK as usize).is_ok();
+            let mut room = if later.as_mut().is_some_and(fits) { later.as_mut() } else { None };
             self.each_chunk(cx, at..range.end, |c, base, mask| {
                 let held = mask & c.used();
                 if held != 0 {
@@ -130,8 +149,10 @@ impl AnonMap {
                     let Some(n) = n else { continue };
                     c.slots[i].store(0, Ordering::Release);
                     emptied += 1;
-                    if let (true, hint) = records.dec_busy(n) {
-                        dead.add(n, hint);
+                    match (records.dec_busy(n), &mut room) {
+                        ((true, hint), Some(later)) => later.0.push((n, hint)),
+                        ((true, hint), None) => dead.add(n, hint),
+                        _ => {}
                     }
                 }
                 end = base + CHUNK;

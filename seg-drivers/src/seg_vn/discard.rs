@@ -29,6 +29,7 @@
 //!       translations go   no CPU of this address space reaches the page
 //!       slots emptied, references counted
 //!     slots free          who faults now finds what lies below
+//!   segment's lock free   a page may be waited for
 //!   dead anons: page, place on swap, number (N5)
 //! ```
 //!
@@ -44,6 +45,7 @@
 
 use super::{SegVn, sync, vpns};
 use crate::anon::AnonMap;
+use crate::anon::free::Later;
 use crate::runs::run_range;
 use addr_space::{Advice, FaultError, SegCx, SegError, SyncFlags, UnloadFlags};
 use page_db::sync::atomic::Ordering;
@@ -72,9 +74,10 @@ pub(super) fn empty(
     let locked = inner.vpage.iter(vpns(range)).into_iter().find(|(_, v)| v.locked);
     let locked = locked.map(|(run, _)| run_range(scx.seg, &run).start());
     let part = locked.map_or(Some(range), |at| range.until(at.get()));
+    let (mut emptied, mut dead) = (0, Later::default());
     if let Some(part) = part {
         if let Some(map) = seg.amap().filter(|_| !seg.needs_copy()) {
-            empty_slots(seg, scx, part, map, discard);
+            emptied = empty_slots(seg, scx, part, map, discard, &mut dead);
         }
         if discard && (seg.backing.is_some() || seg.shared()) {
             scx.hat.unload(scx.cx, part, UnloadFlags::empty());
@@ -82,30 +85,40 @@ pub(super) fn empty(
     }
     drop(inner);
     // held: as (reader)
+    dead.end(scx.cx, &seg.driver.layer);
+    give_back(seg, scx, emptied);
     if let (false, Some(part)) = (discard, part) {
         sync::drop_file(seg, scx, part, SyncFlags::INVALIDATE)?;
     }
     locked.map_or(Ok(()), |addr| Err(SegError::Locked { addr }))
 }
 
-/// Empties the slots of `part` that no other segment has too. held: as (reader), segment
-fn empty_slots(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, map: &AnonMap, discard: bool) {
+/// Empties the slots of `part` that no other segment has too, and says how many held something. held: as (reader), segment
+fn empty_slots(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    part: VirtRange,
+    map: &AnonMap,
+    discard: bool,
+    dead: &mut Later,
+) -> u64 {
     if discard && seg.shared() {
-        return;
+        return 0;
     }
     let slots = seg.slots_of(scx.seg, part);
     let own = map.slot_refs(scx.cx, slots.clone()).into_iter().filter(|(_, refs)| *refs <= 1);
     let mut emptied = 0;
     for (run, _) in own {
-        emptied += map.empty_range(scx.cx, run, &mut |busy| {
+        let mut unload = |busy: core::ops::Range<u64>| {
             let first = part.page_at(busy.start.wrapping_sub(slots.start));
             let bytes = (busy.end - busy.start) * PAGE_SIZE;
             if let Ok(pages) = VirtRange::exact(first.get(), bytes) {
                 scx.hat.unload(scx.cx, pages, UnloadFlags::empty());
             }
-        });
+        };
+        emptied += map.empty_range(scx.cx, run, &mut unload, Some(dead));
     }
-    give_back(seg, scx, emptied);
+    emptied
 }
 
 /// D2.

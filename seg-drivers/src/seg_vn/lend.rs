@@ -48,6 +48,10 @@ fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<page_db::Pa
         };
         // held: as (reader), and the slot if there is one
         let slot = slot_of(seg, &f)?;
+        // Pins are counted before the first page and come to a page through its slot: whoever is not seen here waits for the slot.
+        if seg.softlocks.load(Ordering::Acquire) != 0 {
+            return Err(SegError::Pinned { range: VirtRange::page_of(addr) });
+        }
         let anon = slot.as_ref().and_then(SlotGuard::get);
         let page = match (anon, &seg.backing) {
             (Some(n), _) => seg.anon_page(&f, n)?,

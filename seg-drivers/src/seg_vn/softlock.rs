@@ -7,6 +7,7 @@
 //! Sources: illumos.md 4.6.
 
 use super::SegVn;
+use crate::anon::AnonMap;
 use addr_space::{FaultError, FaultKind, PageList, SegCx, SegError};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
@@ -100,6 +101,29 @@ pub(super) fn lock_pages(
         return slow;
     };
     let Some(map) = seg.amap() else { return slow };
+    let count = range.pages().get();
+    let Ok(pins) = u32::try_from(count) else { return Err(SegError::NoMemory { range }) };
+    {
+        // As in `lock`: whoever takes pages from their slots, or rights away, holds it and sees the count, or is done before a page is pinned.
+        let _publishers = seg.lock.lock(scx.cx);
+        seg.softlocks.fetch_add(pins, Ordering::AcqRel);
+    }
+    let done = pin_pages(seg, scx, range, access, map);
+    match &done {
+        Ok(_) => drop(seg.driver.pinned.fetch_add(count, Ordering::AcqRel)),
+        Err(_) => seg.unpinned(scx, pins),
+    }
+    done
+}
+
+/// All pages of `range`, which are counted already, or none.
+fn pin_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    access: Access,
+    map: &AnonMap,
+) -> Result<PageList, SegError> {
     let mut bad = None;
     super::protect::prots(seg, scx, range, &mut |run, prot| {
         if !prot.allows(access) {
@@ -111,7 +135,6 @@ pub(super) fn lock_pages(
     }
     let floor = scx.db.free_mem().thresholds().minfree;
     let count = range.pages().get();
-    let Ok(pins) = u32::try_from(count) else { return Err(SegError::NoMemory { range }) };
     if !scx.db.free_mem().charge(count, floor) {
         return Err(SegError::NoMemory { range });
     }
@@ -129,12 +152,10 @@ pub(super) fn lock_pages(
                     drop(scx.db.adopt_shared(scx.cx, id));
                 }
                 scx.db.free_mem().uncharge(count);
-                return slow;
+                return Err(SegError::NotSupported { driver: "seg_vn", op: "pagelock" });
             }
         }
     }
-    seg.softlocks.fetch_add(pins, Ordering::AcqRel);
-    seg.driver.pinned.fetch_add(count, Ordering::AcqRel);
     Ok(PageList { pages })
 }
 

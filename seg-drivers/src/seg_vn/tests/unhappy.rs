@@ -285,3 +285,56 @@ fn the_last_two_users_of_a_shared_map_return_its_reservation_once() {
         }
     }
 }
+
+/// Who pins is counted before its first page: what would wait for that page with the segment in its hands is refused.
+#[test]
+fn a_page_that_is_pinned_first_is_safe_before_the_last_one_is() {
+    let w = world(64);
+    let p = w.proc();
+    w.map(&p, 2);
+    w.write(&p, 0, 1);
+    w.write(&p, 1, 2);
+    let (id, map, second) = {
+        let segs = p.space.segs(&w.cx);
+        let seg = segs.iter().next().expect("one segment");
+        let any: &dyn core::any::Any = seg.ops();
+        let vn = any.downcast_ref::<super::super::SegVn>().expect("seg_vn");
+        let slot = vn.slot_of(seg.range(), VirtAddr::new(BASE).expect("ok"));
+        let map = Arc::clone(vn.amap().expect("stored to"));
+        let n = map.peek(slot).expect("stored to");
+        (w.db.exists(&w.cx, w.swap.identity(n)).expect("in memory"), map, slot + 1)
+    };
+    let range = |pages| VirtRange::exact(BASE, pages * PAGE_SIZE).expect("aligned");
+    let (space, counters) = (&p.space, w.db.counters());
+    std::thread::scope(|s| {
+        let faulter = Cx::new(counters, CpuId(0), ThreadId(2), Arc::new(SpinHooks));
+        let second = map.enter(&faulter, second).expect("stored to");
+        let pins = s.spawn(move || {
+            let cx = Cx::new(counters, CpuId(0), ThreadId(1), Arc::new(SpinHooks));
+            let pinned = space.lock_pages(&cx, range(2), Access::Write).expect("in memory");
+            space.unlock_pages(&cx, pinned);
+        });
+        while w.db.lock_state(id).shared == 0 {
+            std::thread::yield_now();
+        }
+        // The first page is pinned, the second is not.
+        let counted = {
+            let segs = p.space.segs(&w.cx);
+            let seg = segs.iter().next().expect("one segment");
+            let any: &dyn core::any::Any = seg.ops();
+            let vn = any.downcast_ref::<super::super::SegVn>().expect("seg_vn");
+            vn.softlocks.load(page_db::sync::atomic::Ordering::Acquire)
+        };
+        assert_eq!(counted, 2);
+        for advice in [addr_space::Advice::Discard, addr_space::Advice::Drop] {
+            let refused = p.space.advise(&w.cx, range(1), advice).expect_err("pinned");
+            assert_eq!(refused.errno(), page_db::errno::EAGAIN);
+        }
+        drop(second);
+        pins.join().expect("pinned, and given back");
+    });
+    p.space.advise(&w.cx, range(2), addr_space::Advice::Discard).expect("nobody pins");
+    w.check(&p);
+    assert_eq!((w.read(&p, 0), w.read(&p, 1)), (0, 0));
+    p.space.free(&w.cx);
+}
