@@ -4,7 +4,7 @@
 //! signal there is `EFAULT` here. No lock is held meanwhile: bytes wait in a buffer of the call's own, so copying a file over a
 //! mapping of itself cannot lock up.
 //!
-//! Sources: illumos `copyin`, `copyout`, `uiomove` (behaviour); oracle table, row 32.
+//! Sources: illumos `copyin`, `copyout`, `uiomove` (behaviour); row 32 of the table in [`super::personality`].
 
 use super::SysError;
 use super::process::{Process, USER_TOP};

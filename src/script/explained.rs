@@ -115,7 +115,7 @@ pub const EXPLAINED: &[Explained] = &[
         theirs: &["ENOMEM"],
         holds: |s| s.length_is_negative(),
         departs: false,
-        section: "difference 24 of the trace language",
+        section: "src/machine/personality.rs, row 24",
         reason: "the length of `incore` is a signed number; the model has Linux's answer",
     },
     Explained {
