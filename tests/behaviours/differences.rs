@@ -52,7 +52,7 @@ fn names() -> BTreeSet<String> {
     for part in ["page-db/src", "as/src", "swapfs/src", "hat-x86/src", "seg-drivers/src", "src"] {
         walk(&root.join(part), &mut files);
     }
-    for target in ["it", "behaviours", "laws", "sim", "contract", "cli", "linux"] {
+    for target in ["it", "behaviours", "laws", "sim", "contract", "cli", "linux", "small"] {
         walk(&root.join("tests").join(target), &mut files);
     }
     let mut names = BTreeSet::new();
@@ -61,11 +61,25 @@ fn names() -> BTreeSet<String> {
         let tests =
             text.split("#[test]").skip(1).filter_map(|t| t.split_once("fn ")?.1.split_once('('));
         names.extend(tests.map(|(name, _)| name.to_owned()));
-        let scripts = text.lines().filter_map(|l| l.trim().split_once(": "));
-        let word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        names.extend(scripts.filter(|(name, _)| word(name)).map(|(name, _)| name.to_owned()));
+        names.extend(scripts_of(&text));
     }
     names
+}
+
+/// The names in the `scripts!` blocks of a source: `name: "..." ;` each, a block ends with a brace at a line's start.
+fn scripts_of(text: &str) -> impl Iterator<Item = String> {
+    let blocks = text.split("\nscripts! {\n").skip(1).filter_map(|b| b.split("\n}").next());
+    let named = blocks.flat_map(str::lines).filter_map(|l| l.strip_prefix("    ")?.split_once(':'));
+    let word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    named.filter(move |(name, _)| word(name)).map(|(name, _)| name.to_owned())
+}
+
+#[test]
+fn only_scripts_and_tests_are_names() {
+    let source = "struct S {\n    field: u32,\n}\nscripts! {\n    one: \"a\n        : b\";\n    two:\n        \"c\";\n}\nstruct T {\n    other: u8,\n}\n";
+    assert_eq!(scripts_of(source).collect::<Vec<_>>(), ["one", "two"]);
+    let names = names();
+    assert!(names.contains("stores_alone_allow_loads") && !names.contains("softlocks"));
 }
 
 #[test]

@@ -217,3 +217,16 @@ fn what_is_lent_stands_still_beside_threads() {
     s.run("verify");
     s.end();
 }
+
+/// UVM also lends pages to anons, as another mapping's contents: not built, so a loan makes no anon and no anon has one more owner.
+#[test]
+fn lent_pages_go_to_the_kernel_alone() {
+    let mut s = scene(ONE);
+    s.run("file 0 4096; map 0 4 1 r priv fixed file 0 0; read 0 4 0+1; expect ok");
+    let (live, refs) = (s.machine().swap().live(), s.anon(0, 0).map(|a| a.refs));
+    let lent = [lend(&mut s, 0, 0, 1), lend(&mut s, 0, 4, 1)];
+    assert_eq!((s.machine().swap().live(), s.anon(0, 0).map(|a| a.refs)), (live, refs));
+    assert!(s.anon(0, 4).is_none(), "the file's page is lent as the file's");
+    lent.into_iter().for_each(|lent| give_back(&mut s, lent));
+    s.end();
+}
