@@ -282,7 +282,7 @@ pub(super) const DEEDS: &[Deed] = &[
     whole_or(
         "show locked pages twice",
         |w| done(w.p.share_range(at(56), 3 * PAGE, &w.p)),
-        |w| own_locked(w),
+        own_locked,
     ),
     whole("show memory to the child", |w| done(w.p.share_range(at(0), 4 * PAGE, &w.child))),
     whole("show the child's memory", |w| done(w.child.share_range(at(16), 4 * PAGE, &w.p))),
