@@ -10,8 +10,8 @@ use crate::sync::SlotRwLock;
 use crate::sync::explore::{self, explore, join};
 use crate::testing::{World, name};
 use crate::{
-    Counters, CpuId, Cx, LockedPage, PageDb, PageId, RefMod, SpinHooks, ThreadId, VnodeId,
-    VnodeKind,
+    Counters, CpuId, Cx, LockedPage, PageDb, PageId, RefMod, SharedPage, SpinHooks, ThreadId,
+    VnodeId, VnodeKind,
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -383,6 +383,14 @@ fn lent(w: &World) -> PageId {
     id
 }
 
+/// The owner's page as one that may be stored to.
+fn broken<'a>(db: &'a PageDb, cx: &'a Cx) -> SharedPage<'a> {
+    let page = db.lookup_shared(cx, name(V, 0)).expect("it is the owner's");
+    let page = db.break_loan(cx, page, 0).expect("a frame").expect("nobody takes the name");
+    assert!(!page.page().is_lent(), "E1");
+    page
+}
+
 /// E4: the owner of a lent page ends while the last loan does: one of the two frees the frame.
 #[test]
 fn destroy_against_the_last_unlend() {
@@ -407,9 +415,7 @@ fn break_loan_against_the_last_unlend() {
         let w = world(3);
         let id = lent(&w);
         let owner = spawn(&w.db, 0, |db, cx| {
-            let page = db.lookup_shared(cx, name(V, 0)).expect("it is the owner's");
-            let page = db.break_loan(cx, page, 0).expect("a frame").expect("nobody takes the name");
-            assert!(!page.page().is_lent(), "E1");
+            let page = broken(db, cx);
             let mut byte = [0];
             db.mem().read(page.pfn(), 0, &mut byte);
             assert_eq!(byte, [7]);
@@ -435,9 +441,7 @@ fn break_loan_against_lookup() {
         let w = world(3);
         let id = lent(&w);
         let owner = spawn(&w.db, 0, |db, cx| {
-            let page = db.lookup_shared(cx, name(V, 0)).expect("it is the owner's");
-            let page = db.break_loan(cx, page, 0).expect("a frame").expect("nobody takes the name");
-            assert!(!page.page().is_lent(), "E1");
+            drop(broken(db, cx));
         });
         let reader = spawn(&w.db, 1, |db, cx| {
             let page = db.lookup_shared(cx, name(V, 0)).expect("E3: it was there all the time");

@@ -49,6 +49,7 @@ mod verify;
 mod watch;
 #[cfg(test)]
 mod watch_tests;
+mod words;
 mod world;
 
 pub use builder::{

@@ -7,23 +7,23 @@
 //! The arena lies at a fixed address, far from where mappings without an address go, and the break at its own, so results do not
 //! depend on addresses.
 
-use super::builder::{self, ForkPolicy};
 use super::process::{BREAK_BASE, Process};
-use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemAdvice, SysError};
+use super::words::{self, area_of, done, errno, mode_of, prot_bits};
+use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, SysError};
 use crate::files::{self, FileError, FileHandle};
 use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags, WatchFor};
 use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
 use crate::script::outcome::Facts;
 use crate::script::outcome::{
-    BusCode, Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode,
-    TrapCode, fnv, is_zero, page_hash,
+    Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, fnv, is_zero,
+    page_hash,
 };
 use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
 };
-use addr_space::{Advice, Inherit, LentPages, Signal, WatchFlags};
-use page_db::{Counter, CpuId, HashKind, Vnode};
+use addr_space::{Inherit, LentPages, Signal, WatchFlags};
+use page_db::{Counter, CpuId, Vnode};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,122 +52,9 @@ pub struct MachineWorld {
     loans: Vec<Option<LentPages>>,
 }
 
-impl MachineSettings {
-    /// The machine these settings ask for; what they do not say is as `default` has it.
-    pub fn builder(&self, default: builder::MachineBuilder) -> builder::MachineBuilder {
-        let mut b = default;
-        if let Some(m) = self.memory {
-            b = b.frames(m.frames());
-        }
-        if let Some(n) = self.cpus {
-            b = b.cpus(u16::try_from(n).unwrap_or(u16::MAX));
-        }
-        if let Some(n) = self.colours {
-            b = b.colours(n);
-        }
-        if let Some(h) = self.hash {
-            b = b.hash(match h {
-                ast::HashKind::Chain => HashKind::Chain,
-                ast::HashKind::DashMap => HashKind::Dash,
-            });
-        }
-        if let Some(f) = self.fork {
-            b = b.fork(match f {
-                ast::ForkPolicy::Eager => ForkPolicy::Eager,
-                ast::ForkPolicy::Lazy => ForkPolicy::Lazy,
-            });
-        }
-        if let Some(l) = self.locked {
-            b = b.locked_at_fork(match l {
-                ast::LockedAtFork::Share => builder::LockedAtFork::Share,
-                ast::LockedAtFork::Copy => builder::LockedAtFork::Copy,
-            });
-        }
-        if let Some(n) = self.kluster {
-            b = b.kluster(n);
-        }
-        if let Some(s) = self.seed {
-            b = b.seed(s);
-        }
-        self.swap.iter().fold(b, |b, area| b.swap(area_of(area)))
-    }
-}
-
 /// Where the loan with this number is kept; they are counted from 1.
 fn place_of(loan: u64) -> Option<usize> {
     usize::try_from(loan).ok()?.checked_sub(1)
-}
-
-fn area_of(spec: &SwapSpec) -> builder::SwapArea {
-    let backing = match &spec.backing {
-        ast::SwapBacking::Memory => builder::SwapBacking::Memory,
-        ast::SwapBacking::File(path) => builder::SwapBacking::File(path.into()),
-    };
-    let priority = spec.priority.unwrap_or(0);
-    let priority =
-        i16::try_from(priority).unwrap_or(if priority < 0 { i16::MIN } else { i16::MAX });
-    builder::SwapArea { backing, pages: spec.pages, priority }
-}
-
-/// The errno of a number; whatever the system answers with has a name.
-fn errno(n: i32) -> Outcome {
-    Errno::from_number(n).map_or(Outcome::Crash, Outcome::Errno)
-}
-
-impl From<SysError> for Outcome {
-    fn from(e: SysError) -> Self {
-        errno(e.errno)
-    }
-}
-impl From<FileError> for Outcome {
-    fn from(e: FileError) -> Self {
-        errno(e.errno())
-    }
-}
-impl From<AccessError> for Outcome {
-    fn from(e: AccessError) -> Self {
-        let at = e.done;
-        match e.signal {
-            Signal::SegvMapErr => Self::Segv { at, code: SegvCode::Maperr },
-            Signal::SegvAccErr => Self::Segv { at, code: SegvCode::Accerr },
-            Signal::BusAdrErr => Self::Bus { at, code: BusCode::Adrerr },
-            Signal::BusAdrAln => Self::Bus { at, code: BusCode::Adraln },
-            Signal::BusObjErr(_) => Self::Bus { at, code: BusCode::Objerr },
-            Signal::TrapWatch { access, .. } => Self::Trap { at, code: trap_code(access) },
-            Signal::None => Self::Crash,
-        }
-    }
-}
-
-fn trap_code(access: page_db::Access) -> TrapCode {
-    match access {
-        page_db::Access::Write | page_db::Access::Create => TrapCode::Wwatch,
-        page_db::Access::Exec => TrapCode::Xwatch,
-        _ => TrapCode::Rwatch,
-    }
-}
-
-/// `ok`, or whatever the call answered.
-fn done<E: Into<Outcome>>(r: Result<(), E>) -> Outcome {
-    r.map_or_else(Into::into, |()| Outcome::OK)
-}
-
-/// `PROT_*` bits.
-fn prot_bits(prot: Prot) -> u32 {
-    match prot {
-        Prot::Letters { read, write, exec } => {
-            u32::from(read) | u32::from(write) << 1 | u32::from(exec) << 2
-        }
-        Prot::Bad => 1 | 1 << 30,
-    }
-}
-
-fn mode_of(mode: OpenMode) -> files::OpenMode {
-    match mode {
-        OpenMode::ReadWrite => files::OpenMode::ReadWrite,
-        OpenMode::ReadOnly => files::OpenMode::ReadOnly,
-        OpenMode::WriteOnly => files::OpenMode::WriteOnly,
-    }
 }
 
 fn run_of(byte: u8, from: u64, len: usize) -> Vec<u8> {
@@ -404,24 +291,7 @@ impl World for MachineWorld {
         self.on_proc(r.proc, |p| done(p.mprotect(r.addr, r.len, prot_bits(prot))))
     }
     fn advise(&mut self, r: Region, advice: ast::Advice) -> Outcome {
-        let advice = match advice {
-            ast::Advice::Normal => MemAdvice::Use(Advice::Normal),
-            ast::Advice::Random => MemAdvice::Use(Advice::Random),
-            ast::Advice::Sequential => MemAdvice::Use(Advice::Sequential),
-            ast::Advice::Free => MemAdvice::Use(Advice::Free),
-            ast::Advice::Purge => MemAdvice::Use(Advice::Purge),
-            ast::Advice::Drop => MemAdvice::Use(Advice::Drop),
-            ast::Advice::Discard => MemAdvice::Use(Advice::Discard),
-            ast::Advice::WillNeed => MemAdvice::WillNeed,
-            ast::Advice::PopulateRead => MemAdvice::Populate(page_db::Access::Read),
-            ast::Advice::PopulateWrite => MemAdvice::Populate(page_db::Access::Write),
-            ast::Advice::DontNeed => MemAdvice::DontNeed,
-            ast::Advice::InheritZero => MemAdvice::InheritZero,
-            ast::Advice::InheritCopy => MemAdvice::InheritCopy,
-            ast::Advice::DontFork => MemAdvice::DontFork,
-            ast::Advice::DoFork => MemAdvice::DoFork,
-            ast::Advice::Bad => return Errno::EINVAL.into(),
-        };
+        let Some(advice) = words::advice(advice) else { return Errno::EINVAL.into() };
         self.on_proc(r.proc, |p| done(p.madvise(r.addr, r.len, advice)))
     }
     fn sync(&mut self, r: Region, flags: SyncFlags) -> Outcome {

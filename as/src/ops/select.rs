@@ -28,16 +28,24 @@ pub struct Selection {
 
 impl Selection {
     /// The runs of `piece` that are meant.
-    fn runs(self, scx: &SegCx<'_>, seg: Seg<'_>, piece: VirtRange) -> Vec<VirtRange> {
-        let mut runs = Vec::new();
+    fn runs(
+        self,
+        scx: &SegCx<'_>,
+        seg: Seg<'_>,
+        piece: VirtRange,
+    ) -> Result<Vec<VirtRange>, SegError> {
+        let (mut runs, mut room) = (Vec::new(), true);
         if seg.ops().kind().contains(SegKind::SHARED) == self.shared {
             seg.ops().prots(scx, piece, &mut |run, prot| {
                 if prot.difference(Prot::USER) == self.prot {
-                    runs.push(run);
+                    room = room && runs.try_reserve(1).is_ok();
+                    if room {
+                        runs.push(run);
+                    }
                 }
             });
         }
-        runs
+        if room { Ok(runs) } else { Err(SegError::NoMemory { range: piece }) }
     }
 }
 
@@ -51,7 +59,7 @@ pub(super) fn each_meant(
 ) -> Result<(), SegError> {
     match meant {
         None => f(piece),
-        Some(meant) => meant.runs(scx, seg, piece).into_iter().try_for_each(f),
+        Some(meant) => meant.runs(scx, seg, piece)?.into_iter().try_for_each(f),
     }
 }
 

@@ -118,17 +118,10 @@ impl PageDb {
         page: SharedPage<'a>,
         colour: u64,
     ) -> Result<Option<SharedPage<'a>>, PageError> {
-        let Some(name) = page.identity().filter(|_| page.page().is_lent()) else {
+        if !page.page().is_named() || !page.page().is_lent() {
             return Ok(Some(page));
-        };
-        let old = match page.try_upgrade() {
-            Ok(page) => page,
-            Err(page) => {
-                drop(page);
-                let Some(page) = self.lookup_excl(cx, name) else { return Ok(None) };
-                page
-            }
-        };
+        }
+        let Some(old) = self.upgrade(cx, page) else { return Ok(None) };
         if !old.page().is_lent() {
             return Ok(Some(old.downgrade()));
         }

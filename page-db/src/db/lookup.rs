@@ -105,6 +105,16 @@ impl PageDb {
             }
         }
     }
+    /// The same page exclusively: at once if nobody else holds it, else by its name, waiting. `None` when it has lost the name meanwhile, or has none.
+    pub fn upgrade<'a>(&'a self, cx: &'a Cx, page: SharedPage<'a>) -> Option<ExclPage<'a>> {
+        let page = match page.try_upgrade() {
+            Ok(page) => return Some(page),
+            Err(page) => page,
+        };
+        let name = page.identity();
+        drop(page);
+        self.lookup_excl(cx, name?)
+    }
     /// As [`PageDb::lookup_excl`] while pages of lower offsets of the same vnode are held.
     pub(crate) fn lookup_excl_nested<'a>(
         &'a self,

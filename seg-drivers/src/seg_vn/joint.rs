@@ -41,7 +41,7 @@ use addr_space::{FaultError, SegCx, SegError};
 use alloc::sync::Arc;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
-use page_db::{ExclPage, LockedPage, SharedPage, VirtRange};
+use page_db::{ExclPage, SharedPage, VirtRange};
 use swapfs::AnonNumber;
 
 impl SegVn {
@@ -65,16 +65,8 @@ impl SegVn {
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
-        let page = match page.try_upgrade() {
-            Ok(page) => page,
-            Err(page) => {
-                let id = page.page().identity();
-                drop(page);
-                // Gone meanwhile: it is not mapped then, and has to be brought back.
-                let again = id.and_then(|id| db.lookup_excl(cx, id));
-                again.ok_or(FaultError::Retry { addr: f.addr })?
-            }
-        };
+        // Gone meanwhile: it is not mapped then, and has to be brought back.
+        let page = db.upgrade(cx, page).ok_or(FaultError::Retry { addr: f.addr })?;
         if !mutated(Mutation::OthersKeepTheOld) {
             db.unload(cx, &page);
         }

@@ -11,7 +11,7 @@ use crate::anon::SlotGuard;
 use addr_space::{FaultError, PageList, SegCx, SegError};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, ExclPage, LockedPage, PageDb, SharedPage, VirtAddr, VirtRange};
+use page_db::{Access, LockedPage, PageDb, PageId, SharedPage, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
 #[doc(alias = "uvm_loan")]
@@ -37,7 +37,7 @@ pub(super) fn lend(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Pag
     Ok(PageList { pages })
 }
 
-fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<page_db::PageId, SegError> {
+fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<PageId, SegError> {
     loop {
         let f = match seg.look(scx, addr, addr_space::FaultKind::Invalid, Access::Read) {
             Ok(f) => PageFault { break_cow: false, ..f },
@@ -63,7 +63,7 @@ fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<page_db::Pa
                 continue; // there is an anon now
             }
         };
-        let Some(page) = exclusive(scx, page) else { continue };
+        let Some(page) = scx.db.upgrade(scx.cx, page) else { continue };
         if page.page().is_claimed() {
             return Err(SegError::Locked { addr });
         }
@@ -93,18 +93,6 @@ fn settled(made: Result<(), FaultError>) -> Result<(), FaultError> {
     match made {
         Err(FaultError::Retry { .. }) => Ok(()),
         done => done,
-    }
-}
-
-/// The same page exclusively; `None` when it has lost its name while it was waited for.
-fn exclusive<'a>(scx: &SegCx<'a>, page: SharedPage<'a>) -> Option<ExclPage<'a>> {
-    match page.try_upgrade() {
-        Ok(page) => Some(page),
-        Err(page) => {
-            let name = page.identity();
-            drop(page);
-            name.and_then(|name| scx.db.lookup_excl(scx.cx, name))
-        }
     }
 }
 

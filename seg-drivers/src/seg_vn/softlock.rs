@@ -139,6 +139,10 @@ fn pin_pages(
         return Err(SegError::NoMemory { range });
     }
     let mut pages = Vec::new();
+    if pages.try_reserve_exact(usize::try_from(count).unwrap_or(usize::MAX)).is_err() {
+        scx.db.free_mem().uncharge(count);
+        return Err(SegError::NoMemory { range });
+    }
     for addr in range.iter_pages() {
         let pinned = map.enter(scx.cx, seg.slot_of(scx.seg, addr)).and_then(|slot| {
             let n = slot.get().filter(|n| seg.alone(*n))?;

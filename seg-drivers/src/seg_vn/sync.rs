@@ -4,9 +4,9 @@
 
 use super::SegVn;
 use addr_space::{SegCx, SegError, SyncFlags};
-use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
+use swapfs::AnonNumber;
 
 #[doc(alias = "segvn_sync")]
 pub(super) fn sync(
@@ -63,22 +63,13 @@ fn sync_layers(
     range: VirtRange,
     put: PutFlags,
 ) -> Result<(), SegError> {
-    let slots = seg.slots_of(scx.seg, range);
-    let mut at = range.start();
-    if let Some(map) = seg.amap() {
-        for (slot, n) in map.slots(scx.cx, slots.clone()) {
-            let addr = range.page_at(slot.wrapping_sub(slots.start));
-            sync_file(seg, scx, at, addr, put)?;
-            let done = seg.driver.layer.swap().put_page(scx.cx, n, put);
-            match done {
-                // Nowhere to write to: the page stays, modified. Nothing is lost.
-                Ok(()) | Err(VnodeError::NoSpace { .. } | VnodeError::NoName { .. }) => {}
-                Err(e) => return Err(vnode_error(VirtRange::page_of(addr), e)),
-            }
-            at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
+    each_layer(seg, scx, range, put, |addr, n| {
+        match seg.driver.layer.swap().put_page(scx.cx, n, put) {
+            // Nowhere to write to: the page stays, modified. Nothing is lost.
+            Ok(()) | Err(VnodeError::NoSpace { .. } | VnodeError::NoName { .. }) => Ok(()),
+            Err(e) => Err(vnode_error(VirtRange::page_of(addr), e)),
         }
-    }
-    if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
+    })
 }
 
 /// Writes back and drops the pages of the file under the empty slots of `range`.
@@ -88,17 +79,29 @@ pub(super) fn drop_file(
     range: VirtRange,
     flags: SyncFlags,
 ) -> Result<(), SegError> {
-    if seg.backing.is_none() {
-        return Ok(());
+    match seg.backing {
+        None => Ok(()),
+        Some(_) => each_layer(seg, scx, range, put_flags(flags), |_, _| Ok(())),
     }
-    let put = put_flags(flags);
+}
+
+/// In order of address: `upper` for the slots of `range` that hold an anon, the pages of the file between them put as `put` says.
+fn each_layer(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    put: PutFlags,
+    mut upper: impl FnMut(VirtAddr, AnonNumber) -> Result<(), SegError>,
+) -> Result<(), SegError> {
     let slots = seg.slots_of(scx.seg, range);
     let mut at = range.start();
-    let held = seg.amap().map_or_else(Vec::new, |map| map.slots(scx.cx, slots.clone()));
-    for (slot, _) in held {
-        let addr = range.page_at(slot.wrapping_sub(slots.start));
-        sync_file(seg, scx, at, addr, put)?;
-        at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
+    if let Some(map) = seg.amap() {
+        for (slot, n) in map.slots(scx.cx, slots.clone()) {
+            let addr = range.page_at(slot.wrapping_sub(slots.start));
+            sync_file(seg, scx, at, addr, put)?;
+            upper(addr, n)?;
+            at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
+        }
     }
     if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
 }
