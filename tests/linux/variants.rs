@@ -51,8 +51,8 @@ impl Variant {
         [Variant::Pageout, Variant::Cpus, Variant::Dashmap, Variant::Lazy, Variant::Small];
 
     fn settings(self) -> MachineSettings {
-        let mut s = MachineSettings { memory: Some(Amount::Frames(4096)), ..Default::default() };
-        let swap = SwapSpec { backing: SwapBacking::Memory, pages: 8192, priority: None };
+        let mut s = MachineSettings { memory: Some(Amount::Frames(1024)), ..Default::default() };
+        let swap = SwapSpec { backing: SwapBacking::Memory, pages: 2048, priority: None };
         s.swap.push(swap);
         match self {
             Variant::Plain | Variant::Pageout => {}
