@@ -194,7 +194,8 @@ impl Books {
             return;
         }
         let walked: Vec<Place> = match operation {
-            Operation::Lock(r) | Operation::Unlock(r) => {
+            // A range that is no range of addresses is refused before any page is looked at.
+            Operation::Lock(r) | Operation::Unlock(r) if !wraps(r) => {
                 self.walked(r).map(|(place, _)| place).collect()
             }
             _ => Vec::new(),
@@ -207,7 +208,9 @@ impl Books {
                 self.stuck.extend(walked)
             }
             Operation::Lock(_) if done => self.see_what_is_skipped(walked),
-            Operation::Unlock(_) => walked.iter().for_each(|place| _ = self.stuck.remove(place)),
+            Operation::Unlock(_) if outcome != Some(Errno::EINVAL.into()) => {
+                walked.iter().for_each(|place| _ = self.stuck.remove(place));
+            }
             Operation::LockAll(p, _) if done => self.see_what_is_skipped(self.places_of(p)),
             Operation::UnlockAll(p) if done => {
                 let slot = self.slot(p);
@@ -344,6 +347,13 @@ fn pages_of(range: &Range) -> Span<u64> {
     addr / PAGE_BYTES..end.max(addr / PAGE_BYTES)
 }
 
+/// Says whether a range, its length rounded up to whole pages, goes around the end of all addresses.
+fn wraps(range: &Range) -> bool {
+    let addr = range.addr.resolve(Model::LAYOUT);
+    let len = range.len.resolve(addr).checked_next_multiple_of(PAGE_BYTES);
+    len.and_then(|len| addr.checked_add(len)).is_none()
+}
+
 /// An operation and the state it met.
 struct Scene<'a> {
     books: &'a Books,
@@ -399,11 +409,7 @@ impl Scene<'_> {
             Operation::Advise(range, _)
             | Operation::Sync(range, _)
             | Operation::Lock(range)
-            | Operation::Unlock(range) => {
-                let addr = range.addr.resolve(Model::LAYOUT);
-                let len = range.len.resolve(addr).checked_next_multiple_of(PAGE_BYTES);
-                len.and_then(|len| addr.checked_add(len)).is_none()
-            }
+            | Operation::Unlock(range) => wraps(range),
             _ => false,
         }
     }
@@ -489,6 +495,16 @@ mod tests {
             );
         }
         assert_eq!(why(&format!("{hole} lock 0 1 1; advise 0 0 2 dontneed"), "ok", "EBUSY"), None);
+        // What is refused for its arguments locks and unlocks nothing.
+        for refused in ["unlock 0 0 @wrap", "unlock 0 0 @max", "unlock 0 0+1 1"] {
+            assert_eq!(
+                why(&format!("{hole} {refused}; advise 0 0 2 dontneed"), "ok", "EBUSY"),
+                UNDONE,
+                "{refused}"
+            );
+        }
+        let wrapped = "map 0 0 2 rw priv fixed anon; lock 0 0 @wrap; advise 0 0 2 dontneed";
+        assert_eq!(why(wrapped, "ok", "EBUSY"), None);
     }
 
     #[test]

@@ -24,9 +24,11 @@ pub(crate) struct Verdict {
     pub(crate) departed: Option<(usize, &'static str)>,
 }
 
-/// Compares a trace by `verdict`; where the sides depart for an explained reason, the trace is asked about again without the statement that parts them.
+/// Compares a trace by `verdict`; where the sides depart for an explained reason, the trace is asked about again without the statement that parts them, and
+/// without those that `mend` takes out because nobody knows their outcome now.
 pub(crate) fn beyond_departures(
     statements: &[Statement],
+    mend: impl Fn(&mut Vec<Statement>),
     verdict: impl Fn(&[Statement]) -> Option<Verdict>,
 ) -> Option<Verdict> {
     let mut left = statements.to_vec();
@@ -34,6 +36,7 @@ pub(crate) fn beyond_departures(
     let mut departures = BTreeMap::new();
     while let Some((at, reason)) = all.departed.take().filter(|_| all.wrong.is_empty()) {
         left.remove(at);
+        mend(&mut left);
         *departures.entry(reason).or_default() += 1;
         // What was explained before the departure is found again.
         all = verdict(&left)?;
@@ -83,8 +86,8 @@ pub(crate) fn compare(statements: &[Statement], ours: &str, theirs: &str) -> Ver
     }
 }
 
-/// Which statement a line of the result is about.
-fn statement_of(statements: &[Statement], line: &str) -> Option<usize> {
+/// Which statement a line that begins with a number is about: one of a result, for instance.
+pub(crate) fn statement_of(statements: &[Statement], line: &str) -> Option<usize> {
     let number: usize = line.split(' ').next()?.parse().ok()?;
     let traced = statements.iter().enumerate().filter(|(_, s)| s.operation.is_traced());
     traced.map(|(at, _)| at).nth(number.checked_sub(1)?)
