@@ -106,16 +106,19 @@ impl Model {
         if file.is_some() {
             check_file_range(offset, len)?;
         }
-        if hint && (busy || addr == 0 || addr > USER_TOP - len) {
-            return Ok(Outcome::MOVED);
-        }
         let count = len / PAGE_BYTES;
-        let mapped = process.pages.len() - process.pages.range(pages.clone()).count();
-        let total = (mapped as u64).saturating_add(count).saturating_mul(PAGE_BYTES);
+        let total_with =
+            |mapped: usize| (mapped as u64).saturating_add(count).saturating_mul(PAGE_BYTES);
+        if hint && (busy || addr == 0 || addr > USER_TOP - len) {
+            // Wherever it goes, it goes over nothing.
+            let fits = total_with(process.pages.len()) <= process.limit(Limit::Vmem);
+            return if fits { Ok(Outcome::MOVED) } else { Err(Errno::ENOMEM) };
+        }
         if count > Self::MAX_PAGES {
             return Err(Errno::ENOMEM);
         }
-        if total > process.limit(Limit::Vmem) {
+        let mapped = process.pages.len() - process.pages.range(pages.clone()).count();
+        if total_with(mapped) > process.limit(Limit::Vmem) {
             // The limit is looked at when what was there is gone.
             if call.placement == Placement::Fixed {
                 let process = self.procs.get_mut(&proc.0).expect("looked up above");

@@ -121,6 +121,16 @@ fn a_range_that_passes_the_last_user_address_is_refused_whole() {
     assert_eq!(answers, ["1 ok", "2 ENOMEM", "3 ENOMEM", "4 ok", "5 ENOMEM", "6 ok"]);
 }
 
+/// A mapping that goes elsewhere counts against the limit of the address space as well. Found by the fuzz target `machine`.
+#[test]
+fn a_moved_mapping_over_the_limit_is_refused() {
+    let text = "map 0 0 4 rw priv fixed anon\nsetrlimit 0 vmem 20k\nmap 0 0 1 rw priv hint anon\n\
+                map 0 0 2 rw priv hint anon\n";
+    let result = result_of(text);
+    let answers: Vec<&str> = result.lines().filter(|l| !l.starts_with('#')).take(3).collect();
+    assert_eq!(answers, ["1 ok", "2 ok moved", "3 ENOMEM"]);
+}
+
 /// illumos takes away what a fixed mapping goes over before it looks at the limit of the address space. Found by the fuzz target `machine`.
 #[test]
 fn a_fixed_mapping_over_the_limit_leaves_nothing_where_it_was_to_be() {
