@@ -73,7 +73,7 @@ impl Pairs {
         });
         let ours = Pages::with_spare(&names, EXTRA)?;
         let frames = ours.frames();
-        let (_table, our_bytes) = bytes_kept(|| ChainHash::new(frames));
+        let (_table, our_bytes) = bytes_kept(|| ChainHash::new(frames).expect("heap"));
         let bytes = [our_bytes as f64 / frames as f64, dash_bytes as f64 / names.len() as f64];
         Ok(Self { ours, dash, extra, bytes })
     }

@@ -246,10 +246,10 @@ impl HostCpu {
     }
     /// Forgets the pages `from..to` of a space.
     fn forget_pages(&mut self, space: SpaceId, from: u64, to: u64) {
-        let keys: Vec<Key> =
-            self.remembered.range((space, from)..(space, to)).map(|(k, _)| *k).collect();
-        for k in keys {
-            self.remembered.remove(&k);
+        let mut rest = (space, from);
+        while let Some((k, _)) = self.remembered.range(rest..(space, to)).next() {
+            rest = *k;
+            self.remembered.remove(&rest);
         }
     }
     fn forget_space(&mut self, space: SpaceId) {

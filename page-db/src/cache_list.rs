@@ -8,6 +8,7 @@
 //! Sources: [SI §10.2]; illumos.md 7.4, behaviour 48.
 
 use crate::cx::Cx;
+use crate::heap::NoHeap;
 use crate::lists::Bins;
 use crate::page::{PageArray, PageId};
 use alloc::vec::Vec;
@@ -20,8 +21,8 @@ pub struct CacheList {
 }
 
 impl CacheList {
-    pub(crate) fn new(colours: u32) -> Self {
-        Self { bins: Bins::new(colours) }
+    pub(crate) fn new(colours: u32) -> Result<Self, NoHeap> {
+        Ok(Self { bins: Bins::new(colours)? })
     }
     /// Pages on the lists.
     pub fn count(&self) -> u64 {

@@ -18,6 +18,7 @@
 //! them is used up, and the search would look at every word.
 
 use crate::cx::Cx;
+use crate::heap::{self, NoHeap};
 use crate::lists::nearest;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
@@ -25,7 +26,6 @@ use crate::sync::SpinMutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::units::Pfn;
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -42,17 +42,17 @@ struct FrameMap {
 }
 
 impl FrameMap {
-    fn new(size: usize) -> Self {
-        let mut levels = Vec::new();
+    fn new(size: usize) -> Result<Self, NoHeap> {
+        let mut levels = Vec::new(); // a handful
         let mut words = size;
         loop {
             words = words.div_ceil(WORD).max(1);
-            levels.push(vec![0; words].into_boxed_slice());
+            levels.push(heap::boxed(words, |_| 0)?);
             if words == 1 {
                 break;
             }
         }
-        Self { levels: levels.into(), cursor: 0, count: 0 }
+        Ok(Self { levels: levels.into(), cursor: 0, count: 0 })
     }
     fn add(&mut self, at: usize) {
         self.count += 1;
@@ -152,17 +152,14 @@ pub(crate) struct FrameMaps {
 
 impl FrameMaps {
     /// Maps for the frames of `pages`, none of them in.
-    pub(crate) fn new(pages: &PageArray, colours: u32) -> Self {
+    pub(crate) fn new(pages: &PageArray, colours: u32) -> Result<Self, NoHeap> {
         let n = colours.max(1).next_power_of_two();
         let first = pages.ids().next().map_or(0, |id| pages.pfn(id).0);
         let base = first >> n.trailing_zeros();
         let end = ((first + pages.len()) >> n.trailing_zeros()) + 1;
         let size = (end - base) as usize;
-        Self {
-            maps: (0..n).map(|_| SpinMutex::new(Rank::FreeList, FrameMap::new(size))).collect(),
-            base,
-            total: AtomicU64::new(0),
-        }
+        let map = |_| Ok(SpinMutex::new(Rank::FreeList, FrameMap::new(size)?));
+        Ok(Self { maps: heap::try_boxed(n as usize, map)?, base, total: AtomicU64::new(0) })
     }
     pub(crate) fn colours(&self) -> u64 {
         self.maps.len() as u64
@@ -293,7 +290,7 @@ mod tests {
     #[test]
     fn a_map_goes_round_as_a_sorted_set_does() {
         for size in [1, 63, 64, 65, 4096, 4097, 300_000] {
-            let (mut map, mut model) = (FrameMap::new(size), BTreeSet::new());
+            let (mut map, mut model) = (FrameMap::new(size).expect("heap"), BTreeSet::new());
             let mut cursor = 0;
             for (step, at) in scattered(size).take(4000).enumerate() {
                 if step % 3 == 2 {
@@ -321,12 +318,12 @@ mod tests {
 
     #[test]
     fn a_number_put_in_twice_and_a_lost_summary_are_seen() {
-        let mut map = FrameMap::new(5000);
+        let mut map = FrameMap::new(5000).expect("heap");
         map.add(4500);
         assert_eq!(map.broken(), None);
         map.add(4500);
         assert!(map.broken().is_some(), "M2");
-        let mut map = FrameMap::new(5000);
+        let mut map = FrameMap::new(5000).expect("heap");
         map.add(4500);
         map.levels[1][4500 / WORD / WORD] = 0;
         assert_eq!(map.broken(), Some(4500 / WORD * WORD), "M1");

@@ -37,6 +37,7 @@
 
 use crate::cx::Cx;
 use crate::frame_map::FrameMaps;
+use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -75,19 +76,20 @@ pub struct FreeList {
 }
 
 impl FreeList {
-    pub(crate) fn new(pages: &PageArray, cpus: u16, colours: u32) -> Self {
+    pub(crate) fn new(pages: &PageArray, cpus: u16, colours: u32) -> Result<Self, NoHeap> {
         let frames = pages.len();
         let share = frames / (8 * u64::from(cpus.max(1)));
         let magazine_size = if frames < 256 { 0 } else { share.min(1024) as usize };
-        Self {
-            sizes: (0..SIZES).map(|_| FrameMaps::new(pages, colours)).collect(),
-            magazines: PerCpu::new(cpus, |_| Magazine {
-                frames: SpinMutex::new(Rank::FreeList, Vec::with_capacity(magazine_size)),
-                count: AtomicU32::new(0),
-            }),
+        let magazine = |_| {
+            let frames = SpinMutex::new(Rank::FreeList, heap::room(magazine_size)?);
+            Ok(Magazine { frames, count: AtomicU32::new(0) })
+        };
+        Ok(Self {
+            sizes: heap::try_boxed(SIZES, |_| FrameMaps::new(pages, colours))?,
+            magazines: PerCpu::try_new(cpus, magazine)?,
             magazine_size,
             stock: AtomicBool::new(false),
-        }
+        })
     }
     /// Free frames, on lists and in magazines; exact when quiet.
     pub fn count(&self) -> u64 {

@@ -31,6 +31,7 @@ pub(crate) mod chain;
 use self::chain::Links;
 use crate::counters::Counter;
 use crate::cx::Cx;
+use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -137,20 +138,22 @@ impl ChainHash {
     /// A table for pages with ids up to `pages`: fifteen buckets for sixteen pages, in whole lines. Some pages are always free or hold page
     /// tables, so the mean chain stays at one, and table and locks together at four bytes a page. Filing a page with a higher id panics: the table
     /// belongs to one page array.
-    pub fn new(pages: u64) -> Self {
+    ///
+    /// # Errors
+    /// [`NoHeap`].
+    pub fn new(pages: u64) -> Result<Self, NoHeap> {
         Self::with_buckets(pages, pages - pages / 16)
     }
-    fn with_buckets(pages: u64, buckets: u64) -> Self {
+    fn with_buckets(pages: u64, buckets: u64) -> Result<Self, NoHeap> {
         let buckets = usize::try_from(buckets).unwrap_or(usize::MAX >> 4);
         let buckets = buckets.max(16).next_multiple_of(16);
         let locks = (buckets / 16).next_power_of_two().clamp(8, 1024);
-        Self {
+        let lock = |_| CachePadded::new(SpinMutex::new(Rank::HashShard, ()));
+        Ok(Self {
             ids: u32::try_from(pages).map_or(u32::MAX, |n| u32::MAX >> n.leading_zeros().min(31)),
-            heads: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
-            locks: (0..locks)
-                .map(|_| CachePadded::new(SpinMutex::new(Rank::HashShard, ())))
-                .collect(),
-        }
+            heads: heap::boxed(buckets, |_| AtomicU32::new(0))?,
+            locks: heap::boxed(locks, lock)?,
+        })
     }
     /// Neighbouring offsets of one vnode fall into neighbouring buckets, and vnodes with neighbouring numbers begin far from each other:
     /// multiples of the golden ratio split the table ever more evenly, so files of like size hardly overlap while buckets are plenty. The
@@ -428,11 +431,13 @@ mod tests {
 
     #[test]
     fn chain_hash_keeps_the_contract() {
-        contract::page_hash(|n| Box::new(ChainHash::new(n)));
+        contract::page_hash(|n| Box::new(ChainHash::new(n).expect("heap")));
         // All in sixteen buckets: long chains, walks that give up.
-        contract::page_hash(|n| Box::new(ChainHash::with_buckets(n, 1)));
+        contract::page_hash(|n| Box::new(ChainHash::with_buckets(n, 1).expect("heap")));
         // And with no bits left for tags.
-        contract::page_hash(|n| Box::new(ChainHash::with_buckets(u64::from(u32::MAX), n)));
+        contract::page_hash(|n| {
+            Box::new(ChainHash::with_buckets(u64::from(u32::MAX), n).expect("heap"))
+        });
     }
 
     #[test]
@@ -443,7 +448,7 @@ mod tests {
 
     #[test]
     fn neighbouring_offsets_fall_into_neighbouring_buckets() {
-        let h = ChainHash::new(1024);
+        let h = ChainHash::new(1024).expect("heap");
         for vnode in 1..20 {
             for page in [0, 5, 1000, 1 << 23] {
                 let at = |p| h.bucket(name(VnodeId(vnode), p));
@@ -463,7 +468,7 @@ mod tests {
 
     #[test]
     fn names_that_look_alike_in_their_bucket_are_told_apart_by_the_page() {
-        let (cx, h) = (cx(), ChainHash::new(4));
+        let (cx, h) = (cx(), ChainHash::new(4).expect("heap"));
         let pages = PageArray::new(Pfn(0), 4).expect("heap");
         let ids: Vec<_> = pages.ids().collect();
         let [a, b] = twins(&h);
@@ -482,7 +487,8 @@ mod tests {
     fn a_hit_at_the_head_of_a_chain_follows_no_link() {
         let counters = crate::Counters::new(1);
         let cx = Cx::new(&counters, crate::CpuId(0), crate::ThreadId(0), Arc::new(SpinHooks));
-        let (h, pages) = (ChainHash::new(4), PageArray::new(Pfn(0), 4).expect("heap"));
+        let (h, pages) =
+            (ChainHash::new(4).expect("heap"), PageArray::new(Pfn(0), 4).expect("heap"));
         let ids: Vec<_> = pages.ids().collect();
         let names: Vec<_> = (0..3).map(|i| name(VnodeId(1), i * 16)).collect();
         for (n, page) in names.iter().zip(&ids) {
@@ -501,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_walk_that_is_too_long_leaves_the_answer_to_the_locked_search() {
-        let (cx, h) = (cx(), ChainHash::with_buckets(2000, 1));
+        let (cx, h) = (cx(), ChainHash::with_buckets(2000, 1).expect("heap"));
         let pages = PageArray::new(Pfn(0), 2000).expect("heap");
         // Sixteen buckets: every sixteenth page of a vnode is in one chain.
         let ids: Vec<_> = pages.ids().take(200).collect();

@@ -45,6 +45,7 @@ mod frame_map;
 pub mod free_list;
 pub mod free_mem;
 pub mod hash;
+pub mod heap;
 mod lists;
 pub mod lock;
 pub mod mappings;

@@ -1,6 +1,7 @@
 //! A doubly linked list of pages through `p_next`/`p_prev`, and bins of such lists by colour: the cache list's.
 
 use crate::cx::Cx;
+use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::SpinMutex;
@@ -93,12 +94,10 @@ pub(crate) struct Bins {
 }
 
 impl Bins {
-    pub(crate) fn new(colours: u32) -> Self {
+    pub(crate) fn new(colours: u32) -> Result<Self, NoHeap> {
         let n = colours.max(1).next_power_of_two();
-        Self {
-            bins: (0..n).map(|_| SpinMutex::new(Rank::FreeList, List::default())).collect(),
-            total: AtomicU64::new(0),
-        }
+        let bin = |_| SpinMutex::new(Rank::FreeList, List::default());
+        Ok(Self { bins: heap::boxed(n as usize, bin)?, total: AtomicU64::new(0) })
     }
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Relaxed)

@@ -21,12 +21,12 @@
 //!
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
 
+use crate::heap;
 use crate::mappings::RefMod;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::units::{FileOffset, Pfn};
 use crate::vnode::{Identity, VnodeId};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 
 /// Names a page structure, hence a frame: its index in the array plus one. 0 is "none" in links and never a `PageId`.
@@ -344,10 +344,7 @@ impl PageArray {
     /// Structures of `frames` frames from `base` on, none of them named or listed; `None` when there are more than ids, or no heap.
     pub fn new(base: Pfn, frames: u64) -> Option<Self> {
         let n = usize::try_from(frames).ok().filter(|n| *n < u32::MAX as usize)?;
-        let mut v = Vec::new();
-        v.try_reserve_exact(n).ok()?;
-        v.resize_with(n, Page::default);
-        Some(Self { base, pages: v.into_boxed_slice() })
+        Some(Self { base, pages: heap::boxed(n, |_| Page::default()).ok()? })
     }
     /// The structure named `id`.
     #[inline]

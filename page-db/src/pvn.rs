@@ -20,6 +20,7 @@ use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::db::{PageDb, Reserve};
 use crate::error::{PageError, VnodeError};
+use crate::heap::{self, NoHeap};
 use crate::mappings::{RefMod, SyncMode};
 use crate::page::PageId;
 use crate::selock::{ExclPage, LockedPage, SharedPage};
@@ -203,35 +204,60 @@ pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: P
 }
 
 /// The pages of `vnode` with offsets in `[offset, offset + len)` (all from `offset` on when `len` is 0), in ascending order. Hints.
+///
+/// # Errors
+/// [`NoHeap`] for the list.
 pub fn pages_in(
     cx: &Cx,
     db: &PageDb,
     vnode: VnodeId,
     offset: FileOffset,
     len: u64,
-) -> Vec<(Identity, PageId)> {
+) -> Result<Vec<(Identity, PageId)>, NoHeap> {
     let end = if len == 0 { u64::MAX } else { offset.0.saturating_add(len) };
     let first = offset.page_floor().0;
     let pages = end.saturating_sub(first).div_ceil(PAGE_SIZE);
-    let mut found: Vec<_> = if pages < db.vnode_page_count(cx, vnode) {
-        (0..pages)
-            .map(|i| Identity::new(vnode, FileOffset(first + i * PAGE_SIZE)))
-            .filter_map(|id| db.exists(cx, id).map(|p| (id, p)))
-            .collect()
+    let mut found = Vec::new();
+    if pages < db.vnode_page_count(cx, vnode) {
+        for i in 0..pages {
+            let id = Identity::new(vnode, FileOffset(first + i * PAGE_SIZE));
+            if let Some(page) = db.exists(cx, id) {
+                heap::push(&mut found, (id, page))?;
+            }
+        }
     } else {
-        let all = db.vnode_pages(cx, vnode).into_iter();
-        all.filter_map(|p| db.page(p).identity().map(|id| (id, p)))
-            .filter(|(id, _)| id.vnode == vnode && id.offset.0 >= first && id.offset.0 < end)
-            .collect()
-    };
+        let inside = |id: &Identity| id.vnode == vnode && (first..end).contains(&id.offset.0);
+        while !listed(cx, db, vnode, inside, &mut found)? {}
+    }
     found.sort_unstable_by_key(|(id, _)| *id);
-    found
+    Ok(found)
+}
+/// Finds the pages of `vnode` that are `inside` by its list, under whose lock nothing is asked of the heap: says no, and wants to be called again, when
+/// the list has grown meanwhile and more were met than there was room for.
+fn listed(
+    cx: &Cx,
+    db: &PageDb,
+    vnode: VnodeId,
+    inside: impl Fn(&Identity) -> bool,
+    found: &mut Vec<(Identity, PageId)>,
+) -> Result<bool, NoHeap> {
+    *found = heap::room(db.vnode_page_count(cx, vnode) as usize)?;
+    let mut all = true;
+    db.each_vnode_page(cx, vnode, |page| {
+        if let Some(id) = db.page(page).identity().filter(&inside) {
+            all &= found.len() < found.capacity();
+            if all {
+                found.push((id, page));
+            }
+        }
+    });
+    Ok(all)
 }
 
 /// Writes the dirty pages of a range one by one through `write` and disposes of them: what a simple file system's `put_page` is.
 ///
 /// # Errors
-/// The first failure of `write`; later pages are still attempted.
+/// The first failure of `write`; later pages are still attempted. [`VnodeError::NoMemory`] without heap for the list.
 #[doc(alias("pvn_vplist_dirty", "pvn_write_kluster"))]
 pub fn put_range(
     cx: &Cx,
@@ -243,7 +269,8 @@ pub fn put_range(
     mut write: impl FnMut(Identity, Pfn) -> Result<(), VnodeError>,
 ) -> Result<(), VnodeError> {
     let mut result = Ok(());
-    for (id, found) in pages_in(cx, db, vnode, offset, len) {
+    let pages = pages_in(cx, db, vnode, offset, len);
+    for (id, found) in pages.map_err(|_| VnodeError::NoMemory { vnode, offset })? {
         // A cached page is clean and free already; only invalidation has business with it.
         if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
             continue;
@@ -463,7 +490,8 @@ mod tests {
     fn ranges_are_found_from_either_side() {
         // Few pages in a wide range go by the vnode's list, a narrow range by name; both ascend and agree.
         let (w, f) = world(6);
-        let list = |from: u64, len| pages_in(&w.cx, &w.db, f.id(), FileOffset(from), len);
+        let list =
+            |from: u64, len| pages_in(&w.cx, &w.db, f.id(), FileOffset(from), len).expect("heap");
         let offsets = |v: Vec<(Identity, PageId)>| {
             v.into_iter().map(|(id, _)| id.offset.page_index()).collect::<Vec<_>>()
         };

@@ -183,7 +183,11 @@ impl Names {
     /// No numbers yet; at most `limit` of them ever.
     pub(crate) fn new(cpus: u16, limit: u32) -> Self {
         let cpu = |_| PerCpuNames {
-            stack: SpinMutex::new(Rank::SwapNames, Stack::default()),
+            // Room for all it ever has: numbers come back where nothing may fail.
+            stack: SpinMutex::new(
+                Rank::SwapNames,
+                Stack { free: Vec::with_capacity(STACK), ..Stack::default() },
+            ),
             live: AtomicU64::new(0),
             high: AtomicU32::new(0),
         };

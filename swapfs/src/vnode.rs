@@ -111,7 +111,8 @@ impl Vnode for SwapVnode {
             return Err(VnodeError::NoName { vnode: self.id, offset });
         };
         let mut result = Ok(());
-        for (id, _) in pvn::pages_in(cx, db, self.id, offset, len) {
+        let no_heap = |_| VnodeError::NoMemory { vnode: self.id, offset };
+        for (id, _) in pvn::pages_in(cx, db, self.id, offset, len).map_err(no_heap)? {
             if let Some(n) = fs.number_of(id) {
                 result = result.and(fs.put_page(cx, n, flags));
             }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 #[test]
 fn both_hashes_keep_the_contract() {
-    page_hash(|n| Box::new(ChainHash::new(n)));
+    page_hash(|n| Box::new(ChainHash::new(n).expect("heap")));
     page_hash(|n| Box::new(DashHash::new(n)));
 }
 
@@ -203,7 +203,7 @@ fn every_flaw_of_a_hash_is_caught_by_its_clause() {
     for (flaw, clause) in flaws {
         let checked = check_page_hash(|n| {
             Box::new(Flawed {
-                inner: ChainHash::new(n),
+                inner: ChainHash::new(n).expect("heap"),
                 flaw,
                 removed: Mutex::default(),
                 lost: Mutex::default(),

@@ -12,7 +12,7 @@ use crate::seg::SegKind;
 use crate::segs::{Seg, Segs};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Cx, VirtRange};
+use page_db::{Cx, VirtRange, heap};
 
 impl AddrSpace {
     /// Unmaps everything and gives the translations back. Runs every callback for the end first, and waits for pinned pages.
@@ -68,7 +68,11 @@ impl AddrSpace {
     #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
     pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
         let disposable = |seg: &Seg<'_>| seg.ops().kind().contains(SegKind::PURGE);
-        let ranges: Vec<_> = self.lock.read(cx).iter().filter(disposable).map(Seg::range).collect();
+        let mut ranges = Vec::new();
+        for seg in self.lock.read(cx).iter().filter(disposable) {
+            let refused = |_| AsError::NoHeap { what: "list of segments" };
+            heap::push(&mut ranges, seg.range()).map_err(refused)?;
+        }
         ranges.into_iter().try_for_each(|range| self.unmap(cx, range))
     }
 }

@@ -9,7 +9,6 @@ use crate::fault::FaultError;
 use crate::seg::{Advice, Capability, MemId, SegCx, SegDetail, SegKind};
 use crate::segs::Seg;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use page_db::{Cx, FileOffset, VirtAddr, VirtRange, Vnode};
 
 impl AddrSpace {
@@ -75,11 +74,21 @@ impl AddrSpace {
     pub fn capable_at(&self, cx: &Cx, addr: VirtAddr, what: Capability) -> Option<bool> {
         self.ask(cx, addr, |_, seg| seg.ops().capable(what))
     }
-    /// The ranges that hold memory, in order of address, as they are now.
+    /// The ranges that hold memory, in order of address, each as it is when the walk comes to it.
     #[doc(alias = "as_memory")]
     pub fn memory(&self, cx: &Cx) -> impl Iterator<Item = VirtRange> {
-        let segs = self.lock.read(cx);
-        let memory = |seg: Seg<'_>| seg.ops().memory(&self.scx(cx, seg.range(), false));
-        segs.iter().filter_map(memory).collect::<Vec<_>>().into_iter()
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let segs = self.lock.read(cx);
+            loop {
+                let id = segs.find_or_next(cx, at)?;
+                let range = segs.range(id);
+                at = range.end();
+                let memory = segs.get(id).ops().memory(&self.scx(cx, range, false));
+                if memory.is_some() {
+                    return memory;
+                }
+            }
+        })
     }
 }

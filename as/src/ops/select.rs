@@ -14,7 +14,7 @@ use crate::error::SegError;
 use crate::seg::{SegCx, SegKind};
 use crate::segs::{Seg, Segs};
 use alloc::vec::Vec;
-use page_db::{Cx, Prot, VirtRange};
+use page_db::{Cx, Prot, VirtRange, heap};
 
 /// Pages of one kind of mapping with exactly these rights.
 #[doc(alias("attr", "SHARED", "PRIVATE", "PROC_TEXT", "PROC_DATA"))]
@@ -34,18 +34,16 @@ impl Selection {
         seg: Seg<'_>,
         piece: VirtRange,
     ) -> Result<Vec<VirtRange>, SegError> {
-        let (mut runs, mut room) = (Vec::new(), true);
+        let (mut runs, mut all) = (Vec::new(), Ok(()));
         if seg.ops().kind().contains(SegKind::SHARED) == self.shared {
             seg.ops().prots(scx, piece, &mut |run, prot| {
                 if prot.difference(Prot::USER) == self.prot {
-                    room = room && runs.try_reserve(1).is_ok();
-                    if room {
-                        runs.push(run);
-                    }
+                    all = all.and_then(|()| heap::push(&mut runs, run));
                 }
             });
         }
-        if room { Ok(runs) } else { Err(SegError::NoMemory { range: piece }) }
+        all.map_err(|_| SegError::NoMemory { range: piece })?;
+        Ok(runs)
     }
 }
 

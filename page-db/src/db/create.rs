@@ -20,6 +20,7 @@ use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::error::PageError;
 use crate::fail::FailKind;
+use crate::heap;
 use crate::mappings::RefMod;
 use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage};
@@ -232,15 +233,22 @@ impl PageDb {
             return Err(self.no_memory(count));
         }
         self.throttle(cx, count, reserve)?;
-        let mut got = Vec::new();
+        let (Ok(mut pages), Ok(mut made)) =
+            (heap::room(count as usize), heap::room(count as usize))
+        else {
+            return Err(self.no_memory(count));
+        };
         for i in 0..count {
             let offset = FileOffset::of_page(first + i).expect("the range was checked to fit");
             match one(Identity::new(id.vnode, offset), i) {
-                Ok(page) => got.push(page),
+                Ok((page, is_new)) => {
+                    pages.push(page);
+                    made.push(is_new);
+                }
                 Err(e) => {
-                    for (page, made) in got {
+                    for (page, is_new) in pages.into_iter().zip(made) {
                         page.end_io();
-                        if made {
+                        if is_new {
                             self.destroy(cx, page);
                         }
                     }
@@ -248,7 +256,7 @@ impl PageDb {
                 }
             }
         }
-        Ok(got.into_iter().map(|(page, _)| page).collect())
+        Ok(pages)
     }
 
     /// Gives an exclusively locked, nameless page the name `id`.

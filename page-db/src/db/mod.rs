@@ -51,6 +51,7 @@ use crate::error::PageError;
 use crate::free_list::FreeList;
 use crate::free_mem::{FreeMem, Thresholds};
 use crate::hash::{ChainHash, HashKind, PageHash};
+use crate::heap::NoHeap;
 use crate::mappings::{PageMappings, RefMod, SyncMode};
 use crate::page::{Page, PageArray, PageId, PageState};
 use crate::phys_mem::PhysMem;
@@ -108,6 +109,9 @@ pub enum PageDbError {
     /// The `dashmap` hash needs `std` and the crate's `dashmap` feature.
     #[error("page hash `{0:?}` is not built in")]
     HashNotBuilt(HashKind),
+    /// No heap for the hash, the free lists or the magazines.
+    #[error("the page database: {0}")]
+    NoHeap(#[from] NoHeap),
 }
 
 /// The page database.
@@ -159,13 +163,13 @@ impl PageDb {
         let pages =
             PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
         let hash: Box<dyn PageHash> = match config.hash {
-            HashKind::Chain => Box::new(ChainHash::new(frames)),
+            HashKind::Chain => Box::new(ChainHash::new(frames)?),
             #[cfg(feature = "dashmap")]
             HashKind::Dash => Box::new(crate::hash::DashHash::new(frames)),
             #[cfg(not(feature = "dashmap"))]
             HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
         };
-        let free = FreeList::new(&pages, config.cpus, config.colours);
+        let free = FreeList::new(&pages, config.cpus, config.colours)?;
         for id in pages.ids() {
             pages.get(id).set_state(PageState::FREE, PageState::empty());
             free.add(cx, &pages, id);
@@ -178,7 +182,7 @@ impl PageDb {
             hash,
             vnodes: VnodeTable::new(),
             free,
-            cache: CacheList::new(config.colours),
+            cache: CacheList::new(config.colours)?,
             free_mem: FreeMem::new(frames, thresholds),
             claimed: AtomicU64::new(0),
             lent: AtomicU64::new(0),
@@ -334,6 +338,12 @@ impl PageDb {
         self.vnodes
             .try_slot(vnode)
             .map_or_else(Vec::new, |s| s.pages.lock(cx).iter(&self.pages).collect())
+    }
+    /// Calls `f` with the ids on a vnode's page list, front first, under the list's lock; hints until locked.
+    pub(crate) fn each_vnode_page(&self, cx: &Cx, vnode: crate::VnodeId, f: impl FnMut(PageId)) {
+        if let Some(slot) = self.vnodes.try_slot(vnode) {
+            slot.pages.lock(cx).iter(&self.pages).for_each(f);
+        }
     }
     /// How many pages a vnode has.
     pub fn vnode_page_count(&self, cx: &Cx, vnode: crate::VnodeId) -> u64 {

@@ -12,8 +12,8 @@
 
 #![allow(unsafe_code, reason = "this file is a table read without a lock")]
 
+use crate::heap;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -109,10 +109,7 @@ impl<T, const FIRST: u32> fmt::Debug for GrowTable<T, FIRST> {
 
 /// `n` default values, or `None` when the heap refuses.
 pub fn filled<T: Default>(n: usize) -> Option<Box<[T]>> {
-    let mut v = Vec::new();
-    v.try_reserve_exact(n).ok()?;
-    v.resize_with(n, T::default);
-    Some(v.into_boxed_slice())
+    heap::boxed(n, |_| T::default()).ok()
 }
 
 #[cfg(all(test, not(shuttle)))]

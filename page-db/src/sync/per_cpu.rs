@@ -1,6 +1,7 @@
 //! An array with one padded entry for each CPU, sized at boot.
 
 use crate::cx::Cx;
+use crate::heap::{self, NoHeap};
 use alloc::boxed::Box;
 use core::fmt;
 use crossbeam_utils::CachePadded;
@@ -14,6 +15,17 @@ impl<T> PerCpu<T> {
     /// Entries for `cpus` processors (at least one), made in order.
     pub fn new(cpus: u16, mut make: impl FnMut(u16) -> T) -> Self {
         Self { entries: (0..cpus.max(1)).map(|c| CachePadded::new(make(c))).collect() }
+    }
+    /// As [`PerCpu::new`], of entries that want heap.
+    ///
+    /// # Errors
+    /// [`NoHeap`].
+    pub fn try_new(
+        cpus: u16,
+        mut make: impl FnMut(u16) -> Result<T, NoHeap>,
+    ) -> Result<Self, NoHeap> {
+        let entry = |cpu: usize| Ok(CachePadded::new(make(cpu as u16)?));
+        Ok(Self { entries: heap::try_boxed(usize::from(cpus.max(1)), entry)? })
     }
     /// The entry of the CPU `cx` runs on. An index past the end wraps: two CPUs may share an entry, never fall off.
     #[inline]

@@ -9,9 +9,8 @@
 use super::SegVn;
 use crate::anon::AnonMap;
 use addr_space::{FaultError, FaultKind, PageList, SegCx, SegError};
-use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, Identity, LockedPage, RefMod, VirtAddr, VirtRange, errno};
+use page_db::{Access, Identity, LockedPage, RefMod, VirtAddr, VirtRange, errno, heap};
 
 impl SegVn {
     /// The name of the page that `addr` shows: the anon's, else the file's.
@@ -135,12 +134,9 @@ fn pin_pages(
     }
     let floor = scx.db.free_mem().thresholds().minfree;
     let count = range.pages().get();
+    let room = usize::try_from(count).ok().and_then(|n| heap::room(n).ok());
+    let mut pages = room.ok_or(SegError::NoMemory { range })?;
     if !scx.db.free_mem().charge(count, floor) {
-        return Err(SegError::NoMemory { range });
-    }
-    let mut pages = Vec::new();
-    if pages.try_reserve_exact(usize::try_from(count).unwrap_or(usize::MAX)).is_err() {
-        scx.db.free_mem().uncharge(count);
         return Err(SegError::NoMemory { range });
     }
     for addr in range.iter_pages() {

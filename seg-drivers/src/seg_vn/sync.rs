@@ -145,7 +145,8 @@ pub(super) fn each_page(
     if let (Some(b), Some(FileOffset(first))) =
         (&seg.backing, seg.file_offset(scx.seg, range.start()))
     {
-        for (id, _) in pvn::pages_in(scx.cx, scx.db, b.vnode.id(), FileOffset(first), range.len()) {
+        let pages = pvn::pages_in(scx.cx, scx.db, b.vnode.id(), FileOffset(first), range.len());
+        for (id, _) in pages.map_err(|_| SegError::NoMemory { range })? {
             let addr = range.page_at((id.offset.0 - first) / PAGE_SIZE);
             let above = seg.amap().and_then(|m| m.peek(seg.slot_of(scx.seg, addr)));
             if above.is_none() {

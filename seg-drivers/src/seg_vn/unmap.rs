@@ -201,13 +201,14 @@ pub(super) fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: 
     }
 }
 
-/// Clean pages of the file that nobody maps or claims any more go to the cache list. Best effort, never waits.
+/// Clean pages of the file that nobody maps or claims any more go to the cache list. Best effort: never waits, and leaves them where they are without heap for a list.
 #[doc(alias = "free_vp_pages")]
 fn free_file_pages(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) else {
         return;
     };
-    for (id, page) in pvn::pages_in(scx.cx, scx.db, b.vnode.id(), offset, range.len()) {
+    let pages = pvn::pages_in(scx.cx, scx.db, b.vnode.id(), offset, range.len());
+    for (id, page) in pages.into_iter().flatten() {
         if scx.db.page(page).is_free() {
             continue;
         }
