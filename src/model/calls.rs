@@ -7,7 +7,7 @@ use crate::script::ast::{
     Advice, Inherit, Limit, LockAll, OpenMode, Placement, Prot, Share, SyncFlags,
 };
 use crate::script::outcome::{Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, fnv};
-use crate::script::world::{MapCall, MapSource, Region};
+use crate::script::world::{MapCall, MapSource, ProcSlot, Region};
 
 use super::{Attempt, Backing, Model, Object, Page, Process, USER_TOP, pieces};
 
@@ -43,7 +43,12 @@ impl Model {
     }
 
     /// Runs `call` on a process, or skips it.
-    pub(super) fn on(&mut self, slot: u32, call: impl FnOnce(&mut Process) -> Answer) -> Outcome {
+    pub(super) fn on(
+        &mut self,
+        slot: ProcSlot,
+        call: impl FnOnce(&mut Process) -> Answer,
+    ) -> Outcome {
+        let slot = self.seat(slot);
         match self.proc(slot) {
             Ok(p) => call(p).into(),
             Err(skip) => skip,
@@ -153,7 +158,7 @@ impl Model {
     pub(super) fn populate(&mut self, region: Region, attempt: Attempt) -> Outcome {
         let proc = region.proc.0;
         let mut span = Vec::new();
-        let asked = self.on(proc, |p| {
+        let asked = self.on(region.proc, |p| {
             span = p.span(region.addr, checked_end(region)?);
             Ok(Outcome::OK)
         });

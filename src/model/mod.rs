@@ -16,7 +16,7 @@
 //! page is private. Fork copies the records, boxes and all, but where a page is inherited otherwise:
 //! nothing, zeros, or shared. Private pages that are shared have one place for a copy together, a
 //! *cell*, empty until one of them stores. That is the whole of it; `calls.rs` adds what the system
-//! calls refuse, `fork.rs` what a child gets, `files.rs` what files do, `world.rs` the script's face.
+//! calls refuse, `fork.rs` what a child gets, `vfork.rs` who uses the same pages, `files.rs` what files do, `world.rs` the script's face.
 //!
 //! # What it does not predict
 //!
@@ -28,6 +28,7 @@ mod calls;
 mod files;
 mod fork;
 mod remap;
+mod vfork;
 mod world;
 
 use std::collections::BTreeMap;
@@ -206,6 +207,8 @@ pub struct Model {
     files: BTreeMap<u32, File>,
     objects: Vec<Object>,
     cells: Vec<Cell>,
+    /// Processes that use one address space, those of each together; the first has its pages.
+    joint: Vec<Vec<u32>>,
 }
 
 /// What private pages that are shared have together.
@@ -246,6 +249,7 @@ impl Model {
             files: BTreeMap::new(),
             objects: Vec::new(),
             cells: Vec::new(),
+            joint: Vec::new(),
         }
     }
 

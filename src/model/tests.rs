@@ -1,8 +1,9 @@
 //! The model against results that an independent model, and where portable a real system, gave.
 
 use super::Model;
+use crate::machine::MachineWorld;
 use crate::script::outcome::compare_results;
-use crate::script::{ResultText, RunOptions, Runner, parse};
+use crate::script::{ResultText, RunOptions, Runner, Silent, parse};
 
 macro_rules! traces {
     ($($name:literal),* $(,)?) => {
@@ -140,4 +141,22 @@ fn a_fixed_mapping_over_the_limit_leaves_nothing_where_it_was_to_be() {
     let answers: Vec<&str> = result.lines().filter(|l| !l.starts_with('#')).take(4).collect();
     assert_eq!(answers[..3], ["1 ok", "2 ENOMEM", "3 SEGV at=0 code=maperr"]);
     assert!(answers[3].starts_with("4 ok"), "{result}");
+}
+
+/// Who uses one address space with others sees and makes the same memory, and leaves it to them.
+#[test]
+fn processes_that_share_an_address_space_have_the_same_pages_and_limits() {
+    let text = "map 0 0 2 rw priv fixed anon\nvfork 0 1\nwrite 1 0 1 65\nvfork 1 2\nread 0 0 0+1\n\
+                expect ok b=41\nunmap 2 0 1\nread 0 0 1\nexpect SEGV at=0\nwrite 0 1 1 66\n\
+                fork 2 3\nwrite 2 1 1 67\nread 3 1 0+1\nexpect ok b=42\nexit 2\nread 1 1 0+1\n\
+                expect ok b=43\nsetrlimit 0 data 4k\nbrk 1 2\nexpect ok\nbrk 0 3\nexpect ENOMEM\n\
+                setrlimit 1 memlock 4k\nlock 0 1 1\nexpect ok\nlock 0 b:0 1\nexpect EAGAIN\n\
+                exit 0\nread 1 1 0+1\nexpect ok b=43\nexit 1\nread 3 1 0+1\nexpect ok b=42\n";
+    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let options = RunOptions::default();
+    Runner::new(Model::new(), options.clone())
+        .run(&script, &mut Silent)
+        .expect("the model answers so");
+    let machine = MachineWorld::new(&script.machine()).expect("a machine");
+    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
 }

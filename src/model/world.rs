@@ -42,18 +42,20 @@ impl World for Model {
     }
 
     fn map(&mut self, call: &MapCall) -> Outcome {
+        self.seat(call.region.proc);
         self.map_range(call).into()
     }
 
     fn unmap(&mut self, region: Region) -> Outcome {
-        self.on(region.proc.0, |p| p.unmap(region))
+        self.on(region.proc, |p| p.unmap(region))
     }
 
     fn protect(&mut self, region: Region, prot: Prot) -> Outcome {
-        self.on(region.proc.0, |p| p.protect(region, prot))
+        self.on(region.proc, |p| p.protect(region, prot))
     }
 
     fn advise(&mut self, region: Region, advice: Advice) -> Outcome {
+        self.seat(region.proc);
         match advice {
             Advice::PopulateRead => return self.populate(region, Attempt::Load),
             Advice::PopulateWrite => return self.populate(region, Attempt::Store),
@@ -66,36 +68,36 @@ impl World for Model {
     }
 
     fn inherit(&mut self, region: Region, how: Inherit) -> Outcome {
-        self.on(region.proc.0, |p| p.set_inherit(region, how))
+        self.on(region.proc, |p| p.set_inherit(region, how))
     }
 
     fn sync(&mut self, region: Region, flags: SyncFlags) -> Outcome {
-        self.on(region.proc.0, |p| p.sync(region, flags))
+        self.on(region.proc, |p| p.sync(region, flags))
     }
 
     fn lock(&mut self, region: Region) -> Outcome {
-        self.on(region.proc.0, |p| p.lock(region))
+        self.on(region.proc, |p| p.lock(region))
     }
 
     fn unlock(&mut self, region: Region) -> Outcome {
-        self.on(region.proc.0, |p| p.unlock(region))
+        self.on(region.proc, |p| p.unlock(region))
     }
 
     fn lock_all(&mut self, proc: ProcSlot, what: LockAll) -> Outcome {
-        self.on(proc.0, |p| p.lock_all(what))
+        self.on(proc, |p| p.lock_all(what))
     }
 
     fn unlock_all(&mut self, proc: ProcSlot) -> Outcome {
-        self.on(proc.0, |p| p.unlock_all())
+        self.on(proc, |p| p.unlock_all())
     }
 
     fn incore(&mut self, region: Region) -> Outcome {
-        self.on(region.proc.0, |p| p.incore(region))
+        self.on(region.proc, |p| p.incore(region))
     }
 
     fn brk(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
         let initial = self.layout.brk;
-        self.on(proc.0, |p| p.set_brk(initial, addr))
+        self.on(proc, |p| p.set_brk(initial, addr))
     }
 
     fn remap(
@@ -105,31 +107,41 @@ impl World for Model {
         flags: RemapFlags,
         to: Option<u64>,
     ) -> Outcome {
+        let region = self.seated(region);
         self.remap_range(region, new_len, flags, to).into()
     }
 
     fn read(&mut self, access: Access) -> Outcome {
-        self.load(access.region)
+        let region = self.seated(access.region);
+        self.load(region)
     }
 
     fn write(&mut self, access: Access, byte: u8) -> Outcome {
-        self.store(access.region, byte)
+        let region = self.seated(access.region);
+        self.store(region, byte)
     }
 
     fn fread(&mut self, call: TransferCall) -> Outcome {
+        self.seat(call.memory.region.proc);
         self.file_to_memory(&call).into()
     }
 
     fn fwrite(&mut self, call: TransferCall) -> Outcome {
+        self.seat(call.memory.region.proc);
         self.memory_to_file(&call).into()
     }
 
     fn fork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
-        self.fork_process(parent.0, child.0)
+        let parent = self.seat(parent);
+        self.fork_process(parent, child.0)
+    }
+
+    fn vfork(&mut self, parent: ProcSlot, child: ProcSlot) -> Outcome {
+        self.share_process(parent.0, child.0)
     }
 
     fn exit(&mut self, proc: ProcSlot) -> Outcome {
-        self.procs.remove(&proc.0).map_or(Outcome::Skip, |_| Outcome::OK)
+        self.end_process(proc)
     }
 
     fn pageout(&mut self, _proc: Option<ProcSlot>) -> Outcome {
@@ -137,7 +149,8 @@ impl World for Model {
     }
 
     fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState {
-        match self.reach(proc.0, addr, Attempt::Load, 0) {
+        let slot = self.seat(proc);
+        match self.reach(slot, addr, Attempt::Load, 0) {
             Ok(page) => {
                 *bytes = *self.bytes(page);
                 if store && page.write { PageState::Writable } else { PageState::Readable }
@@ -163,10 +176,11 @@ impl World for Model {
     }
 
     fn fetch(&mut self, proc: ProcSlot, addr: u64, _cpu: Option<u32>) -> Outcome {
-        self.fetch_at(proc.0, addr)
+        let slot = self.seat(proc);
+        self.fetch_at(slot, addr)
     }
 
     fn set_rlimit(&mut self, proc: ProcSlot, limit: Limit, bytes: Option<u64>) -> Outcome {
-        self.on(proc.0, |p| p.set_limit(limit, bytes))
+        self.on(proc, |p| p.set_limit(limit, bytes))
     }
 }

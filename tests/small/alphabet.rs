@@ -48,6 +48,12 @@ pub(crate) const FROM_NOTHING: &str = "
     lock 0 0 1
     unlock 0 0 1
     truncate 0 0
+    remap 0 0 1 1 may+fixed 1
+    remap 0 1 1 1 may+fixed+dontunmap 0
+    advise 0 0 2 willneed
+    advise 0 1 1 discard
+    inherit 0 0 2 share
+    vfork 0 1
 ";
 
 /// For a world with everything in it.
@@ -84,4 +90,34 @@ pub(crate) const AFTER_FORK: &str = "
     truncate 0 0
     truncate 0 4096
     pwrite 1 0 1 70
+    remap 0 0 1 2 none
+    remap 0 0 1 1 may+fixed 1
+    remap 1 1 1 1 may+fixed+dontunmap 0
+    remap 1 2 1 1 may
+    advise 0 0 2 willneed
+    advise 0 1 1 discard
+    advise 1 0 1 discard
+    inherit 0 0 2 share
+    inherit 1 1 2 copy
+    inherit 1 0 1 none
+    vfork 0 1
+";
+
+/// The same world, with words that change what others do: few enough to go deep.
+pub(crate) const DEEP: &str = "
+    write 0 0 1 66
+    write 1 0 1 68
+    write 1 1 1 69
+    write 1 2 1 67
+    read 1 1 1
+    pageout *
+    map 0 0 2 rw priv fixed anon
+    unmap 1 0 2
+    protect 1 1 1 r
+    truncate 0 0
+    advise 1 0 1 discard
+    remap 0 0 1 1 may+fixed 1
+    inherit 1 0 2 share
+    exit 0
+    fork 1 0
 ";

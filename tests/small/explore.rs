@@ -98,8 +98,14 @@ impl Plan {
         }
         Ok((world, trail, dump))
     }
-    /// Tries everything in a state. An operation that leads back to it leaves the world as it was, for the next one.
-    fn expand(&self, state: &State, known: &HashSet<Key>) -> Checked<Vec<Edge>> {
+    /// Tries everything in a state. An operation that leads back to it leaves the world as it was, for the next one. Of all ways into a new state one
+    /// is gone to the end, whichever comes first.
+    fn expand(
+        &self,
+        state: &State,
+        known: &HashSet<Key>,
+        ended: &Mutex<HashSet<Key>>,
+    ) -> Checked<Vec<Edge>> {
         let mut edges = Vec::new();
         let mut here = None;
         for (op, statement) in self.operations.iter().enumerate() {
@@ -125,7 +131,7 @@ impl Plan {
             edges.push(Edge { op: op as u8, key, refused });
             if key == state.key {
                 here = Some((world, trail, before));
-            } else if !known.contains(&key) {
+            } else if !known.contains(&key) && ended.lock().expect("no panic").insert(key) {
                 world.end().map_err(wrong)?;
             }
         }
@@ -136,11 +142,12 @@ impl Plan {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::new());
         let wrong = Mutex::new(None);
+        let ended = Mutex::new(HashSet::new());
         let work = || {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(state) = states.get(i) else { return };
-                match self.expand(state, known) {
+                match self.expand(state, known, &ended) {
                     Ok(edges) => done.lock().expect("no panic").push((i, edges)),
                     Err(e) => {
                         wrong.lock().expect("no panic").get_or_insert(e);
