@@ -12,7 +12,7 @@
 use super::Redo;
 use super::unmap::Gone;
 use crate::addr_space::AddrSpace;
-use crate::error::AsError;
+use crate::error::{AsError, SegError};
 use crate::runs::{run_range, vpns};
 use crate::seg::{SegCx, SegKind};
 use crate::segs::{Seg, Segs};
@@ -27,7 +27,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`AsError::Overlap`] when the child is not empty (or is this very space), [`AsError::OutsideSpace`], [`AsError::NoHeap`], [`AsError::Freed`],
-    /// [`AsError::NoMemory`], or a driver's. The child is empty and the parent unchanged, but that pages may have become read-only.
+    /// [`AsError::NoMemory`], [`SegError::Pinned`] where pages would be replaced that somebody else has pinned, or a driver's. The child is empty and the parent unchanged, but that pages may have become read-only.
     ///
     /// # Locks
     /// Takes both locks as writer. The child is not yet known to any other thread.
@@ -39,6 +39,7 @@ impl AddrSpace {
         let mut redo = Redo::new(self, cx, FORK_PAGES);
         loop {
             match self.dup_pass(cx, child) {
+                Err(AsError::Seg(SegError::Pinned { .. })) if redo.held_a_moment() => {}
                 Err(AsError::Seg(error)) => {
                     redo.may_need(self.copied_locked(cx));
                     redo.after(error)?;

@@ -324,7 +324,8 @@ impl AddrSpace {
     /// nothing is copied. `to` must be free. Locks in memory do not come along.
     ///
     /// # Errors
-    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], and whatever a new mapping in `into` may answer; `into` is as it
+    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], [`SegError::Pinned`] while somebody, here or elsewhere, has pages
+    /// pinned that would be replaced (whoever holds two locks waits for nobody), and whatever a new mapping in `into` may answer; `into` is as it
     /// was, and so is this address space.
     ///
     /// # Locks
@@ -348,6 +349,7 @@ impl AddrSpace {
             into.give_back(cx, made);
             match done {
                 Ok(()) => break,
+                Err(Stop::Seg { error: SegError::Pinned { .. }, .. }) if redo.held_a_moment() => {}
                 Err(Stop::Seg { error, .. }) => redo.after(error)?,
                 Err(Stop::Space(error)) => return Err(error),
                 Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),

@@ -103,6 +103,8 @@ pub(crate) struct Redo<'a> {
     ask: u64,
     most: u64,
     tries: u32,
+    /// Whether a tick has been waited for pages that are held.
+    held: bool,
     /// Whether the next pass holds the lock as writer.
     pub(crate) writer: bool,
 }
@@ -111,7 +113,7 @@ impl<'a> Redo<'a> {
     /// For an operation that needs at most `pages` frames at once, tables aside.
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
-        Self { space, cx, ask: 2, most, tries: 0, writer: false }
+        Self { space, cx, ask: 2, most, tries: 0, held: false, writer: false }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
@@ -131,6 +133,15 @@ impl<'a> Redo<'a> {
     /// Lets a tick pass, after a lock inversion.
     pub(crate) fn tick(&self) {
         self.cx.blocking(|| self.space.db.clock().tick());
+    }
+    /// Whether to start over where pages are pinned, for an operation that does not wait for pins: once, a tick later. Whoever only looks at a page
+    /// is gone by then.
+    pub(crate) fn held_a_moment(&mut self) -> bool {
+        let first = !core::mem::replace(&mut self.held, true);
+        if first {
+            self.tick();
+        }
+        first
     }
     /// Decides about a driver's error: `Ok` says start over.
     pub(crate) fn after(&mut self, error: SegError) -> Result<(), AsError> {

@@ -25,6 +25,9 @@
 //!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. The
 //!   map's own segments are not marked `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
 //!
+//! - J5: the old page may be pinned by a stranger, for as long as he likes, and he needs his own address-space lock to let go. Whoever holds such a lock as
+//!   writer (a fork, the showing of a range twice, which holds two) therefore only tries, and lets everything go when he may not.
+//!
 //! A shared file mapping has no map; what is stored there goes to the file.
 //!
 //! # The other road
@@ -58,7 +61,7 @@ impl SegVn {
     /// Removes every translation of a page that is about to be replaced in a joint map (J1), and returns it locked as it was.
     ///
     /// # Locks
-    /// On entry and return: as (reader), slot, page (shared). Waits for pins of strangers.
+    /// On entry and return: as, slot, page (shared). Waits for pins of strangers as reader; as writer it answers [`FaultError::Retry`] instead (J5).
     pub(super) fn unmap_everywhere<'a>(
         &self,
         f: &PageFault<'a>,
@@ -66,7 +69,8 @@ impl SegVn {
     ) -> Result<SharedPage<'a>, FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
         // Gone meanwhile: it is not mapped then, and has to be brought back.
-        let page = db.upgrade(cx, page).ok_or(FaultError::Retry { addr: f.addr })?;
+        let page = if f.scx.writer { page.try_upgrade().ok() } else { db.upgrade(cx, page) };
+        let page = page.ok_or(FaultError::Retry { addr: f.addr })?;
         if !mutated(Mutation::OthersKeepTheOld) {
             db.unload(cx, &page);
         }

@@ -157,7 +157,8 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
 }
 
-/// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3).
+/// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has
+/// pinned of them is not waited for (J5).
 pub(super) fn settle_locked(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -172,7 +173,10 @@ pub(super) fn settle_locked(
             let f = PageFault { locked: true, ..f };
             let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr));
             let slot = slot.map_err(|_| SegError::NoMemory { range: VirtRange::page_of(addr) })?;
-            seg.settle_slot(&f, &slot)?;
+            seg.settle_slot(&f, &slot).map_err(|e| match e {
+                FaultError::Retry { .. } => SegError::Pinned { range: VirtRange::page_of(addr) },
+                e => e.into(),
+            })?;
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use page_db::{
 };
 use swapfs::{MemDevice, SwapConfig, SwapFs};
 
+mod pins;
 mod unhappy;
 
 const BASE: u64 = 0x10000;

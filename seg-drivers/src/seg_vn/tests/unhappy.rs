@@ -59,13 +59,13 @@ impl Vnode for Zeros {
 }
 
 impl World {
-    fn file(&self, pages: u64) -> Arc<dyn Vnode> {
+    pub(super) fn file(&self, pages: u64) -> Arc<dyn Vnode> {
         let id = self.db.vnodes().register(&self.cx, VnodeKind::File).expect("a number");
         let file: Arc<dyn Vnode> = Arc::new(Zeros { id, size: pages * PAGE_SIZE });
         self.db.vnodes().attach(id, Arc::downgrade(&file));
         file
     }
-    fn map_file(&self, p: &Proc, file: &Arc<dyn Vnode>, pages: u64, prot: Prot) {
+    pub(super) fn map_file(&self, p: &Proc, file: &Arc<dyn Vnode>, pages: u64, prot: Prot) {
         let vnode = Some(Arc::clone(file));
         let args = SegVnArgs { vnode, ..SegVnArgs::zfod(&self.driver, prot) };
         p.space.map(&self.cx, range(0, pages), &args).expect("free");
@@ -79,12 +79,12 @@ impl World {
     }
 }
 
-fn range(first: u64, pages: u64) -> VirtRange {
+pub(super) fn range(first: u64, pages: u64) -> VirtRange {
     VirtRange::exact(BASE + first * PAGE_SIZE, pages * PAGE_SIZE).expect("aligned")
 }
 
 /// Another thread's view of the machine.
-fn another() -> Cx {
+pub(super) fn another() -> Cx {
     Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
 }
 
