@@ -86,7 +86,7 @@ impl AddrSpace {
         let hat = MoveHat::new(raw, self.db.mem(), addr, bytes);
         let mut redo = Redo::new(self, cx, 1);
         loop {
-            // What takes long is done as any fault does it, beside other threads.
+            // What takes long is done as any fault does it, beside other threads; the driver sends us back here if it must be done again.
             self.fault(cx, page, FaultKind::Invalid, access)?;
             match self.move_pass(cx, page, access, &hat) {
                 Ok(()) if hat.is_done() => return Ok(()),

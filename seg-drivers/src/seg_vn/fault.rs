@@ -30,7 +30,8 @@ use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stam
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
 use page_db::{
-    Access, LockedPage, PAGE_SIZE, PageError, Prot, VirtAddr, VirtRange, VnodeError, errno,
+    Access, Identity, LockedPage, PAGE_SIZE, PageError, Prot, VirtAddr, VirtRange, VnodeError,
+    errno,
 };
 use swapfs::SwapError;
 
@@ -48,6 +49,9 @@ pub(super) struct PageFault<'a> {
     pub(super) break_cow: bool,
     /// Whether this mapping has the page locked in memory.
     pub(super) locked: bool,
+    /// Whether it waits for nobody and reads nothing: everybody else waits for the lock, which is held as writer. What it would wait for is
+    /// [`FaultError::Retry`], and a fault that may wait comes first.
+    pub(super) quick: bool,
 }
 
 impl<'a> PageFault<'a> {
@@ -59,10 +63,19 @@ impl<'a> PageFault<'a> {
         stamp: Stamp<'a>,
     ) -> Self {
         let (kind, access) = (FaultKind::Invalid, Access::Other);
-        Self { scx, addr, kind, access, prot, stamp, break_cow: false, locked: false }
+        Self { scx, addr, kind, access, prot, stamp, break_cow: false, locked: false, quick: false }
     }
     pub(super) fn soft(&self) -> bool {
         self.kind == FaultKind::SoftLock
+    }
+    /// Fails where the page `id` cannot be had at once, and the fault is not to wait.
+    #[inline]
+    pub(super) fn at_once(&self, id: Option<Identity>) -> Result<(), FaultError> {
+        let there = |id| self.scx.db.try_lookup_shared(self.scx.cx, id).is_some();
+        if self.quick && !id.is_some_and(there) {
+            return Err(FaultError::Retry { addr: self.addr });
+        }
+        Ok(())
     }
     pub(super) fn no_memory(&self) -> FaultError {
         FaultError::NoMemory { addr: self.addr }
@@ -145,7 +158,7 @@ fn fault_each(
     range.iter_pages().try_for_each(|addr| fault_at(seg, scx, addr, kind, access))
 }
 
-/// One page, however often it has to be looked at.
+/// One page, however often it has to be looked at. As writer once: what is in the way needs the lock to get out of it.
 #[inline]
 pub(super) fn fault_at(
     seg: &SegVn,
@@ -156,7 +169,7 @@ pub(super) fn fault_at(
 ) -> Result<(), FaultError> {
     loop {
         match fault_page(seg, scx, addr, kind, access) {
-            Err(FaultError::Retry { .. }) => {}
+            Err(FaultError::Retry { .. }) if !scx.writer => {}
             done => return done,
         }
     }
@@ -261,7 +274,8 @@ impl SegVn {
         let softlock = kind == FaultKind::SoftLock
             && ((access != Access::ReadNoCow && prot.contains(Prot::WRITE)) || self.is_joint());
         let break_cow = !self.stores_below() && (access == Access::Write || softlock);
-        Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked })
+        let quick = scx.writer;
+        Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked, quick })
     }
     /// Rights of one page, and whether it is locked in memory; read after taking a stamp.
     #[inline]

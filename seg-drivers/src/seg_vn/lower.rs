@@ -15,6 +15,7 @@ impl SegVn {
     ) -> Result<GotPage<'a>, FaultError> {
         let backing = self.backing.as_ref().expect("the lower layer exists: the caller looked");
         let offset = self.file_offset(f.scx.seg, f.addr).unwrap_or_default();
+        f.at_once(self.file_identity(f.scx, f.addr))?;
         let got = backing
             .vnode
             .get_page(f.scx.cx, f.scx.db, offset, access)
@@ -37,6 +38,9 @@ impl SegVn {
         let stores = f.access.is_write() || (f.soft() && prot.contains(page_db::Prot::WRITE));
         let lent = self.shared() && stores && got.page.page().is_lent();
         let read = got.read;
+        if lent && f.quick {
+            return Err(FaultError::Retry { addr: f.addr });
+        }
         let page = if lent { self.break_loan(f, got.page)? } else { got.page };
         f.load(&page, prot, LoadFlags::empty())?;
         self.finish(f, page);

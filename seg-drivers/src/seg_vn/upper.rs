@@ -26,6 +26,9 @@ impl SegVn {
             return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
         }
         let lent = f.break_cow && page.page().is_lent();
+        if lent && f.quick {
+            return Err(FaultError::Retry { addr: f.addr });
+        }
         let page = if lent { self.break_anon_loan(f, n, page)? } else { page };
         f.scx.cx.count(Counter::Case1A);
         f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
@@ -41,6 +44,7 @@ impl SegVn {
     ) -> Result<SharedPage<'a>, FaultError> {
         let layer = &self.driver.layer;
         let cx = f.scx.cx;
+        f.at_once(Some(layer.swap().identity(n)))?;
         if let Some(page) =
             f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), layer.anons.hint(n))
         {

@@ -70,3 +70,60 @@ fn a_fork_that_inherits_by_sharing_does_not_wait_for_a_strangers_pin() {
     r.space.free(&w.cx);
     assert_eq!(w.swap.live(), 0);
 }
+
+/// What the address space asks of the driver with the lock as writer, when it has to move an access beside a watch.
+fn as_writer(p: &Proc, cx: &Cx, page: u64, access: Access) -> Result<(), FaultError> {
+    let segs = p.space.segs(cx);
+    let at = range(page, 1);
+    let seg = segs.iter().find(|seg| seg.range().contains(at.start())).expect("mapped");
+    seg.ops().fault(&p.space.scx(cx, seg.range(), true), at, FaultKind::Invalid, access)
+}
+
+#[test]
+fn a_fault_as_writer_waits_for_nobody() {
+    let w = world(128);
+    let (p, r) = (Arc::new(w.proc()), w.proc());
+    let file = w.file(2);
+    w.map_file(&p, &file, 2, Prot::RW);
+    // Joint, so that who stores removes the translations of others.
+    p.space.share_range(&w.cx, range(0, 2), &r.space, range(0, 2).start()).expect("free");
+    // The file's page is pinned through another mapping of the same process, which could not let go of it.
+    let other = range(8, 1);
+    let vnode = Some(Arc::clone(&file));
+    let args = SegVnArgs { vnode, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, other, &args).expect("free");
+    p.space.fault(&w.cx, other, FaultKind::SoftLock, Access::ReadNoCow).expect("mapped");
+    let q = Arc::clone(&p);
+    let done = in_time(move |cx| as_writer(&q, cx, 0, Access::Write));
+    assert!(matches!(done, Err(FaultError::Retry { .. })), "{done:?}");
+    p.space.fault(&w.cx, other, FaultKind::SoftUnlock, Access::ReadNoCow).expect("pinned");
+    as_writer(&p, &w.cx, 0, Access::Write).expect("nobody holds it");
+    [&*p, &r].into_iter().for_each(|p| p.space.free(&w.cx));
+}
+
+#[test]
+fn a_fault_as_writer_reads_nothing() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 1);
+    w.write(&p, 0, 7);
+    w.pageout.reclaim_all(&w.cx, &w.db);
+    let read = w.count(Counter::MajFault);
+    for access in [Access::Read, Access::Write] {
+        let done = as_writer(&p, &w.cx, 0, access);
+        assert!(matches!(done, Err(FaultError::Retry { .. })), "{done:?}");
+    }
+    assert_eq!(w.count(Counter::MajFault), read);
+    assert_eq!(w.read(&p, 0), 7);
+    as_writer(&p, &w.cx, 0, Access::Write).expect("it is there now");
+    p.space.free(&w.cx);
+    let (p, file) = (w.proc(), w.file(1));
+    w.map_file(&p, &file, 1, Prot::RW);
+    for access in [Access::Read, Access::Write] {
+        let done = as_writer(&p, &w.cx, 0, access);
+        assert!(matches!(done, Err(FaultError::Retry { .. })), "{done:?}");
+    }
+    p.space.fault(&w.cx, range(0, 1), FaultKind::Invalid, Access::Read).expect("read");
+    as_writer(&p, &w.cx, 0, Access::Write).expect("it is there now");
+    p.space.free(&w.cx);
+}
