@@ -618,4 +618,9 @@ pub trait SegCreate {
     fn may_merge(&self) -> bool {
         true
     }
+    /// Whether the new segment must fit under the limit on the address space. One that says no counts for nothing in `a_resvsize`: its driver says
+    /// [`SegOps::counts_own_resv`] and has reserved nothing.
+    fn counts(&self) -> bool {
+        true
+    }
 }

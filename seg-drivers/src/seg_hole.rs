@@ -41,9 +41,11 @@ fn unmapped<T>(range: VirtRange) -> Result<T, SegError> {
 }
 
 impl SegCreate for SegHoleArgs {
-    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        scx.space.sub_resv(scx.seg.len());
+    fn create(&self, _: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         Ok(Box::new(SegHole))
+    }
+    fn counts(&self) -> bool {
+        false
     }
 }
 

@@ -536,3 +536,51 @@ fn a_file_that_takes_no_writes_refuses_shared_stores() {
     p.store(at, &[0]).expect("copied");
     p.machine().verify().expect("sound");
 }
+
+/// A guard is a hole to who asks, and counts for nothing under a limit.
+#[test]
+fn a_guard_is_a_hole_for_advice_meminfo_and_limits() {
+    let m = Machine::builder().frames(256).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    p.set_limit(Limit::Vmem, 8 << 20);
+    p.grow_stack(STACK_TOP - PAGE_SIZE).expect("a stack, whose guard is larger than the limit");
+    let guard = p.stack_guard().expect("a guard").start().get();
+    let below = guard - PAGE_SIZE;
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+    let page = MapRequest { addr: below, len: PAGE_SIZE, prot: 3, flags, file: None, offset: 0 };
+    p.mmap(&page).expect("a page below the guard");
+    for len in [PAGE_SIZE + 1, 2 * PAGE_SIZE] {
+        let free = p.madvise(below, len, MemAdvice::Use(Advice::Free));
+        assert_eq!(free.expect_err("a hole").errno, ENOMEM, "{len}");
+    }
+    let answers = p.meminfo(&[below, guard], &[MemInfo::PageSize]).expect("addresses");
+    assert_eq!((answers[0].validity & 1, answers[1].validity), (1, 0));
+    m.verify().expect("sound");
+}
+
+/// What cannot be locked is refused before anything is replaced, and unmapped where it was mapped.
+#[test]
+fn a_mapping_that_may_not_be_locked_replaces_nothing() {
+    let m = Machine::builder().frames(256).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(PAGE_SIZE).expect("room");
+    p.store(at, &[9]).expect("stored");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::LOCKED;
+    let request = MapRequest { addr: at, len: PAGE_SIZE, prot: 3, flags, file: None, offset: 0 };
+    p.set_may_lock(false);
+    let fixed = MapRequest { flags: flags | MapFlags::FIXED, ..request };
+    assert_eq!(p.mmap(&fixed).expect_err("no privilege").errno, EPERM);
+    assert_eq!(p.load_u8(at), Ok(9));
+    p.set_may_lock(true);
+    p.set_limit(Limit::Memlock, 0);
+    let size = p.space().state().size();
+    for linux in [false, true] {
+        p.set_personality(if linux { Personality::Linux } else { Personality::Illumos });
+        assert_eq!(p.mmap(&request).expect_err("over the limit").errno, EAGAIN);
+        assert_eq!(p.space().state().size(), size, "it is gone again");
+    }
+    p.set_limit(Limit::Memlock, u64::MAX);
+    let nothing = MapRequest { prot: 0, ..request };
+    p.mmap(&nothing).expect("without rights there is nothing to bring in");
+    m.verify().expect("sound");
+}

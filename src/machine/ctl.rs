@@ -126,11 +126,11 @@ impl Process {
             space.advise(cx, whole, advice).map_err(|e| SysError::of(CALL, e))?;
         }
         let partial = range.pages().get() != whole.map_or(0, |w| w.pages().get());
-        let last = range.page_at(range.pages().get() - 1);
-        if partial && space.range_at(cx, last).is_none() {
-            return Err(SysError::of(CALL, AsError::Unmapped { addr: last }));
+        let last = VirtRange::covering(range.page_at(range.pages().get() - 1).get(), PAGE_SIZE);
+        match last {
+            Ok(last) if partial => space.check_mapped(cx, last).map_err(|e| SysError::of(CALL, e)),
+            _ => Ok(()),
         }
-        Ok(())
     }
     /// Sets what a child of fork finds in `[addr, addr + len)`. It stops at the first hole.
     ///

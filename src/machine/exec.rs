@@ -8,8 +8,9 @@
 //!   stack   rw-   grows down from STACK_TOP
 //! ```
 //!
-//! Everything that can be refused is refused before the old address space goes: the new one is built beside it. What can fail after that
-//! (memory for a zero tail) ends the process, as it does in illumos.
+//! The new address space is built beside the old one, to the last byte of the arguments, and takes its place when nothing can fail any more. Until then it is
+//! reached through a handle of its own, so that neither another thread's call nor another exec finds it half made. In illumos the old one goes first, to have
+//! its memory for the new one, and what fails after that ends the process.
 //!
 //! No instruction is executed here. [`Process::relocate`] does what the dynamic linker would do first, with stores of the process's own.
 //!
@@ -18,9 +19,9 @@
 use super::SysError;
 use super::cpu::AccessError;
 use super::image::Image;
-use super::process::{BREAK_BASE, Process, STACK_TOP};
+use super::process::{BREAK_BASE, Limit, Process, STACK_TOP};
 use crate::files::{ElfImage, File, Piece};
-use addr_space::{AddrSpace, AsError, SegKind};
+use addr_space::{AsError, SegKind};
 use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
@@ -49,8 +50,8 @@ impl Process {
     /// handles of the process see it at their next call.
     ///
     /// # Errors
-    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped: nothing has changed. A failure
-    /// after that ends the process.
+    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped, a limit is passed, or there is no memory
+    /// for what it stores: nothing has changed.
     #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
     pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
         let gone = || SysError::arg(EXEC, errno::ESRCH, "the process has exited");
@@ -59,21 +60,21 @@ impl Process {
         }
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
-        if let Err(e) = self.map_program(&fresh, file, &program) {
-            self.machine.release_space(&fresh);
-            return Err(SysError::of(EXEC, e));
-        }
-        let limits = self.space().state().vmem_limit();
-        fresh.state().set_vmem_limit(limits);
-        fresh.state().set_memlock_limit(self.space().state().memlock_limit());
-        file.set_exec(self.machine.db());
+        fresh.state().set_vmem_limit(self.limit(Limit::Vmem));
+        fresh.state().set_memlock_limit(self.limit(Limit::Memlock));
         let image = Image::new(fresh, BREAK_BASE);
+        let loader = self.preparing(&image, &program.image.name);
+        if let Err(e) = loader.load_program(file, &program) {
+            self.give_up(&image);
+            return Err(e);
+        }
+        file.set_exec(self.machine.db());
         let Some(old) = self.replace_image(&image) else {
             self.give_up(&image); // another thread's exit was faster
             return Err(gone());
         };
+        *self.shared.name.lock_leaf() = program.image.name.clone();
         self.give_up(&old);
-        self.set_up(&image, &program).inspect_err(|_| self.exit())?;
         Ok(program)
     }
     fn read_program(&self, file: &Arc<File>) -> Result<Program, SysError> {
@@ -89,12 +90,8 @@ impl Process {
         }
         Ok(Program { image, base, entry, pieces })
     }
-    fn map_program(
-        &self,
-        space: &AddrSpace,
-        file: &Arc<File>,
-        program: &Program,
-    ) -> Result<(), AsError> {
+    fn map_program(&self, file: &Arc<File>, program: &Program) -> Result<(), AsError> {
+        let space = self.space();
         program.pieces.iter().try_for_each(|piece| {
             let prot = piece.prot();
             let args = match piece {
@@ -112,13 +109,15 @@ impl Process {
             space.map(self.cx(), piece.range(), &args)
         })
     }
-    /// Break, stack and zero tails, in the new address space.
-    fn set_up(&self, image: &Image, program: &Program) -> Result<(), SysError> {
+    /// Mappings, break, stack and zero tails, in an address space that is this handle's alone.
+    fn load_program(&self, file: &Arc<File>, program: &Program) -> Result<(), SysError> {
+        self.map_program(file, program).map_err(|e| SysError::of(EXEC, e))?;
         let (_, end) = program.image.span();
         let brk = (end + program.base).next_multiple_of(PAGE_SIZE);
+        let image = self.image();
         image.break_base.store(brk, Ordering::Release);
         image.break_now.store(brk, Ordering::Release);
-        *self.shared.name.lock_leaf() = program.image.name.clone();
+        drop(image);
         for piece in &program.pieces {
             if let Piece::File { range, zero_tail, prot, .. } = piece
                 && *zero_tail > 0

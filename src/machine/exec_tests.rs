@@ -112,7 +112,7 @@ fn what_is_no_program_changes_nothing() {
 }
 
 #[test]
-fn a_program_without_memory_is_refused_or_dies() {
+fn a_program_without_memory_is_refused() {
     // The first tries have too little memory for the tables, later ones for the stack: the machine stays sound at each.
     for frames in 8..40 {
         let Ok(m) = Machine::builder().frames(frames).build() else { continue };
@@ -121,6 +121,7 @@ fn a_program_without_memory_is_refused_or_dies() {
         m.verify().unwrap_or_else(|v| panic!("{frames} frames: {v} after {done:?}"));
         if let Err(e) = done {
             assert!(matches!(e.errno, ENOMEM | EAGAIN | EFAULT), "{frames} frames: {e}");
+            assert!(!p.has_exited(), "{frames} frames: nothing has changed");
         }
         p.exit();
         m.verify().unwrap_or_else(|v| panic!("{frames} frames: {v} after exit"));
@@ -191,4 +192,49 @@ fn of_exit_and_exec_at_once_each_gives_up_its_own() {
         p.store(at, &[1]).expect("the parent's memory is whole");
     }
     m.verify().expect("sound");
+}
+
+#[test]
+fn a_program_over_a_limit_leaves_the_old_one_whole() {
+    let m = Machine::builder().frames(2048).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(PAGE_SIZE).expect("mapped");
+    p.store(at, &[7]).expect("stored");
+    let (heap, name) = (p.heap(), p.name());
+    for (limit, errno) in [(Limit::Vmem, ENOMEM), (Limit::Stack, ENOMEM)] {
+        p.set_limit(limit, PAGE_SIZE / 2);
+        assert_eq!(p.exec(&own_executable(&m)).expect_err("too little").errno, errno, "{limit:?}");
+        assert_eq!((p.load_u8(at), p.heap(), p.name()), (Ok(7), heap, name.clone()), "{limit:?}");
+        p.set_limit(limit, u64::MAX);
+    }
+    m.verify().expect("sound");
+    p.set_limit(Limit::Vmem, 1 << 30);
+    p.exec(&own_executable(&m)).expect("a program");
+    assert_eq!(p.limit(Limit::Vmem), 1 << 30, "a limit is the program's, too");
+}
+
+/// Each thread finds a whole program, whichever of two that are begun at once comes last.
+#[test]
+fn of_two_programs_at_once_one_is_there_whole() {
+    let m = Machine::builder().frames(8192).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    for round in 0..20 {
+        let other = p.another_thread(page_db::CpuId(1));
+        let file = own_executable(&m);
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|s| {
+            let (begin, file) = (&start, &file);
+            s.spawn(move || {
+                begin.wait();
+                (0..round * 1000).for_each(|_| std::hint::spin_loop());
+                other.exec(file).map(drop).expect("the second program");
+            });
+            begin.wait();
+            p.exec(file).map(drop).expect("the first program");
+        });
+        let (base, now) = p.heap();
+        assert!(base == now && base != BREAK_BASE, "round {round}: the break is the program's");
+        assert!(p.stack().is_some(), "round {round}: it has a stack");
+        m.verify().unwrap_or_else(|v| panic!("round {round}: {v}"));
+    }
 }

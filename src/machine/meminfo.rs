@@ -4,7 +4,7 @@
 
 use super::SysError;
 use super::process::Process;
-use page_db::{PAGE_MASK, PAGE_SIZE, VirtAddr, errno};
+use page_db::{PAGE_MASK, PAGE_SIZE, VirtAddr, VirtRange, errno};
 
 /// What `meminfo` is asked about each address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +59,9 @@ impl Process {
         let mut answer = MemAnswer { validity: 0, values: vec![0; questions.len()] };
         let (space, cx) = (self.space(), self.cx());
         let Ok(at) = VirtAddr::new(addr) else { return answer };
-        if space.range_at(cx, at).is_none() {
+        // A guard is no part of it.
+        let page = VirtRange::covering(at.get(), 1);
+        if !page.is_ok_and(|page| space.check_mapped(cx, page).is_ok()) {
             return answer;
         }
         answer.validity = 1;

@@ -232,6 +232,10 @@ impl Process {
         let file = request.file.filter(|_| !(anonymous && answers.ignores_descriptor));
         let request = &MapRequest { file, ..*request };
         let checked = request.check(answers, |range| self.is_taken(&space, range))?;
+        let locked = request.flags.contains(MapFlags::LOCKED);
+        if locked {
+            self.may_lock(MMAP)?;
+        }
         let vnode = request.file.map(|f| Arc::clone(&f.vnode) as Arc<dyn Vnode>);
         let args = SegVnArgs {
             driver: Arc::clone(self.machine.vn()),
@@ -243,14 +247,16 @@ impl Process {
             amp: None,
         };
         let range = self.place(&space, request, &checked, &args)?;
-        drop(space);
+        // The space is still the one that was begun with, whoever runs a program meanwhile.
         if request.flags.contains(MapFlags::POPULATE) {
             self.populate(range, checked.prot);
         }
-        if request.flags.contains(MapFlags::LOCKED) {
-            self.mlock(range.start().get(), range.len()).inspect_err(|_| {
-                let _ = self.munmap(range.start().get(), range.len());
-            })?;
+        if locked && let Err(e) = space.lock(self.cx(), range) {
+            let _ = space.unmap(self.cx(), range);
+            return Err(SysError::of(MMAP, e));
+        }
+        if locked && answers.locks_what_is_in {
+            let _ = self.lock_and_bring_in(MMAP, range); // what cannot be had now is had when it is touched
         }
         Ok(range.start().get())
     }

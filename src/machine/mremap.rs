@@ -206,10 +206,19 @@ impl Process {
     fn remap_to(&self, space: &AddrSpace, call: &Remap, to: VirtRange) -> Result<(), SysError> {
         let cx = self.cx();
         space.may_move(cx, call.from).map_err(failed)?;
-        if call.len > call.from.len() {
-            space.unmap(cx, to).map_err(failed)?;
+        let grows = call.len > call.from.len();
+        loop {
+            if grows {
+                space.unmap(cx, to).map_err(failed)?;
+            }
+            match self.carry(space, call, to, Target::Replace) {
+                // A mapping at a given address, which needs no claim, has taken the place meanwhile; or the old range has gone, and the place is its own.
+                Err(AsError::Overlap { .. }) if grows => {
+                    space.check_mapped(cx, call.from).map_err(failed)?;
+                }
+                done => break done.map_err(failed)?,
+            }
         }
-        self.carry(space, call, to, Target::Replace).map_err(failed)?;
         if let Some(less) = call.from.from(call.kept().end()) {
             space.unmap(cx, less).map_err(failed)?;
         }

@@ -99,19 +99,16 @@ impl Process {
     /// A process that uses an image.
     pub(crate) fn with_image(machine: &Machine, cpu: CpuId, name: &str, image: Arc<Image>) -> Self {
         let machine = machine.thread(cpu);
-        let shared = Arc::new(Shared {
-            pid: machine.next_pid(),
-            image: Mutex::new(Rank::Registry, Arc::clone(&image)),
-            generation: AtomicU32::new(0),
-            name: Mutex::new(Rank::Registry, name.to_owned()),
-            stack_limit: AtomicU64::new(STACK_LIMIT),
-            data_limit: AtomicU64::new(u64::MAX),
-            may_lock: AtomicBool::new(true),
-            linux: AtomicBool::new(false),
-            exited: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(machine.next_pid(), name, Arc::clone(&image)));
         machine.register(&shared);
         Self { machine, shared, image: RefCell::new((0, image)) }
+    }
+    /// A handle with which exec works on an image that is not the process's yet, so that the calls that load a program find it there and nobody else finds it.
+    pub(crate) fn preparing(&self, image: &Arc<Image>, name: &str) -> Self {
+        let shared = Shared::new(self.pid(), name, Arc::clone(image));
+        shared.inherit(&self.shared);
+        let machine = self.machine.thread(self.cx().cpu());
+        Self { machine, shared: Arc::new(shared), image: RefCell::new((0, Arc::clone(image))) }
     }
     /// A handle of a process that exists, for a thread on `cpu`.
     pub(crate) fn handle(machine: &Machine, cpu: CpuId, shared: &Arc<Shared>) -> Self {
@@ -249,6 +246,19 @@ impl Process {
 }
 
 impl Shared {
+    fn new(pid: Pid, name: &str, image: Arc<Image>) -> Self {
+        Self {
+            pid,
+            image: Mutex::new(Rank::Registry, image),
+            generation: AtomicU32::new(0),
+            name: Mutex::new(Rank::Registry, name.to_owned()),
+            stack_limit: AtomicU64::new(STACK_LIMIT),
+            data_limit: AtomicU64::new(u64::MAX),
+            may_lock: AtomicBool::new(true),
+            linux: AtomicBool::new(false),
+            exited: AtomicBool::new(false),
+        }
+    }
     pub(crate) fn space(&self) -> Arc<AddrSpace> {
         Arc::clone(&self.image.lock_leaf().space)
     }

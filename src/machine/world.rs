@@ -436,12 +436,7 @@ impl World for MachineWorld {
             return Errno::EBADF.into();
         }
         let vnode = Arc::clone(&f.handle.vnode);
-        let outcome = self.on_proc(proc, |p| done(p.exec(&vnode).map(drop)));
-        // A failure past the point of no return ends the process.
-        if self.procs.get(&proc.0).is_some_and(Process::has_exited) {
-            self.procs.remove(&proc.0);
-        }
-        outcome
+        self.on_proc(proc, |p| done(p.exec(&vnode).map(drop)))
     }
     fn spawn(&mut self, proc: ProcSlot, path: &str) -> Outcome {
         if self.procs.contains_key(&proc.0) {

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
+use segvm::model::Model;
 use segvm::script::outcome::compare_results;
-use segvm::script::{Profile, Script, Statement, objection};
+use segvm::script::{
+    Operation, Profile, RunOptions, Runner, Script, Silent, Statement, objection, undefined,
+};
 
 use super::judge::{
     Parting, Verdict, beyond_departures, compare, result_of, statement_of, statements_of,
@@ -242,6 +245,21 @@ fn agreed(
     }
 }
 
+/// A trace without the stores that go past the end of a file: the generator leaves them out where Linux would come upon them, and illumos refuses mappings that
+/// Linux makes, so that a store meets what was there before.
+fn in_bounds(statements: Vec<Statement>) -> Vec<Statement> {
+    let mut runner = Runner::new(Model::new(), RunOptions::default());
+    let stays = |s: &Statement| {
+        let store = matches!(s.operation, Operation::Write(..) | Operation::Fread(_));
+        let stays = !store || undefined(runner.world(), &s.operation).is_none();
+        if stays {
+            runner.step(s, &mut Silent).expect("a trace expects nothing");
+        }
+        stays
+    };
+    statements.into_iter().filter(stays).collect()
+}
+
 /// The library answers as the independent model of illumos does, to every trace, portable or not.
 #[test]
 fn all_traces_agree_with_the_model() {
@@ -250,7 +268,7 @@ fn all_traces_agree_with_the_model() {
     let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
     for_all("model", asked.unwrap_or(40), |i| {
         let profile = Profile::ALL[i as usize % Profile::ALL.len()].name();
-        let statements = oracle.generated(profile, seed + i, false);
+        let statements = in_bounds(oracle.generated(profile, seed + i, false));
         let origin = format!("profile={profile} seed={} portable=0", seed + i);
         let once = |part: &[Statement]| {
             let theirs = oracle.model_of(part);

@@ -100,9 +100,10 @@ impl AddrSpace {
         make: &dyn SegCreate,
     ) -> Result<Box<dyn SegOps>, AsError> {
         // Counted first: a driver that counts for itself takes it off again.
-        self.state.charge_resv(range.len())?;
+        let counted = if make.counts() { range.len() } else { 0 };
+        self.state.charge_resv(counted)?;
         let made = make.create(&self.scx(cx, range, false));
-        let ops = made.inspect_err(|_| self.state.sub_resv(range.len()))?;
+        let ops = made.inspect_err(|_| self.state.sub_resv(counted))?;
         self.state.add_size(range.len());
         Ok(ops)
     }
