@@ -94,6 +94,13 @@ impl Process {
                 }
                 self.advise_range(piece, advice)
             }
+            MemAdvice::WillNeed if answers.asks_in_vain => {
+                match space.will_need(cx, piece) {
+                    // Past the end of a file, without the right, or a device's fault: whoever loads will hear of it.
+                    Ok(()) | Err(AsError::Fault(_)) => Ok(()),
+                    Err(e) => Err(will_need_error(CALL, e)),
+                }
+            }
             advice => self.advise_range(piece, advice),
         }
     }

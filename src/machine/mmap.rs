@@ -189,6 +189,9 @@ impl MapRequest<'_> {
             return Ok(Prot::empty());
         }
         let Some(file) = self.file else { return Ok(Prot::RWX) };
+        if answers.offsets_first {
+            self.check_offset(answers)?;
+        }
         let read_only = self.flags.contains(MapFlags::SHARED) && !file.writable;
         let max = if read_only { Prot::RX } else { Prot::RWX };
         if !file.readable || !max.contains(prot) {
@@ -197,6 +200,13 @@ impl MapRequest<'_> {
         if !file.vnode.is_mappable() {
             return Err(SysError::arg(MMAP, errno::ENODEV, "the object cannot be mapped"));
         }
+        if !answers.offsets_first {
+            self.check_offset(answers)?;
+        }
+        Ok(max)
+    }
+    /// Where in the file.
+    fn check_offset(&self, answers: &Answers) -> Result<(), SysError> {
         if self.offset > MAX_OFFSET {
             return Err(SysError::arg(MMAP, answers.negative_offset, "a negative offset"));
         }
@@ -207,7 +217,7 @@ impl MapRequest<'_> {
                 "the mapping passes the largest offset",
             ));
         }
-        Ok(max)
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@
 //! | | asked | illumos | Linux |
 //! |---|---|---|---|
 //! | 1 | `mprotect`, `msync`, `madvise`, `mincore`, `mlock` of length 0 | `EINVAL` | nothing to do |
-//! | 2 | `mlock`, `munlock` off the page boundary | `EINVAL` | from the page's start |
+//! | 2 | `mlock`, `munlock` off the page boundary | `EINVAL` | from the page's start, one page at least |
 //! | 5, 6 | `madvise`, `msync` over a hole | stop there, `ENOMEM` | go on behind it, then `ENOMEM`; `msync` that only starts writes stops |
 //! | 7 | `mlock` over a hole | undone, `ENOMEM` | what lies below stays locked, `ENOMEM` |
 //! | 8, 9 | `mlock` of what no load can reach: no right, past the end of a file | locked, or left out | `ENOMEM`, and stays marked |
@@ -19,15 +19,17 @@
 //! | 20 | `msync` without a flag | writes and waits | looks for holes |
 //! | 22 | `msync` of a length that rounds to 2^64 | `ENOMEM` | nothing to do |
 //! | 23 | `madvise` of a range that wraps | `ENOMEM` | `EINVAL` |
+//! | | `mlock`, `munlock` of a range that wraps; of a length that rounds to 2^64 | `ENOMEM` | `EINVAL`; nothing to do |
+//! | | `madvise` asks for what no load can reach | `EFAULT` | nothing to do |
 //! | 24 | `mincore` of 2^63 bytes and more | `EINVAL` | `ENOMEM` |
 //! | 26 | `mmap` of a file, shared and private at once | `EINVAL` | shared |
 //! | 27 | an unknown bit of protection | `ENOTSUP` or `EACCES` | `mmap` ignores it; `mprotect`: `EINVAL` |
 //! | 28 | `mmap` of anonymous memory, with a descriptor | `EINVAL` | the descriptor is ignored |
-//! | 31 | `mmap` from a negative offset | `ENXIO` | `EOVERFLOW` |
+//! | 31 | `mmap` from a negative offset; from one too large, without the right | `ENXIO`; `EACCES` | `EOVERFLOW` |
 //! | 32 | `pread`, `pwrite` that meet a bad page half way | `EFAULT` | what was moved counts |
 //! | 33 | `brk` up to the page below another mapping | may touch it | one page stays free |
 //!
-//! The numbers are those of the list of differences that the trace language comes with. What is left of it needs more than a call: truncation below private
+//! The numbers are those of the list of differences that the trace language comes with; two rows are not in it. What is left of it needs more than a call: truncation below private
 //! copies (17), memory that is promised to nobody (30), a fixed mapping that fails late (29); or is no difference in answers.
 //!
 //! The other road, a switch in the core, would put each of these questions into every driver, and every law of the core would hold twice.
@@ -73,6 +75,8 @@ pub(crate) struct Answers {
     pub(crate) sync_may_round_to_nothing: bool,
     /// 23.
     pub(crate) advice_wraps: i32,
+    /// Asking for what no load can reach.
+    pub(crate) asks_in_vain: bool,
     /// 24.
     pub(crate) incore_negative: i32,
     /// 26.
@@ -85,6 +89,8 @@ pub(crate) struct Answers {
     pub(crate) ignores_descriptor: bool,
     /// 31.
     pub(crate) negative_offset: i32,
+    /// 31: before rights are looked at.
+    pub(crate) offsets_first: bool,
     /// 32.
     pub(crate) counts_what_was_moved: bool,
     /// 33: bytes above the break that must be free.
@@ -103,12 +109,14 @@ const ILLUMOS: Answers = Answers {
     syncs_unasked: true,
     sync_may_round_to_nothing: false,
     advice_wraps: errno::ENOMEM,
+    asks_in_vain: false,
     incore_negative: errno::EINVAL,
     both_is_shared: false,
     ignores_unknown_rights: false,
     unknown_rights: errno::ENOTSUP,
     ignores_descriptor: false,
     negative_offset: errno::ENXIO,
+    offsets_first: false,
     counts_what_was_moved: false,
     break_gap: 0,
 };
@@ -125,12 +133,14 @@ const LINUX: Answers = Answers {
     syncs_unasked: false,
     sync_may_round_to_nothing: true,
     advice_wraps: errno::EINVAL,
+    asks_in_vain: true,
     incore_negative: errno::ENOMEM,
     both_is_shared: true,
     ignores_unknown_rights: true,
     unknown_rights: errno::EINVAL,
     ignores_descriptor: true,
     negative_offset: errno::EOVERFLOW,
+    offsets_first: true,
     counts_what_was_moved: true,
     break_gap: PAGE_SIZE,
 };
@@ -185,19 +195,23 @@ impl Process {
         }
         user_range(call, addr, len).map(Some)
     }
-    /// The same for locks, which may begin within a page (2).
+    /// The same for locks, which may begin within a page (2) and wrap with another answer.
     pub(super) fn lock_pages_of(
         &self,
         call: &'static str,
         addr: u64,
         len: u64,
     ) -> Result<Option<VirtRange>, SysError> {
-        let inside = addr % PAGE_SIZE;
-        match (inside, self.answers().locks_whole_pages) {
-            (0, _) | (_, false) => self.pages_of(call, addr, len),
-            _ if len == 0 => Ok(None),
-            _ => user_range(call, addr, len).map(Some),
+        if !self.answers().locks_whole_pages {
+            return self.pages_of(call, addr, len);
         }
+        let inside = addr % PAGE_SIZE;
+        let bytes = len.checked_add(inside).and_then(|len| len.checked_next_multiple_of(PAGE_SIZE));
+        let Some(bytes) = bytes.filter(|bytes| *bytes > 0) else { return Ok(None) };
+        if (addr - inside).checked_add(bytes).is_none() {
+            return Err(SysError::arg(call, errno::EINVAL, "the range wraps"));
+        }
+        user_range(call, addr - inside, bytes).map(Some)
     }
     /// What is mapped in a range, holes or not.
     pub(super) fn mapped_in(&self, range: VirtRange) -> Mapped {

@@ -5,7 +5,7 @@ use super::*;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{Advice, SyncFlags};
 use page_db::PAGE_SIZE as P;
-use page_db::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOTSUP, ENXIO, EOVERFLOW};
+use page_db::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOTSUP, ENXIO, EOVERFLOW};
 
 const AT: u64 = 0x1000_0000;
 const OK: i32 = 0;
@@ -241,6 +241,23 @@ fn r22_to_r24_lengths_that_wrap() {
 }
 
 #[test]
+fn locks_that_wrap() {
+    row("lock", |g| number(g.p.mlock(at(0), MAX)), [ENOMEM, OK]);
+    row("lock, a page less", |g| number(g.p.mlock(at(0), MAX - P)), [ENOMEM, EINVAL]);
+    row("unlock, a page less", |g| number(g.p.munlock(at(0), MAX - P)), [ENOMEM, EINVAL]);
+    let none = |g: &Ground| (number(g.p.mlock(at(1) + 5, 0)), g.locked());
+    row("nothing, within a page", none, [(EINVAL, vec![]), (OK, vec![1])]);
+}
+
+#[test]
+fn asking_for_what_cannot_be_had() {
+    let past = |g: &Ground| number(g.p.madvise(at(8), 3 * P, MemAdvice::WillNeed));
+    row("past the end of a file", past, [EFAULT, OK]);
+    let hole = |g: &Ground| number(g.p.madvise(at(8), 4 * P, MemAdvice::WillNeed));
+    row("past the end, and a hole", hole, [EFAULT, ENOMEM]);
+}
+
+#[test]
 fn r26_a_file_shared_and_private() {
     let both = MapFlags::PRIVATE | MapFlags::SHARED;
     row("a file", |g| number(g.map(20, 1, 3, both, Some(&g.file))), [EINVAL, OK]);
@@ -277,6 +294,14 @@ fn r31_a_negative_offset() {
         number(g.p.mmap(&request))
     };
     row("map", ask, [ENXIO, EOVERFLOW]);
+    let unreadable = |g: &Ground| {
+        let file = FileHandle::new(g.file.vnode.clone(), OpenMode::WriteOnly);
+        let (flags, file) = (MapFlags::PRIVATE | MapFlags::FIXED, Some(&file));
+        let offset = i64::MAX as u64 & !(P - 1);
+        let request = MapRequest { addr: at(20), len: P, prot: 1, flags, file, offset };
+        number(g.p.mmap(&request))
+    };
+    row("map, without the right", unreadable, [EACCES, EOVERFLOW]);
 }
 
 #[test]

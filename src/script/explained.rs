@@ -34,7 +34,10 @@ use std::ops::Range as Span;
 
 use crate::model::{Attempt, Backing, Model, Page};
 
-use super::ast::{Advice, Inherit, Map, Operation, ProcRef, Prot, Range, Share, Source};
+use super::ast::{
+    Addr, Advice, Inherit, Length, Map, Operation, ProcRef, Prot, Range, RemapFlags, Share, Source,
+};
+use super::frames::{Frames, Handed, Place};
 use super::outcome::{Errno, Outcome, PAGE_BYTES};
 use super::run::{RunOptions, Runner, Silent};
 
@@ -153,9 +156,6 @@ pub fn explanation<'a>(
     EXPLAINED.iter().filter(fits).find(|e| (e.holds)(&scene))
 }
 
-/// A page of a process: its slot and the page's number.
-type Place = (u32, u64);
-
 /// The state that operations leave, and what judges may make of it.
 struct Books {
     model: Runner<Model>,
@@ -163,14 +163,16 @@ struct Books {
     stuck: BTreeSet<Place>,
     /// Locked pages whose claims are gone, or never were: they lay past the end of their file.
     lapsed: BTreeSet<Place>,
+    /// Those of them that lay there when they were locked: another lock finds what has come there since, where one that was cut off counts as locked.
+    missed: BTreeSet<Place>,
     /// Private memory for which nothing is reserved.
     unreserved: BTreeSet<Place>,
     /// Pages of it that somebody has touched, and so have bytes.
     touched: BTreeSet<Place>,
     /// Locked pages of it that nobody had touched when they were locked.
     skipped: BTreeSet<Place>,
-    /// Something was moved, so that two pages of one frame may be at two addresses.
-    moved: bool,
+    /// Private pages that are one frame.
+    frames: Frames,
 }
 
 impl Books {
@@ -179,10 +181,11 @@ impl Books {
             model: Runner::new(Model::new(), RunOptions::default()),
             stuck: BTreeSet::new(),
             lapsed: BTreeSet::new(),
+            missed: BTreeSet::new(),
             unreserved: BTreeSet::new(),
             touched: BTreeSet::new(),
             skipped: BTreeSet::new(),
-            moved: false,
+            frames: Frames::default(),
         }
     }
 
@@ -205,6 +208,7 @@ impl Books {
         let done = outcome.is_some_and(|o| o.is_ok()) && outcome != Some(Outcome::MOVED);
         match operation {
             Operation::Lock(_) if outcome == Some(Errno::ENOMEM.into()) => {
+                self.see_what_is_loaded(&walked);
                 self.stuck.extend(walked)
             }
             Operation::Lock(_) if done => self.see_what_is_skipped(walked),
@@ -218,8 +222,20 @@ impl Books {
             }
             Operation::Map(map) if done => self.enter_map(map),
             Operation::Fork { parent, child } if done => self.enter_fork(parent, child),
-            Operation::Remap { .. } => self.moved |= done,
+            Operation::Remap { range, new_len, flags, to } => {
+                self.enter_remap(range, *new_len, *flags, to.filter(|_| done));
+            }
+            Operation::Advise(range, Advice::Discard | Advice::Drop) => self.see_what_goes(range),
             _ => {}
+        }
+        if stores(operation) {
+            for place in &reached {
+                if self.page(place).is_some_and(|page| !page.shared) {
+                    self.frames.store(*place);
+                }
+            }
+        } else {
+            self.see_what_is_loaded(&reached);
         }
         self.touched.extend(reached);
         self.see_what_lapses();
@@ -228,9 +244,7 @@ impl Books {
     fn enter_map(&mut self, map: &Map) {
         let over = Range { proc: map.proc.clone(), addr: map.addr, len: map.len };
         let (slot, pages) = (self.slot(&map.proc).unwrap_or(u32::MAX), pages_of(&over));
-        for notes in [&mut self.stuck, &mut self.unreserved, &mut self.touched, &mut self.skipped] {
-            notes.retain(|(of, n)| *of != slot || !pages.contains(n));
-        }
+        self.forget(slot, &pages);
         let places: Vec<Place> = pages.map(|n| (slot, n)).collect();
         if map.flags.noreserve && map.share == Share::Private && map.source == Source::Anon {
             self.unreserved.extend(&places);
@@ -239,6 +253,66 @@ impl Books {
             self.touched.extend(&places);
         }
         self.see_what_is_skipped(places);
+    }
+
+    /// Whatever was in a place, something else is.
+    fn forget(&mut self, slot: u32, pages: &Span<u64>) {
+        for notes in self.notes() {
+            notes.retain(|(of, n)| *of != slot || !pages.contains(n));
+        }
+        self.frames.forget(slot, pages);
+    }
+
+    fn notes(&mut self) -> [&mut BTreeSet<Place>; 6] {
+        let Books { stuck, lapsed, missed, unreserved, touched, skipped, .. } = self;
+        [stuck, lapsed, missed, unreserved, touched, skipped]
+    }
+
+    /// What is known of pages goes with them. `to` is where they went, if that is where somebody may look.
+    fn enter_remap(&mut self, range: &Range, new_len: Length, flags: RemapFlags, to: Option<Addr>) {
+        let (slot, old) = (self.slot(&range.proc).unwrap_or(u32::MAX), pages_of(range));
+        let new = Range { addr: to.unwrap_or(range.addr), len: new_len, ..range.clone() };
+        let new = pages_of(&new);
+        let last = old.end.checked_sub(1).map(|n| (slot, n));
+        let bare = last.is_some_and(|last| self.unreserved.contains(&last));
+        if to.is_some() && flags.fixed {
+            self.forget(slot, &new);
+            let kept = old.start..old.end.min(old.start + (new.end - new.start));
+            for notes in self.notes() {
+                let gone: Vec<Place> =
+                    notes.range((slot, kept.start)..(slot, kept.end)).copied().collect();
+                gone.iter().for_each(|place| _ = notes.remove(place));
+                notes.extend(gone.iter().map(|(_, n)| (slot, n - old.start + new.start)));
+            }
+            self.frames.shift(slot, &kept, new.start);
+        } else if flags.dontunmap {
+            self.forget(slot, &old);
+        }
+        // What stays in place, or is longer than it was, is like what was there.
+        if bare {
+            let all = new.chain(old).map(|n| (slot, n));
+            self.unreserved.extend(all);
+        }
+    }
+
+    /// Private pages that have been read have frames, but for those that show a file.
+    fn see_what_is_loaded(&mut self, places: &[Place]) {
+        for place in places {
+            if self.page(place).is_some_and(Page::is_private_anon) {
+                self.frames.load(*place);
+            }
+        }
+    }
+
+    /// Private pages that are thrown away lose their frames, up to one that is locked.
+    fn see_what_goes(&mut self, range: &Range) {
+        let goes = self.walked(range).take_while(|(_, page)| !page.locked);
+        let gone: Vec<Place> = goes.filter(|(_, page)| !page.shared).map(|(p, _)| p).collect();
+        gone.into_iter().for_each(|place| self.frames.discard(place));
+    }
+
+    fn page(&self, (slot, n): &Place) -> Option<&Page> {
+        self.model.world().processes().get(slot)?.pages().get(n)
     }
 
     /// A child has touched what its parent had, but for what it finds zeroed.
@@ -255,20 +329,37 @@ impl Books {
         let touched: Vec<Place> = touched.map(|n| (child, n)).collect();
         self.unreserved.extend(unreserved);
         self.touched.extend(touched);
+        let handed = |page: &Page| match page.inherit {
+            _ if page.shared || page.inherit == Some(Inherit::Zero) => Handed::Nothing,
+            _ if page.is_handed_on() => Handed::Slot,
+            _ => Handed::Frame,
+        };
+        let handed = pages.into_iter().flatten().map(|(n, page)| ((parent, *n), handed(page)));
+        let handed: Vec<(Place, Handed)> = handed.collect();
+        handed.into_iter().for_each(|(place, what)| self.frames.fork(place, child, what));
     }
 
     /// Of pages that were to be locked, those with nothing to lock are noted; a lock of what was passed over earlier finds it now.
     fn see_what_is_skipped(&mut self, places: Vec<Place>) {
-        let pages = self.model.world().processes();
+        let mut found = Vec::new();
         for place in places {
-            let locked =
-                pages.get(&place.0).and_then(|p| p.pages().get(&place.1)).is_some_and(|p| p.locked);
+            let locked = self.page(&place).is_some_and(|p| p.locked);
+            let past_end = self.page(&place).is_some_and(|p| self.model.world().is_past_end(p));
+            if locked && past_end && !self.lapsed.contains(&place) {
+                self.missed.insert(place);
+            } else if locked && !past_end && self.missed.remove(&place) {
+                self.lapsed.remove(&place);
+            }
             if locked && self.unreserved.contains(&place) && !self.touched.contains(&place) {
                 self.skipped.insert(place);
             } else {
                 self.skipped.remove(&place);
+                if locked {
+                    found.push(place);
+                }
             }
         }
+        self.see_what_is_loaded(&found);
     }
 
     /// The pages of private memory that an operation loads from or stores to.
@@ -309,7 +400,9 @@ impl Books {
         self.stuck.retain(there);
         self.unreserved.retain(there);
         self.touched.retain(there);
+        self.frames.retain(there);
         self.skipped.retain(|place| page_at(place).is_some_and(|page| page.locked));
+        self.missed.retain(|place| page_at(place).is_some_and(|page| page.locked));
         // A claim comes back with a copy, which is claimed as it is made.
         self.lapsed.retain(|place| {
             page_at(place).is_some_and(|page| page.locked && !model.is_copied(page))
@@ -393,14 +486,18 @@ impl Scene<'_> {
         })
     }
 
-    /// The page is not locked here, but one that may be the same frame is, at another place.
+    /// The page is not locked here, but the same frame is, at another place.
     fn is_claimed_elsewhere(&self, n: u64, page: &Page) -> bool {
-        let (model, moved) = (self.model(), self.books.moved);
-        let everyone = model.processes().values().flat_map(|p| p.pages());
+        let (model, books) = (self.model(), self.books);
+        let Some(slot) = self.thrown_away().and_then(|r| books.slot(&r.proc)) else { return false };
+        let everyone = model.processes().iter();
+        let everyone = everyone.flat_map(|(of, p)| p.pages().iter().map(|(m, q)| ((*of, *m), q)));
+        let mut claims = everyone.filter(|(place, other)| {
+            other.locked && !books.lapsed.contains(place) && !books.skipped.contains(place)
+        });
         !page.locked
-            && everyone.filter(|(_, other)| other.locked).any(|(m, other)| {
-                (n == *m || moved) && inherited(model, page, other)
-                    || of_one_object(model, page, other)
+            && claims.any(|(place, other)| {
+                books.frames.are_one((slot, n), place) || of_one_object(model, page, other)
             })
     }
 
@@ -432,10 +529,12 @@ fn of_one_object(model: &Model, page: &Page, other: &Page) -> bool {
     of_object && page.backing == other.backing && !model.is_copied(page) && !model.is_copied(other)
 }
 
-/// Two pages can be what a fork left two processes with: private, and with the same bytes.
-fn inherited(model: &Model, page: &Page, other: &Page) -> bool {
-    let private = !page.shared && !other.shared && page.backing == other.backing;
-    private && model.bytes_of(page) == model.bytes_of(other)
+/// An operation that stores to the pages it reaches.
+fn stores(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Write(..) | Operation::Fread(_) | Operation::Advise(_, Advice::PopulateWrite)
+    )
 }
 
 #[cfg(test)]
@@ -484,6 +583,28 @@ mod tests {
     }
 
     #[test]
+    fn the_same_bytes_are_not_the_same_frame() {
+        let two = "map 0 0 4 rw priv fixed anon; write 0 0 1 7; write 0 2 1 7; fork 0 1; ";
+        // Both have stored the same, at the same place.
+        let both = format!("{two} write 1 0 1 7; lock 0 0 1; ");
+        assert_eq!(why(&format!("{both} advise 1 0 1 dontneed"), "EBUSY", "ok"), None);
+        // Nobody had touched it before the fork.
+        let late = format!("{two} lock 0 1 1; read 1 1 1; ");
+        assert_eq!(why(&format!("{late} advise 1 1 1 dontneed"), "EBUSY", "ok"), None);
+        // Another page with the same bytes; and the one that was moved.
+        let moved = format!("{two} lock 0 0 1; remap 1 0 1 1 may+fixed 3; ");
+        assert_eq!(why(&format!("{moved} advise 1 2 1 dontneed"), "EBUSY", "ok"), None);
+        assert_eq!(why(&format!("{moved} advise 1 3 1 dontneed"), "EBUSY", "ok"), LOCKS);
+        // What is thrown away is another page when it is found again.
+        let gone = format!("{two} lock 0 0 1; advise 1 0 1 discard; write 1 0 1 7; ");
+        assert_eq!(why(&format!("{gone} advise 1 0 1 dontneed"), "EBUSY", "ok"), None);
+        // One that is handed on is one whoever stores.
+        let handed = "map 0 0 1 rw priv fixed anon; inherit 0 0 1 share; fork 0 1; write 1 0 1 7; ";
+        let handed = format!("{handed} lock 1 0 1; advise 0 0 1 dontneed");
+        assert_eq!(why(&handed, "EBUSY", "ok"), LOCKS);
+    }
+
+    #[test]
     fn a_failed_lock_explains_a_refusal_until_it_is_unlocked() {
         let hole = "map 0 0 2 rw priv fixed anon; lock 0 0 3; ";
         assert_eq!(why(&format!("{hole} advise 0 0 2 dontneed"), "ok", "EBUSY"), UNDONE);
@@ -516,6 +637,19 @@ mod tests {
             why(&format!("{cut} write 0 1 1 3; sync 0 1 1 sync+inval"), "ok", "EBUSY"),
             None
         );
+    }
+
+    #[test]
+    fn what_was_never_there_is_locked_by_the_next_lock() {
+        let late = "file 0 4096; map 0 0 2 rw shared fixed file 0 0; fork 0 1; lock 0 0 2; truncate 0 8192; ";
+        assert_eq!(why(&format!("{late} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
+        let again = format!("{late} lock 0 1 1; ");
+        assert_eq!(why(&format!("{again} sync 0 1 1 sync+inval"), "ok", "EBUSY"), None);
+        assert_eq!(why(&format!("{again} sync 1 1 1 sync+inval"), "EBUSY", "ok"), LOCKS);
+        // One that was cut off counts as locked.
+        let cut = "file 0 8192; map 0 0 2 rw shared fixed file 0 0; fork 0 1; lock 0 0 2; truncate 0 4096; truncate 0 8192; lock 0 1 1; ";
+        assert_eq!(why(&format!("{cut} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
+        assert_eq!(why(&format!("{cut} sync 1 1 1 sync+inval"), "EBUSY", "ok"), None);
     }
 
     #[test]

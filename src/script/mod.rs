@@ -25,6 +25,7 @@ mod blocks;
 mod complete;
 mod error;
 mod explained;
+mod frames;
 mod generate;
 mod lockstep;
 mod minimise;
@@ -43,7 +44,9 @@ pub use blocks::script_blocks;
 pub use complete::{Candidate, Completion, complete};
 pub use error::{NameKind, ParseError, Problem};
 pub use explained::{EXPLAINED, Explained, explanation};
-pub use generate::{GenerateOptions, Lot, Objection, Profile, generate, objection, undefined};
+pub use generate::{
+    GenerateOptions, Lot, Objection, Profile, differs, generate, objection, undefined,
+};
 pub use lockstep::{Difference, Divergence, Lockstep};
 pub use minimise::minimise;
 pub use outcome::{Errno, Facts, Outcome, PageState};

@@ -5,6 +5,7 @@
 //! | [`kernel`] | runs a trace with real processes and real system calls |
 //! | [`judge`] | compares two results, explains what may differ, makes a trace that differs short |
 //! | [`variants`] | runs a trace on the library, on machines that must not show |
+//! | [`personality`] | asks Linux about processes that want Linux's answers |
 //! | [`account`] | runs the judge under an account that may not lock memory |
 //! | [`oracle`] | judges the judges, and asks an independent model of illumos too, where there is one |
 //!
@@ -17,6 +18,7 @@ mod account;
 mod judge;
 mod kernel;
 mod oracle;
+mod personality;
 mod variants;
 
 use std::collections::BTreeMap;

@@ -3,9 +3,9 @@
 //! What a machine is like never changes a result: not when memory is reclaimed, not how many processors there are, which hash finds pages, when a fork copies,
 //! or how little memory there is.
 
-use segvm::machine::{Machine, MachineWorld};
+use segvm::machine::{Machine, MachineWorld, Personality};
 use segvm::script::ast::{Amount, ForkPolicy, HashKind, MachineSettings, SwapBacking, SwapSpec};
-use segvm::script::{Operation, ResultText, RunOptions, Runner, Statement, World};
+use segvm::script::{Operation, ProcSlot, ResultText, RunOptions, Runner, Statement, World};
 
 /// A machine that a trace runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) enum Variant {
     Lazy,
     /// 48 frames beside those of page tables, however many these are.
     Small,
+    /// Ample memory, and processes that ask for Linux's answers.
+    AsLinux,
 }
 
 /// Frames of the small machine that page tables do not take.
@@ -46,7 +48,7 @@ fn hold_back(machine: &Machine) -> Result<(), String> {
 }
 
 impl Variant {
-    /// All but the plain one.
+    /// All that must not show.
     pub(crate) const OTHERS: [Variant; 5] =
         [Variant::Pageout, Variant::Cpus, Variant::Dashmap, Variant::Lazy, Variant::Small];
 
@@ -55,7 +57,7 @@ impl Variant {
         let swap = SwapSpec { backing: SwapBacking::Memory, pages: 2048, priority: None };
         s.swap.push(swap);
         match self {
-            Variant::Plain | Variant::Pageout => {}
+            Variant::Plain | Variant::Pageout | Variant::AsLinux => {}
             Variant::Cpus => s.cpus = Some(3),
             Variant::Dashmap => s.hash = Some(HashKind::DashMap),
             Variant::Lazy => s.fork = Some(ForkPolicy::Lazy),
@@ -80,6 +82,11 @@ impl Variant {
             Ok(world) => world,
             Err(e) => return format!("no such machine: {e}\n"),
         };
+        if self == Variant::AsLinux
+            && let Some(first) = world.process(ProcSlot(0))
+        {
+            first.set_personality(Personality::Linux);
+        }
         let mut runner = Runner::new(world, RunOptions::default());
         let mut out = ResultText(String::new());
         for (turn, statement) in statements.iter().enumerate() {

@@ -25,7 +25,7 @@ use super::outcome::PAGE_BYTES;
 use super::run::{RunOptions, Runner, Silent};
 
 pub use self::lot::Lot;
-pub use self::portable::{Objection, objection, undefined};
+pub use self::portable::{Objection, differs, objection, undefined};
 pub use self::profile::Profile;
 
 /// What to generate.

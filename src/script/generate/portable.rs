@@ -53,6 +53,11 @@ pub fn undefined(model: &Model, operation: &Operation) -> Option<&'static str> {
     Judge(model).undefined(operation)
 }
 
+/// Says why illumos and Linux may answer an operation differently as things stand in `model`, if they may.
+pub fn differs(model: &Model, operation: &Operation) -> Option<&'static str> {
+    Judge(model).differs(operation)
+}
+
 /// What `advise free` gave away must be overwritten at once.
 fn reads_what_was_freed(operation: &Operation, next: Option<&Operation>) -> Option<&'static str> {
     let Operation::Advise(range, Advice::Free | Advice::Purge | Advice::Drop) = operation else {
