@@ -55,6 +55,8 @@ fn failed_in(call: &'static str, error: AsError) -> SysError {
     }
 }
 
+const SHARE: &str = "share_range";
+
 /// Whole pages that hold `len` bytes, if the user could have as many.
 fn whole(len: u64) -> Result<u64, SysError> {
     let pages = len.checked_next_multiple_of(PAGE_SIZE).filter(|len| (1..=USER_TOP).contains(len));
@@ -262,11 +264,8 @@ impl Process {
     /// locked pages which a fork left to several processes may have been copied.
     #[doc(alias("uvm_map_extract", "MAP_REMAPDUP"))]
     pub fn share_range(&self, addr: u64, len: u64, into: &Self) -> Result<u64, SysError> {
-        const CALL: &str = "share_range";
-        let from = super::process::user_pages(CALL, addr, len)?;
-        if !std::sync::Arc::ptr_eq(self.machine.db(), into.machine.db()) {
-            return Err(SysError::arg(CALL, errno::EINVAL, "a process of another machine"));
-        }
+        let from = super::process::user_pages(SHARE, addr, len)?;
+        self.check_machine_of(into)?;
         let (space, theirs) = (self.space(), into.space());
         let claim = theirs.claim_range(self.cx());
         loop {
@@ -275,10 +274,36 @@ impl Process {
                 // A mapping at a given address, which needs no claim, was faster.
                 Err(AsError::Overlap { .. }) => {}
                 done => {
-                    return done.map(|()| to.start().get()).map_err(|e| failed_in(CALL, e));
+                    return done.map(|()| to.start().get()).map_err(|e| failed_in(SHARE, e));
                 }
             }
         }
+    }
+    /// The same at a place of the caller's choice, which must be free.
+    ///
+    /// # Errors
+    /// As [`Process::share_range`], and `EINVAL` for a misaligned place, `EEXIST` where something is.
+    pub fn share_range_at(
+        &self,
+        addr: u64,
+        len: u64,
+        into: &Self,
+        to: u64,
+    ) -> Result<(), SysError> {
+        let from = super::process::user_pages(SHARE, addr, len)?;
+        self.check_machine_of(into)?;
+        let place = super::process::user_pages(SHARE, to, from.len())?;
+        let done = self.space().share_range(self.cx(), from, &into.space(), place.start());
+        done.map_err(|e| match e {
+            AsError::Overlap { .. } => SysError::with(SHARE, errno::EEXIST, e),
+            e => failed_in(SHARE, e),
+        })
+    }
+    fn check_machine_of(&self, other: &Self) -> Result<(), SysError> {
+        if std::sync::Arc::ptr_eq(self.machine.db(), other.machine.db()) {
+            return Ok(());
+        }
+        Err(SysError::arg(SHARE, errno::EINVAL, "a process of another machine"))
     }
 }
 

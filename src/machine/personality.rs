@@ -29,8 +29,14 @@
 //! | 32 | `pread`, `pwrite` that meet a bad page half way | `EFAULT` | what was moved counts |
 //! | 33 | `brk` up to the page below another mapping | may touch it | one page stays free |
 //!
-//! The numbers are those of the list of differences that the trace language comes with; two rows are not in it. What is left of it needs more than a call: truncation below private
-//! copies (17), memory that is promised to nobody (30), a fixed mapping that fails late (29); or is no difference in answers.
+//! The numbers are those of the list of differences that the trace language comes with; two rows are not in it. What is left of it is no difference in
+//! answers, or needs more than a call:
+//!
+//! | | | why no call can give the other answer |
+//! |---|---|---|
+//! | 17 | a file cut below private copies | whoever cuts it has no say in what others have mapped, and need not be a process |
+//! | 29 | a fixed mapping that fails late | what was there goes before the new mapping can fail; to put it back would take what its going has given to others |
+//! | 30 | memory that is promised to nobody | every promise is kept by the driver of the mapping: protection, forks, locks and moves ask it later |
 //!
 //! The other road, a switch in the core, would put each of these questions into every driver, and every law of the core would hold twice.
 

@@ -327,6 +327,28 @@ fn r33_the_break_beside_a_mapping() {
     row("brk", ask, [[OK, OK], [OK, ENOMEM]]);
 }
 
+/// Where more than the call would have to know, everybody gets illumos's answer.
+#[test]
+fn r17_r29_r30_are_answered_by_the_core() {
+    let cut = |g: &Ground| {
+        g.p.store(at(9), b"mine").expect("mapped");
+        g.file.vnode.truncate(g.p.cx(), g.p.machine().db(), P).expect("smaller");
+        g.byte(9)
+    };
+    row("17, cut below a copy", cut, [b'm'; 2]);
+    let late = |g: &Ground| {
+        g.p.set_limit(Limit::Vmem, 3 * P);
+        let anon = MapFlags::PRIVATE | MapFlags::ANON;
+        (number(g.map(0, 2, 3, anon, None)), g.p.load_u8(at(0)).is_ok())
+    };
+    row("29, a fixed mapping over the limit", late, [(ENOMEM, false); 2]);
+    let much = |g: &Ground| {
+        let anon = MapFlags::PRIVATE | MapFlags::ANON;
+        [anon, anon | MapFlags::NORESERVE].map(|flags| number(g.map(20, 1 << 20, 3, flags, None)))
+    };
+    row("30, more memory than there is", much, [[EAGAIN, OK]; 2]);
+}
+
 #[test]
 fn a_child_has_its_parents_personality() {
     let g = ground(Personality::Linux);

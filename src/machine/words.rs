@@ -1,7 +1,7 @@
 //! The words of scripts as the machine has them, and its answers as outcomes.
 
 use super::builder::{self, ForkPolicy};
-use super::{AccessError, MemAdvice, SysError};
+use super::{AccessError, MemAdvice, MemAttr, MemCommand, MemInfo, SysError};
 use crate::files::{self, FileError};
 use crate::script::ast::{self, MachineSettings, OpenMode, Prot, SwapSpec};
 use crate::script::outcome::{BusCode, Errno, Outcome, SegvCode, TrapCode};
@@ -111,6 +111,44 @@ pub(super) fn prot_bits(prot: Prot) -> u32 {
         }
         Prot::Bad => 1 | 1 << 30,
     }
+}
+
+/// The number of a command of `memcntl`.
+pub(super) fn command(command: ast::ControlCommand) -> u32 {
+    use ast::ControlCommand as C;
+    match command {
+        C::Sync => MemCommand::Sync as u32,
+        C::Lock => MemCommand::Lock as u32,
+        C::Unlock => MemCommand::Unlock as u32,
+        C::Advise => MemCommand::Advise as u32,
+        C::LockAs => MemCommand::LockAll as u32,
+        C::UnlockAs => MemCommand::UnlockAll as u32,
+        C::HatAdvise => MemCommand::HatAdvise as u32,
+        C::InheritZero => MemCommand::InheritZero as u32,
+        C::Bad => 0,
+    }
+}
+
+/// Which pages it means, as its bits.
+pub(super) fn attr(pages: ast::PageChoice) -> u32 {
+    let mut attr = MemAttr::empty();
+    attr.set(MemAttr::READ, pages.read);
+    attr.set(MemAttr::WRITE, pages.write);
+    attr.set(MemAttr::EXEC, pages.exec);
+    attr.set(MemAttr::SHARED, pages.shared);
+    attr.set(MemAttr::PRIVATE, pages.private);
+    attr.bits() | u32::from(pages.bad) << 31
+}
+
+/// What `meminfo` is asked, in the order in which scripts write it.
+pub(super) fn questions(what: ast::MemQuestions) -> Vec<MemInfo> {
+    let all = [
+        (what.physical, MemInfo::Physical),
+        (what.group, MemInfo::Group),
+        (what.pagesize, MemInfo::PageSize),
+        (what.replicas, MemInfo::Replicas),
+    ];
+    all.into_iter().filter_map(|(asked, question)| asked.then_some(question)).collect()
 }
 
 pub(super) fn mode_of(mode: OpenMode) -> files::OpenMode {

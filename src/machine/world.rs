@@ -9,10 +9,13 @@
 
 use super::process::{BREAK_BASE, Process};
 use super::words::{self, area_of, done, errno, mode_of, prot_bits};
-use super::{AccessError, BootError, Limit, Machine, MapFlags, MapRequest, SysError};
+use super::{
+    AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemCall, Personality, SysError,
+};
 use crate::files::{self, FileError, FileHandle};
-use crate::script::ast::{self, LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags, WatchFor};
+use crate::script::ast::{self, ControlCommand, MemQuestions, PageChoice, SystemName};
 use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
+use crate::script::ast::{LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags, WatchFor};
 use crate::script::outcome::Facts;
 use crate::script::outcome::{
     Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, fnv, is_zero,
@@ -505,6 +508,36 @@ impl World for MachineWorld {
             ast::Inherit::Zero => Inherit::Zero,
         };
         self.on_proc(r.proc, |p| done(p.minherit(r.addr, r.len, how)))
+    }
+    fn set_personality(&mut self, proc: ProcSlot, system: SystemName) -> Outcome {
+        self.on_proc(proc, |p| {
+            p.set_personality(match system {
+                SystemName::Illumos => Personality::Illumos,
+                SystemName::Linux => Personality::Linux,
+            });
+            Outcome::OK
+        })
+    }
+    fn share(&mut self, r: Region, into: ProcSlot, to: u64) -> Outcome {
+        let Some(other) = self.procs.get(&into.0) else { return Outcome::Skip };
+        self.on_proc(r.proc, |p| done(p.share_range_at(r.addr, r.len, other, to)))
+    }
+    fn memcntl(
+        &mut self,
+        r: Region,
+        command: ControlCommand,
+        arg: u64,
+        pages: PageChoice,
+    ) -> Outcome {
+        let (command, attr) = (words::command(command), words::attr(pages));
+        let call = MemCall { addr: r.addr, len: r.len, command, arg, attr, mask: 0 };
+        self.on_proc(r.proc, |p| done(p.memcntl(&call)))
+    }
+    fn meminfo(&mut self, proc: ProcSlot, addr: u64, what: MemQuestions) -> Outcome {
+        self.on_proc(proc, |p| match p.meminfo(&[addr], &words::questions(what)) {
+            Ok(answers) => Outcome::count(answers.iter().map(|a| u64::from(a.validity)).sum()),
+            Err(e) => e.into(),
+        })
     }
     fn grow(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
         self.on_proc(proc, |p| done(p.grow_stack(addr)))

@@ -426,6 +426,14 @@ pub enum Operation {
     Vfork { parent: ProcRef, child: ProcRef },
     /// `inherit P A L share|copy|none|zero`
     Inherit(Range, Inherit),
+    /// `personality P illumos|linux`
+    Personality(ProcRef, SystemName),
+    /// `share P A L C A2`
+    ShareRange { range: Range, into: ProcRef, to: Addr },
+    /// `memcntl P A L COMMAND ARG PAGES`
+    MemCntl { range: Range, command: ControlCommand, arg: u64, pages: PageChoice },
+    /// `meminfo P A WHAT`
+    MemInfo { proc: ProcRef, addr: Addr, what: MemQuestions },
     /// `grow P A`: a fault below the stack.
     Grow { proc: ProcRef, addr: Addr },
     /// `setrlimit P KIND N|none`
@@ -485,6 +493,10 @@ impl Operation {
             | O::SwapDel(_)
             | O::Vfork { .. }
             | O::Inherit(..)
+            | O::Personality(..)
+            | O::ShareRange { .. }
+            | O::MemCntl { .. }
+            | O::MemInfo { .. }
             | O::Grow { .. }
             | O::SetRlimit { .. }
             | O::Watch(..)
@@ -517,6 +529,10 @@ impl Operation {
                     | O::SwapDel(_)
                     | O::Vfork { .. }
                     | O::Inherit(..)
+                    | O::Personality(..)
+                    | O::ShareRange { .. }
+                    | O::MemCntl { .. }
+                    | O::MemInfo { .. }
                     | O::Grow { .. }
                     | O::SetRlimit { .. }
                     | O::Watch(..)

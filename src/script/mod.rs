@@ -23,6 +23,7 @@
 pub mod ast;
 mod blocks;
 mod complete;
+mod control;
 mod error;
 mod explained;
 mod frames;

@@ -6,6 +6,7 @@
 //! shell feeds it one line at a time and a file is fed whole.
 
 use super::ast::*;
+use super::control;
 use super::error::{NameKind, ParseError, Problem, nearest};
 use super::token::{self, Words};
 use super::views;
@@ -60,6 +61,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("swapdel", "N -- removes a swap area"),
     ("vfork", "P C -- C uses P's address space until it runs a program or exits"),
     ("inherit", "P A L share|copy|none|zero -- what a child of fork finds"),
+    ("personality", "P illumos|linux -- whose answers the system calls give"),
+    ("share", "P A L C A2 -- shows what P has in C too, at A2"),
+    ("memcntl", "P A L COMMAND ARG PAGES -- controls memory, or chosen pages of it"),
+    ("meminfo", "P A WHAT -- asks what is behind an address"),
     ("grow", "P A -- a fault below the stack"),
     ("setrlimit", "P stack|data|vmem|memlock N|none -- sets a limit"),
     ("expect", "ok|ERRNO|SEGV|BUS|skip ... | [not] \"TEXT\" | counter NAME [+][>=]N -- checks"),
@@ -189,6 +194,7 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         | "watch" | "unwatch" | "inherit" | "lend" => ranges(word, c)?,
         "lockall" | "unlockall" | "brk" | "fork" | "vfork" | "exit" | "pageout" | "digest"
         | "exec" | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
+        "personality" | "share" | "memcntl" | "meminfo" => control::read(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
         "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "lent" | "unlend" | "echo"
         | "verify" => machine_wide(word, c)?,

@@ -102,8 +102,17 @@ impl fmt::Display for Prot {
 
 /// Joins the words that are set by `+`; none of them is written `none`.
 fn joined(f: &mut fmt::Formatter<'_>, words: &[(bool, &str)]) -> fmt::Result {
+    joined_or(f, words, "none")
+}
+
+/// The same with another word for none.
+pub(super) fn joined_or(
+    f: &mut fmt::Formatter<'_>,
+    words: &[(bool, &str)],
+    none: &str,
+) -> fmt::Result {
     let set: Vec<&str> = words.iter().filter(|(set, _)| *set).map(|(_, w)| *w).collect();
-    if set.is_empty() { f.write_str("none") } else { f.write_str(&set.join("+")) }
+    if set.is_empty() { f.write_str(none) } else { f.write_str(&set.join("+")) }
 }
 
 impl fmt::Display for SyncFlags {
@@ -336,6 +345,12 @@ impl fmt::Display for Operation {
             O::SwapDel(n) => write!(f, "swapdel {n}"),
             O::Vfork { parent, child } => write!(f, "vfork {parent} {child}"),
             O::Inherit(range, how) => write!(f, "inherit {range} {}", how.word()),
+            O::Personality(proc, system) => write!(f, "personality {proc} {system}"),
+            O::ShareRange { range, into, to } => write!(f, "share {range} {into} {to}"),
+            O::MemCntl { range, command, arg, pages } => {
+                write!(f, "memcntl {range} {command} {arg} {pages}")
+            }
+            O::MemInfo { proc, addr, what } => write!(f, "meminfo {proc} {addr} {what}"),
             O::Grow { proc, addr } => write!(f, "grow {proc} {addr}"),
             O::SetRlimit { proc, limit, bytes: Some(n) } => {
                 write!(f, "setrlimit {proc} {limit} {n}")

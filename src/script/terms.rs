@@ -245,6 +245,29 @@ words! {
 }
 
 words! {
+    /// Whose answers a process gets.
+    SystemName {
+        Illumos = "illumos", "those of illumos";
+        Linux = "linux", "Linux's, where a system call can give them by itself";
+    }
+}
+
+words! {
+    /// What `memcntl` is asked for.
+    ControlCommand {
+        Sync = "sync", "write back";
+        Lock = "lock", "lock in memory";
+        Unlock = "unlock", "unlock";
+        Advise = "advise", "advice";
+        LockAs = "lockas", "lock all memory";
+        UnlockAs = "unlockas", "unlock all memory";
+        HatAdvise = "hat_advise", "advice about page sizes";
+        InheritZero = "inherit_zero", "a child finds zeros";
+        Bad = "bad", "a command that means nothing";
+    }
+}
+
+words! {
     /// What `lockall` is to lock.
     LockAll {
         Current = "current", "what is mapped now";
@@ -299,6 +322,36 @@ pub struct WatchFor {
     pub exec: bool,
     /// The trap comes after the access.
     pub after: bool,
+}
+
+/// Which pages of a range `memcntl` means; none of it: all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PageChoice {
+    /// That can be loaded.
+    pub read: bool,
+    /// That can be stored to.
+    pub write: bool,
+    /// That can be executed.
+    pub exec: bool,
+    /// Of shared mappings.
+    pub shared: bool,
+    /// Of private mappings.
+    pub private: bool,
+    /// A bit that means nothing.
+    pub bad: bool,
+}
+
+/// What `meminfo` is asked about an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MemQuestions {
+    /// The physical address.
+    pub physical: bool,
+    /// The locality group.
+    pub group: bool,
+    /// The size of the page.
+    pub pagesize: bool,
+    /// How many replicas there are.
+    pub replicas: bool,
 }
 
 /// The flags of `sync`.

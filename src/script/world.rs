@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::ast::MapFlags;
 use super::ast::{
-    Advice, Inherit, Layout, Limit, LockAll, OpenMode, Placement, Prot, RemapFlags, Share,
-    SwapSpec, SyncFlags, ViewRequest, WatchFor,
+    Advice, ControlCommand, Inherit, Layout, Limit, LockAll, MemQuestions, OpenMode, PageChoice,
+    Placement, Prot, RemapFlags, Share, SwapSpec, SyncFlags, SystemName, ViewRequest, WatchFor,
 };
 use super::outcome::{Errno, Outcome, PageBytes, PageState};
 
@@ -309,6 +309,32 @@ pub trait World {
 
     /// Says what a child of fork finds in a range.
     fn inherit(&mut self, _region: Region, _how: Inherit) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Says whose answers the system calls give.
+    fn set_personality(&mut self, _proc: ProcSlot, _system: SystemName) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Shows what is mapped in a range at another place too, which must be free.
+    fn share(&mut self, _region: Region, _into: ProcSlot, _to: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Controls memory, or chosen pages of it.
+    fn memcntl(
+        &mut self,
+        _region: Region,
+        _command: ControlCommand,
+        _arg: u64,
+        _pages: PageChoice,
+    ) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Asks what is behind an address; answers `n=`, which questions are answered.
+    fn meminfo(&mut self, _proc: ProcSlot, _addr: u64, _what: MemQuestions) -> Outcome {
         Errno::ENOSYS.into()
     }
 

@@ -7,6 +7,7 @@
 
 #[cfg(debug_assertions)]
 mod allocations;
+mod control;
 mod harness;
 mod inherit;
 mod kluster;

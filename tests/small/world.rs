@@ -7,6 +7,7 @@ use segvm::script::ast::{Map, ProcRef, Range};
 use segvm::script::outcome::{BusCode, Errno, Outcome, PAGE_BYTES};
 use segvm::script::{
     Operation, ProcSlot, RunOptions, Runner, Script, Silent, Statement, World as _, explanation,
+    undefined,
 };
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -80,6 +81,9 @@ impl World {
     }
     /// Does an operation on both sides. What the machine refuses for want of memory the model does not do.
     pub(crate) fn step(&mut self, statement: &Statement) -> Checked<Ending> {
+        if undefined(self.model.world(), &statement.operation).is_some() {
+            return Ok(Ending::Skipped);
+        }
         let left = self.machine.step(statement, &mut Silent).map_err(|e| e.to_string())?;
         let before = left.is_some_and(is_shortage).then(|| self.model.clone());
         let right = self.model.step(statement, &mut Silent).map_err(|e| e.to_string())?;

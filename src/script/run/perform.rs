@@ -100,6 +100,8 @@ impl<W: World> Runner<W> {
         | O::Unwatch(r)
         | O::Lend(r)
         | O::Inherit(r, _)
+        | O::ShareRange { range: r, .. }
+        | O::MemCntl { range: r, .. }
         | O::Remap { range: r, .. }
         | O::Read(AccessRange { range: r, .. })
         | O::Write(AccessRange { range: r, .. }, _)
@@ -123,6 +125,8 @@ impl<W: World> Runner<W> {
         | O::Pageout(Some(proc))
         | O::Exec { proc, .. }
         | O::Fetch { proc, .. }
+        | O::Personality(proc, _)
+        | O::MemInfo { proc, .. }
         | O::Grow { proc, .. }
         | O::SetRlimit { proc, .. }) = operation
         else {
@@ -166,6 +170,8 @@ impl<W: World> Runner<W> {
                 _ => Outcome::Skip,
             },
             O::Fetch { addr, cpu, .. } => self.world.fetch(proc, addr.resolve(layout), *cpu),
+            O::Personality(_, system) => self.world.set_personality(proc, *system),
+            O::MemInfo { addr, what, .. } => self.world.meminfo(proc, addr.resolve(layout), *what),
             O::Grow { addr, .. } => self.world.grow(proc, addr.resolve(layout)),
             O::SetRlimit { limit, bytes, .. } => self.world.set_rlimit(proc, *limit, *bytes),
             _ => unreachable!("matched above"),
@@ -187,6 +193,15 @@ impl<W: World> Runner<W> {
             O::Unwatch(_) => world.unwatch(region),
             O::Lend(_) => world.lend(region),
             O::Inherit(_, how) => world.inherit(region, *how),
+            O::ShareRange { into, to, .. } => {
+                let into = self.proc(into)?;
+                if !self.lives(into) {
+                    return Ok(Outcome::Skip);
+                }
+                let to = to.resolve(self.world.layout(into));
+                self.world.share(region, into, to)
+            }
+            O::MemCntl { command, arg, pages, .. } => world.memcntl(region, *command, *arg, *pages),
             O::Remap { new_len, flags, to, .. } => {
                 let layout = world.layout(region.proc);
                 let to = to.map(|a| a.resolve(layout));

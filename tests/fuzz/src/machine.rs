@@ -116,7 +116,10 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             | Operation::Lend(..)
             | Operation::Lent(..)
             | Operation::Unlend(..)
-            | Operation::Vfork { .. } => true,
+            // Nor has it pages with two addresses, or somebody else's answers.
+            | Operation::Personality(..)
+            | Operation::ShareRange { .. }
+            | Operation::MemCntl { .. } => true,
             Operation::Advise(_, Advice::Free | Advice::Purge | Advice::Drop) => true,
             // All of every file is looked at after every statement.
             Operation::File { size, .. } => *size > LONG_FILE,
