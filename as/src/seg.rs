@@ -321,7 +321,8 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Resolves a fault on `range`.
+    /// Resolves a fault on `range`. With the lock as writer ([`SegCx::writer`], for [`crate::AddrSpace::access_watched`]) it waits for no page and reads
+    /// none: it answers [`FaultError::Retry`], and a fault on the same page as reader, which may wait, comes before it is asked again.
     ///
     /// # Errors
     /// [`FaultError`]. After a failed soft lock the driver has undone its own part.
