@@ -376,6 +376,29 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_allowed_again_when_nobody_watches_any_more() {
+        let w = world(64);
+        let p = w.proc();
+        p.space.map(&w.cx, range(0, 1), &args(0, Prot::RW)).expect("free");
+        let at = range(0, 1).start();
+        let store = || {
+            let there = p.space.hat().probe(&w.cx, at).is_some();
+            let kind = if there { FaultKind::Prot } else { FaultKind::Invalid };
+            p.space.fault_at(&w.cx, at, kind, Access::Write)
+        };
+        store().expect("may");
+        let flags = addr_space::WatchFlags::WRITE;
+        let area = addr_space::WatchArea { start: at, len: 8, flags };
+        p.space.watch(&w.cx, area).expect("free");
+        assert!(matches!(store(), Err(FaultError::Prot { .. })), "a device's last word");
+        p.space.unwatch(&w.cx, at, 8).expect("there");
+        store().expect("may again");
+        let have = p.space.hat().probe(&w.cx, at).expect("loaded");
+        assert!(have.prot.contains(Prot::WRITE), "{have:?}");
+        p.space.free(&w.cx);
+    }
+
+    #[test]
     fn no_offset_passes_the_end_of_the_device() {
         let w = world(64);
         let p = w.proc();

@@ -1,7 +1,7 @@
 //! Watching bytes, and letting accesses beside them through ([`crate::watch`]).
 //!
 //! Setting and taking back hold the lock as writer, so no driver is loading a translation meanwhile. Rights are taken from the translations that
-//! are there; given back they are by the next fault, as ever.
+//! are there; given back they are by the next fault, as ever, which finds no translation: one that lacks a right may be the segment's last word.
 //!
 //! Sources: illumos.md 3.7.
 
@@ -133,17 +133,22 @@ impl AddrSpace {
         let changed = change(now.as_deref().unwrap_or(&none))?;
         let Some(changed) = changed else { return Err(AsError::NoHeap { what: "watch" }) };
         self.check_unpinned(cx, &segs, pages)?;
+        let before = now.as_deref().unwrap_or(&none);
         self.watch.set(changed, &self.hat);
         // Nothing fails from here on.
-        if let Some(areas) = self.watch.areas() {
-            areas.runs(pages, |run, taken| {
-                if taken.allows(Access::Read) {
+        let after = self.watch.areas();
+        before.runs(pages, |run, had| {
+            after.as_deref().unwrap_or(&none).runs(run, |run, taken| {
+                // A driver need not be asked for a right that a translation lacks (a device's answers that the segment does not allow it): what was loaded
+                // with less than the segment gives goes as well.
+                let given_back = had.allows(Access::Write) && !taken.allows(Access::Write);
+                if taken.allows(Access::Read) || given_back {
                     self.hat.unload(cx, run, UnloadFlags::empty());
                 } else if taken.allows(Access::Write) {
                     self.hat.clear_write(cx, run);
                 }
             });
-        }
+        });
         Ok(())
     }
     /// Translations of pinned pages are counted by the hat: they must neither go nor come while they are.

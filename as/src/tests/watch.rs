@@ -160,3 +160,26 @@ fn bytes_are_moved_in_a_run_of_pages_too() {
     w.db.mem().read(run[1].as_ref().expect("a page").page().pfn(), 8, &mut bytes);
     assert_eq!(&bytes, b"seen");
 }
+
+#[test]
+fn no_translation_is_left_that_lacks_a_right_for_a_watch_that_is_over() {
+    let w = World::new();
+    w.map(BASE, 3 * P);
+    let rights = |page| w.hat.probe(&w.cx, at(BASE + page * P)).map(|t| t.prot);
+    let touch = || {
+        for page in 0..3 {
+            let addr = at(BASE + page * P);
+            w.space.fault_at(&w.cx, addr, FaultKind::Invalid, Access::Write).expect("mapped");
+        }
+    };
+    w.space.watch(&w.cx, area(BASE, P + 8, W)).expect("free");
+    w.space.watch(&w.cx, area(BASE + P + 8, 8, W)).expect("free");
+    touch();
+    assert_eq!([0, 1, 2].map(rights), [Some(Prot::READ), Some(Prot::READ), Some(Prot::RW)]);
+    w.space.unwatch(&w.cx, at(BASE), P + 8).expect("there");
+    assert_eq!([0, 1, 2].map(rights), [None, Some(Prot::READ), Some(Prot::RW)], "one is left");
+    touch();
+    w.space.unwatch(&w.cx, at(BASE + P + 8), 8).expect("there");
+    assert_eq!([0, 1, 2].map(rights), [Some(Prot::RW), None, Some(Prot::RW)]);
+    w.check();
+}
