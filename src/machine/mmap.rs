@@ -42,7 +42,7 @@ bitflags::bitflags! {
         const POPULATE = 0x2_0000;
         /// Lock the pages at once.
         const LOCKED = 0x4_0000;
-        /// May be thrown away whole when the process is short of room (`as_purge`), and is not inherited over fork.
+        /// May be thrown away whole when no hole is large enough for another mapping (`as_purge`), and is not inherited over fork.
         const PURGE = 0x8_0000;
         /// Addresses that nobody may ever use: private anonymous memory without rights, none of which can be given later; it promises no swap.
         const GUARD = 0x10_0000;

@@ -2,17 +2,16 @@
 //!
 //! Sources: illumos.md 3.2.
 
-use super::Stop;
 use super::unmap::Gone;
+use super::{Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
 use crate::hat::UnloadFlags;
 use crate::seg::SegKind;
 use crate::segs::{Seg, Segs};
-use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Cx, VirtRange, heap};
+use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
     /// Unmaps everything and gives the translations back. Runs every callback for the end first, and waits for pinned pages.
@@ -61,18 +60,48 @@ impl AddrSpace {
             let _ = gone.keep(segs.remove(id)); // else it is dropped here and now
         }
     }
-    /// Unmaps every segment that may be thrown away.
+    /// Unmaps every segment that may be thrown away, and waits for pins of theirs. What is mapped meanwhile stays, unless it may be thrown away too.
     ///
     /// # Errors
     /// A driver's; the segments below are gone.
     #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
     pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
-        let disposable = |seg: &Seg<'_>| seg.ops().kind().contains(SegKind::PURGE);
-        let mut ranges = Vec::new();
-        for seg in self.lock.read(cx).iter().filter(disposable) {
-            let refused = |_| AsError::NoHeap { what: "list of segments" };
-            heap::push(&mut ranges, seg.range()).map_err(refused)?;
+        let mut redo = Redo::new(self, cx, 0);
+        loop {
+            let epoch = self.state.pin_epoch();
+            let mut gone = Gone::default();
+            let done = self.purge_pass(cx, &mut self.lock.write(cx), &mut gone);
+            // held: nothing
+            self.finish(cx, gone);
+            match done {
+                Ok(()) => return Ok(()),
+                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => {
+                    self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
+                }
+                Err(Stop::Seg { error, .. }) => redo.after(error)?,
+                Err(Stop::Space(error)) => return Err(error),
+                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
+            }
         }
-        ranges.into_iter().try_for_each(|range| self.unmap(cx, range))
     }
+    /// What may be thrown away is looked for and goes under one hold of the lock: later its addresses may be somebody else's.
+    fn purge_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Result<(), Stop> {
+        let mut at = segs.find_or_next(cx, self.limits().start().get());
+        while let Some(id) = at {
+            at = segs.next_id(id);
+            if is_disposable(&segs.get(id)) {
+                let range = segs.range(id);
+                self.unmap_pass(cx, segs, range, gone)?;
+            }
+        }
+        Ok(())
+    }
+    /// Whether there is anything to throw away.
+    pub(super) fn needs_purge(&self, cx: &Cx) -> bool {
+        self.lock.read(cx).iter().any(|seg| is_disposable(&seg))
+    }
+}
+
+fn is_disposable(seg: &Seg<'_>) -> bool {
+    seg.ops().kind().contains(SegKind::PURGE)
 }

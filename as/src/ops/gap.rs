@@ -175,10 +175,11 @@ impl RangeClaim<'_> {
     pub fn find_gap(&self, request: &GapRequest) -> Result<FoundGap, AsError> {
         self.space.find_gap(self.cx, request)
     }
-    /// Chooses the place of a mapping: at the hint if there is room, else as high as possible.
+    /// Chooses the place of a mapping: at the hint if there is room, else as high as possible. Where no hole is large enough what may be thrown away goes
+    /// first ([`AddrSpace::purge`]).
     ///
     /// # Errors
-    /// As [`AddrSpace::find_gap`].
+    /// As [`AddrSpace::find_gap`] and [`AddrSpace::purge`].
     #[doc(alias = "map_addr")]
     pub fn choose_addr(&self, request: &AddrRequest) -> Result<VirtRange, AsError> {
         let hinted = request.hint.filter(|hint| hint.get() != 0 && request.align <= PAGE_SIZE);
@@ -189,7 +190,15 @@ impl RangeClaim<'_> {
             return Ok(found.place);
         }
         let gap = GapRequest { window: request.window, ..GapRequest::new(request.len) };
-        self.find_gap(&gap.aligned(request.align)).map(|found| found.place)
+        let gap = gap.aligned(request.align);
+        let found = match self.find_gap(&gap) {
+            Err(AsError::NoGap { .. }) if self.space.needs_purge(self.cx) => {
+                self.space.purge(self.cx)?;
+                self.find_gap(&gap)
+            }
+            found => found,
+        };
+        found.map(|found| found.place)
     }
     /// Maps at a chosen place, and says where.
     ///

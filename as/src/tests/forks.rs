@@ -3,7 +3,7 @@
 use crate::error::{AsError, SegError};
 use crate::seg::SegKind;
 use crate::testing::*;
-use crate::{FaultKind, USER_RANGE};
+use crate::{AddrRequest, FaultKind, USER_RANGE};
 use page_db::{Access, Prot};
 use std::sync::atomic::Ordering;
 
@@ -153,5 +153,43 @@ fn purge_unmaps_what_may_be_thrown_away() {
     w.map_as(0x20000, P, &w.toy().kind(SegKind::PURGE));
     w.space.purge(&w.cx).expect("nothing is pinned");
     assert_eq!(w.shape(), [(0x10000, 0x11000)]);
+    w.check();
+}
+
+#[test]
+fn purge_leaves_what_is_mapped_while_it_waits() {
+    let w = World::new();
+    let purge = w.toy().kind(SegKind::PURGE);
+    w.map_as(0x20000, P, &purge);
+    w.map_as(0x30000, P, &purge);
+    let pinned = range(0x20000, P);
+    w.space.fault(&w.cx, pinned, FaultKind::SoftLock, Access::Read).expect("mapped");
+    std::thread::scope(|s| {
+        let (space, counters) = (&w.space, &w.counters);
+        let purger = s.spawn(move || space.purge(&cx_on(counters, 1)));
+        while w.plan.take("unmap").is_empty() {
+            std::thread::yield_now();
+        }
+        w.space.unmap(&w.cx, range(0x30000, P)).expect("mapped");
+        w.map(0x30000, P); // not to be thrown away
+        w.space.fault(&w.cx, pinned, FaultKind::SoftUnlock, Access::Read).expect("locked");
+        purger.join().expect("no panic").expect("the pin is gone");
+    });
+    assert_eq!(w.shape(), [(0x30000, 0x31000)]);
+    w.check();
+}
+
+#[test]
+fn what_may_be_thrown_away_makes_room_where_there_is_none() {
+    let w = World::with_limits(range(0x10000, 8 * P));
+    w.map(0x10000, 2 * P);
+    w.map_as(0x13000, 4 * P, &w.toy().kind(SegKind::PURGE));
+    let claim = w.space.claim_range(&w.cx);
+    let place = |pages| claim.map_anywhere(&AddrRequest::new(pages * P), &w.toy());
+    assert_eq!(place(1).map(|r| r.start().get()), Ok(0x17000), "a hole is large enough");
+    assert_eq!(w.shape().len(), 3);
+    assert_eq!(place(5).map(|r| r.start().get()), Ok(0x12000));
+    assert_eq!(place(1).map(|_| ()), Err(AsError::NoGap { len: P }));
+    drop(claim);
     w.check();
 }
