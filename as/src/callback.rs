@@ -100,7 +100,7 @@ impl Entry {
             (Some(own), Some(range)) => own.intersect(range).is_some(),
             _ => true,
         };
-        !self.called && self.events.contains(event) && overlap
+        !self.called && self.events.intersects(event) && overlap
     }
 }
 
@@ -161,16 +161,16 @@ impl AddrSpace {
         self.db.waits().wake_all(self.callback_key());
         Deleted::Deferred
     }
-    /// Runs the newest callback that wants `event` in `range` and waits until it has deleted itself. Says whether there was one.
+    /// Runs the newest callback that wants one of the events in `range` and waits until it has deleted itself. Says whether there was one.
     #[doc(alias = "as_execute_callback")]
     pub(crate) fn run_callback(&self, cx: &Cx, event: Events, range: Option<VirtRange>) -> bool {
-        let (callback, deleted) = {
+        let (callback, event, deleted) = {
             let mut all = self.callbacks.0.lock(cx);
             let Some(entry) = all.iter_mut().rev().find(|e| e.wants(event, range)) else {
                 return false;
             };
             entry.called = true;
-            (Arc::clone(&entry.callback), Arc::clone(&entry.deleted))
+            (Arc::clone(&entry.callback), entry.events & event, Arc::clone(&entry.deleted))
         };
         // held: nothing (Q2)
         callback.call(cx, self, event);

@@ -14,7 +14,7 @@ use page_db::sync::atomic::Ordering;
 use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
-    /// Unmaps everything and gives the translations back. Runs every callback for the end first, and waits for pinned pages.
+    /// Unmaps everything and gives the translations back. Runs every callback for the end first, and while pages are pinned any other; then it waits.
     ///
     /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
     /// nothing. No thread runs in the space any more when this is called.
@@ -31,12 +31,17 @@ impl AddrSpace {
             let pinned = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
             // held: nothing
             self.finish(cx, gone);
-            let Some(seg) = pinned else { break };
-            self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
+            if pinned.is_none() {
+                break;
+            }
+            // Whoever has anything to say lets go now, whatever he asked to be told of: this is the last time.
+            if !self.run_callback(cx, Events::all(), None) {
+                self.state.wait_unpinned(cx, self.db.waits(), epoch);
+            }
         }
         self.hat.free_end(cx);
     }
-    /// Unmaps segment after segment; returns the one that is pinned, or closes the space.
+    /// Unmaps segment after segment; returns one that is pinned, or closes the space.
     fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Option<VirtRange> {
         loop {
             match self.unmap_pass(cx, segs, self.limits(), gone) {

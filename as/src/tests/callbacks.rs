@@ -134,3 +134,31 @@ fn nonsense_and_the_kernel_are_refused() {
     assert_eq!(add(Events::FREE), Err(CallbackError::Kernel));
     assert_eq!(add(Events::empty()), Err(CallbackError::NoEvents));
 }
+
+#[test]
+fn the_end_hears_of_whoever_would_let_go_whatever_he_waits_for() {
+    for events in [Events::FREE, Events::SETPROT, Events::UNMAP] {
+        let w = World::new();
+        w.map(0x10000, P);
+        let page = range(0x10000, P);
+        w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+        let heard = Heard::new();
+        std::thread::scope(|s| {
+            let (space, counters) = (&w.space, &w.counters);
+            let end = s.spawn(move || space.free(&cx_on(counters, 1)));
+            while w.plan.take("unmap").is_empty() {
+                std::thread::yield_now();
+            }
+            heard.add_pinner(&w, 1, events, None, Some(page));
+            let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !end.is_finished() {
+                if std::time::Instant::now() > patience {
+                    let unpin = w.space.fault(&w.cx, page, FaultKind::SoftUnlock, Access::Read);
+                    panic!("nobody asks {events:?}, {unpin:?}");
+                }
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(heard.take(), [(1, events, Deleted::Deferred)]);
+    }
+}
