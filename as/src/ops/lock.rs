@@ -1,7 +1,8 @@
 //! Locking ranges in memory (`mlock`, `mlockall`).
 //!
 //! Locks do not nest within a mapping, so an undo must touch exactly the pages that this very call has locked: drivers note them
-//! in [`NewlyLocked`], the failing one included.
+//! in [`NewlyLocked`], the failing one included. For that the lock is held, as reader, until the last page is locked: nobody else's lock may be undone.
+//! Meanwhile the reader counts as asleep, so that the faults of other threads get in though somebody waits to write.
 //!
 //! Sources: illumos.md 3.8.
 
@@ -47,8 +48,10 @@ impl AddrSpace {
         self.check_limits(range)?;
         self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
             let mut newly = NewlyLocked::default();
-            let done = self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
-                seg.ops().lock_op(scx, run, LockOp::Lock, &mut newly)
+            let done = cx.blocking(|| {
+                self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
+                    seg.ops().lock_op(scx, run, LockOp::Lock, &mut newly)
+                })
             });
             done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))
         })
@@ -116,8 +119,10 @@ impl AddrSpace {
             let all = segs.iter().filter(|seg| !seg.ops().kind().contains(SegKind::HOLE));
             for seg in all {
                 let scx = self.scx(cx, seg.range(), writer);
-                let done = each_meant(meant, &scx, seg, seg.range(), &mut |run| {
-                    seg.ops().lock_op(&scx, run, LockOp::Lock, &mut newly)
+                let done = cx.blocking(|| {
+                    each_meant(meant, &scx, seg, seg.range(), &mut |run| {
+                        seg.ops().lock_op(&scx, run, LockOp::Lock, &mut newly)
+                    })
                 });
                 if let Err(error) = done {
                     self.undo_locks(cx, segs, writer, &newly);

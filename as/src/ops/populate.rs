@@ -12,11 +12,17 @@
 //!
 //! So a range longer than memory comes to its end, and pushes out its own beginning.
 //!
+//! A gigabyte takes a while, and whoever waits for the lock as writer shuts out those who come to read after him. So the lock is let go of every
+//! [`PIECE`] pages, where a writer gets in; and within a piece the reader counts as asleep, so that the gate stays open for the faults of other threads.
+//!
 //! `MADV_WILLNEED` is another thing ([`AddrSpace::will_need`]): it starts reads and makes nothing.
 
 use crate::addr_space::AddrSpace;
 use crate::fault::{FaultError, FaultKind};
 use page_db::{Access, Cx, PAGE_SIZE, VirtRange};
+
+/// Pages populated under one hold of the lock: half a table of them.
+const PIECE: u64 = 256;
 
 impl AddrSpace {
     /// Makes `access` possible on every page of `range` without a fault: a store finds pages of its own.
@@ -33,18 +39,36 @@ impl AddrSpace {
         }
         let mut rest = Some(range);
         while let Some(range) = rest {
-            let Err(error) = self.populate_pass(cx, range, access) else { return Ok(()) };
-            self.fault_at(cx, error.addr(), FaultKind::Invalid, access)?;
-            rest = range.from(error.addr().page_floor().get() + PAGE_SIZE);
+            let piece = first_piece(range);
+            let end = match self.populate_pass(cx, piece, access) {
+                Ok(()) => piece.end(),
+                Err(error) => {
+                    self.fault_at(cx, error.addr(), FaultKind::Invalid, access)?;
+                    error.addr().page_floor().get() + PAGE_SIZE
+                }
+            };
+            rest = range.from(end);
         }
         Ok(())
     }
     fn populate_pass(&self, cx: &Cx, range: VirtRange, access: Access) -> Result<(), FaultError> {
         let segs = self.lock.read(cx);
-        for piece in segs.pieces(cx, range) {
-            let (seg, piece) = piece.map_err(|hole| FaultError::NoMap { addr: hole.addr })?;
-            seg.ops().populate(&self.scx(cx, seg.range(), false), piece, access)?;
-        }
-        Ok(())
+        cx.blocking(|| {
+            for piece in segs.pieces(cx, range) {
+                let (seg, piece) = piece.map_err(|hole| FaultError::NoMap { addr: hole.addr })?;
+                seg.ops().populate(&self.scx(cx, seg.range(), false), piece, access)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The part of `range` up to the next multiple of [`PIECE`] pages.
+fn first_piece(range: VirtRange) -> VirtRange {
+    let left = PIECE - range.start().vpn() % PIECE;
+    if range.pages().get() <= left {
+        range
+    } else {
+        range.until(range.page_at(left).get()).unwrap_or(range)
     }
 }

@@ -13,6 +13,7 @@ use page_db::{
 };
 use swapfs::{MemDevice, SwapConfig, SwapFs};
 
+mod crowd;
 mod pins;
 mod unhappy;
 
