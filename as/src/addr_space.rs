@@ -11,8 +11,9 @@
 //! - I13: the sizes of the segments add up to `size`, and what they count as reserved to `resv_size`.
 //! - V05: every translation lies in a segment, with no right that the page does not have.
 //!
-//! Nothing is held on return, and nothing waits for memory with a lock held: an operation that meets
-//! `NoMemory` backs out, waits, and starts over (DESIGN D15).
+//! Nothing is held on return, and nothing waits for memory with the lock held: an operation that meets
+//! `NoMemory` backs out, waits, and starts over (DESIGN D15). The range claim is no such lock: a thread that maps keeps it, or another would choose its place,
+//! while it waits for memory, and for pins in what it takes the place of. Whoever is to end such a wait must not want the claim (Q2).
 //!
 //! Sources: [SI §9.2]; illumos.md 3.1, 3.2.
 

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! - Q1: a callback is called at most once; newer ones first.
-//! - Q2: no lock of the address space is held while one runs.
+//! - Q2: the lock of the address space is not held while one runs. The range claim may be: a fixed mapping, a break that goes down and a move hold it while they
+//!   take away what is in their place, pins and all. So a callback, and whoever is to let go of pins without one, neither chooses an address
+//!   ([`AddrSpace::claim_range`]) nor makes a fault that grows the stack until he has let go.
 //! - Q3: a waiter for pins looks again when a callback is added, so none is missed.
 //!
 //! Sources: illumos.md 3.11.
@@ -41,6 +43,9 @@ bitflags::bitflags! {
 #[doc(alias = "as_callback")]
 pub trait AsCallback: fmt::Debug + Send + Sync {
     /// Gives up the pins and calls [`AddrSpace::delete_callback`] with its token before it returns (or sees to it that another thread does).
+    ///
+    /// # Locks
+    /// On entry: nothing, or the range claim of the space (Q2), so it may fault, soft-unlock and unmap, but chooses no address in this space.
     fn call(&self, cx: &Cx, space: &AddrSpace, event: Events);
 }
 
