@@ -23,10 +23,12 @@ pub(crate) enum Slip {
     SleeperLooksRelaxed,
     /// A waker looks for sleepers without order after its change.
     WakerLooksRelaxed,
-    /// A reader looks at a slot lock's word without order after its announcement.
-    ReaderLooksRelaxed,
-    /// A writer looks at the slots without order after its announcement.
-    WriterLooksRelaxed,
+    /// A reader enters a slot without acquiring.
+    ReaderEntersRelaxed,
+    /// A reader leaves a slot without releasing.
+    ReaderLeavesRelaxed,
+    /// A writer holds the slots without acquiring.
+    WriterEntersRelaxed,
     /// A writer leaves without releasing.
     WriterLeavesRelaxed,
     /// A reader leaves a slot without looking for a writer.
@@ -47,6 +49,8 @@ pub(crate) enum Slip {
 pub(crate) trait Word {
     /// How often a thread looks again before it sleeps. A scheduler that explores would only see the same state again.
     const TURNS: u32 = 0;
+    /// The pauses between the looks of a writer of a slot lock that met readers, before it shuts the gate to newcomers.
+    const PAUSES: &[u32] = &[0];
     /// Whether `slip` is to be made here.
     #[inline(always)]
     fn slips(slip: Slip) -> bool {
@@ -71,6 +75,7 @@ pub(crate) trait Word {
     fn fetch_add(&self, n: u32, order: Ordering) -> u32;
     fn fetch_sub(&self, n: u32, order: Ordering) -> u32;
     fn fetch_and(&self, bits: u32, order: Ordering) -> u32;
+    fn fetch_or(&self, bits: u32, order: Ordering) -> u32;
 }
 
 /// Who sleeps: the thread's context, or a model's.
@@ -110,6 +115,8 @@ impl Point<Cx> for WaitPoint {
 impl Word for AtomicU32 {
     /// About two microseconds of `pause`: the price of parking and being woken.
     const TURNS: u32 = if cfg!(shuttle) { 0 } else { 64 };
+    /// About three microseconds, ten faults.
+    const PAUSES: &[u32] = if cfg!(shuttle) { &[0] } else { &[1, 4, 16, 64] };
     #[inline]
     fn load(&self, order: Ordering) -> u32 {
         self.load(order)
@@ -143,5 +150,9 @@ impl Word for AtomicU32 {
     #[inline]
     fn fetch_and(&self, bits: u32, order: Ordering) -> u32 {
         self.fetch_and(bits, order)
+    }
+    #[inline]
+    fn fetch_or(&self, bits: u32, order: Ordering) -> u32 {
+        self.fetch_or(bits, order)
     }
 }

@@ -79,6 +79,9 @@ impl<const SLIP: u8> Word for Loom<SLIP> {
     fn fetch_and(&self, bits: u32, order: Ordering) -> u32 {
         Self::fenced(order, || self.0.fetch_and(bits, order))
     }
+    fn fetch_or(&self, bits: u32, order: Ordering) -> u32 {
+        Self::fenced(order, || self.0.fetch_or(bits, order))
+    }
 }
 
 /// A lock and a condition to sleep on.
@@ -511,8 +514,9 @@ fn slot_lock_sleeper_and_newcomer<const SLIP: u8>() {
 fn slot_lock() {
     model!(
         slot_lock_reader_and_writer,
-        ReaderLooksRelaxed,
-        WriterLooksRelaxed,
+        ReaderEntersRelaxed,
+        ReaderLeavesRelaxed,
+        WriterEntersRelaxed,
         WriterLeavesRelaxed,
         ReaderLeavesQuietly
     );
