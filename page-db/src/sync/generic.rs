@@ -115,8 +115,8 @@ impl Point<Cx> for WaitPoint {
 impl Word for AtomicU32 {
     /// About two microseconds of `pause`: the price of parking and being woken.
     const TURNS: u32 = if cfg!(shuttle) { 0 } else { 64 };
-    /// About three microseconds, ten faults.
-    const PAUSES: &[u32] = if cfg!(shuttle) { &[0] } else { &[1, 4, 16, 64] };
+    /// Some microseconds, a dozen faults, in four looks.
+    const PAUSES: &[u32] = if cfg!(shuttle) { &[0] } else { &[1, 8, 64, 128] };
     #[inline]
     fn load(&self, order: Ordering) -> u32 {
         self.load(order)

@@ -467,7 +467,9 @@ impl<const SLIP: u8> SlotLock<SLIP> {
         self.slots.leave::<Thread<'_, SLIP>>(slot);
     }
     fn write(&self) {
-        self.slots.enter_alone(&Thread::<SLIP>::new());
+        if !self.slots.try_alone::<Thread<'_, SLIP>>() {
+            self.slots.enter_alone(&Thread::<SLIP>::new());
+        }
         self.value.write();
         self.slots.leave_alone::<Thread<'_, SLIP>>();
     }

@@ -18,8 +18,8 @@
 //!              OPEN     in
 //!              WAITING  in, if this thread reads any slot lock already or some admitted reader is asleep; else step back, wait
 //!              HELD     stay counted, wait until it is not HELD; in
-//!   writer:  each slot: state = HELD, which tells the readers; none anywhere? in : OPEN for a moment, again
-//!              after some moments WAITING instead, wait for none, again
+//!   writer:  each slot: state = HELD, which tells the readers; none anywhere? in : OPEN for a while, again
+//!              after some whiles WAITING instead, wait for none, again
 //! ```
 //!
 //! - S1: count and state of a slot are one word, and both sides change it whole: either the reader sees `HELD` or the writer sees the reader, so
@@ -34,12 +34,15 @@
 //! A writer is in for some hundred nanoseconds, as is a fault; parking a thread and waking it costs several times that, on both sides. So
 //! whoever must wait looks again for a while before it sleeps (`Word::TURNS`), and where nobody sleeps nobody is woken.
 //!
-//! A line that two processors change costs a fault as much as ten of its locked instructions. So a reader looks at its own line and nowhere
-//! else, and a writer that met readers looks again after longer and longer pauses (`Word::PAUSES`) while the gate is open: every look takes
-//! the line from its reader, and a gate that is shut at once makes each fault of a busy thread wait for each writer of another.
+//! A line that two processors change costs a fault as much as dozens of its instructions, on some hosts as much as all of them. So a reader looks at its
+//! own line and nowhere else, and a writer that met readers lets them pass for a bounded time (`Word::PAUSES`, some microseconds) before it shuts
+//! the gate, looking less and less often: every look takes the line from its reader, and with the gate shut at once each fault of a busy
+//! thread would wait for each change that another makes elsewhere. Meanwhile other writers may try, and readers that are few are met at the first look.
 //!
-//! Other roads: an ordinary `RwLock` measured 0.9x on two threads instead of 1.8x. The state in one word of its own, looked at after the count, spares a writer a locked
-//! instruction for each slot, going in and coming out; a reader beside a busy writer then lost two lines on each way.
+//! Other roads. An ordinary `RwLock` measured 0.9x on two threads instead of 1.8x. The state in one word of its own, looked at after the count, spares
+//! a writer a locked instruction for each slot, going in and coming out; a reader beside a busy writer then lost two lines on each
+//! way. Locks for ranges, or for each segment, would let a fault pass a change elsewhere altogether, but a fault finds its segment in the tree that the change
+//! edits, and its driver beside it: both would have to be readable while they change.
 
 #![allow(unsafe_code, reason = "this file is a lock")]
 
@@ -178,29 +181,38 @@ impl<W: Word, P> Slots<W, P> {
     pub(crate) fn wake_up(&self, slot: usize, n: u32) {
         self.slots[slot].asleep.fetch_sub(n, SeqCst);
     }
-    /// Enters as writer, alone. The caller keeps other writers out.
+    /// Enters as writer if no reader is in. The caller keeps other writers out.
+    pub(crate) fn try_alone<C>(&self) -> bool
+    where
+        P: Point<C>,
+    {
+        let alone = self.hold();
+        if !alone {
+            self.reopen(COUNT);
+        }
+        alone
+    }
+    /// Lets readers pass for a while, looking less and less often whether there are any.
+    fn let_pass(&self, pauses: &mut core::slice::Iter<'_, u32>) {
+        for pause in pauses {
+            (0..*pause).for_each(|_| core::hint::spin_loop());
+            if self.readers() == 0 {
+                return;
+            }
+        }
+    }
+    /// Enters as writer, alone; whoever is no reader yet waits meanwhile (S2). The caller keeps other writers out.
     pub(crate) fn enter_alone<C: Sleeper>(&self, cx: &C)
     where
         P: Point<C>,
     {
-        let mut pauses = W::PAUSES.iter();
-        while !self.try_alone() {
-            if pauses.len() == 0 {
-                self.reopen(!HELD);
-                self.wait_while(cx, &mut || self.readers() != 0);
-                continue;
-            }
-            self.reopen(COUNT);
-            for pause in pauses.by_ref() {
-                (0..*pause).for_each(|_| core::hint::spin_loop());
-                if self.readers() == 0 {
-                    break;
-                }
-            }
+        while !self.hold() {
+            self.reopen(!HELD);
+            self.wait_while(cx, &mut || self.readers() != 0);
         }
     }
     /// Holds every slot; whether no reader is in.
-    fn try_alone(&self) -> bool {
+    fn hold(&self) -> bool {
         let early = mutated(Mutation::WriterLooksFirst).then(|| self.readers());
         let order = W::unless(Slip::WriterEntersRelaxed, SeqCst);
         let hold = |s: &CachePadded<Slot<W>>| s.word.fetch_or(HELD | WAITING, order) & COUNT;
@@ -360,10 +372,24 @@ impl<T> SlotRwLock<T> {
         })
     }
     fn write_inner<'a>(&'a self, cx: &'a Cx) -> SlotWriteGuard<'a, T> {
-        // A thread that reads another slot lock here (none of ours does) counts as asleep while it queues.
-        let serial = self.turn().unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
-        self.slots().enter_alone(cx);
-        SlotWriteGuard { lock: self, cx, _serial: serial }
+        let mut pauses = <AtomicU32 as Word>::PAUSES.iter();
+        let slots = self.slots();
+        loop {
+            // A thread that reads another slot lock here (none of ours does) counts as asleep while it queues.
+            let serial =
+                self.turn().unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
+            let alone = if pauses.len() == 0 {
+                slots.enter_alone(cx);
+                true
+            } else {
+                slots.try_alone::<Cx>()
+            };
+            if alone {
+                return SlotWriteGuard { lock: self, cx, _serial: serial };
+            }
+            drop(serial); // another writer may find no reader sooner
+            slots.let_pass(&mut pauses);
+        }
     }
     /// The value, when nobody else can reach the lock.
     pub fn get_mut(&mut self) -> &mut T {
