@@ -64,7 +64,6 @@ pub(crate) trait Word {
     }
     fn load(&self, order: Ordering) -> u32;
     fn store(&self, value: u32, order: Ordering);
-    fn swap(&self, value: u32, order: Ordering) -> u32;
     fn compare_exchange(
         &self,
         old: u32,
@@ -124,10 +123,6 @@ impl Word for AtomicU32 {
     #[inline]
     fn store(&self, value: u32, order: Ordering) {
         self.store(value, order);
-    }
-    #[inline]
-    fn swap(&self, value: u32, order: Ordering) -> u32 {
-        self.swap(value, order)
     }
     #[inline]
     fn compare_exchange(

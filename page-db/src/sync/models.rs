@@ -46,6 +46,9 @@ impl<const SLIP: u8> Loom<SLIP> {
         }
         access()
     }
+    fn swap(&self, value: u32, order: Ordering) -> u32 {
+        Self::fenced(order, || self.0.swap(value, order))
+    }
 }
 
 impl<const SLIP: u8> Word for Loom<SLIP> {
@@ -57,9 +60,6 @@ impl<const SLIP: u8> Word for Loom<SLIP> {
     }
     fn store(&self, value: u32, order: Ordering) {
         self.0.store(value, order);
-    }
-    fn swap(&self, value: u32, order: Ordering) -> u32 {
-        Self::fenced(order, || self.0.swap(value, order))
     }
     fn compare_exchange(
         &self,
