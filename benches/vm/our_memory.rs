@@ -53,4 +53,10 @@ impl PhysMem for NoData {
         // the kernel, and reached in no other way than as these atomics.
         unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(word).cast::<[AtomicU64; WORDS]>() }
     }
+
+    fn side_by_side(&self) -> Option<&[[AtomicU64; WORDS]]> {
+        let (first, frames) = (self.0.as_ptr().cast::<[AtomicU64; WORDS]>(), self.frames());
+        // SAFETY: as above, for all of the region.
+        Some(unsafe { std::slice::from_raw_parts(first, frames as usize) })
+    }
 }

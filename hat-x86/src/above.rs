@@ -83,7 +83,7 @@ impl HatX86 {
     /// The entry that points to a leaf. The leaf is linked and locked, so the table above stays.
     fn above(&self, leaf: &TableGuard<'_>) -> &AtomicU64 {
         let parent = self.tables.get(leaf.rec.parent());
-        self.db.mem().u64_at(parent.pfn(), index(leaf.rec.base(), 1))
+        self.db.word(parent.pfn(), index(leaf.rec.base(), 1))
     }
     /// Takes the right to write from all pages of a locked leaf, if any has it.
     pub(crate) fn deny(&self, cx: &Cx, st: &HatState, leaf: &TableGuard<'_>, due: &mut FlushDue) {

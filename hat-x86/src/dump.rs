@@ -138,7 +138,7 @@ impl HatX86 {
                 break; // not a table of ours
             }
             let index = index(va.get(), level);
-            let entry = X86Pte(self.db.mem().u64_at(table, index).load(SeqCst));
+            let entry = X86Pte(self.db.word(table, index).load(SeqCst));
             out.steps.push(VatopfnStep { level, table, index, entry });
             if !entry.is_present() {
                 break;

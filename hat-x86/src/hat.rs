@@ -179,14 +179,10 @@ impl Hat for X86Hat {
         }
     }
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
-        if !self.st.owns(addr) {
-            return None;
-        }
-        let (leaf, prot) = self.hx.probe_entry(cx, &self.st, addr.get())?;
-        Some(Translation { pfn: leaf.pfn(), prot, ref_mod: leaf.ref_mod(), level: 0 })
+        self.hx.translate(cx, &self.st, addr)
     }
     fn allows(&self, cx: &Cx, addr: VirtAddr, access: Access) -> bool {
-        self.st.owns(addr) && self.hx.entry_allows(cx, &self.st, addr.get(), access)
+        self.st.owns(addr) && self.hx.entry_allows(cx, &self.st, addr, access)
     }
     fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
         if let Some(range) = self.st.cut(range) {

@@ -196,11 +196,11 @@ impl<'a> TableGuard<'a> {
     /// Its entries.
     #[inline]
     pub(crate) fn words(&self) -> &'a [AtomicU64; ENTRIES] {
-        self.hx.db.mem().words(self.pfn)
+        self.hx.db.words(self.pfn)
     }
     #[inline]
     pub(crate) fn cell(&self, index: usize) -> &'a AtomicU64 {
-        self.hx.db.mem().u64_at(self.pfn, index)
+        self.hx.db.word(self.pfn, index)
     }
     /// The mapping by entry `index`.
     #[inline]
@@ -371,7 +371,7 @@ impl HatX86 {
         rec.become_table(st.id, tag(addr, 0), ids[1], 0);
         let leaf = TableGuard { hx: self, id: ids[0], rec, pfn: rec.pfn(), _lock: lock };
         for level in 1..top {
-            let cell = self.db.mem().u64_at(pfn(level), index(addr, level as u8));
+            let cell = self.db.word(pfn(level), index(addr, level as u8));
             cell.store(X86Pte::table(pfn(level - 1), st.is_user()).0, SeqCst);
             let rec = self.tables.get(ids[level]);
             rec.become_table(st.id, tag(addr, level as u8), ids[level + 1], 1);

@@ -75,7 +75,7 @@ impl PageMappings for PageSide {
 impl HatX86 {
     /// The entry at `site`, whose page's list is locked and has it (M2).
     pub(crate) fn cell_at(&self, site: Site) -> &AtomicU64 {
-        self.db.mem().u64_at(self.tables.get(site.table).pfn(), usize::from(site.entry))
+        self.db.word(self.tables.get(site.table).pfn(), usize::from(site.entry))
     }
     /// Space and address of `site`, under the same condition.
     pub(crate) fn place_of(&self, site: Site) -> (SpaceId, u64) {

@@ -266,9 +266,9 @@ impl HatProvider for HatX86 {
         let (from, to) = (self.root_pfn(self.kernel_state()), self.root_pfn(&st));
         // P1: of the upper half only the window's entry is ever present. A was set by walks through the kernel's own top table; a copy starts without.
         let window = index(KERNEL_WINDOW.start().get(), TOP);
-        let entry = X86Pte(self.db.mem().u64_at(from, window).load(SeqCst));
+        let entry = X86Pte(self.db.word(from, window).load(SeqCst));
         let entry = entry.with(PteBits::empty(), PteBits::A);
-        self.db.mem().u64_at(to, window).store(entry.0, SeqCst);
+        self.db.word(to, window).store(entry.0, SeqCst);
         cx.count(Counter::PteWrites);
         self.mmu.space_created(cx, SpaceId(st.id), to);
         Ok(Arc::new(X86Hat::new(self.strong(), st)))

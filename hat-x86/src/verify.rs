@@ -92,8 +92,7 @@ impl HatX86 {
         let kernel = self.root_pfn(self.kernel_state());
         for i in KERNEL_TOP..ENTRIES {
             let of = |root| {
-                X86Pte(self.db.mem().u64_at(root, i).load(SeqCst))
-                    .with(PteBits::empty(), PteBits::A)
+                X86Pte(self.db.word(root, i).load(SeqCst)).with(PteBits::empty(), PteBits::A)
             };
             let (mine, theirs) = (of(self.root_pfn(st)), of(kernel));
             if mine != theirs {
@@ -138,7 +137,7 @@ impl HatX86 {
         };
         let mut valid = 0u16;
         for i in mine {
-            let e = X86Pte(self.db.mem().u64_at(rec.pfn(), i).load(SeqCst));
+            let e = X86Pte(self.db.word(rec.pfn(), i).load(SeqCst));
             if !e.is_present() {
                 if e.0 != 0 {
                     return broken(
@@ -260,7 +259,7 @@ impl HatX86 {
         match self.find(cx, &st, addr.get()) {
             crate::walk::Found::Leaf(id) => {
                 let pfn = self.tables.get(id).pfn();
-                self.db.mem().u64_at(pfn, index(addr.get(), 0)).store(raw, SeqCst);
+                self.db.word(pfn, index(addr.get(), 0)).store(raw, SeqCst);
                 true
             }
             crate::walk::Found::Missing(..) => false,
@@ -279,7 +278,7 @@ impl HatX86 {
     #[doc(hidden)]
     pub fn damage_top(&self, cx: &Cx, hat: u32, index: usize, raw: u64) {
         if let Some(st) = self.state(cx, hat) {
-            self.db.mem().u64_at(self.root_pfn(&st), index).store(raw, SeqCst);
+            self.db.word(self.root_pfn(&st), index).store(raw, SeqCst);
         }
     }
 }

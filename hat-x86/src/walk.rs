@@ -21,7 +21,7 @@ use crate::htable::{Supply, TableGuard, tag};
 use crate::provider::HatX86;
 use crate::pte::X86Pte;
 use crate::walker::narrow;
-use addr_space::HatError;
+use addr_space::{HatError, Translation};
 use core::ops::RangeInclusive;
 use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, spin_loop};
 use page_db::sync::{Mutation, mutated};
@@ -70,6 +70,11 @@ impl Hint {
         }
         Some(id)
     }
+    /// The same for a look, which is no use.
+    #[inline]
+    fn peek(&self, addr: u64) -> Option<u32> {
+        unfiled(self.slot(addr).load(Relaxed), addr, 0)
+    }
     /// The same, if it is the one used last.
     fn last(&self, addr: u64) -> Option<u32> {
         unfiled(self.last.load(Relaxed), addr, 0)
@@ -113,7 +118,7 @@ impl HatX86 {
     #[inline]
     fn read(&self, id: u32, seq: u32, index: usize) -> (X86Pte, bool) {
         let rec = self.tables.get(id);
-        let entry = X86Pte(self.db.mem().u64_at(rec.pfn(), index).load(SeqCst));
+        let entry = X86Pte(self.db.word(rec.pfn(), index).load(SeqCst));
         (entry, rec.seq() == seq)
     }
     /// The record of the table that `entry` points to, if it is the table of `hat` with `tag`, and its number.
@@ -137,8 +142,7 @@ impl HatX86 {
             }
             loop {
                 let rec = self.tables.get(id);
-                let entry =
-                    X86Pte(self.db.mem().u64_at(rec.pfn(), index(addr, level)).load(SeqCst));
+                let entry = X86Pte(self.db.word(rec.pfn(), index(addr, level)).load(SeqCst));
                 if !entry.is_present() {
                     return Found::Missing(id, level);
                 }
@@ -218,34 +222,53 @@ impl HatX86 {
             }
         }
     }
-    /// The leaf entry for `addr` and its effective rights, read without locks and checked to have been one table's at one moment.
-    #[inline(always)] // into `probe`, which has nothing else to do
-    pub(crate) fn probe_entry(&self, cx: &Cx, st: &HatState, addr: u64) -> Option<(X86Pte, Prot)> {
-        let hint = st.hints.mine(cx);
-        if let Some(id) = hint.get(addr) {
-            let rec = self.tables.get(id);
-            let seq = rec.seq();
-            if rec.is(st.id, tag(addr, 0)) {
-                let denied = rec.is_denied(); // U5: before the entry
-                let cell = self.db.mem().u64_at(rec.pfn(), index(addr, 0));
-                let entry = X86Pte(cell.load(SeqCst));
-                if rec.seq() == seq {
-                    let prot = entry.prot();
-                    let prot = if denied { prot.read_only() } else { prot };
-                    return entry.is_present().then_some((entry, prot)); // H6
-                }
-            }
+    /// The leaf entry for `addr`, read without locks and checked to have been one table's at one moment, and whether the entry above denies stores; `None` if
+    /// this CPU does not know the leaf. A table of the hat lies in its window, so nobody need ask whether the address does.
+    #[inline(always)] // into its two callers
+    fn hinted_entry(&self, cx: &Cx, st: &HatState, addr: u64) -> Option<(X86Pte, bool)> {
+        let rec = self.tables.get(st.hints.mine(cx).peek(addr)?);
+        let seq = rec.seq();
+        if !rec.is(st.id, tag(addr, 0)) {
+            return None;
         }
-        self.probe_walk(st, hint, addr)
+        let denied = rec.is_denied(); // U5: before the entry
+        let entry = X86Pte(self.db.word(rec.pfn(), index(addr, 0)).load(SeqCst));
+        (rec.seq() == seq).then_some((entry, denied))
+    }
+    /// The translation of `addr`.
+    #[inline]
+    pub(crate) fn translate(&self, cx: &Cx, st: &HatState, addr: VirtAddr) -> Option<Translation> {
+        let Some((entry, denied)) = self.hinted_entry(cx, st, addr.get()) else {
+            return self.translate_slow(cx, st, addr);
+        };
+        if !entry.is_present() {
+            return None;
+        }
+        let prot = if denied { entry.prot().read_only() } else { entry.prot() };
+        Some(translation(entry, prot)) // H6
+    }
+    #[inline(never)]
+    fn translate_slow(&self, cx: &Cx, st: &HatState, addr: VirtAddr) -> Option<Translation> {
+        if !st.owns(addr) {
+            return None;
+        }
+        let (entry, prot) = self.probe_walk(st, st.hints.mine(cx), addr.get())?;
+        Some(translation(entry, prot))
     }
     /// Whether the leaf entry for `addr` grants `access`. An absent entry of this CPU's leaf is answered at once, without a second look at the record: who hears
     /// "no" goes on to lock the table.
-    pub(crate) fn entry_allows(&self, cx: &Cx, st: &HatState, addr: u64, access: Access) -> bool {
+    pub(crate) fn entry_allows(
+        &self,
+        cx: &Cx,
+        st: &HatState,
+        addr: VirtAddr,
+        access: Access,
+    ) -> bool {
         let hint = st.hints.mine(cx);
-        if let Some(id) = hint.get(addr) {
+        if let Some(id) = hint.get(addr.get()) {
             let rec = self.tables.get(id);
-            if rec.is(st.id, tag(addr, 0)) {
-                let cell = self.db.mem().u64_at(rec.pfn(), index(addr, 0));
+            if rec.is(st.id, tag(addr.get(), 0)) {
+                let cell = self.db.word(rec.pfn(), index(addr.get(), 0));
                 if !X86Pte(cell.load(SeqCst)).is_present() {
                     return false;
                 }
@@ -255,8 +278,8 @@ impl HatX86 {
     }
     /// The same with the whole check.
     #[inline(never)]
-    fn granted_to(&self, cx: &Cx, st: &HatState, addr: u64, access: Access) -> bool {
-        self.probe_entry(cx, st, addr).is_some_and(|(_, prot)| prot.allows(access))
+    fn granted_to(&self, cx: &Cx, st: &HatState, addr: VirtAddr, access: Access) -> bool {
+        self.translate(cx, st, addr).is_some_and(|have| have.prot.allows(access))
     }
     fn probe_walk(&self, st: &HatState, hint: &Hint, addr: u64) -> Option<(X86Pte, Prot)> {
         let mut start = self.middle(st, hint, addr);
@@ -309,7 +332,7 @@ impl HatX86 {
             if left == 0 {
                 return;
             }
-            let entry = X86Pte(self.db.mem().u64_at(rec.pfn(), i).load(SeqCst));
+            let entry = X86Pte(self.db.word(rec.pfn(), i).load(SeqCst));
             if !entry.is_present() {
                 continue;
             }
@@ -323,6 +346,12 @@ impl HatX86 {
             }
         }
     }
+}
+
+/// A leaf entry as a translation with the rights `prot`.
+#[inline]
+fn translation(entry: X86Pte, prot: Prot) -> Translation {
+    Translation { pfn: entry.pfn(), prot, ref_mod: entry.ref_mod(), level: 0 }
 }
 
 /// A cursor over the leaves of a range.

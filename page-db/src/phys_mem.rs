@@ -6,12 +6,16 @@
 //!
 //! - M1: every access stays inside `[base, base + frames)`; a frame number outside is a bug of ours and panics.
 //! - M2: contents are bytes of initialised memory at all times (frames start as zeros).
+//! - M3: frames that lie side by side ([`PhysMem::side_by_side`]) are asked for once, at boot: a look at a word of a page table, of which a
+//!   translation or a fault needs one, is then a few instructions instead of a call through the trait.
 
 #![allow(unsafe_code, reason = "frame memory is shared with simulated users")]
 
 use crate::sync::atomic::AtomicU64;
 use crate::units::{PAGE_SIZE, Pfn};
+use alloc::sync::Arc;
 use core::fmt;
+use core::ptr::NonNull;
 
 /// Physical memory.
 #[doc(alias("seg_kpm", "pagezero", "ppcopy"))]
@@ -30,6 +34,10 @@ pub trait PhysMem: fmt::Debug + Send + Sync {
     fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]);
     /// The 64-bit words of a frame: for loops over them, which ask for the frame once.
     fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS];
+    /// All frames in order, if they lie side by side in the host's memory.
+    fn side_by_side(&self) -> Option<&[[AtomicU64; WORDS]]> {
+        None
+    }
     /// The 64-bit word `index` (0..512) of a frame.
     fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
         &self.words(pfn)[index]
@@ -41,6 +49,43 @@ const _: Option<&dyn PhysMem> = None; // used as an object everywhere; stays one
 const PAGE: usize = PAGE_SIZE as usize;
 /// 64-bit words of a frame.
 pub const WORDS: usize = PAGE / 8;
+
+/// Memory, and the short way to the words of its frames (M3).
+pub(crate) struct Memory {
+    mem: Arc<dyn PhysMem>,
+    base: Pfn,
+    /// The frames, or none where they do not lie side by side.
+    frames: NonNull<[[AtomicU64; WORDS]]>,
+}
+
+// SAFETY: `frames` is a shared reference to atomics in all but its lifetime, which is that of `mem` beside it.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn new(mem: Arc<dyn PhysMem>) -> Self {
+        let frames = NonNull::from(mem.side_by_side().unwrap_or(&[]));
+        Self { base: mem.base(), frames, mem }
+    }
+    /// All of it.
+    #[inline]
+    pub(crate) fn all(&self) -> &dyn PhysMem {
+        &*self.mem
+    }
+    #[inline]
+    fn frames(&self) -> &[[AtomicU64; WORDS]] {
+        // SAFETY: borrowed in `new` from what `mem` points to, which neither moves nor goes nor is reached by `&mut` while `mem` holds it.
+        unsafe { self.frames.as_ref() }
+    }
+    /// The words of a frame.
+    #[inline]
+    pub(crate) fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS] {
+        let at = pfn.0.wrapping_sub(self.base.0);
+        let found = usize::try_from(at).ok().and_then(|at| self.frames().get(at));
+        found.unwrap_or_else(|| self.mem.words(pfn))
+    }
+}
 
 #[repr(C, align(4096))]
 struct Frame([AtomicU64; WORDS]);
@@ -124,6 +169,11 @@ impl PhysMem for HostMem {
     #[inline]
     fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS] {
         &self.frame(pfn).0
+    }
+    fn side_by_side(&self) -> Option<&[[AtomicU64; WORDS]]> {
+        let first = self.frames.as_ptr().cast::<[AtomicU64; WORDS]>();
+        // SAFETY: a frame is its words and nothing else, by its representation and its size, which its alignment divides.
+        Some(unsafe { core::slice::from_raw_parts(first, self.frames.len()) })
     }
     #[inline]
     fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
@@ -267,6 +317,20 @@ mod tests {
                 assert_eq!(part, bytes);
             }
         }
+    }
+
+    #[test]
+    fn the_short_way_leads_to_the_same_words() {
+        let memory = Memory::new(Arc::new(HostMem::new(Pfn(16), 3).expect("heap")));
+        for pfn in (16..19).map(Pfn) {
+            assert!(core::ptr::eq(memory.words(pfn), memory.all().words(pfn)), "M3");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "index out of bounds")]
+    fn there_is_no_short_way_outside() {
+        Memory::new(Arc::new(HostMem::new(Pfn(16), 3).expect("heap"))).words(Pfn(19));
     }
 
     #[test]

@@ -54,7 +54,7 @@ use crate::hash::{ChainHash, HashKind, PageHash};
 use crate::heap::NoHeap;
 use crate::mappings::{PageMappings, RefMod, SyncMode};
 use crate::page::{Page, PageArray, PageId, PageState};
-use crate::phys_mem::PhysMem;
+use crate::phys_mem::{Memory, PhysMem, WORDS};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Once, WaitTable};
 use crate::units::Pfn;
@@ -117,7 +117,7 @@ pub enum PageDbError {
 /// The page database.
 pub struct PageDb {
     pages: PageArray,
-    mem: Arc<dyn PhysMem>,
+    mem: Memory,
     hash: Box<dyn PageHash>,
     vnodes: VnodeTable,
     free: FreeList,
@@ -178,7 +178,7 @@ impl PageDb {
         free.set_stock(frames > thresholds.lotsfree + free.magazines_hold());
         Ok(Self {
             pages,
-            mem,
+            mem: Memory::new(mem),
             hash,
             vnodes: VnodeTable::new(),
             free,
@@ -216,8 +216,19 @@ impl PageDb {
         self.pages.pfn(id)
     }
     /// The bytes of frames.
+    #[inline]
     pub fn mem(&self) -> &dyn PhysMem {
-        &*self.mem
+        self.mem.all()
+    }
+    /// The 64-bit words of a frame, without a call through the trait where the frames lie side by side.
+    #[inline]
+    pub fn words(&self, pfn: Pfn) -> &[AtomicU64; WORDS] {
+        self.mem.words(pfn)
+    }
+    /// One of them.
+    #[inline]
+    pub fn word(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
+        &self.words(pfn)[index]
     }
     /// The vnodes, by number.
     pub fn vnodes(&self) -> &VnodeTable {
