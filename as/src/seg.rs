@@ -294,6 +294,12 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     #[doc(alias = "segop_dup")]
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>;
 
+    /// The fork has come about, or the range is shown twice: no other driver can fail any more. What [`SegOps::dup`] (or [`Extract::share`]) of `part` has got
+    /// for this segment and left in the care of `made`, which gives it back if it is freed before this, is taken over. The locks are still held.
+    fn dup_done(&self, scx: &SegCx<'_>, part: VirtRange, made: &dyn SegOps) {
+        let _ = (scx, part, made);
+    }
+
     /// Gives up `range` with its translations, locks and contents, and says what is left. Of the whole segment the contents may be left to
     /// [`SegOps::free`].
     ///

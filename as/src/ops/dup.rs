@@ -66,6 +66,7 @@ impl AddrSpace {
             .try_for_each(|seg| self.dup_parts(cx, &parents, seg, child, &mut childs));
         match done {
             Ok(()) => {
+                self.dup_done(cx, &parents, &childs);
                 child.state.set_vmem_limit(self.state.vmem_limit());
                 child.state.set_memlock_limit(self.state.memlock_limit());
             }
@@ -132,6 +133,18 @@ impl AddrSpace {
         child.state.add_size(range.len());
         child.state.add_resv(child.resv_of(cx, range, childs.get(id).ops()));
         Ok(())
+    }
+    /// Nothing fails any more: tells the parent's drivers.
+    fn dup_done(&self, cx: &Cx, parents: &Segs, childs: &Segs) {
+        let mut parents = parents.iter();
+        let mut parent = parents.next();
+        for made in childs.iter() {
+            while parent.as_ref().is_some_and(|seg| !seg.range().covers(made.range())) {
+                parent = parents.next();
+            }
+            let Some(seg) = &parent else { break };
+            seg.ops().dup_done(&self.scx(cx, seg.range(), true), made.range(), made.ops());
+        }
     }
     /// Unmaps every segment of a child that nobody has run in.
     fn empty(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) {

@@ -376,6 +376,7 @@ impl AddrSpace {
             let n = segs.pieces(cx, from).count();
             into.room_for(cx, &mut segs, to, n)?;
             self.make_shares(cx, &segs, from, into, to, made)?;
+            self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
             return Ok(());
         }
@@ -386,6 +387,7 @@ impl AddrSpace {
         // held: both as (write)
         into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
         self.make_shares(cx, &segs, from, into, to, made)?;
+        self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
         Ok(())
     }
@@ -410,6 +412,12 @@ impl AddrSpace {
             into.make_one(cx, seg, place, made, |extract, to| extract.share(&scx, piece, to))?;
         }
         Ok(())
+    }
+    /// Nothing fails any more: tells the drivers of `from`.
+    fn shares_done(&self, cx: &Cx, segs: &Segs, from: VirtRange, made: &Made) {
+        for ((seg, piece), made) in segs.pieces(cx, from).flatten().zip(made) {
+            seg.ops().dup_done(&self.scx(cx, seg.range(), true), piece, &*made.ops);
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn dup_as(
     // A fork that cannot reserve fails at once: waiting for memory would not bring swap.
     let no_swap = |_| SegError::NoSwap { range: part, bytes: own };
     let held = swap.take(own / PAGE_SIZE).map_err(no_swap)?;
-    // Either side may go on alone with what both have stored, so both have reserved it.
+    // Either side may go on alone with what both have stored, so both have reserved it. What the parent gains is the child's until no other segment can fail.
     let whole_file = heir == Heir::Same && !seg.shared() && seg.backing.is_some();
     let gain = if whole_file {
         Some(Gain::plan(seg, scx, &seg.lock.lock(scx.cx).vpage, part)?)
@@ -108,9 +108,7 @@ pub(super) fn dup_as(
     })?;
     // Nothing fails from here on.
     held.keep();
-    if let Some(gain) = gain {
-        gain.commit(seg, scx, &mut seg.lock.lock(scx.cx).vpage, part);
-    }
+    let gained = gain.map_or(0, Gain::keep);
     if seg.noreserve() && heir != Heir::Zeros && !matches!(map, ChildMap::Lazy(_)) {
         // Slots that become zeros in the child are not its own yet.
         let touched = match &map {
@@ -134,7 +132,7 @@ pub(super) fn dup_as(
         backing: below.map(|b| Backing::new(&b.vnode, offset.0)),
         amap: ready(amap),
         amp_index: AtomicU64::new(if heir == Heir::Zeros { FIRST_SLOT } else { first }),
-        swresv: AtomicU64::new(own),
+        swresv: AtomicU64::new(own + gained),
         seq: AtomicU32::new(0),
         softlocks: AtomicU32::new(0),
         prot: AtomicU8::new(seg.prot().bits()),
@@ -145,6 +143,15 @@ pub(super) fn dup_as(
         needs_copy: AtomicBool::new(lazy),
         lock: SegVn::lock_over(vpage),
     })
+}
+
+/// See [`addr_space::SegOps::dup_done`]: what the child has reserved beyond its own is the parent's.
+pub(super) fn take_over(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, made: &SegVn) {
+    let gained = made.swresv.load(Ordering::Acquire).saturating_sub(part.len());
+    if gained != 0 {
+        made.swresv.fetch_sub(gained, Ordering::AcqRel);
+        Gain::take_over(gained, seg, scx, &mut seg.lock.lock(scx.cx).vpage, part);
+    }
 }
 
 fn child_kind(seg: &SegVn, heir: Heir) -> SegKind {

@@ -226,6 +226,12 @@ impl SegOps for SegVn {
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         dup::dup(self, scx, child.seg)
     }
+    fn dup_done(&self, scx: &SegCx<'_>, part: VirtRange, made: &dyn SegOps) {
+        let any: &dyn core::any::Any = made;
+        if let Some(made) = any.downcast_ref::<Self>() {
+            dup::take_over(self, scx, part, made);
+        }
+    }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
         unmap::unmap(self, scx, range)
     }

@@ -107,8 +107,7 @@ impl<'a> Gain<'a> {
         range: VirtRange,
     ) -> Result<Self, SegError> {
         let own = seg.swresv.load(Ordering::Acquire);
-        let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
-        let whole = !by_page && (range == scx.seg || own == scx.seg.len());
+        let whole = Self::is_whole(seg, scx, vpage, range);
         let pages = if whole {
             (scx.seg.len() - own) / PAGE_SIZE
         } else {
@@ -118,9 +117,39 @@ impl<'a> Gain<'a> {
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: pages * PAGE_SIZE })?;
         Ok(Self { held, whole })
     }
+    fn is_whole(seg: &SegVn, scx: &SegCx<'_>, vpage: &VPages, range: VirtRange) -> bool {
+        let own = seg.swresv.load(Ordering::Acquire);
+        let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
+        !by_page && (range == scx.seg || own == scx.seg.len())
+    }
     pub(super) fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut VPages, range: VirtRange) {
-        seg.swresv.fetch_add(self.held.keep() * PAGE_SIZE, Ordering::AcqRel);
-        if self.whole {
+        let whole = self.whole;
+        Self::grant(self.keep(), whole, seg, scx, vpage, range);
+    }
+    /// Keeps what is reserved for somebody else to hold, who gives it back or to [`Gain::take_over`]; says how many bytes there are.
+    pub(super) fn keep(self) -> u64 {
+        self.held.keep() * PAGE_SIZE
+    }
+    /// Commits the `bytes` that were planned for `range` when nothing of the segment was otherwise, but that other ranges of it may have been committed.
+    pub(super) fn take_over(
+        bytes: u64,
+        seg: &SegVn,
+        scx: &SegCx<'_>,
+        vpage: &mut VPages,
+        range: VirtRange,
+    ) {
+        Self::grant(bytes, Self::is_whole(seg, scx, vpage, range), seg, scx, vpage, range);
+    }
+    fn grant(
+        bytes: u64,
+        whole: bool,
+        seg: &SegVn,
+        scx: &SegCx<'_>,
+        vpage: &mut VPages,
+        range: VirtRange,
+    ) {
+        seg.swresv.fetch_add(bytes, Ordering::AcqRel);
+        if whole {
             return;
         }
         vpage.update(vpns(range), |v| VPage { reserved: true, ..v });

@@ -1,7 +1,7 @@
 //! What is refused, undone, or done by two at once: nothing may be left over.
 
 use super::*;
-use addr_space::SegKind;
+use addr_space::{AsError, SegError, SegKind};
 use alloc::string::String;
 use core::time::Duration;
 use page_db::sync::atomic::AtomicU64;
@@ -337,4 +337,50 @@ fn a_page_that_is_pinned_first_is_safe_before_the_last_one_is() {
     w.check(&p);
     assert_eq!((w.read(&p, 0), w.read(&p, 1)), (0, 0));
     p.space.free(&w.cx);
+}
+
+#[test]
+fn a_fork_that_fails_leaves_nothing_reserved_for_those_who_would_have_shared() {
+    let w = world(64);
+    let p = w.proc();
+    let file = w.file(4);
+    w.map_file(&p, &file, 4, Prot::READ);
+    p.space.inherit(&w.cx, range(0, 4), addr_space::Inherit::Share).expect("mapped");
+    assert_eq!(w.reserved(), 0, "nobody can store there");
+    let free = w.swap.info().available();
+    let more = SegVnArgs::zfod(&w.driver, Prot::RW);
+    p.space.map(&w.cx, range(100, free - 20), &more).expect("free");
+    let before = w.reserved();
+    let child = w.proc();
+    let done = p.space.dup(&w.cx, &child.space);
+    assert!(matches!(done, Err(AsError::Seg(SegError::NoSwap { .. }))), "{done:?}");
+    assert_eq!(w.reserved(), before, "D11");
+    w.check(&p);
+    p.space.unmap(&w.cx, range(100, free - 20)).expect("mapped");
+    p.space.dup(&w.cx, &child.space).expect("there is room");
+    assert_eq!(w.reserved(), 8, "either side may go on alone");
+    w.check(&p);
+    w.check(&child);
+    [&p, &child].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!(w.reserved(), 0);
+}
+
+#[test]
+fn a_range_that_cannot_be_shown_twice_leaves_nothing_reserved() {
+    let w = world(64);
+    let p = w.proc();
+    let file = w.file(4);
+    w.map_file(&p, &file, 4, Prot::READ);
+    let noreserve = SegVnArgs { kind: SegKind::NORESERVE, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, range(4, 1), &noreserve).expect("free");
+    let show = |pages| p.space.share_range(&w.cx, range(1, pages), &p.space, range(20, 1).start());
+    let done = show(4);
+    assert!(matches!(done, Err(AsError::Seg(SegError::NotSupported { .. }))), "{done:?}");
+    assert_eq!(w.reserved(), 0, "D11");
+    w.check(&p);
+    show(3).expect("free");
+    assert_eq!(w.reserved(), 6, "three pages on either side");
+    w.check(&p);
+    p.space.free(&w.cx);
+    assert_eq!(w.reserved(), 0);
 }
