@@ -266,11 +266,25 @@ pub fn put_range(
     offset: FileOffset,
     len: u64,
     flags: PutFlags,
+    write: impl FnMut(Identity, Pfn) -> Result<(), VnodeError>,
+) -> Result<(), VnodeError> {
+    let pages = pages_in(cx, db, vnode, offset, len);
+    put_pages(cx, db, pages.map_err(|_| VnodeError::NoMemory { vnode, offset })?, flags, write)
+}
+
+/// As [`put_range`] for pages that [`pages_in`] has listed: for who must know that there is heap for the list before anything has changed.
+///
+/// # Errors
+/// The first failure of `write`; later pages are still attempted.
+pub fn put_pages(
+    cx: &Cx,
+    db: &PageDb,
+    pages: Vec<(Identity, PageId)>,
+    flags: PutFlags,
     mut write: impl FnMut(Identity, Pfn) -> Result<(), VnodeError>,
 ) -> Result<(), VnodeError> {
     let mut result = Ok(());
-    let pages = pages_in(cx, db, vnode, offset, len);
-    for (id, found) in pages.map_err(|_| VnodeError::NoMemory { vnode, offset })? {
+    for (id, found) in pages {
         // A cached page is clean and free already; only invalidation has business with it.
         if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
             continue;
@@ -291,12 +305,12 @@ pub fn put_range(
             && page.page().is_kept()
             && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
         {
-            result = result.and(Err(VnodeError::Locked { vnode, offset: id.offset }));
+            result = result.and(Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset }));
             continue;
         }
         let Some(dirty) = get_dirty(cx, db, page, flags) else { continue };
         let wrote = cx.blocking(|| write(id, dirty.page.pfn()));
-        count_written(cx, db, vnode);
+        count_written(cx, db, id.vnode);
         write_done(cx, db, dirty, wrote.is_ok(), flags);
         result = result.and(wrote);
     }

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   get_page   shape (reader) ─▶ offset < size? ─▶ page locked ─▶ shape let go         the page is there: truncation waits for its lock
-//!   truncate   shape (writer) ─▶ size set ─▶ pages past it destroyed, one lock at a time ─▶ store cut
+//!   truncate   shape (writer) ─▶ pages past it listed ─▶ store cut ─▶ size set ─▶ they are destroyed, one lock at a time ─▶ store cut again
 //!   pwrite     shape (reader, or writer when it extends) ─▶ page ─▶ bytes ─▶ modified
 //! ```
 //!
@@ -19,6 +19,8 @@
 //! - F4: a page is marked modified, and the size covers it, before its lock is let go: page-out never writes too little.
 //! - F5: no user memory is touched with a lock held; callers copy through a buffer of their own.
 //! - F6: who stores to a page takes it from its borrowers first ([`PageDb::break_loan`]).
+//! - F7: a write-back looks at the size with its page in transit. So truncation, once it has set the size, waits for every transit of what
+//!   it cuts, the last page too, and cuts the store again: whoever writes later has looked at the new size.
 //!
 //! Waiting for the shape lock counts as sleeping ([`Cx::blocking`]): its holder may itself wait for a page that somebody pins.
 //!
@@ -31,8 +33,8 @@ use page_db::sync::atomic::{AtomicU64, Ordering};
 use page_db::sync::{Mutex, RwLock};
 use page_db::{
     Access, Counter, Cx, ExclPage, FailKind, FileOffset, GotPage, Identity, LockedPage, PAGE_MASK,
-    PAGE_SIZE, PageDb, PageError, Pfn, Prot, PutFlags, Rank, RefMod, SharedPage, Vnode, VnodeError,
-    VnodeId, VnodeKind, errno, pvn,
+    PAGE_SIZE, PageDb, PageError, PageId, Pfn, Prot, PutFlags, Rank, RefMod, SharedPage, Vnode,
+    VnodeError, VnodeId, VnodeKind, errno, pvn,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -439,7 +441,7 @@ impl File {
         if end > old {
             let tail = self.own_tail(cx, db, old)?;
             cx.blocking(|| self.store.resize(cx, old, end)).map_err(|e| self.io(at, e))?;
-            Self::zero_tail(db, tail, old);
+            Self::zero_tail(db, tail.as_ref(), old);
         }
         let stored = self.store_piece(cx, db, at, piece);
         if stored.is_err() && end > old {
@@ -517,7 +519,7 @@ impl File {
         }
     }
     /// Clears what a store through a mapping may have left past `size` in the last page (F3), which [`File::own_tail`] has found.
-    fn zero_tail(db: &PageDb, tail: Option<SharedPage<'_>>, size: u64) {
+    fn zero_tail(db: &PageDb, tail: Option<&SharedPage<'_>>, size: u64) {
         if let Some(page) = tail {
             let within = (size & PAGE_MASK) as usize;
             db.mem().write(page.pfn(), within, &ZEROS[within..]);
@@ -554,23 +556,44 @@ impl File {
             return Ok(());
         }
         let resize = |from| cx.blocking(|| self.store.resize(cx, from, size));
-        // What can fail comes first.
+        // What can fail comes first: the list of pages past the end, to which none is added while `shape` is held, and the store.
+        let going = self.pages_between(cx, db, size, old)?;
         resize(old).map_err(|errno| FileError::Store { name: self.name.clone(), errno })?;
         if size > old {
-            Self::zero_tail(db, tail, old);
+            Self::zero_tail(db, tail.as_ref(), old);
             self.size.store(size, Ordering::Release);
             return Ok(());
         }
         self.size.store(size, Ordering::Release);
-        Self::zero_tail(db, tail, size);
-        // held: `shape`. Pages past the end may have to be waited for.
+        Self::zero_tail(db, tail.as_ref(), size);
+        if let Some(tail) = tail {
+            // F7: a write that began before looked at the old size.
+            cx.blocking(|| db.io_lock(cx, &tail));
+            db.io_unlock(tail.id());
+        }
+        // held: `shape`. Pages past the end may have to be waited for, those in transit among them (F7).
         let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE;
-        let first = FileOffset(size.div_ceil(PAGE_SIZE) * PAGE_SIZE);
-        let gone = pvn::put_range(cx, db, self.id, first, 0, flags, |_, _| Ok(()));
+        let gone = pvn::put_pages(cx, db, going, flags, |_, _| Ok(()));
         debug_assert!(gone.is_ok(), "F2: pages are destroyed without writing them: {gone:?}");
         // A page on its way out when the store was cut may have been written after it; all of those are over now.
         let _ = resize(old);
         Ok(())
+    }
+    /// The resident pages past the end `size` of a file that has `old` bytes. held: `shape`, as writer
+    fn pages_between(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        size: u64,
+        old: u64,
+    ) -> Result<Vec<(Identity, PageId)>, FileError> {
+        let first = size.div_ceil(PAGE_SIZE) * PAGE_SIZE;
+        if old <= first {
+            return Ok(Vec::new());
+        }
+        let offset = FileOffset(first);
+        pvn::pages_in(cx, db, self.id, offset, old - first)
+            .map_err(|_| FileError::Vnode(VnodeError::NoMemory { vnode: self.id, offset }))
     }
 
     /// Writes every dirty page and makes it permanent.

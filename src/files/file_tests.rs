@@ -213,3 +213,65 @@ fn host_files_are_read_and_written_through_the_cache() {
     std::fs::remove_dir_all(&dir).expect("removed");
     r.done();
 }
+
+/// A store whose next write, once it is asked for, lets truncation go as far as it gets.
+#[derive(Debug, Default)]
+struct Slow {
+    bytes: MemStore,
+    /// Whether a write is under way, and resizes since it was.
+    seen: std::sync::Mutex<(bool, u32)>,
+    turn: std::sync::Condvar,
+}
+
+impl Slow {
+    const LONG: std::time::Duration = std::time::Duration::from_millis(200);
+
+    fn await_write(&self) {
+        let seen = self.seen.lock().expect("sound");
+        drop(self.turn.wait_while(seen, |s| !s.0).expect("sound"));
+    }
+}
+
+#[derive(Debug)]
+struct SlowStore(Arc<Slow>);
+
+impl Store for SlowStore {
+    fn read(&self, cx: &Cx, offset: u64, page: &mut PageBuf) -> Result<(), i32> {
+        self.0.bytes.read(cx, offset, page)
+    }
+    fn write(&self, cx: &Cx, offset: u64, bytes: &[u8]) -> Result<(), i32> {
+        let mut seen = self.0.seen.lock().expect("sound");
+        *seen = (true, 0);
+        self.0.turn.notify_all();
+        // The first resize comes; the second must not before this write has ended, so of it the time limit is the witness.
+        drop(self.0.turn.wait_timeout_while(seen, Slow::LONG, |s| s.1 < 2).expect("sound"));
+        self.0.bytes.write(cx, offset, bytes)
+    }
+    fn resize(&self, cx: &Cx, from: u64, to: u64) -> Result<(), i32> {
+        self.0.seen.lock().expect("sound").1 += 1;
+        self.0.turn.notify_all();
+        self.0.bytes.resize(cx, from, to)
+    }
+}
+
+#[test]
+fn truncation_waits_for_the_write_back_of_the_last_page() {
+    // F1, F3 and F7: the write has looked at the old size.
+    let r = rig(16);
+    let slow = Arc::new(Slow::default());
+    let f = File::new(&r.cx, &r.db, "f", 0, Box::new(SlowStore(slow.clone()))).expect("a file");
+    r.write(&f, 0, &[7; 4096]);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            slow.await_write();
+            let cx = Cx::new(r.db.counters(), CpuId(0), ThreadId(2), Arc::new(SpinHooks));
+            f.truncate(&cx, &r.db, 100).expect("cut");
+        });
+        r.put(&f, PutFlags::empty()).expect("written");
+    });
+    r.put(&f, PutFlags::INVAL).expect("written");
+    f.truncate(&r.cx, &r.db, 4096).expect("grown");
+    let bytes = r.read(&f, 0, 4096);
+    assert_eq!((&bytes[..100], &bytes[100..]), (&[7; 100][..], &[0; 3996][..]));
+    r.done();
+}
