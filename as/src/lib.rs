@@ -24,6 +24,7 @@ extern crate alloc;
 
 pub mod addr_space;
 pub mod avl;
+pub mod borrower;
 pub mod callback;
 pub mod contract;
 pub mod dump;
@@ -44,6 +45,7 @@ pub mod verify;
 pub mod watch;
 
 pub use addr_space::{AddrSpace, USER_RANGE};
+pub use borrower::Borrower;
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};

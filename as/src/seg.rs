@@ -17,6 +17,7 @@
 //!
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
 
+use crate::borrower::Borrower;
 use crate::error::SegError;
 use crate::extract::Extract;
 use crate::fault::{FaultError, FaultKind};
@@ -495,6 +496,20 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
         let _ = (scx, range);
         Err(SegError::NotSupported { driver: self.driver(), op: "loan" })
+    }
+    /// Lends the contents of the pages of `range` to anons, each of which `to` takes a reference of, in order of address. What is absent is made or read.
+    ///
+    /// # Errors
+    /// [`SegError::NotSupported`], or why not; what `to` has taken by then is `to`'s.
+    #[doc(alias("uvm_loan", "UVM_LOAN_TOANON"))]
+    fn lend_anons(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        to: &mut dyn Borrower,
+    ) -> Result<(), SegError> {
+        let _ = (scx, range, to);
+        Err(SegError::NotSupported { driver: self.driver(), op: "loan to an anon" })
     }
     /// Prefers a page size for `range`.
     ///

@@ -27,6 +27,9 @@ pub struct AnonRow {
     pub page: Option<PageId>,
     /// Its place on a swap device, if it has one.
     pub swap: Option<String>,
+    /// If `page` is on loan to it: whose that is, or "nobody" once the lender has another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub borrowed: Option<String>,
 }
 
 /// The view.
@@ -68,6 +71,11 @@ impl AnonView {
             .map(|(slot, n)| {
                 let at = slot.wrapping_sub(first);
                 let name = layer.swap().identity(n);
+                let lender = layer.swap().place(n).lender();
+                let owner = |page| match layer.db().page(page).identity() {
+                    Some(id) => id.to_string(),
+                    None => "nobody".to_string(),
+                };
                 AnonRow {
                     addr: base.map(|a| a.get() + at * page_db::PAGE_SIZE),
                     slot: at,
@@ -75,8 +83,9 @@ impl AnonView {
                     anon: n.get(),
                     refs: layer.anons().refs(n),
                     name,
-                    page: layer.db().exists(cx, name),
+                    page: lender.or_else(|| layer.db().exists(cx, name)),
                     swap: layer.swap().slot(cx, n).map(|s| s.to_string()),
+                    borrowed: lender.map(owner),
                 }
             })
             .collect();
@@ -124,7 +133,11 @@ impl fmt::Display for AnonView {
                 r.refs,
                 r.name.to_string(),
                 r.page.map_or_else(|| "-".to_string(), |p| p.to_string()),
-                r.swap.as_deref().unwrap_or("-"),
+                match (&r.swap, &r.borrowed) {
+                    (Some(slot), _) => slot.clone(),
+                    (None, Some(owner)) => alloc::format!("borrowed from {owner}"),
+                    (None, None) => "-".to_string(),
+                },
             )?;
         }
         Ok(())

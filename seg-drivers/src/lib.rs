@@ -33,4 +33,4 @@ pub use anon::{AnonHome, AnonLayer, AnonMap};
 pub use seg_dev::{DeviceMemory, SegDev, SegDevArgs};
 pub use seg_hole::{SegHole, SegHoleArgs};
 pub use seg_kmem::{Kmem, KmemArgs, SegKmem};
-pub use seg_vn::{ForkPolicy, LockedAtFork, SegVn, SegVnArgs, VnDriver, VnTunables};
+pub use seg_vn::{ForkPolicy, LentAnons, LockedAtFork, SegVn, SegVnArgs, VnDriver, VnTunables};

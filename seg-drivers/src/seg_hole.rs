@@ -19,7 +19,7 @@
 //! Sources: illumos `vm/seg_hole.c` (behaviour); illumos.md 2.5, 10.
 
 use addr_space::{
-    Advice, FaultError, FaultKind, Join, LockOp, NewlyLocked, PageList, Remnant, SegCreate, SegCx,
+    Advice, Borrower, FaultError, FaultKind, Join, LockOp, NewlyLocked, PageList, Remnant, SegCreate, SegCx,
     SegDetail, SegError, SegKind, SegOps,
 };
 use alloc::boxed::Box;
@@ -114,6 +114,14 @@ impl SegOps for SegHole {
         Err(FaultError::NoMap { addr: range.start() }.into())
     }
     fn lend_pages(&self, _: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        unmapped(range)
+    }
+    fn lend_anons(
+        &self,
+        _: &SegCx<'_>,
+        range: VirtRange,
+        _: &mut dyn Borrower,
+    ) -> Result<(), SegError> {
         unmapped(range)
     }
     fn set_page_size(&self, _: &SegCx<'_>, range: VirtRange, _: u8) -> Result<(), SegError> {

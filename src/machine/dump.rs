@@ -222,6 +222,7 @@ impl<'m> Walk<'m> {
         let page = db.exists(m.cx(), id).map(|p| db.page(p));
         let place = match m.swap().place(n) {
             Place::At(slot) => format!("slot of area {}", slot.area),
+            Place::Borrowed(_) => "loan".into(),
             other => format!("{other:?}"),
         };
         self.hidden.push(format!(
@@ -240,6 +241,7 @@ impl<'m> Walk<'m> {
                 Ok(()) => scratch.read(Pfn(0), 0, &mut bytes),
                 Err(e) => return e.to_string(),
             },
+            (None, Place::Borrowed(lender), _) => db.mem().read(db.pfn(lender), 0, &mut bytes),
             (None, Place::Bad, _) => return "nothing: lost".into(),
             (None, ..) => {}
         }

@@ -120,9 +120,12 @@ fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
     for (map, slots) in maps {
         let segs = users.remove(&map.id().0).unwrap_or_default();
         let (refs, id) = (map.refs(), map.id().0);
-        if segs.len() as u64 != u64::from(refs) {
-            let what =
-                format!("{} segments use anon map {id}, which has {refs} references", segs.len());
+        let loans = u64::from(map.is_loan());
+        if segs.len() as u64 + loans != u64::from(refs) {
+            let what = format!(
+                "{} segments and {loans} loans use anon map {id}, which has {refs} references",
+                segs.len()
+            );
             return broken("I6", what);
         }
         if segs.iter().any(|s| s.needs_copy && !s.private) {
@@ -133,7 +136,7 @@ fn sharers(m: &Machine, maps: &[Occupied]) -> Checked {
             let mut covering = segs.iter().filter(|s| s.slots.contains(slot));
             let refs = map.slot_refs(m.cx(), *slot..slot + 1).first().map_or(0, |(_, n)| *n);
             let n = covering.clone().count() as u64;
-            if n != u64::from(refs) {
+            if n + loans != u64::from(refs) {
                 let what = format!(
                     "{n} segments cover slot {slot} of anon map {id}, which has {refs} references"
                 );
@@ -253,11 +256,14 @@ fn locked_bytes(m: &Machine, who: &str, space: &AddrSpace) -> Checked {
     Ok(())
 }
 
-/// The name of the page that `addr` shows: the slot's anon, else the file's.
+/// The name of the page that `addr` shows: the slot's anon's, or that of the page it has borrowed, else the file's.
 fn shown(m: &Machine, scx: &SegCx<'_>, vn: &SegVn, addr: VirtAddr) -> Option<Identity> {
     let slot = vn.amap().and_then(|map| map.peek(vn.slot_of(scx.seg, addr)));
     match slot {
-        Some(n) => Some(m.swap().identity(n)),
+        Some(n) => match m.swap().place(n).lender() {
+            Some(lender) => m.db().page(lender).identity(),
+            None => Some(m.swap().identity(n)),
+        },
         None => vn
             .backing_vnode()
             .map(|v| Identity::new(v.id(), addr_space::SegOps::offset(vn, scx, addr))),

@@ -1,11 +1,12 @@
-//! Lending user memory to the kernel.
+//! Lending user memory: to the kernel, and to anons that another process is then shown.
 //!
 //! Sources: uvm.md 5.7.
 
 use super::SysError;
 use super::process::{Process, USER_TOP};
 use addr_space::LentPages;
-use page_db::{VirtRange, errno};
+use page_db::{Prot, VirtRange, errno};
+use seg_drivers::LentAnons;
 
 impl Process {
     /// Lends the pages of `len` bytes at `addr`: the kernel reads them as they are now, whatever the process does ([`addr_space::AddrSpace::lend_pages`]).
@@ -17,11 +18,43 @@ impl Process {
     #[doc(alias = "uvm_loan")]
     pub fn lend(&self, addr: u64, len: u64) -> Result<LentPages, SysError> {
         const CALL: &str = "lend";
-        let no_range = |_| SysError::arg(CALL, errno::EINVAL, "not a range of whole pages");
-        let range = VirtRange::exact(addr, len).map_err(no_range)?;
-        if range.end() > USER_TOP {
-            return Err(SysError::arg(CALL, errno::EINVAL, "not the user's memory"));
-        }
+        let range = whole_pages(CALL, addr, len)?;
         self.space().lend_pages(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
+    /// Lends the contents of `len` bytes at `addr` to anons ([`LentAnons::lend`]): they are what they are now, whatever the process does, and wait to be shown
+    /// to a process by [`Process::borrow`].
+    ///
+    /// # Errors
+    /// As [`Process::lend`], and `EAGAIN` when no swap is left to promise. Nothing is lent.
+    #[doc(alias("uvm_loan", "UVM_LOAN_TOANON"))]
+    pub fn lend_to_anons(&self, addr: u64, len: u64) -> Result<LentAnons, SysError> {
+        const CALL: &str = "lend";
+        let range = whole_pages(CALL, addr, len)?;
+        let vn = self.machine().vn();
+        LentAnons::lend(vn, self.cx(), &self.space(), range).map_err(|e| SysError::of(CALL, e))
+    }
+    /// Shows what was lent at `addr`, as private memory that may be read and stored to; the loan is over ([`LentAnons::enter`]).
+    ///
+    /// # Errors
+    /// `EINVAL` for an address that is no page's or not the user's, or a loan from another machine; `ENOMEM` where something is mapped; what a mapping may fail
+    /// with else. Nothing has changed, and the loan is handed back.
+    pub fn borrow(&self, lent: LentAnons, addr: u64) -> Result<(), (SysError, LentAnons)> {
+        const CALL: &str = "borrow";
+        match whole_pages(CALL, addr, lent.range().len()) {
+            Ok(to) => {
+                let entered = lent.enter(self.cx(), &self.space(), to, Prot::RW);
+                entered.map_err(|(e, lent)| (SysError::of(CALL, e), lent))
+            }
+            Err(e) => Err((e, lent)),
+        }
+    }
+}
+
+fn whole_pages(call: &'static str, addr: u64, len: u64) -> Result<VirtRange, SysError> {
+    let no_range = |_| SysError::arg(call, errno::EINVAL, "not a range of whole pages");
+    let range = VirtRange::exact(addr, len).map_err(no_range)?;
+    if range.end() > USER_TOP {
+        return Err(SysError::arg(call, errno::EINVAL, "not the user's memory"));
+    }
+    Ok(range)
 }

@@ -35,6 +35,7 @@ mod fork;
 mod image;
 mod laws;
 mod lend;
+mod loans;
 mod memcntl;
 mod meminfo;
 mod memory;

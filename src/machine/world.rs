@@ -7,6 +7,7 @@
 //! The arena lies at a fixed address, far from where mappings without an address go, and the break at its own, so results do not
 //! depend on addresses.
 
+use super::loans::{Loan, Loans};
 use super::process::{BREAK_BASE, Process};
 use super::words::{self, area_of, done, errno, mode_of, prot_bits};
 use super::{
@@ -25,7 +26,7 @@ use crate::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
     ViewCall, ViewError, World,
 };
-use addr_space::{Inherit, LentPages, Signal, WatchFlags};
+use addr_space::{Inherit, Signal, WatchFlags};
 use page_db::{Counter, CpuId, Vnode};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,12 +53,7 @@ pub struct MachineWorld {
     procs: BTreeMap<u32, Process>,
     files: BTreeMap<u32, Slot>,
     /// By number, in order; what has been given back leaves its number.
-    loans: Vec<Option<LentPages>>,
-}
-
-/// Where the loan with this number is kept; they are counted from 1.
-fn place_of(loan: u64) -> Option<usize> {
-    usize::try_from(loan).ok()?.checked_sub(1)
+    loans: Loans,
 }
 
 fn run_of(byte: u8, from: u64, len: usize) -> Vec<u8> {
@@ -82,7 +78,7 @@ impl MachineWorld {
             machine,
             procs: BTreeMap::from([(0, first)]),
             files: BTreeMap::new(),
-            loans: Vec::new(),
+            loans: Loans::default(),
         })
     }
     /// The machine.
@@ -555,32 +551,21 @@ impl World for MachineWorld {
     }
     fn lend(&mut self, r: Region) -> Outcome {
         let Some(p) = self.procs.get(&r.proc.0) else { return Outcome::Skip };
-        match p.lend(r.addr, r.len) {
-            Ok(lent) => {
-                self.loans.push(Some(lent));
-                Outcome::count(self.loans.len() as u64)
-            }
-            Err(e) => e.into(),
-        }
+        self.loans.note(p.lend(r.addr, r.len).map(Loan::Kernel))
+    }
+    fn lend_anon(&mut self, r: Region) -> Outcome {
+        let Some(p) = self.procs.get(&r.proc.0) else { return Outcome::Skip };
+        self.loans.note(p.lend_to_anons(r.addr, r.len).map(Loan::Anons))
     }
     fn lent(&mut self, loan: u64) -> Outcome {
-        let Some(lent) = place_of(loan).and_then(|i| self.loans.get(i)?.as_ref()) else {
-            return Errno::EINVAL.into();
-        };
-        let (mut hash, mut first) = (FNV_OFFSET, FirstBytes::default());
-        let mut buf: PageBytes = [0; PAGE_BYTES as usize];
-        for offset in (0..lent.range().len()).step_by(buf.len()) {
-            let n = lent.read(self.machine.db(), offset, &mut buf);
-            hash = fnv(hash, &buf[..n]);
-            first.extend(&buf[..n]);
-        }
-        Outcome::bytes(hash, first)
+        self.loans.read(self.machine.db(), loan)
     }
     fn unlend(&mut self, loan: u64) -> Outcome {
-        let place = place_of(loan).and_then(|i| self.loans.get_mut(i));
-        let Some(lent) = place.and_then(Option::take) else { return Errno::EINVAL.into() };
-        lent.give_back(self.machine.cx(), self.machine.db());
-        Outcome::OK
+        self.loans.end(&self.machine, loan)
+    }
+    fn borrow(&mut self, proc: ProcSlot, addr: u64, loan: u64) -> Outcome {
+        let Some(p) = self.procs.get(&proc.0) else { return Outcome::Skip };
+        self.loans.show(p, addr, loan)
     }
     fn set_rlimit(&mut self, proc: ProcSlot, limit: ScriptLimit, bytes: Option<u64>) -> Outcome {
         let limit = match limit {

@@ -377,6 +377,10 @@ pub enum Operation {
     Lent(u64),
     /// `unlend N`
     Unlend(u64),
+    /// `lendanon P A L`
+    LendAnon(Range),
+    /// `borrow P A N`
+    Borrow { proc: ProcRef, addr: Addr, loan: u64 },
     /// `lockall P WHAT`
     LockAll(ProcRef, LockAll),
     /// `unlockall P`
@@ -504,6 +508,8 @@ impl Operation {
             | O::Lend(_)
             | O::Lent(_)
             | O::Unlend(_)
+            | O::LendAnon(_)
+            | O::Borrow { .. }
             | O::View(_)
             | O::Expect(_)
             | O::Echo(_)
@@ -540,6 +546,8 @@ impl Operation {
                     | O::Lend(_)
                     | O::Lent(_)
                     | O::Unlend(_)
+                    | O::LendAnon(_)
+                    | O::Borrow { .. }
             )
     }
 }

@@ -37,6 +37,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("lend", "P A L -- lends pages to the kernel; answers the loan's number"),
     ("lent", "N -- reads the pages of a loan, as the kernel"),
     ("unlend", "N -- ends a loan"),
+    ("lendanon", "P A L -- lends pages to anons; answers the loan's number"),
+    ("borrow", "P A N -- shows a loan to anons at A, which ends it"),
     ("lockall", "P current|future|both -- locks all memory"),
     ("unlockall", "P -- unlocks all memory"),
     ("incore", "P A L -- asks what is resident"),
@@ -191,9 +193,9 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "read" | "write" | "fread" | "fwrite" | "fetch" => accesses(word, c)?,
         "map" => Operation::Map(map(c)?),
         "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap"
-        | "watch" | "unwatch" | "inherit" | "lend" => ranges(word, c)?,
+        | "watch" | "unwatch" | "inherit" | "lend" | "lendanon" => ranges(word, c)?,
         "lockall" | "unlockall" | "brk" | "fork" | "vfork" | "exit" | "pageout" | "digest"
-        | "exec" | "spawn" | "grow" | "setrlimit" => processes(word, c)?,
+        | "exec" | "spawn" | "grow" | "borrow" | "setrlimit" => processes(word, c)?,
         "personality" | "share" | "memcntl" | "meminfo" => control::read(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
         "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "lent" | "unlend" | "echo"
@@ -435,6 +437,7 @@ fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "watch" => Operation::Watch(range, watch_for(c)?),
         "unwatch" => Operation::Unwatch(range),
         "lend" => Operation::Lend(range),
+        "lendanon" => Operation::LendAnon(range),
         "inherit" => Operation::Inherit(range, c.word(&INHERIT, Inherit::from_word)?),
         _ => {
             static FLAGS: Class =
@@ -573,6 +576,9 @@ fn processes(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "exec" => Operation::Exec { proc: c.proc()?, file: c.file()? },
         "spawn" => Operation::Spawn { proc: c.new_proc()?, path: path(c)? },
         "grow" => Operation::Grow { proc: c.proc()?, addr: c.addr()? },
+        "borrow" => {
+            Operation::Borrow { proc: c.proc()?, addr: c.addr()?, loan: c.count(&LOAN)? }
+        }
         _ => Operation::SetRlimit {
             proc: c.proc()?,
             limit: c.word(&LIMIT, Limit::from_word)?,
@@ -582,11 +588,12 @@ fn processes(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     })
 }
 
+static LOAN: Class = Class::new("the number of a loan");
+
 fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     static STEPS: Class = Class::new("a number of steps");
     static FRAMES: Class = Class::new("a number of frames");
     static AREA: Class = Class::new("the number of a swap area");
-    static LOAN: Class = Class::new("the number of a loan");
     static TEXT: Class = Class::new("a quoted text");
     Ok(match word {
         "scan" => Operation::Scan(c.count(&STEPS)?),

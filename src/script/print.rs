@@ -317,6 +317,8 @@ impl fmt::Display for Operation {
             O::Lend(range) => write!(f, "lend {range}"),
             O::Lent(n) => write!(f, "lent {n}"),
             O::Unlend(n) => write!(f, "unlend {n}"),
+            O::LendAnon(range) => write!(f, "lendanon {range}"),
+            O::Borrow { proc, addr, loan } => write!(f, "borrow {proc} {addr} {loan}"),
             O::LockAll(p, what) => write!(f, "lockall {p} {what}"),
             O::UnlockAll(p) => write!(f, "unlockall {p}"),
             O::Incore(range) => write!(f, "incore {range}"),

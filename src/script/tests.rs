@@ -66,6 +66,8 @@ const SAMPLES: &[&str] = &[
     "lend $p 12 3",
     "lent 1",
     "unlend 1",
+    "lendanon $p 12 3",
+    "borrow $p 20 2",
     "::pmap -x $p --json",
     "::pmap kas",
     "::seg 0",

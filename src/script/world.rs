@@ -368,6 +368,16 @@ pub trait World {
         Errno::ENOSYS.into()
     }
 
+    /// Lends pages to anons; the answer has the loan's number.
+    fn lend_anon(&mut self, _region: Region) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Shows a loan to anons in a process's memory, which ends it.
+    fn borrow(&mut self, _proc: ProcSlot, _addr: u64, _loan: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
     /// Sets a limit; `None` takes it away.
     fn set_rlimit(&mut self, _proc: ProcSlot, _limit: Limit, _bytes: Option<u64>) -> Outcome {
         Errno::ENOSYS.into()

@@ -137,7 +137,7 @@ impl SwapFs {
         }
         self.names.alloc(cx, |index| self.make_vnode(cx, index))
     }
-    /// Ends a name: its slot, then its number. The caller has destroyed the page, or there is none, and nobody refers to the anon.
+    /// Ends a name: its slot, or the loan of what it has borrowed, then its number. The caller has destroyed the page, or there is none, and nobody refers to the anon.
     ///
     /// # Locks
     /// No page lock held.
@@ -158,8 +158,10 @@ impl SwapFs {
                 self.end_run(cx, &dead[from..i]);
                 from = i + 1;
             }
-            if let Place::At(slot) = was {
-                self.space.free(cx, slot);
+            match was {
+                Place::At(slot) => self.space.free(cx, slot),
+                Place::Borrowed(lender) => self.db.unlend(cx, lender),
+                _ => {}
             }
         }
         self.end_run(cx, &dead[from..]);

@@ -21,6 +21,7 @@
 //!   no slot      resident, never stored     never touched, or freed clean: reads as zeros
 //!   slot         resident and stored        stored: the next fault reads it
 //!   bad          (rewritten since)          lost by a read error: EIO, without asking the device again
+//!   borrowed     -                          another's page has the bytes, until the anon needs one of its own (borrow.rs)
 //! ```
 //!
 //! # The life of a slot
@@ -33,8 +34,8 @@
 //!
 //! # Invariants
 //!
-//! - W1: a name's word changes only under its page's lock: exclusive, or shared with the i/o lock held. The one exception is
-//!   [`SwapFs::free`], when there is no page any more.
+//! - W1: a name's word changes only under its page's lock: exclusive, or shared with the i/o lock held. The exceptions are
+//!   [`SwapFs::free`], when there is no page any more, and [`SwapFs::borrow`], before there is one.
 //! - W2: a slot belongs to one name at most; allocated slots = names with a slot + bad slots (uvm.md I9), when quiet.
 //! - W3: a clean page without a slot may be lost: it holds zeros that nobody wrote, or bytes its owner gave up (`MADV_FREE`). So whoever
 //!   takes a slot from a page in memory marks the page modified.
@@ -76,7 +77,7 @@
 //! # Reading order
 //!
 //! [`name`] for numbers, [`reserve`] for promises, [`area`] for slots, then [`page_in`] and [`push`] for what moves between
-//! them, [`ctl`] for areas that come and go.
+//! them, [`ctl`] for areas that come and go, [`borrow`] for names whose bytes are in another's page.
 //!
 //! Sources: [SI §9.8, §11]; illumos.md 5.2, 6; uvm.md 2.6, 6.2, 6.5.
 
@@ -88,6 +89,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod area;
+pub mod borrow;
 pub mod contract;
 pub mod ctl;
 pub mod device;

@@ -34,7 +34,7 @@ use core::ops::Range;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use page_db::sync::grow::filled;
 use page_db::sync::{GrowTable, Mutex, Once, PerCpu, SpinMutex};
-use page_db::{Cx, FileOffset, Identity, Rank, VnodeId};
+use page_db::{Cx, FileOffset, Identity, PageId, Rank, VnodeId};
 
 /// log2 of the pages of one swap vnode.
 pub const VNODE_SHIFT: u32 = 10;
@@ -92,11 +92,14 @@ pub enum Place {
     At(PhysSlot),
     /// Lost: the slot could not be read.
     Bad,
+    /// In a page that it has on loan ([`crate::borrow`]).
+    Borrowed(PageId),
 }
 
 const LIVE: u64 = 1 << 63;
 const BAD: u64 = 1 << 62;
 const HAS: u64 = 1 << 61;
+const BORROWED: u64 = 1 << 60;
 
 impl Place {
     pub(crate) fn to_word(self) -> u64 {
@@ -105,6 +108,7 @@ impl Place {
             Self::Nowhere => LIVE,
             Self::Bad => LIVE | BAD,
             Self::At(s) => LIVE | HAS | u64::from(s.area.0) << 32 | u64::from(s.index),
+            Self::Borrowed(page) => LIVE | BORROWED | u64::from(page.link()),
         }
     }
     pub(crate) fn of_word(w: u64) -> Self {
@@ -115,6 +119,8 @@ impl Place {
         } else if w & HAS != 0 {
             let area = AreaId((w >> 32) as u32 & AreaId::MAX.0);
             Self::At(PhysSlot { area, index: w as u32 })
+        } else if w & BORROWED != 0 {
+            PageId::of_link(w as u32).map_or(Self::Nowhere, Self::Borrowed)
         } else {
             Self::Nowhere
         }
@@ -122,6 +128,10 @@ impl Place {
     /// The slot, if there is one.
     pub fn slot(self) -> Option<PhysSlot> {
         if let Self::At(s) = self { Some(s) } else { None }
+    }
+    /// The page on loan, if there is one.
+    pub fn lender(self) -> Option<PageId> {
+        if let Self::Borrowed(page) = self { Some(page) } else { None }
     }
 }
 

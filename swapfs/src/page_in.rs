@@ -8,6 +8,7 @@
 //!                         └ error ─▶ page destroyed, word says bad, slot leaks ─▶ EIO
 //!            nowhere  zeros, clean: evicting it loses nothing
 //!            bad      EIO, nothing is read
+//!            borrowed nothing is made: the lender's page is adopted or copied ([`super::borrow`])
 //!            dead     no such name
 //! ```
 //!
@@ -52,9 +53,20 @@ impl SwapFs {
             if let Some(page) = db.lookup_shared(cx, id) {
                 return Ok(GotPage { page, prot: Prot::all(), read: false });
             }
-            self.readable(id, self.names().place(n))?;
+            let place = self.names().place(n);
+            if let Place::Borrowed(lender) = place {
+                if let Some(page) = self.end_borrow(cx, db, n, lender, colour)? {
+                    return Ok(GotPage { page, prot: Prot::all(), read: false });
+                }
+                continue;
+            }
+            self.readable(id, place)?;
             match db.create(cx, id, colour, Reserve::Normal) {
-                Ok(page) => return self.fill(cx, db, n, page),
+                Ok(page) => {
+                    if let Some(got) = self.fill(cx, db, n, page)? {
+                        return Ok(got);
+                    }
+                }
                 Err(PageError::Exists(_)) => {} // lost a race: look again
                 Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
             }
@@ -65,35 +77,34 @@ impl SwapFs {
         match place {
             Place::Dead => Err(VnodeError::NoName { vnode, offset }),
             Place::Bad => Err(VnodeError::Io { vnode, offset, errno: errno::EIO }),
-            Place::Nowhere | Place::At(_) => Ok(()),
+            Place::Nowhere | Place::At(_) | Place::Borrowed(_) => Ok(()),
         }
     }
-    /// Gives a page just made its contents. held: page (exclusive, i/o)
+    /// Gives a page just made its contents; `None` when there are none to give: the number is another anon's by now, which has borrowed its bytes. held:
+    /// page (exclusive, i/o)
     fn fill<'a>(
         &self,
         cx: &'a Cx,
         db: &'a PageDb,
         n: AnonNumber,
         page: ExclPage<'a>,
-    ) -> Result<GotPage<'a>, VnodeError> {
+    ) -> Result<Option<GotPage<'a>>, VnodeError> {
         // The word is believed only now, under the page's lock (W1).
         let done = match self.names().place(n) {
-            Place::At(_) => self.read_slot(cx, db, n, &page).map(|()| true),
+            Place::At(_) => self.read_slot(cx, db, n, &page).map(|()| Some(true)),
             Place::Nowhere => {
                 db.mem().zero(page.pfn());
                 cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
-                Ok(false)
+                Ok(Some(false))
             }
-            lost => self.readable(self.identity(n), lost).map(|()| false),
+            other => self.readable(self.identity(n), other).map(|()| None),
         };
         page.end_io();
-        match done {
-            Ok(read) => Ok(GotPage { page: page.downgrade(), prot: Prot::all(), read }),
-            Err(e) => {
-                db.destroy(cx, page);
-                Err(e)
-            }
+        if let Ok(Some(read)) = done {
+            return Ok(Some(GotPage { page: page.downgrade(), prot: Prot::all(), read }));
         }
+        db.destroy(cx, page);
+        done.map(|_| None)
     }
     fn read_slot(
         &self,

@@ -1,4 +1,4 @@
-//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2 and V1, V2.
+//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, V1, V2 and R1.
 //!
 //! The walk goes over every word and every area and names the first disagreement. [`SwapFs::plant`] breaks one thing at a
 //! time, so that tests can see each check fail.
@@ -9,7 +9,7 @@ use crate::name::{AnonNumber, Place};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use page_db::{Cx, VnodeId};
+use page_db::{Cx, PageId, VnodeId};
 
 /// A broken invariant of swap.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub struct SwapCensus {
     pub stored: u64,
     /// Names whose bytes are lost.
     pub lost: u64,
+    /// Names whose bytes are in another's page.
+    pub borrowed: u64,
     /// Slots of all areas.
     pub slots: u64,
     /// Slots free.
@@ -57,6 +59,8 @@ pub enum Plant {
     ForgeSlot(AnonNumber, PhysSlot),
     /// A name forgets the slot it owns.
     LoseSlot(AnonNumber),
+    /// A name says that it borrows a page.
+    Borrow(AnonNumber, PageId),
     /// A name dies without being freed.
     Kill(AnonNumber),
     /// More is promised than there is.
@@ -79,6 +83,7 @@ impl SwapFs {
             SwapCensus { queued: self.pushes.lock(cx).len() as u64, ..Default::default() };
         self.verify_names(cx, &mut census)?;
         self.verify_slots(cx, &mut census)?;
+        self.verify_borrowed(cx, &mut census)?;
         self.verify_pages(cx)?;
         self.verify_books()?;
         Ok(census)
@@ -144,6 +149,27 @@ impl SwapFs {
         }
         Ok(())
     }
+    /// A borrowed name has no page of its own, and each has a loan of its lender's.
+    fn verify_borrowed(&self, cx: &Cx, census: &mut SwapCensus) -> Result<(), SwapDamage> {
+        let mut borrowers: BTreeMap<PageId, u32> = BTreeMap::new();
+        for (n, place) in self.names().walk(0) {
+            let Some(lender) = place.lender() else { continue };
+            census.borrowed += 1;
+            if let Some(page) = self.db().exists(cx, self.identity(n)) {
+                let what = format!("anon {n} has page {page}, and borrows page {lender}");
+                return Err(broken("R1 (I3)", what));
+            }
+            *borrowers.entry(lender).or_default() += 1;
+        }
+        for (page, names) in borrowers {
+            let loans = self.db().page(page).loans();
+            if names > loans {
+                let what = format!("{names} anons borrow page {page}, which has {loans} loans");
+                return Err(broken("R2", what));
+            }
+        }
+        Ok(())
+    }
     /// Every page under a swap name belongs to a live anon.
     fn verify_pages(&self, cx: &Cx) -> Result<(), SwapDamage> {
         let vnodes: alloc::vec::Vec<VnodeId> = self.vnodes().collect();
@@ -193,6 +219,9 @@ impl SwapFs {
             }
             Plant::LoseSlot(n) => {
                 self.names().change(n, self.names().place(n), Place::Nowhere);
+            }
+            Plant::Borrow(n, page) => {
+                self.names().change(n, self.names().place(n), Place::Borrowed(page));
             }
             Plant::Kill(n) => {
                 self.names().kill(n);

@@ -7,7 +7,6 @@ use segvm::script::parse;
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("file times", &["c28"]),
     ("a debugger's store", &["e19"]),
-    ("loans to an anon", &["lent_pages_go_to_the_kernel_alone"]),
 ];
 
 /// The script language has no such statement.

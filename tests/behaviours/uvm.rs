@@ -7,6 +7,7 @@
 //!
 //! Sources: uvm.md 9, whose numbers the tests carry; those of [`lazy`] are of the differences that it marks "L:". [UVM §4, §5].
 
+mod borrowed;
 mod lazy;
 pub(crate) mod loans;
 mod moves;

@@ -1,12 +1,16 @@
-//! Lending pages of a range to the kernel.
+//! Lending pages of a range: to the kernel, or to anons.
 //!
 //! Between the moment the pages are lent and the moment they are given back the kernel reads them without a copy, whatever becomes of the address
 //! space meanwhile: a store there finds a copy made first, and pages that are unmapped or whose process ends live on until they are given back.
+//!
+//! What is lent to anons is seen through another mapping, like the memory of a child after a fork, and may be stored to there. What an anon is this crate does
+//! not know: a driver hands them out by number, to a borrower that knows.
 //!
 //! Sources: uvm.md 5.7 ([UVM §7], page loanout).
 
 use super::OnPinned;
 use crate::addr_space::AddrSpace;
+use crate::borrower::Borrower;
 use crate::error::{AsError, SegError};
 use alloc::vec::Vec;
 use page_db::{Cx, PAGE_SIZE, PageDb, PageId, VirtRange};
@@ -51,6 +55,28 @@ impl LentPages {
 }
 
 impl AddrSpace {
+    /// Lends the contents of the pages of `range` to anons, which `to` takes. They are what they are now, whatever becomes of the range: the pages
+    /// of anons gain an owner and are copied by whoever stores first, those of a file are lent.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::lend_pages`]; what `to` has taken by then is for `to` to give up.
+    ///
+    /// # Locks
+    /// As [`AddrSpace::lend_pages`].
+    #[doc(alias("uvm_loan", "UVM_LOAN_TOANON"))]
+    pub fn lend_anons(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        to: &mut dyn Borrower,
+    ) -> Result<(), AsError> {
+        self.check_limits(range)?;
+        self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
+            self.walk(cx, segs, range, writer, |scx, seg, piece| {
+                seg.ops().lend_anons(scx, piece, to)
+            })
+        })
+    }
     /// Lends the pages of `range` to the caller, who reads them by [`LentPages::read`]. Absent pages are made or read in. From then on nobody
     /// stores to them: a store gets a copy under the same name.
     ///

@@ -13,6 +13,7 @@
 //!   owner stores   new page <v, o>, a copy, mapped rw-             the lent page: no name, loans 1 (an orphan)
 //!   owner ends     -                                               the lent page: no name, loans 1 (an orphan)
 //!   unlend         named: as before, it may be stored to again      orphan: a free frame
+//!   adopt          -                                               orphan: <v', o'>, the borrower's own, a loan less
 //! ```
 //!
 //! - E1: while a page is lent nobody may store to it (I10). The first loan takes the right to write from every translation, with the page held
@@ -22,6 +23,8 @@
 //!   with the name (the new page is put on the list *behind* the old one before the name moves). Claims move along.
 //! - E4: an orphan belongs to its loans. The bit that says so and the count are one word, so of the owner that leaves and the last borrower
 //!   exactly one frees the frame.
+//! - E5: a borrower that has a name for an orphan may take it for its own ([`PageDb::adopt_orphan`]): name and loan change in one step each, under the
+//!   page's lock, and its own loan keeps the count from reaching 0 meanwhile. Other loans go on, of a page with a name.
 //!
 //! A page that is locked in memory is not lent: its owner has been promised that a store takes no fault. The other way round is fine: a lent page may
 //! be locked, and the claim goes with the name.
@@ -37,12 +40,13 @@ use super::create::Reserve;
 use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::error::PageError;
+use crate::mappings::RefMod;
 use crate::page::{ORPHAN, Page, PageId, PageState};
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutation, mutated};
 use crate::units::PAGE_SIZE;
-use crate::vnode::VnodeKind;
+use crate::vnode::{Identity, VnodeKind};
 
 impl PageDb {
     /// Lends a page: from now on nobody stores to it (E1). Each loan ends with an [`PageDb::unlend`].
@@ -98,6 +102,38 @@ impl PageDb {
             self.release_excl(cx, page, true);
         }
         self.free_mem().uncharge(1);
+    }
+    /// Makes an orphan the page named `id`, and ends the caller's loan of it: of the borrowers one has come into its own (E5). The only copy of its bytes
+    /// is in memory.
+    ///
+    /// # Errors
+    /// [`PageError::Exists`]; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is no orphan.
+    #[doc(alias = "uvm_anon_lockloanpg")]
+    pub fn adopt_orphan(
+        &self,
+        cx: &Cx,
+        page: &ExclPage<'_>,
+        id: Identity,
+    ) -> Result<(), PageError> {
+        assert!(page.page().is_orphan(), "E5: page {} has an owner", page.id());
+        self.hash_in(cx, page, id)?;
+        page.page().set_ref_mod_alone(RefMod::REF | RefMod::MOD);
+        let word = &page.page().loans;
+        let mut loans = word.load(Ordering::Acquire);
+        loop {
+            let left = (loans & !ORPHAN) - 1;
+            match word.compare_exchange(loans, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if left != 0 => return Ok(()),
+                Ok(_) => break,
+                Err(now) => loans = now, // another loan has ended
+            }
+        }
+        self.lent.fetch_sub(1, Ordering::SeqCst);
+        self.free_mem().uncharge(1);
+        Ok(())
     }
     /// Pages that are lent; exact when quiet.
     pub fn lent_pages(&self) -> u64 {

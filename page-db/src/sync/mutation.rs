@@ -96,6 +96,11 @@ mutations! {
     RightsPublishedLate,
     /// N3: the old anon loses its reference before its page has been copied. `copy_on_write_from_both_sides`
     ReferenceDroppedEarly,
+    /// R2: the page that a borrowed anon's word names is believed without another look at the word under the page's lock.
+    /// `borrower_against_break_and_lock`
+    LenderBelieved,
+    /// R3: a borrower that gets a page of its own leaves the translations of the lender's in place. `borrower_against_break_and_lock`
+    BorrowersKeepTheLender,
     /// O3: a page found clean is freed without another look after its last translation went. `page_out_against_fault`
     CleanBelieved,
 }

@@ -62,6 +62,8 @@ pub struct AnonMap {
     pub(crate) seq: AtomicU32,
     /// Private segments share the map for good; see [`AnonMap::is_joint`].
     joint: AtomicBool,
+    /// One reference is a loan's, not a segment's; see [`AnonMap::is_loan`].
+    loan: AtomicBool,
     /// Bytes of swap reserved by the map itself (shared memory).
     swresv: AtomicU64,
     pub(super) shape: SharedShape,
@@ -96,6 +98,7 @@ impl AnonMap {
                 leaving: AtomicU32::new(0),
                 seq: AtomicU32::new(0),
                 joint: AtomicBool::new(false),
+                loan: AtomicBool::new(false),
                 swresv: AtomicU64::new(swresv),
                 shape: SharedShape::default(),
                 grow: Mutex::new(Rank::AnonMap, None),
@@ -155,6 +158,14 @@ impl AnonMap {
     /// Private segments are about to share the map. The only address space that reaches it is locked as writer, or they share it already.
     pub(crate) fn set_joint(&self) {
         self.joint.store(true, Ordering::Release);
+    }
+    /// Whether one reference is that of a loan ([`crate::seg_vn::LentAnons`]), which covers the slots as a segment would.
+    pub fn is_loan(&self) -> bool {
+        self.loan.load(Ordering::Acquire)
+    }
+    /// The reference that the caller has is a loan's from now on, or no more.
+    pub(crate) fn set_loan(&self, on: bool) {
+        self.loan.store(on, Ordering::Release);
     }
     /// A segment becomes two, which cover `low` and `high`; what lay between has been given up before.
     #[doc(alias = "amap_splitref")]

@@ -12,9 +12,12 @@
 //! hint kept beside the count is only tried first and always compared.
 //!
 //! - N1 (R1): an anon with more than one reference is mapped writable nowhere, except through shared mappings.
-//! - N2 (I1): `refs` equals the number of slots that hold the number.
+//! - N2 (I1): `refs` equals the number of slots that hold the number; a loan to anons holds them in the slots of a map, too.
 //! - N3: only a holder of a slot may raise `refs`, with the slot busy; so whoever holds the only slot busy may trust `refs == 1` (R4).
 //! - N4: `refs` may fall at any time. Whoever takes it to 0 frees, in this order: page (waiting for a push in flight), physical slot, number.
+//!
+//! An anon may have *borrowed* its bytes: they are in the page of a file, which is lent to it, until it needs one of its own ([`swapfs::borrow`]). Who wants
+//! the page of an anon only to read it is given that one; nothing else here knows.
 //!
 //! Sources: [SI §9.6-9.7], [UVM §5]; illumos.md 5, uvm.md 1-2 and 7.2 (C1, C3, C5).
 
@@ -83,6 +86,15 @@ impl AnonLayer {
     /// The maps that live, by number; exact when nothing runs.
     pub fn maps(&self) -> Vec<Arc<AnonMap>> {
         self.maps.all()
+    }
+    /// A new anon with one reference, the caller's, and neither a page nor a place.
+    pub(crate) fn fresh(&self, cx: &Cx) -> Result<swapfs::AnonNumber, swapfs::SwapError> {
+        let n = self.swap.alloc(cx)?;
+        if self.anons.start(n).is_none() {
+            self.swap.free(cx, n);
+            return Err(swapfs::SwapError::NoHeap { what: "anons" });
+        }
+        Ok(n)
     }
     /// Takes one reference from an anon; the last one frees page, physical slot and number (N4). No page lock may be held.
     #[doc(alias = "anon_decref")]

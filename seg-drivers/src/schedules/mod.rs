@@ -17,7 +17,7 @@ mod file;
 mod world;
 
 use crate::anon::array::CHUNK;
-use crate::seg_vn::SegVnArgs;
+use crate::seg_vn::{LentAnons, SegVnArgs};
 use addr_space::{Advice, AsError, FaultError, Inherit, UnloadFlags};
 use file::Zeros;
 use page_db::pageout::Hand;
@@ -424,5 +424,43 @@ fn file_store_against_truncate() {
         assert_eq!((w.load(&cx, &p, 0), p.hat().resident()), (Ok(7), 1));
         file.cut(&cx, &w.db, 0);
         w.finish(&cx, &[&p]);
+    });
+}
+
+/// A file's page is lent to an anon that two processes have. The file is stored to while one of them locks the page in memory, which gives the anon a
+/// page of its own, and the other loads: it sees the byte that was lent.
+#[test]
+fn borrower_against_break_and_lock() {
+    explore(150, &[M::LenderBelieved, M::BorrowersKeepTheLender], || {
+        let (w, cx) = World::new(56);
+        let (file, p) = Zeros::mapped(&w, &cx, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let lent = LentAnons::lend(&w.driver, &cx, &p, page(0)).expect("mapped");
+        let b = w.proc(&cx, 2);
+        lent.enter(&cx, &b, page(0), Prot::RW).map_err(|(e, _)| e).expect("free");
+        let c = w.fork(&cx, &b, 3);
+        let stores = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| w.store(cx, &p, 0, 8).expect("mapped"))
+        };
+        let locks = {
+            let c = c.clone();
+            w.spawn(1, move |_, cx| c.lock(cx, page(0)).expect("there is memory"))
+        };
+        let loads = {
+            let b = b.clone();
+            w.spawn(2, move |w, cx| {
+                w.run(cx, &b);
+                for _ in 0..2 {
+                    assert_eq!(w.load(cx, &b, 0), Ok(7), "R2: the lender's byte");
+                }
+            })
+        };
+        join([stores, locks, loads]);
+        assert_eq!([&p, &b, &c].map(|who| w.peek(&cx, who, 0)), [8, 7, 7]);
+        c.unlock(&cx, page(0)).expect("locked");
+        file.cut(&cx, &w.db, 0);
+        w.finish(&cx, &[&p, &b, &c]);
     });
 }

@@ -200,24 +200,39 @@ impl SegCreate for SegVnArgs {
             scx.space.sub_resv(bytes);
         }
         Ok(Box::new(SegVn {
-            driver: Arc::clone(&self.driver),
             backing: self.vnode.as_ref().map(|v| Backing::new(v, self.offset.0)),
             amap,
             amp_index: AtomicU64::new(index),
             swresv: AtomicU64::new(own),
-            seq: AtomicU32::new(0),
-            softlocks: AtomicU32::new(0),
-            prot: AtomicU8::new(self.prot.bits()),
             max_prot: self.max_prot,
             kind,
-            advice: AtomicU8::new(0),
-            vpaged: AtomicU8::new(0),
-            needs_copy: AtomicBool::new(false),
-            lock: SegVn::lock_over(VPages::default()),
+            ..SegVn::bare(&self.driver, self.prot)
         }))
     }
     fn may_merge(&self) -> bool {
         self.amp.is_none()
+    }
+}
+
+impl SegVn {
+    /// A private segment without layers and promises.
+    pub(super) fn bare(driver: &Arc<VnDriver>, prot: Prot) -> Self {
+        Self {
+            driver: Arc::clone(driver),
+            backing: None,
+            amap: Once::new(),
+            amp_index: AtomicU64::new(FIRST_SLOT),
+            swresv: AtomicU64::new(0),
+            seq: AtomicU32::new(0),
+            softlocks: AtomicU32::new(0),
+            prot: AtomicU8::new(prot.bits()),
+            max_prot: Prot::RWX,
+            kind: SegKind::empty(),
+            advice: AtomicU8::new(0),
+            vpaged: AtomicU8::new(0),
+            needs_copy: AtomicBool::new(false),
+            lock: Self::lock_over(VPages::default()),
+        }
     }
 }
 

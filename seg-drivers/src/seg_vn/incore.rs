@@ -118,11 +118,20 @@ impl<'a> Upper<'a> {
         }
         let id = self.names.identity(n);
         let page = self.records.hint(n).map(|p| self.scx.db.page(p)).filter(|p| p.is(id));
-        let mut bits = page.map_or_else(|| named_bits(self.scx, id).unwrap_or(0), resident_bits);
+        let absent = || named_bits(self.scx, id).unwrap_or_else(|| self.borrowed_bits(n));
+        let mut bits = page.map_or_else(absent, resident_bits);
         if rights.contains(Prot::WRITE) {
             bits |= InCore::ANON.bits();
         }
         bits
+    }
+}
+
+impl Upper<'_> {
+    /// What is to be said of an anon without a page: nothing, unless it has borrowed another's, which is in memory.
+    fn borrowed_bits(&self, n: AnonNumber) -> u8 {
+        let lender = self.seg.driver.layer.swap().place(n).lender();
+        lender.map_or(0, |_| InCore::INCORE.bits())
     }
 }
 

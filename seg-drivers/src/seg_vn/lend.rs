@@ -39,29 +39,11 @@ pub(super) fn lend(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Pag
 
 fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<PageId, SegError> {
     loop {
-        let f = match seg.look(scx, addr, addr_space::FaultKind::Invalid, Access::Read) {
-            Ok(f) => PageFault { break_cow: false, ..f },
-            Err(FaultError::Prot { .. }) => {
-                return Err(SegError::Access { range: VirtRange::page_of(addr) });
-            }
-            Err(e) => return Err(e.into()),
-        };
+        let (f, slot) = find(seg, scx, addr)?;
         // held: as (reader), and the slot if there is one
-        let slot = slot_of(seg, &f)?;
-        // Pins are counted before the first page and come to a page through its slot: whoever is not seen here waits for the slot.
-        if seg.softlocks.load(Ordering::Acquire) != 0 {
-            return Err(SegError::Pinned { range: VirtRange::page_of(addr) });
-        }
-        let anon = slot.as_ref().and_then(SlotGuard::get);
-        let page = match (anon, &seg.backing) {
-            (Some(n), _) => seg.anon_page(&f, n)?,
-            (None, Some(_)) => seg.file_page(&f, Access::Read)?.page,
-            (None, None) => {
-                if let Some(slot) = &slot {
-                    settled(seg.zero_fill(&f, slot).map(drop))?;
-                }
-                continue; // there is an anon now
-            }
+        let page = match slot.as_ref().and_then(SlotGuard::get) {
+            Some(n) => seg.anon_page(&f, n)?,
+            None => seg.file_page(&f, Access::Read)?.page,
         };
         let Some(page) = scx.db.upgrade(scx.cx, page) else { continue };
         if page.page().is_claimed() {
@@ -71,6 +53,35 @@ fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<PageId, Seg
             .lend(scx.cx, &page)
             .map_err(|_| SegError::LockLimit { range: VirtRange::page_of(addr) })?;
         return Ok(page.id());
+    }
+}
+
+/// A fault for the page at `addr`, and the slot, busy, that holds its anon; without an anon the page is the file's. Where neither is yet, zeros become an
+/// anon.
+pub(super) fn find<'a>(
+    seg: &'a SegVn,
+    scx: &'a SegCx<'a>,
+    addr: VirtAddr,
+) -> Result<(PageFault<'a>, Option<SlotGuard<'a>>), SegError> {
+    loop {
+        let f = match seg.look(scx, addr, addr_space::FaultKind::Invalid, Access::Read) {
+            Ok(f) => PageFault { break_cow: false, ..f },
+            Err(FaultError::Prot { .. }) => {
+                return Err(SegError::Access { range: VirtRange::page_of(addr) });
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let slot = slot_of(seg, &f)?;
+        // Pins are counted before the first page and come to a page through its slot: whoever is not seen here waits for the slot.
+        if seg.softlocks.load(Ordering::Acquire) != 0 {
+            return Err(SegError::Pinned { range: VirtRange::page_of(addr) });
+        }
+        match &slot {
+            Some(slot) if slot.get().is_none() && seg.backing.is_none() => {
+                settled(seg.zero_fill(&f, slot).map(drop))?; // there is an anon now
+            }
+            _ => return Ok((f, slot)),
+        }
     }
 }
 
@@ -97,23 +108,35 @@ fn settled(made: Result<(), FaultError>) -> Result<(), FaultError> {
 }
 
 impl SegVn {
-    /// The page of the slot's anon, which nobody else refers to, as one that may be stored to: a lent one is left to its loans, and a copy takes its
-    /// name (case 1A-l).
+    /// The page of the slot's anon, which is lent, or lent to it, as a fault needs it: the anon's own; and, if copy-on-write is to be broken, one that may
+    /// be stored to. Nobody else refers to the anon then; a lent page is left to its loans, and a copy takes its name (case 1A-l).
     ///
     /// # Locks
     /// On entry and on `Ok`: as (reader), slot, page (shared).
     #[cold]
-    pub(super) fn break_anon_loan<'a>(
+    pub(super) fn settle_lent<'a>(
         &'a self,
         f: &PageFault<'a>,
         n: AnonNumber,
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
+        let mut page = page;
+        if !page.page().is(self.driver.layer.swap().identity(n)) {
+            let lender = page.id();
+            drop(page);
+            page = self.own_page(f, n)?;
+            if page.id() != lender {
+                f.scx.cx.count(page_db::Counter::CowFault);
+            }
+        }
+        if !f.break_cow {
+            return Ok(page);
+        }
         let page = self.break_loan(f, page)?;
         self.driver.layer.anons.set_hint(n, Some(page.id()));
         Ok(page)
     }
-    /// The file's page as one that may be stored to through a shared mapping (case 2A-l), and what [`SegVn::break_anon_loan`] begins with.
+    /// The file's page as one that may be stored to through a shared mapping (case 2A-l), and what [`SegVn::settle_lent`] ends with.
     #[cold]
     pub(super) fn break_loan<'a>(
         &self,

@@ -39,6 +39,7 @@
 mod advise;
 mod ahead;
 mod args;
+mod borrow;
 mod concat;
 mod discard;
 mod dup;
@@ -63,13 +64,14 @@ mod upper;
 mod vpage;
 
 pub use args::{ForkPolicy, LockedAtFork, SegVnArgs, VnDriver, VnTunables};
+pub use borrow::LentAnons;
 pub use vpage::VPage;
 use vpage::VPages;
 
 use crate::anon::AnonMap;
 use crate::runs::{run_range, vpns};
 use addr_space::{
-    Advice, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList,
+    Advice, Borrower, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList,
     Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
@@ -322,6 +324,14 @@ impl SegOps for SegVn {
     }
     fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
         lend::lend(self, scx, range)
+    }
+    fn lend_anons(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        to: &mut dyn Borrower,
+    ) -> Result<(), SegError> {
+        borrow::lend(self, scx, range, to)
     }
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         advise::mem_id(self, scx, addr)

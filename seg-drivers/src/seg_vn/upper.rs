@@ -25,17 +25,17 @@ impl SegVn {
             f.scx.cx.count(Counter::Case1B);
             return self.copy(f, slot, Some(n), page).map(|()| Found::Made);
         }
-        let lent = f.break_cow && page.page().is_lent();
+        let lent = (f.break_cow || f.soft()) && page.page().is_lent();
         if lent && f.quick {
             return Err(FaultError::Retry { addr: f.addr });
         }
-        let page = if lent { self.break_anon_loan(f, n, page)? } else { page };
+        let page = if lent { self.settle_lent(f, n, page)? } else { page };
         f.scx.cx.count(Counter::Case1A);
         f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
         self.finish(f, page);
         Ok(Found::There)
     }
-    /// The page of an anon, shared-locked: by hint, by name, or from swap.
+    /// The page with the bytes of an anon, shared-locked: by hint, by name, from swap, or the one it has borrowed them with, which is lent.
     #[doc(alias = "anon_getpage")]
     pub(super) fn anon_page<'a>(
         &'a self,
@@ -44,6 +44,11 @@ impl SegVn {
     ) -> Result<SharedPage<'a>, FaultError> {
         let layer = &self.driver.layer;
         let cx = f.scx.cx;
+        if f.quick
+            && let Some(page) = layer.swap().try_lender(cx, n)
+        {
+            return Ok(page);
+        }
         f.at_once(Some(layer.swap().identity(n)))?;
         if let Some(page) =
             f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), layer.anons.hint(n))
@@ -51,6 +56,20 @@ impl SegVn {
             layer.anons.set_hint(n, Some(page.id()));
             return Ok(page);
         }
+        match layer.swap().lender(cx, n) {
+            Some(page) => Ok(page),
+            None => self.own_page(f, n),
+        }
+    }
+    /// The anon's page under its own name, shared-locked: found, read, or, if it had borrowed its bytes, made.
+    #[cold]
+    pub(super) fn own_page<'a>(
+        &'a self,
+        f: &PageFault<'a>,
+        n: AnonNumber,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        let layer = &self.driver.layer;
+        let cx = f.scx.cx;
         let got = layer
             .swap()
             .get_page(cx, n, PageDb::colour_for(f.addr))

@@ -99,6 +99,7 @@ impl<W: World> Runner<W> {
         | O::Watch(r, _)
         | O::Unwatch(r)
         | O::Lend(r)
+        | O::LendAnon(r)
         | O::Inherit(r, _)
         | O::ShareRange { range: r, .. }
         | O::MemCntl { range: r, .. }
@@ -128,6 +129,7 @@ impl<W: World> Runner<W> {
         | O::Personality(proc, _)
         | O::MemInfo { proc, .. }
         | O::Grow { proc, .. }
+        | O::Borrow { proc, .. }
         | O::SetRlimit { proc, .. }) = operation
         else {
             unreachable!("on_process is called with operations of a process only");
@@ -172,6 +174,7 @@ impl<W: World> Runner<W> {
             O::Fetch { addr, cpu, .. } => self.world.fetch(proc, addr.resolve(layout), *cpu),
             O::Personality(_, system) => self.world.set_personality(proc, *system),
             O::MemInfo { addr, what, .. } => self.world.meminfo(proc, addr.resolve(layout), *what),
+            O::Borrow { addr, loan, .. } => self.world.borrow(proc, addr.resolve(layout), *loan),
             O::Grow { addr, .. } => self.world.grow(proc, addr.resolve(layout)),
             O::SetRlimit { limit, bytes, .. } => self.world.set_rlimit(proc, *limit, *bytes),
             _ => unreachable!("matched above"),
@@ -192,6 +195,7 @@ impl<W: World> Runner<W> {
             O::Watch(_, what) => world.watch(region, *what),
             O::Unwatch(_) => world.unwatch(region),
             O::Lend(_) => world.lend(region),
+            O::LendAnon(_) => world.lend_anon(region),
             O::Inherit(_, how) => world.inherit(region, *how),
             O::ShareRange { into, to, .. } => {
                 let into = self.proc(into)?;

@@ -1,4 +1,4 @@
-//! 37: pages lent to the kernel. (The cases E14 and E23 are in `cases_e`.)
+//! 37: pages lent to the kernel; those lent to anons are in [`super::borrowed`]. (The cases E14 and E23 are in `cases_e`.)
 
 use crate::{Scene, available, page, range, scene, space};
 use addr_space::{AsError, LentPages, SegError};
@@ -218,9 +218,9 @@ fn what_is_lent_stands_still_beside_threads() {
     s.end();
 }
 
-/// UVM also lends pages to anons, as another mapping's contents: not built, so a loan makes no anon and no anon has one more owner.
+/// A loan to the kernel makes no anon, and no anon has one more owner; loans to anons are in [`super::borrowed`].
 #[test]
-fn lent_pages_go_to_the_kernel_alone() {
+fn what_the_kernel_borrows_has_no_anon() {
     let mut s = scene(ONE);
     s.run("file 0 4096; map 0 4 1 r priv fixed file 0 0; read 0 4 0+1; expect ok");
     let (live, refs) = (s.machine().swap().live(), s.anon(0, 0).map(|a| a.refs));

@@ -116,6 +116,8 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             | Operation::Lend(..)
             | Operation::Lent(..)
             | Operation::Unlend(..)
+            | Operation::LendAnon(..)
+            | Operation::Borrow { .. }
             // Nor has it pages with two addresses, or somebody else's answers.
             | Operation::Personality(..)
             | Operation::ShareRange { .. }

@@ -71,6 +71,18 @@ fn lent(w: &World, range: VirtRange, meanwhile: fn(&World) -> Done) -> Done {
     done
 }
 
+/// Lends pages to anons, shows them at page 40, does something meanwhile, and takes them away again.
+fn borrowed(w: &World, first: u64, n: u64, meanwhile: fn(&World) -> Done) -> Done {
+    let lent = w.p.lend_to_anons(at(first), n * PAGE).map_err(|e| e.to_string())?;
+    if let Err((e, lent)) = w.p.borrow(lent, at(40)) {
+        lent.give_back(w.p.cx());
+        return Err(e.to_string());
+    }
+    let done = meanwhile(w);
+    w.p.munmap(at(40), n * PAGE).map_err(|e| e.to_string())?;
+    done
+}
+
 /// Locks pages by software, and unlocks them.
 fn soft_locked(w: &World, range: VirtRange, access: Access) -> Done {
     let (space, cx) = (w.p.space(), w.p.cx());
@@ -329,6 +341,22 @@ pub(super) const DEEDS: &[Deed] = &[
     piecemeal("lend and store", |w| lent(w, pages(0, 2), |w| done(w.p.store(at(0), b"lent")))),
     piecemeal("lend pages of a file and store", |w| {
         lent(w, pages(8, 1), |w| done(w.p.store(at(8), b"lent")))
+    }),
+    piecemeal("lend to anons", |w| borrowed(w, 16, 4, |_| Ok(()))),
+    piecemeal("lend to anons, and the lender stores", |w| {
+        borrowed(w, 0, 3, |w| done(w.p.store(at(0), b"lent")))
+    }),
+    piecemeal("lend a file to anons, and one stores", |w| {
+        borrowed(w, 8, 2, |w| done(w.p.store(at(41), b"borrowed")))
+    }),
+    piecemeal("lend a file to anons, store, and load what was", |w| {
+        borrowed(w, 8, 1, |w| {
+            done(w.p.store(at(8), b"lent"))?;
+            done(w.p.load(at(40), &mut [0; 4]))
+        })
+    }),
+    piecemeal("lend a file to anons and lock what they have", |w| {
+        borrowed(w, 8, 2, |w| done(w.p.mlock(at(40), 2 * PAGE)))
     }),
     piecemeal("pin for writing", |w| pinned(w, pages(0, 4), Access::Write, |_| Ok(()))),
     piecemeal("lock by software, for reading", |w| soft_locked(w, pages(16, 4), Access::Read)),
