@@ -19,8 +19,8 @@
 //! Sources: illumos `vm/seg_hole.c` (behaviour); illumos.md 2.5, 10.
 
 use addr_space::{
-    Advice, Borrower, FaultError, FaultKind, Join, LockOp, NewlyLocked, PageList, Remnant, SegCreate, SegCx,
-    SegDetail, SegError, SegKind, SegOps,
+    Advice, Borrower, FaultError, FaultKind, Join, LockOp, NewlyLocked, PageList, Remnant,
+    SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps,
 };
 use alloc::boxed::Box;
 use alloc::string::ToString;

@@ -576,9 +576,7 @@ fn processes(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "exec" => Operation::Exec { proc: c.proc()?, file: c.file()? },
         "spawn" => Operation::Spawn { proc: c.new_proc()?, path: path(c)? },
         "grow" => Operation::Grow { proc: c.proc()?, addr: c.addr()? },
-        "borrow" => {
-            Operation::Borrow { proc: c.proc()?, addr: c.addr()?, loan: c.count(&LOAN)? }
-        }
+        "borrow" => Operation::Borrow { proc: c.proc()?, addr: c.addr()?, loan: c.count(&LOAN)? },
         _ => Operation::SetRlimit {
             proc: c.proc()?,
             limit: c.word(&LIMIT, Limit::from_word)?,

@@ -229,6 +229,9 @@ const CONSERVATION: &[Case] = &[
     case("G2", "a slot is taken and counted free", |s| {
         s.swap(Plant::FlipSlot(PhysSlot { area: AreaId(1), index: 9 }));
     }),
+    case("R1", "an anon with a page says that it borrows another", |s| {
+        s.swap(Plant::Borrow(s.anon(0), s.frame(FILE_SHARED)));
+    }),
     case("Q2", "a name died without being freed", |s| s.swap(Plant::Kill(s.anon(2)))),
     case("V1", "more is promised than there is", |s| s.swap(Plant::OverPromise)),
     case("V2", "memory is promised that was not charged", |s| s.swap(Plant::FreeMemory)),

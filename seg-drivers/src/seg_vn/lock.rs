@@ -118,7 +118,12 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>,
             if let Some(n) = slot.get() {
                 let page = seg.anon_page(&f, n)?;
                 let own = page.page().is(seg.driver.layer.swap().identity(n));
-                let page = if own { page } else { drop(page); seg.own_page(&f, n)? }; // what is locked is the mapping's
+                let page = if own {
+                    page
+                } else {
+                    drop(page);
+                    seg.own_page(&f, n)?
+                }; // what is locked is the mapping's
                 if seg.driver.layer.swap().free_slot(scx.cx, n) {
                     page.page().set_ref_mod(RefMod::MOD); // its only copy is in memory now
                 }

@@ -71,8 +71,8 @@ use vpage::VPages;
 use crate::anon::AnonMap;
 use crate::runs::{run_range, vpns};
 use addr_space::{
-    Advice, Borrower, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList,
-    Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
+    Advice, Borrower, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked,
+    PageList, Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};

@@ -1,6 +1,7 @@
 //! A small machine with swap, and what the textbook says must happen on it.
 
 mod area;
+mod borrow;
 mod clusters;
 mod ctl;
 mod faults;
@@ -90,6 +91,9 @@ impl World {
     }
     pub(crate) fn resident(&self, n: AnonNumber) -> bool {
         self.db.exists(&self.cx, self.fs.identity(n)).is_some()
+    }
+    pub(crate) fn page_of(&self, n: AnonNumber) -> page_db::PageId {
+        self.db.exists(&self.cx, self.fs.identity(n)).expect("resident")
     }
     pub(crate) fn modified(&self, n: AnonNumber) -> bool {
         let id = self.db.exists(&self.cx, self.fs.identity(n)).expect("resident");

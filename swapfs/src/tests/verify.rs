@@ -22,6 +22,8 @@ fn verify_names_what_is_broken() {
     case(|w| Plant::ForgeSlot(second(w), PhysSlot { area: AreaId(1), index: 7 }), "W2");
     case(|w| Plant::ForgeSlot(second(w), PhysSlot { area: AreaId(7), index: 0 }), "W2");
     case(|w| Plant::Kill(second(w)), "Q2");
+    case(|w| Plant::Borrow(second(w), w.page_of(second(w))), "R1 (I3)");
+    case(|w| Plant::Borrow(w.alloc(), w.page_of(second(w))), "R2");
     case(|_| Plant::OverPromise, "V1");
     case(|_| Plant::FreeMemory, "V2");
 }

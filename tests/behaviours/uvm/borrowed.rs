@@ -118,9 +118,17 @@ fn a_page_that_the_kernel_has_too_stays_the_kernels() {
     let mut s = shown();
     let frame = s.file_frame(0, 0).expect("in memory");
     let kernel = lend(&mut s, 1, 8, 1);
-    assert_eq!((loans(&s, frame), lent_pages(&s)), (2, 1), "one of the borrower, one of the kernel");
+    assert_eq!(
+        (loans(&s, frame), lent_pages(&s)),
+        (2, 1),
+        "one of the borrower, one of the kernel"
+    );
     s.run("write 0 0 0+1 66; read 1 8 0+1; expect ok b=41");
-    assert_eq!((s.frame(1, 8), loans(&s, frame)), (Some(frame), 1), "adopted, and lent by its owner");
+    assert_eq!(
+        (s.frame(1, 8), loans(&s, frame)),
+        (Some(frame), 1),
+        "adopted, and lent by its owner"
+    );
     assert!(named(&s, frame).is_some_and(|id| s.machine().swap().number_of(id).is_some()));
     s.run("write 1 8 0+1 67; expect counter cow_fault +1");
     assert_eq!((orphans(&s), super::loans::seen(&s, &kernel)), (1, vec![65]));
@@ -300,7 +308,10 @@ fn a_loan_is_promised_swap_before_anything_is_lent() {
     s.run("map 0 0x7e0000000000 2 rw priv fixed anon");
     // Whatever can be promised is, but for one page.
     for (i, pages) in (0..9).rev().flat_map(|i| [1u64 << i; 2]).enumerate() {
-        s.run(&format!("map 0 {:#x} {pages} rw priv fixed anon", 0x7f00_0000_0000u64 + ((i as u64) << 24)));
+        s.run(&format!(
+            "map 0 {:#x} {pages} rw priv fixed anon",
+            0x7f00_0000_0000u64 + ((i as u64) << 24)
+        ));
     }
     s.run("unmap 0 0x7e0000000000 1");
     let (promised, refs) = (reserved(&s), slot(&s, 0, 1).1);
@@ -318,7 +329,9 @@ fn lending_from_a_map_that_is_shared_lazily() {
     s.run("map 0 0 2 rw priv fixed anon; write 0 0 2 65; fork 0 1; lendanon 1 0 2; expect ok n=1; borrow 1 8 1; expect ok");
     assert_eq!(slot(&s, 0, 0).1, 2, "a slot of the shared map, and one of the loan's");
     s.run("write 0 0 0+1 66; write 1 1 0+1 67; write 1 8 0+1 68");
-    s.run("read 1 0 0+1; expect ok b=41; read 0 1 0+1; expect ok b=41; read 1 9 0+1; expect ok b=41");
+    s.run(
+        "read 1 0 0+1; expect ok b=41; read 0 1 0+1; expect ok b=41; read 1 9 0+1; expect ok b=41",
+    );
     s.end();
 }
 

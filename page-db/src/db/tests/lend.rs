@@ -182,3 +182,24 @@ fn owner_and_borrowers_end_in_any_order() {
         assert!(w.db.freemem() >= 255);
     }
 }
+
+#[test]
+fn an_orphan_is_adopted_by_one_of_its_borrowers() {
+    let (w, id, page) = world(HashKind::Chain, 1000);
+    lend(&w, id).expect("memory to spare");
+    lend(&w, id).expect("memory to spare");
+    w.db.destroy(&w.cx, w.db.lookup_excl(&w.cx, id).expect("there"));
+    let own = name(w.vnode(VnodeKind::Swap), 0);
+    let other = w.make(name(own.vnode, 1));
+    let orphan = w.db.lock_excl(&w.cx, page);
+    let taken = Identity::new(own.vnode, w.db.page(other).identity().expect("named").offset);
+    assert_eq!(w.db.adopt_orphan(&w.cx, &orphan, taken), Err(PageError::Exists(taken)));
+    assert_eq!((w.db.page(page).loans(), w.db.page(page).is_orphan()), (2, true), "as it was");
+    w.db.adopt_orphan(&w.cx, &orphan, own).expect("nobody's name");
+    drop(orphan);
+    assert_eq!((byte(&w, page), w.db.exists(&w.cx, own)), (65, Some(page)));
+    assert!(w.db.page(page).ref_mod().contains(RefMod::MOD), "the only copy of its bytes");
+    assert_eq!((w.db.page(page).loans(), w.db.lent_pages(), books(&w).2), (1, 1, 0));
+    w.db.unlend(&w.cx, page);
+    assert_eq!((w.db.lent_pages(), books(&w).1, w.db.exists(&w.cx, own)), (0, 1000, Some(page)));
+}
