@@ -53,6 +53,9 @@ impl SwapFs {
     ///
     /// # Errors
     /// As [`PageDb::lend`]; nothing has changed.
+    ///
+    /// # Panics
+    /// When the name is not fresh: it is dead, has a place, or borrows already.
     #[doc(alias = "UVM_LOAN_TOANON")]
     pub fn borrow(&self, cx: &Cx, n: AnonNumber, page: &ExclPage<'_>) -> Result<(), PageError> {
         self.db().lend(cx, page)?;

@@ -94,11 +94,11 @@ fn short_of_memory_a_borrower_goes_on_borrowing() {
     let (w, lender, _, n) = borrowed();
     let mut taken = Vec::new();
     while let Ok(page) = w.db.alloc(&w.cx, 0, page_db::Reserve::Normal) {
-        taken.push(page);
+        taken.push(page.leak());
     }
     assert!(w.fs.get_page(&w.cx, n, 0).is_err(), "no frame for a copy");
     assert!(w.fs.lender(&w.cx, n).is_some());
-    taken.into_iter().for_each(|page| w.db.free(&w.cx, page, false));
+    taken.into_iter().for_each(|p| w.db.free(&w.cx, w.db.adopt_excl(&w.cx, p), false));
     w.check();
     w.free(lender);
     assert_eq!(w.load(n).0, 65, "an orphan needs none");
