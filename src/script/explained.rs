@@ -329,10 +329,14 @@ impl Books {
         let touched: Vec<Place> = touched.map(|n| (child, n)).collect();
         self.unreserved.extend(unreserved);
         self.touched.extend(touched);
-        let handed = |page: &Page| match page.inherit {
-            _ if page.shared || page.inherit == Some(Inherit::Zero) => Handed::Nothing,
-            _ if page.is_handed_on() => Handed::Slot,
-            _ => Handed::Frame,
+        let handed = |page: &Page| {
+            if page.shared || page.inherit == Some(Inherit::Zero) {
+                Handed::Nothing
+            } else if page.is_handed_on() {
+                Handed::Slot
+            } else {
+                Handed::Frame
+            }
         };
         let handed = pages.into_iter().flatten().map(|(n, page)| ((parent, *n), handed(page)));
         let handed: Vec<(Place, Handed)> = handed.collect();

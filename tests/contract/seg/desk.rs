@@ -34,6 +34,8 @@ impl Desk {
         .union(SegCan::SYNC)
         .union(SegCan::INHERIT)
         .union(SegCan::INHERIT_SHARE)
+        .union(SegCan::EXTRACT)
+        .union(SegCan::LEND)
         .union(SegCan::MEM_ID)
         .union(SegCan::PAGE_SIZE);
     /// Over nothing.

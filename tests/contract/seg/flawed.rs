@@ -1,9 +1,9 @@
 //! A driver behind a layer that breaks one clause.
 
 use addr_space::{
-    Advice, Capability, FaultError, FaultKind, Inherit, Join, LoadFlags, LockOp, MemId,
-    NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx, SegDetail, SegError, SegKind,
-    SegOps, SyncFlags,
+    Advice, Capability, Extract, FaultError, FaultKind, Inherit, Join, Like, LoadFlags, LockOp,
+    MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx, SegDetail, SegError,
+    SegKind, SegOps, SyncFlags,
 };
 use page_db::{Access, FileOffset, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::SegVnArgs;
@@ -62,6 +62,18 @@ pub(crate) enum Flaw {
     KeepsLocksOfAFailure,
     LeaksWhenItCannotBeMade,
     MixesUpItsCallers,
+    ZeroesWhatMoves,
+    LeavesTheOldPlace,
+    ForgetsRightsWhenMoving,
+    DropsLocksWhenMoving,
+    MovesWhatIsPinned,
+    GoesOnWithAllRights,
+    GoesOnWithoutTheLock,
+    ShowsSomethingElse,
+    LendsBackwards,
+    LendsWhatIsLocked,
+    LetsStoreToWhatIsLent,
+    LendsTwice,
 }
 
 /// Makes `seg_vn` segments with a flaw.
@@ -425,6 +437,35 @@ impl SegOps for Flawed {
             self.inner.unlock_pages(scx, range, access, pages);
         }
     }
+    fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        let mut there = Vec::new();
+        scx.hat.walk(scx.cx, range, &mut |addr, t| there.push((addr, t)));
+        let lent = self.inner.lend_pages(scx, range);
+        match (self.flaw, lent) {
+            (Flaw::LendsBackwards, Ok(mut lent)) => {
+                lent.pages.reverse();
+                Ok(lent)
+            }
+            (Flaw::LendsWhatIsLocked, Err(SegError::Locked { .. })) => {
+                let mut newly = NewlyLocked::default();
+                self.inner.lock_op(scx, range, LockOp::Unlock, &mut newly)?;
+                self.inner.lend_pages(scx, range)
+            }
+            (Flaw::LetsStoreToWhatIsLent, Ok(lent)) => {
+                for (addr, t) in there {
+                    let page = VirtRange::page_of(addr);
+                    let flags = LoadFlags::NOCONSIST;
+                    let _ = scx.hat.devload(scx.cx, page, t.pfn, t.prot, flags);
+                }
+                Ok(lent)
+            }
+            (Flaw::LendsTwice, Ok(lent)) => self.inner.lend_pages(scx, range).map(|_| lent),
+            (_, lent) => lent,
+        }
+    }
+    fn extract(&self) -> Option<&dyn Extract> {
+        self.inner.extract().map(|_| self as &dyn Extract)
+    }
     fn set_page_size(&self, scx: &SegCx<'_>, range: VirtRange, code: u8) -> Result<(), SegError> {
         let code = if self.is(Flaw::TakesAnyPageSize) { 0 } else { code };
         self.inner.set_page_size(scx, range, code)
@@ -485,5 +526,71 @@ impl SegOps for Flawed {
     }
     fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
         self.inner.verify(scx)
+    }
+}
+
+impl Flawed {
+    fn inner_extract(&self) -> &dyn Extract {
+        self.inner.extract().expect("asked for where there is one")
+    }
+}
+
+impl Extract for Flawed {
+    fn may_move(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        match self.flaw {
+            Flaw::MovesWhatIsPinned => Ok(()),
+            _ => self.inner_extract().may_move(scx, range),
+        }
+    }
+    fn split(&self, scx: &SegCx<'_>, at: VirtAddr) -> Box<dyn SegOps> {
+        Self::over(self.inner_extract().split(scx, at), self.flaw)
+    }
+    fn relocate(&self, scx: &SegCx<'_>, to: VirtRange) {
+        let first = VirtRange::page_of(scx.seg.start());
+        let there = scx.hat.probe(scx.cx, scx.seg.start());
+        let mut newly = NewlyLocked::default();
+        match self.flaw {
+            Flaw::ZeroesWhatMoves => scx.seg.iter_pages().for_each(|addr| zero(scx, addr)),
+            Flaw::ForgetsRightsWhenMoving => {
+                self.inner.set_prot(scx, scx.seg, Prot::RW).expect("memory");
+            }
+            Flaw::DropsLocksWhenMoving => {
+                self.inner.lock_op(scx, scx.seg, LockOp::Unlock, &mut newly).expect("locked");
+            }
+            _ => {}
+        }
+        self.inner_extract().relocate(scx, to);
+        if let (Flaw::LeavesTheOldPlace, Some(t)) = (self.flaw, there) {
+            let _ = scx.hat.devload(scx.cx, first, t.pfn, Prot::READ, LoadFlags::NOCONSIST);
+        }
+    }
+    fn continued(
+        &self,
+        scx: &SegCx<'_>,
+        first: u64,
+        like: Like,
+        to: &SegCx<'_>,
+    ) -> Result<Box<dyn SegOps>, SegError> {
+        let made = self.inner_extract().continued(scx, first, like, to)?;
+        if self.is(Flaw::GoesOnWithAllRights) {
+            made.set_prot(to, to.seg, Prot::RW)?;
+        }
+        Ok(Self::over(made, self.flaw))
+    }
+    fn share(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        to: &SegCx<'_>,
+    ) -> Result<Box<dyn SegOps>, SegError> {
+        let inner = self.inner_extract();
+        let made = match self.flaw {
+            Flaw::ShowsSomethingElse => inner.continued(scx, 0, Like::Repeated, to)?,
+            _ => inner.share(scx, range, to)?,
+        };
+        Ok(Self::over(made, self.flaw))
+    }
+    fn is_locked(&self, scx: &SegCx<'_>, addr: VirtAddr) -> bool {
+        !self.is(Flaw::GoesOnWithoutTheLock) && self.inner_extract().is_locked(scx, addr)
     }
 }

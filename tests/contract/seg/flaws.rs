@@ -114,6 +114,32 @@ fn flaws_of_pins_and_locks_are_caught() {
 }
 
 #[test]
+fn flaws_of_moves_are_caught() {
+    let flaws = [
+        (ZeroesWhatMoves, "what is moved keeps its contents"),
+        (LeavesTheOldPlace, "where something was moved from"),
+        (ForgetsRightsWhenMoving, "what is moved keeps its contents, its offsets and its rights"),
+        (DropsLocksWhenMoving, "locks in memory come along"),
+        (MovesWhatIsPinned, "a move to where something is, and of pinned pages"),
+        (GoesOnWithAllRights, "a mapping goes on with"),
+        (GoesOnWithoutTheLock, "a mapping goes on with"),
+        (ShowsSomethingElse, "memory shown twice is one memory"),
+    ];
+    all_caught(Over::Private, &flaws);
+}
+
+#[test]
+fn flaws_of_loans_are_caught() {
+    let flaws = [
+        (LendsBackwards, "what is lent is what was there"),
+        (LendsWhatIsLocked, "what is locked in memory is not lent"),
+        (LetsStoreToWhatIsLent, "what is lent is what was there, page by page, and stands still"),
+        (LendsTwice, "unmap and free give everything back"),
+    ];
+    all_caught(Over::Private, &flaws);
+}
+
+#[test]
 fn flaws_about_the_object_are_caught() {
     let flaws = [
         (StaysAtOneOffset, "offsets count up"),

@@ -144,6 +144,10 @@ pub(super) fn word(n: u64) -> u64 {
 }
 
 impl Census {
+    /// Locks and claims on pages.
+    pub(super) fn pages_held(&self) -> (u64, u64) {
+        (self.locks, self.claims)
+    }
     /// The same, frames aside: what is faulted along the way takes some.
     pub(super) fn without_frames(self) -> Self {
         Self { frames: 0, ..self }

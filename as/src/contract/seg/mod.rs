@@ -34,6 +34,7 @@ mod fail;
 mod fault;
 mod life;
 mod lock;
+mod moves;
 mod object;
 mod pin;
 mod refuse;
@@ -89,6 +90,10 @@ bitflags::bitflags! {
         const PAGE_SIZE = 1 << 15;
         /// A child can be given the same memory, private memory among it.
         const INHERIT_SHARE = 1 << 16;
+        /// Mappings can be moved and go on; with [`SegCan::INHERIT_SHARE`] they can be shown twice.
+        const EXTRACT = 1 << 17;
+        /// Pages can be lent to the kernel.
+        const LEND = 1 << 18;
     }
 }
 
@@ -149,6 +154,9 @@ const SCENES: &[Scene] = &[
     pin::undoes,
     pin::lists,
     lock::locks,
+    moves::moves,
+    moves::shows_twice,
+    moves::lends,
     object::syncs,
     object::advises,
     refuse::refuses,
@@ -161,7 +169,7 @@ const SCENES: &[Scene] = &[
     together::waits,
 ];
 
-/// The contract of [`SegOps`](crate::SegOps): life, faults, rights, cuts, fork, pins, locks, names, refusals, failures, several threads.
+/// The contract of [`SegOps`](crate::SegOps): life, faults, rights, cuts, fork, pins, locks, moves, loans, names, refusals, failures, several threads.
 ///
 /// # Errors
 /// The first clause that does not hold.

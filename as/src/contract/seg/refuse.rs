@@ -73,6 +73,14 @@ fn geometry(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
         typed(b, p, "dup", done)?;
         child.end(b)?;
     }
+    if !b.can(SegCan::EXTRACT) {
+        let none = p.ask(0, |_, ops| ops.extract().is_none());
+        b.judge.same(TYPED, format_args!("that it has no side to move by"), none, Some(true))?;
+    }
+    if !b.can(SegCan::LEND) {
+        let done = p.ask(0, |scx, ops| ops.lend_pages(scx, p.range(0, 1)).map(drop));
+        typed(b, p, "loan", done)?;
+    }
     if !b.can(SegCan::SPLIT) {
         let done = writer(p, |scx, ops| ops.unmap(scx, p.range(1, 1)).map(drop));
         typed(b, p, "unmap of a part", done)?;
