@@ -29,6 +29,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
+use page_db::heap::NoHeap;
 use page_db::{Access, Cx, FileOffset, PageDb, PageId, Prot, VirtAddr, VirtRange, Vnode};
 
 /// What a driver is told on each call.
@@ -202,7 +203,14 @@ pub struct NewlyLocked {
 }
 
 impl NewlyLocked {
-    /// Notes one page; runs of neighbours take one record.
+    /// Makes room for one more page to be noted.
+    ///
+    /// # Errors
+    /// [`NoHeap`]; what is noted stays.
+    pub fn make_room(&mut self) -> Result<(), NoHeap> {
+        self.runs.try_reserve(1).map_err(|_| NoHeap)
+    }
+    /// Notes one page; runs of neighbours take one record. Asks the heap for nothing after [`NewlyLocked::make_room`].
     pub fn note(&mut self, page: VirtAddr) {
         if let Some(last) = self.runs.last_mut()
             && last.end() == page.get()
@@ -349,7 +357,8 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     #[doc(alias = "segop_setprot")]
     fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError>;
 
-    /// Reports the rights of `range` as runs, in order and without gaps.
+    /// Reports the rights of `range` as runs, in order and without gaps, each as it is when the walk comes to it. No lock of the driver's is held while `f`
+    /// is told.
     #[doc(alias = "segop_getprot")]
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot));
 

@@ -279,14 +279,20 @@ impl Segs {
         &mut **self.ops[id.index()].as_mut().expect("G4: an interval of the tree has a driver")
     }
     /// The runs of `range` that a child of fork does not get, in order.
-    pub fn left_out(&self, range: VirtRange) -> Vec<VirtRange> {
-        let runs = self.left_out.iter(vpns(range)).into_iter().filter(|(_, on)| *on);
-        runs.map(|(run, _)| run_range(range, &run)).collect()
+    pub fn left_out(&self, range: VirtRange) -> impl Iterator<Item = VirtRange> {
+        let runs = self.left_out.iter(vpns(range)).filter(|(_, on)| *on);
+        runs.map(move |(run, _)| run_range(range, &run))
+    }
+    /// Makes room, so that [`Segs::forget`] and changes of what is left out of `range` cannot fail.
+    pub(crate) fn make_room(&mut self, range: VirtRange) -> Result<(), AsError> {
+        let refused = |_| AsError::NoHeap { what: "range that is not forked" };
+        self.left_out.make_room(vpns(range)).map_err(refused)
     }
     /// `range` is not mapped any more: nothing is known of its pages (G7).
     pub(crate) fn forget(&mut self, range: VirtRange) {
         if !self.left_out.is_plain() {
             self.left_out.set(vpns(range), false);
+            self.left_out.trim();
         }
     }
     pub(crate) fn is_closed(&self) -> bool {
@@ -324,7 +330,7 @@ impl Segs {
             self.verify_lookups(id, floor, interval)?;
             floor = interval.1;
         }
-        let mut left_out = self.left_out.held().into_iter();
+        let mut left_out = self.left_out.held();
         let within = |run: &core::ops::Range<u64>| {
             let (start, end) = (run.start * page_db::PAGE_SIZE, run.end * page_db::PAGE_SIZE);
             let mut gaps = self.tree.find_interval(start, &mut Visits::default());

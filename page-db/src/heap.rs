@@ -1,7 +1,7 @@
 //! Asking the heap, and taking no for an answer.
 //!
 //! What a caller can make as large or as many as he likes is asked for here, or by `try_reserve`, so that a refusal is an error he is told and not
-//! the end of the program.
+//! the end of the program. What is not, and why, is listed in `docs/heap.md`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

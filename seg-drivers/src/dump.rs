@@ -67,7 +67,6 @@ impl AnonView {
         };
         let rows = map
             .slots(cx, range)
-            .into_iter()
             .map(|(slot, n)| {
                 let at = slot.wrapping_sub(first);
                 let name = layer.swap().identity(n);

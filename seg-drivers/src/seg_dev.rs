@@ -88,8 +88,7 @@ impl SegCreate for SegDevArgs {
                 errno: errno::ENXIO,
             }));
         }
-        let mut prots = Runs::new(Prot::empty());
-        prots.set(vpns(scx.seg), self.prot);
+        let prots = Runs::of(Prot::empty(), vpns(scx.seg), self.prot);
         Ok(Box::new(SegDev {
             device: Arc::clone(&self.device),
             offset: AtomicU64::new(self.offset.0),
@@ -165,12 +164,9 @@ impl SegDev {
             scx.space.pins_released(scx.db.waits());
         }
     }
-    fn cut(&self, scx: &SegCx<'_>, high: VirtRange) -> Self {
-        let mut mine = self.prots.lock(scx.cx);
-        let mut theirs = Runs::new(Prot::empty());
-        theirs.absorb(&mine);
-        theirs.set(0..high.start().vpn(), Prot::empty());
-        mine.set(vpns(high), Prot::empty());
+    /// The part above a hole, with the rights of its pages.
+    fn cut(&self, scx: &SegCx<'_>, high: VirtRange, theirs: Runs<Prot>) -> Self {
+        self.prots.lock(scx.cx).set(vpns(high), Prot::empty());
         let delta = high.start().get() - scx.seg.start().get();
         Self {
             device: Arc::clone(&self.device),
@@ -188,10 +184,8 @@ impl SegOps for SegDev {
     }
     #[doc(alias = "segdev_dup")]
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        let mut prots = Runs::new(Prot::empty());
-        for (run, prot) in self.prots.lock(scx.cx).iter(vpns(child.seg)) {
-            prots.set(run, prot);
-        }
+        let prots = self.prots.lock(scx.cx).part(vpns(child.seg));
+        let prots = prots.map_err(|_| SegError::NoMemory { range: child.seg })?;
         let delta = child.seg.start().get() - scx.seg.start().get();
         Ok(Box::new(Self {
             device: Arc::clone(&self.device),
@@ -206,16 +200,31 @@ impl SegOps for SegDev {
         if self.softlocks.load(Ordering::Acquire) != 0 {
             return Err(SegError::Pinned { range });
         }
+        let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
+        let no_room = |_| SegError::NoMemory { range };
+        let mut theirs = Runs::new(Prot::empty());
+        {
+            let mut prots = self.prots.lock(scx.cx);
+            prots.make_room(vpns(range)).map_err(no_room)?;
+            if let (Some(_), Some(high)) = (below, above) {
+                theirs = prots.part(vpns(high)).map_err(no_room)?;
+            }
+        }
+        // Nothing fails from here on.
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP | UnloadFlags::NOSYNC);
-        self.prots.lock(scx.cx).set(vpns(range), Prot::empty());
-        Ok(match (scx.seg.until(range.start().get()), scx.seg.from(range.end())) {
+        {
+            let mut prots = self.prots.lock(scx.cx);
+            prots.set(vpns(range), Prot::empty());
+            prots.trim();
+        }
+        Ok(match (below, above) {
             (None, None) => Remnant::Nothing,
             (Some(_), None) => Remnant::Low,
             (None, Some(high)) => {
                 self.offset.fetch_add(high.start().get() - scx.seg.start().get(), Ordering::AcqRel);
                 Remnant::High
             }
-            (Some(_), Some(high)) => Remnant::Both(Box::new(self.cut(scx, high))),
+            (Some(_), Some(high)) => Remnant::Both(Box::new(self.cut(scx, high, theirs))),
         })
     }
     #[doc(alias = "segdev_fault")]
@@ -247,13 +256,19 @@ impl SegOps for SegDev {
         if self.softlocks.load(Ordering::Acquire) != 0 {
             return Err(SegError::Pinned { range });
         }
+        prots.make_room(vpns(range)).map_err(|_| SegError::NoMemory { range })?;
         prots.set(vpns(range), prot);
+        prots.trim();
         scx.hat.chg_prot(scx.cx, range, prot); // with the lock held (D2): of two changes the later one has the last word in both
         Ok(())
     }
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
-        let runs = self.prots.lock(scx.cx).iter(vpns(range));
-        runs.into_iter().for_each(|(run, prot)| f(run_range(range, &run), prot));
+        let mut rest = vpns(range);
+        while !rest.is_empty() {
+            let (run, prot) = self.prots.lock(scx.cx).first_of(rest.clone());
+            rest.start = run.end;
+            f(run_range(range, &run), prot);
+        }
     }
     fn incore(&self, _scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
         let n = range.pages().get().min(out.len() as u64) as usize;

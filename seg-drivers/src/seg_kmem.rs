@@ -329,13 +329,19 @@ impl SegOps for SegKmem {
             return Err(SegError::Invalid { driver: "seg_kmem", what, range });
         }
         let mut heap = self.kmem.heap.lock(scx.cx);
+        heap.prots.make_room(vpns(range)).map_err(|_| SegError::NoMemory { range })?;
         heap.prots.set(vpns(range), prot);
+        heap.prots.trim();
         scx.hat.chg_prot(scx.cx, range, prot);
         Ok(())
     }
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
-        let runs = self.kmem.heap.lock(scx.cx).prots.iter(vpns(range));
-        runs.into_iter().for_each(|(run, prot)| f(run_range(range, &run), prot));
+        let mut rest = vpns(range);
+        while !rest.is_empty() {
+            let (run, prot) = self.kmem.heap.lock(scx.cx).prots.first_of(rest.clone());
+            rest.start = run.end;
+            f(run_range(range, &run), prot);
+        }
     }
     // What only user-level memory is asked for.
     fn faulta(&self, _: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {

@@ -314,7 +314,7 @@ fn zeros() -> String {
 fn slots(m: &Machine, seg: Seg<'_>, vn: &SegVn, map: &AnonMap) -> Vec<(u64, AnonNumber)> {
     let range = vn.slots_of(seg.range(), seg.range());
     let first = range.start;
-    map.slots(m.cx(), range).into_iter().map(|(slot, n)| (slot.wrapping_sub(first), n)).collect()
+    map.slots(m.cx(), range).map(|(slot, n)| (slot.wrapping_sub(first), n)).collect()
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Walk {
             (map.id().0, map.refs(), map.swresv() / 1024, map.chunks(cx).len());
         self.step("anon_map", format!("amp {id} refcnt {refs} swresv {swresv}k chunks {chunks}"));
         let index = seg.page_index(addr);
-        let held = map.slots(cx, slot..slot.wrapping_add(1)).first().map(|(_, n)| *n);
+        let held = map.slots(cx, slot..slot.wrapping_add(1)).next().map(|(_, n)| n);
         let Some(n) = held else {
             self.step(
                 "anon_hdr",

@@ -52,7 +52,7 @@ fn names() -> BTreeSet<String> {
     for part in ["page-db/src", "as/src", "swapfs/src", "hat-x86/src", "seg-drivers/src", "src"] {
         walk(&root.join(part), &mut files);
     }
-    for target in ["it", "behaviours", "laws", "sim", "contract", "cli", "linux", "small"] {
+    for target in ["it", "behaviours", "laws", "sim", "contract", "cli", "linux", "small", "heap"] {
         walk(&root.join("tests").join(target), &mut files);
     }
     let mut names = BTreeSet::new();

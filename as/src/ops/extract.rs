@@ -46,7 +46,7 @@ use crate::segs::{Hole, Removed, Seg, Segs};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use page_db::{Cx, VirtAddr, VirtRange};
+use page_db::{Cx, VirtAddr, VirtRange, heap};
 
 /// Segments that a move may cut: two of what moves, one of what is in the way.
 const CUTS: usize = 3;
@@ -181,11 +181,15 @@ impl AddrSpace {
         if leave == Leave::Fresh {
             self.make_fresh(cx, segs, from, made)?;
         }
+        let mut left_out = Vec::new();
+        for run in segs.left_out(from) {
+            let refused = |_| AsError::NoHeap { what: "list of ranges that are not forked" };
+            heap::push(&mut left_out, run).map_err(refused).map_err(Stop::Space)?;
+        }
         self.unmap_pass(cx, segs, to, gone)?;
         // Nothing fails from here on.
         self.cut_at(cx, segs, from.start().get());
         self.cut_at(cx, segs, from.end());
-        let left_out = segs.left_out(from);
         self.carry(cx, segs, from, to);
         if leave == Leave::Hole {
             segs.forget(from);

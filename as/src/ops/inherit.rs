@@ -62,7 +62,7 @@ impl AddrSpace {
     /// Says whether `range` is left out of a child of fork.
     ///
     /// # Errors
-    /// [`AsError::Unmapped`] at a hole; what lies below is marked.
+    /// [`AsError::Unmapped`] at a hole; what lies below is marked. [`AsError::NoHeap`]; nothing has changed.
     #[doc(alias("MADV_DONTFORK", "MADV_DOFORK"))]
     pub fn leave_out(&self, cx: &Cx, range: VirtRange, on: bool) -> Result<(), AsError> {
         self.check_limits(range)?;
@@ -73,7 +73,9 @@ impl AddrSpace {
         });
         let mapped = hole.map_or(Some(range), |hole| range.until(hole.get()));
         if let Some(mapped) = mapped {
+            segs.make_room(mapped)?;
             segs.left_out.set(vpns(mapped), on);
+            segs.left_out.trim();
         }
         hole.map_or(Ok(()), |addr| Err(AsError::Unmapped { addr }))
     }

@@ -77,6 +77,7 @@ impl AddrSpace {
             if seg.start() < piece.start() && piece.end() < seg.end() {
                 segs.reserve(cx, 1).map_err(Stop::Space)?;
             }
+            segs.make_room(piece).map_err(Stop::Space)?;
             let scx = self.scx(cx, seg, true);
             let left = segs.get(id).ops().unmap(&scx, piece);
             let left = left.map_err(|error| Stop::Seg { error, seg })?;

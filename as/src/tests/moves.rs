@@ -39,11 +39,8 @@ fn a_range_of_several_segments_moves_as_one_and_is_cut_at_both_ends() {
     w.space.prots(&w.cx, range(0x40000, 3 * P), &mut |_, prot| prots.push(prot)).expect("mapped");
     assert_eq!(prots, [Prot::RW, Prot::RW, Prot::READ], "rights move along");
     let segs = w.space.segs(&w.cx);
-    assert_eq!(
-        segs.left_out(range(0x10000, 0x40000)),
-        [range(0x40000, P)],
-        "so does what a child lacks"
-    );
+    let left_out = segs.left_out(range(0x10000, 0x40000));
+    assert!(left_out.eq([range(0x40000, P)]), "so does what a child lacks");
     assert_eq!(w.space.state().size(), 6 * P);
     assert!(w.space.hat().probe(&w.cx, at(0x12000)).is_none(), "no translation is left");
     assert!(w.space.hat().probe(&w.cx, at(0x14000)).is_some(), "but what stays has its own");
@@ -150,7 +147,7 @@ fn a_mapping_goes_on_like_its_last_page() {
     w.space.extend(&w.cx, last, tail).expect("there is room");
     w.check();
     assert_eq!(w.shape(), [(0x10000, 0x14000)], "one segment");
-    assert_eq!(w.space.segs(&w.cx).left_out(range(0x10000, 4 * P)), [range(0x11000, 3 * P)]);
+    assert!(w.space.segs(&w.cx).left_out(range(0x10000, 4 * P)).eq([range(0x11000, 3 * P)]));
     assert!(matches!(w.space.extend(&w.cx, last, tail), Err(AsError::Overlap { .. })));
     let gone = w.space.extend(&w.cx, at(0x30000), range(0x40000, P));
     assert_eq!(gone, Err(SegError::Unmapped { addr: at(0x30000) }.into()));

@@ -28,6 +28,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use page_db::heap::NoHeap;
 use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
 use page_db::{Cx, Rank};
@@ -137,15 +138,53 @@ impl AnonMap {
     // ---- references ----
 
     /// One segment more, covering `part` of what the segment that it comes from covers, `coverage` (fork: mostly all of it).
+    ///
+    /// # Errors
+    /// [`NoHeap`] for the references slot by slot; there is no segment more.
     #[doc(alias = "amap_ref")]
-    pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) {
+    pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Result<(), NoHeap> {
         let mut grow = self.grow.lock(cx);
-        if coverage != part {
-            self.establish(&mut grow, coverage);
+        if grow.is_some() || coverage != part {
+            let pp = self.roomy(&mut grow, coverage, part.clone())?;
+            pp.update(part, |n| n + 1);
+            pp.trim();
         }
         self.refs.fetch_add(1, Ordering::AcqRel);
-        if let Some(pp) = &mut *grow {
-            pp.update(part, |n| n + 1);
+        Ok(())
+    }
+    /// Makes room, so that a segment that covers `coverage` can give up `part` of it.
+    ///
+    /// # Errors
+    /// [`NoHeap`]; nothing has changed.
+    pub(crate) fn make_room(
+        &self,
+        cx: &Cx,
+        coverage: Range<u64>,
+        part: Range<u64>,
+    ) -> Result<(), NoHeap> {
+        let mut grow = self.grow.lock(cx);
+        if grow.is_some() || self.refs() != 1 {
+            self.roomy(&mut grow, coverage, part)?;
+        }
+        Ok(())
+    }
+    /// The references slot by slot, with room for a change of `part`.
+    fn roomy<'a>(
+        &self,
+        grow: &'a mut SlotRefs,
+        coverage: Range<u64>,
+        part: Range<u64>,
+    ) -> Result<&'a mut Runs<u32>, NoHeap> {
+        match grow {
+            Some(pp) => {
+                pp.make_room(part)?;
+                Ok(pp)
+            }
+            none => {
+                let mut pp = Runs::of(0, coverage, self.refs());
+                pp.make_room(part)?;
+                Ok(none.insert(Box::new(pp)))
+            }
         }
     }
     /// Whether private segments share the map for good, so that whoever replaces a slot replaces it for all of them. Once it is set it stays until
@@ -173,8 +212,7 @@ impl AnonMap {
         let mut grow = self.grow.lock(cx);
         let refs = self.refs();
         grow.get_or_insert_with(|| {
-            let mut pp = Runs::new(0);
-            pp.set(low, refs);
+            let mut pp = Runs::of(0, low, refs);
             pp.set(high, refs);
             Box::new(pp)
         });
@@ -184,10 +222,10 @@ impl AnonMap {
     pub fn unsplit(&self, cx: &Cx) {
         let mut grow = self.grow.lock(cx);
         if self.refs.fetch_sub(1, Ordering::AcqRel) == 2 {
-            *grow = None; // one segment covers whatever is left (M2)
+            self.forget_refs(&mut grow);
         }
     }
-    /// A segment beside `range` takes it over, if no segment covers any of its slots. Says whether it did.
+    /// A segment beside `range` takes it over, if no segment covers any of its slots. Says whether it did; not without heap to note it.
     ///
     /// After a split the map has several segments, so it may not grow as it likes: what lies beside one of them may be another's.
     #[doc(alias = "amap_extend")]
@@ -199,33 +237,41 @@ impl AnonMap {
         match &mut *grow {
             // One segment, which has whatever there is (M2).
             None => self.refs() == 1,
-            Some(pp) if pp.any(range.clone(), |n| n != 0) => false,
             Some(pp) => {
-                pp.set(range, 1);
-                true
+                let free =
+                    !pp.any(range.clone(), |n| n != 0) && pp.make_room(range.clone()).is_ok();
+                if free {
+                    pp.set(range, 1);
+                    pp.trim();
+                }
+                free
             }
         }
     }
     /// One segment more, covering `part`, beside what the segment that it comes from covers, `coverage`, or within: the object goes on. The
     /// caller has promised a page of swap for each slot of `part`; the map takes over those of slots that nobody has covered before, and answers how many
     /// bytes are left to the caller. `None`, and nothing has changed, while a part is on its way out (M3).
+    ///
+    /// # Errors
+    /// [`NoHeap`] for the references slot by slot; nothing has changed.
     #[doc(alias = "amap_extend")]
     pub(crate) fn gain_beside(
         &self,
         cx: &Cx,
         coverage: Range<u64>,
         part: Range<u64>,
-    ) -> Option<u64> {
+    ) -> Result<Option<u64>, NoHeap> {
         let mut grow = self.grow.lock(cx);
         if self.leaving.load(Ordering::Acquire) != 0 {
-            return None;
+            return Ok(None);
         }
-        let pp = self.establish(&mut grow, coverage);
+        let pp = self.roomy(&mut grow, coverage, part.clone())?;
         let fresh = pp.count(part.clone(), |n| n == 0) * page_db::PAGE_SIZE;
         pp.update(part.clone(), |n| n + 1);
+        pp.trim();
         self.refs.fetch_add(1, Ordering::AcqRel);
         self.swresv.fetch_add(fresh, Ordering::AcqRel);
-        Some((part.end - part.start) * page_db::PAGE_SIZE - fresh)
+        Ok(Some((part.end - part.start) * page_db::PAGE_SIZE - fresh))
     }
     /// Whether no segment but the one that asks, which covers `range`, reaches a slot of it.
     pub fn sole(&self, cx: &Cx, range: Range<u64>) -> bool {
@@ -237,62 +283,90 @@ impl AnonMap {
     }
     fn establish<'a>(&self, grow: &'a mut SlotRefs, coverage: Range<u64>) -> &'a mut Runs<u32> {
         let refs = self.refs();
-        grow.get_or_insert_with(|| {
-            let mut pp = Runs::new(0);
-            pp.set(coverage, refs);
-            Box::new(pp)
-        })
+        grow.get_or_insert_with(|| Box::new(Runs::of(0, coverage, refs)))
     }
     /// A segment that covers `coverage` gives up `part` of it (all of it: the segment goes). Slots nobody covers any more are freed.
     /// Translations are gone by now.
     #[doc(alias("amap_unref", "anon_free"))]
     pub fn lose(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Lost {
         let whole = coverage == part;
-        let mut freed = Vec::new();
-        let left;
+        let (all, slots, left, last);
         {
             let mut grow = self.grow.lock(cx);
             let refs = self.refs();
-            if refs == 1 && grow.is_none() {
-                freed.push(part.clone());
-            } else if !(whole && grow.is_none()) {
+            all = refs == 1 && grow.is_none();
+            slots = if all {
+                part.end.wrapping_sub(part.start)
+            } else if whole && grow.is_none() {
+                0
+            } else {
                 let pp = self.establish(&mut grow, coverage);
                 pp.update(part.clone(), |n| n.saturating_sub(1));
-                freed.extend(
-                    pp.iter(part.clone()).into_iter().filter(|(_, n)| *n == 0).map(|(r, _)| r),
-                );
-            }
+                pp.trim();
+                pp.count(part.clone(), |n| n == 0)
+            };
             left = if whole { self.refs.fetch_sub(1, Ordering::AcqRel) - 1 } else { refs };
-            if left == 1 {
-                // One segment is left, and it covers every slot that is still occupied (M2): it may grow like any other.
-                *grow = None;
+            last = if left == 1 {
                 self.joint.store(false, Ordering::Release);
-            }
-            if left != 0 && !freed.is_empty() {
+                self.forget_refs(&mut grow)
+            } else {
+                None
+            };
+            if left != 0 && slots != 0 {
                 self.leaving.fetch_add(1, Ordering::AcqRel);
             }
         }
         // M3: until the slots are empty nobody takes them over.
-        let slots = freed.iter().map(|r| r.end - r.start).sum();
-        let last = left == 0 || freed.is_empty();
-        let early = !last && mutated(Mutation::LeavingOverEarly);
+        let leaves = left != 0 && slots != 0;
+        let early = leaves && mutated(Mutation::LeavingOverEarly);
         if early {
             self.leaving.fetch_sub(1, Ordering::AcqRel);
         }
-        for range in freed {
-            self.free_range(cx, range);
+        if all {
+            self.free_range(cx, part);
+        } else if slots != 0 {
+            self.free_unreferenced(cx, part, last.as_deref());
         }
-        if !last && !early {
+        if leaves && !early {
             self.leaving.fetch_sub(1, Ordering::AcqRel);
         }
         Lost { refs: left, slots }
+    }
+    /// One segment is left, and it covers every slot that will stay occupied (M2): it may grow like any other. But while somebody empties slots that
+    /// nobody covers (M3), the references are what he goes by, and stay.
+    fn forget_refs(&self, grow: &mut SlotRefs) -> SlotRefs {
+        if self.leaving.load(Ordering::Acquire) == 0 { grow.take() } else { None }
+    }
+    /// Empties the slots of `part` that no segment covers: as `refs` says, or as the map's own references say, looked at run by run. What another
+    /// segment gives up meanwhile may be met here too, and is emptied twice: nobody takes it over before both are through (M3).
+    fn free_unreferenced(&self, cx: &Cx, part: Range<u64>, refs: Option<&Runs<u32>>) {
+        let mut rest = part;
+        while !rest.is_empty() {
+            let first = match refs {
+                Some(refs) => Some(refs.first_of(rest.clone())),
+                None => self.grow.lock(cx).as_ref().map(|refs| refs.first_of(rest.clone())),
+            };
+            let Some((run, n)) = first else { return };
+            rest.start = run.end;
+            if n == 0 {
+                self.free_range(cx, run);
+            }
+        }
+    }
+    /// The slots with which `range` begins that have as many references as the first, and how many these are.
+    pub(crate) fn first_refs(&self, cx: &Cx, range: Range<u64>) -> (Range<u64>, u32) {
+        let grow = self.grow.lock(cx);
+        match &*grow {
+            Some(pp) => pp.first_of(range),
+            None => (range, self.refs()),
+        }
     }
     /// References of `range` slot by slot, as runs, for views and checks.
     #[doc(alias = "ppref")]
     pub fn slot_refs(&self, cx: &Cx, range: Range<u64>) -> Vec<(Range<u64>, u32)> {
         let grow = self.grow.lock(cx);
         match &*grow {
-            Some(pp) => pp.iter(range),
+            Some(pp) => pp.iter(range).collect(),
             None => alloc::vec![(range, self.refs())],
         }
     }
@@ -327,10 +401,8 @@ impl AnonMap {
                     ));
                 }
             }
-            let held = self
-                .slots(cx, base..base + CHUNK)
-                .iter()
-                .fold(0u32, |m, (i, _)| m | 1 << (i % CHUNK));
+            let held =
+                self.slots(cx, base..base + CHUNK).fold(0u32, |m, (i, _)| m | 1 << (i % CHUNK));
             if held != used {
                 return Err(alloc::format!(
                     "anon map {}: chunk at {base} marks {used:#x}, holds {held:#x}",

@@ -2,7 +2,6 @@
 
 use super::array::{CHUNK, Chunk, bits, owner_word};
 use super::map::AnonMap;
-use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use page_db::sync::atomic::{AtomicU32, Ordering};
@@ -150,19 +149,9 @@ impl AnonMap {
         let held = core::array::from_fn(|i| c.slots[i].load(Ordering::Acquire));
         (c.owner.load(Ordering::Acquire) == owner_word(self.id, slot)).then_some(held)
     }
-    /// The occupied slots of `range`, in order.
-    pub fn slots(&self, cx: &Cx, range: Range<u64>) -> Vec<(u64, AnonNumber)> {
-        let mut out = Vec::new();
-        self.each_chunk(cx, range, |c, base, mask| {
-            for i in bits(mask & c.used()) {
-                out.extend(
-                    AnonNumber::from_raw(c.slots[i].load(Ordering::Acquire))
-                        .map(|n| (base + i as u64, n)),
-                );
-            }
-            true
-        });
-        out
+    /// The occupied slots of `range`, in order, each as it is when the walk comes to its chunk.
+    pub fn slots<'a>(&'a self, cx: &'a Cx, range: Range<u64>) -> Slots<'a> {
+        Slots { map: self, cx, rest: range, base: 0, held: 0, numbers: [0; CHUNK as usize] }
     }
     /// How many slots of `range` are occupied.
     #[doc(alias = "anon_pages")]
@@ -226,6 +215,53 @@ impl Drop for SlotGuard<'_> {
         // Looked at only now: who emptied another slot meanwhile was kept from freeing the chunk by this one's bit.
         if self.map.drop_bits(self.cx, self.chunk, self.id, bit, used) == 0 {
             self.map.try_free_chunk(self.cx, self.slot);
+        }
+    }
+}
+
+/// A walk over occupied slots, which notes what a chunk holds at once and keeps no lock between its steps.
+#[derive(Debug)]
+pub struct Slots<'a> {
+    map: &'a AnonMap,
+    cx: &'a Cx,
+    /// Not looked at yet.
+    rest: Range<u64>,
+    /// First slot of the chunk met last, which of its slots are still to be told of, and what all of them held.
+    base: u64,
+    held: u32,
+    numbers: [u32; CHUNK as usize],
+}
+
+impl Slots<'_> {
+    /// Notes what the next chunk with anything in it holds.
+    fn next_chunk(&mut self) {
+        let Self { map, cx, rest, base, held, numbers } = self;
+        map.each_chunk(cx, rest.clone(), |c, first, mask| {
+            (*base, *held) = (first, mask & c.used());
+            for i in bits(*held) {
+                numbers[i] = c.slots[i].load(Ordering::Acquire);
+            }
+            *held == 0
+        });
+        rest.start = if *held == 0 { rest.end } else { (*base + CHUNK).min(rest.end) };
+    }
+}
+
+impl Iterator for Slots<'_> {
+    type Item = (u64, AnonNumber);
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.held == 0 {
+                if self.rest.is_empty() {
+                    return None;
+                }
+                self.next_chunk();
+            }
+            if let Some(i) = bits(self.held).next() {
+                self.held &= self.held - 1;
+                let number = AnonNumber::from_raw(self.numbers[i])?;
+                return Some((self.base + i as u64, number));
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
     if advice == Advice::Sequential && seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
+    inner.vpage.make_room(vpns(range)).map_err(|_| SegError::NoMemory { range })?;
     if range == scx.seg {
         inner.vpage.update(vpns(range), |v| VPage { advice: None, ..v });
         let word = match advice {
@@ -46,6 +47,7 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
             .vpage
             .update(vpns(range), |v| VPage { advice: (advice != base).then_some(advice), ..v });
     }
+    inner.vpage.trim();
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     // held: as, segment: nobody pins before the translations are gone
     if advice == Advice::Sequential && range == scx.seg {

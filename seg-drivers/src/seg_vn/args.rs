@@ -186,7 +186,8 @@ impl SegCreate for SegVnArgs {
         let mut index = FIRST_SLOT;
         if let Some(amp) = &self.amp {
             let all = 0..scx.seg.pages().get();
-            amp.gain(scx.cx, all.clone(), all);
+            amp.gain(scx.cx, all.clone(), all)
+                .map_err(|_| SegError::NoMemory { range: scx.seg })?;
             let _ = amap.set(Arc::clone(amp));
             index = 0;
         } else if shared && anonymous {

@@ -7,8 +7,10 @@
 //!
 //! Sources: illumos.md 4.2.
 
+use super::vpage::VPages;
 use super::{SegVn, VPage, vpns};
 use addr_space::{Join, SegCx};
+use page_db::heap::NoHeap;
 use page_db::sync::atomic::Ordering;
 use page_db::{PAGE_SIZE, VirtRange};
 
@@ -30,16 +32,20 @@ pub(super) fn concat(
     if !a.try_own(scx, scx.seg) || !b.try_own(scx, b_range) {
         return false;
     }
+    let Ok(pages) = joined_pages(a, scx, b, b_range) else { return false };
     // The last thing that can refuse: it takes the slots.
     if !maps_join(a, scx, b, b_range, join) {
+        a.lock.lock(scx.cx).vpage.trim();
         return false;
     }
     // held: as (writer). Nobody faults; both drivers are ours alone.
-    mark_reservations(a, scx, b, b_range);
     {
-        let theirs = b.lock.lock(scx.cx).vpage.clone();
         let mut inner = a.lock.lock(scx.cx);
-        inner.vpage.absorb(&theirs);
+        if let Some(mine) = pages.mine {
+            inner.vpage = mine;
+        }
+        inner.vpage.absorb(pages.theirs);
+        inner.vpage.trim();
         a.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
     a.swresv.fetch_add(b.swresv.load(Ordering::Acquire), Ordering::AcqRel);
@@ -97,22 +103,51 @@ fn maps_join(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange, join: Jo
     }
 }
 
-/// Segments reserved differently (whole, or not at all) are marked page by page before they join.
-fn mark_reservations(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange) {
-    if a.shared() || a.noreserve() {
-        return;
-    }
-    let state = |s: &SegVn, range: VirtRange| {
-        let marked = s.lock.lock(scx.cx).vpage.any(vpns(range), |v| v.reserved);
-        (marked, s.swresv.load(Ordering::Acquire) == range.pages().get() * PAGE_SIZE)
+/// What two segments keep page by page, ready to be put together.
+#[derive(Default)]
+struct JoinedPages {
+    /// The first segment's, where that changes.
+    mine: Option<VPages>,
+    /// The second one's.
+    theirs: VPages,
+}
+
+/// Copies what is kept page by page, and makes room where the copies go. Segments reserved differently (whole, or not at all) are marked page by
+/// page before they join.
+fn joined_pages(
+    a: &SegVn,
+    scx: &SegCx<'_>,
+    b: &SegVn,
+    b_range: VirtRange,
+) -> Result<JoinedPages, NoHeap> {
+    let whole = |s: &SegVn, range: VirtRange| {
+        s.swresv.load(Ordering::Acquire) == range.pages().get() * PAGE_SIZE
     };
-    let (sa, sb) = (state(a, scx.seg), state(b, b_range));
-    if sa == sb && !sa.0 {
-        return;
+    let alike = a.shared() || a.noreserve();
+    let plain = |s: &SegVn| s.vpaged.load(Ordering::SeqCst) == 0;
+    if plain(a) && plain(b) && (alike || whole(a, scx.seg) == whole(b, b_range)) {
+        return Ok(JoinedPages::default());
     }
-    for (s, range, (marked, whole)) in [(a, scx.seg, sa), (b, b_range, sb)] {
-        if whole && !marked {
-            s.lock.lock(scx.cx).vpage.update(vpns(range), |v| VPage { reserved: true, ..v });
-        }
+    let marked = |pages: &VPages, range: VirtRange| pages.any(vpns(range), |v| v.reserved);
+    let mark = |pages: &mut VPages, range: VirtRange| {
+        pages.make_room(vpns(range))?;
+        pages.update(vpns(range), |v| VPage { reserved: true, ..v });
+        Ok::<_, NoHeap>(())
+    };
+    let mut theirs = b.lock.lock(scx.cx).vpage.part(vpns(b_range))?;
+    let sa = (marked(&a.lock.lock(scx.cx).vpage, scx.seg), whole(a, scx.seg));
+    let sb = (marked(&theirs, b_range), whole(b, b_range));
+    let alike = alike || (sa == sb && !sa.0);
+    if !alike && sb == (false, true) {
+        mark(&mut theirs, b_range)?;
     }
+    let mut inner = a.lock.lock(scx.cx);
+    if alike || sa != (false, true) {
+        inner.vpage.make_room_for(&theirs)?;
+        return Ok(JoinedPages { mine: None, theirs });
+    }
+    let mut mine = inner.vpage.part(vpns(scx.seg))?;
+    mark(&mut mine, scx.seg)?;
+    mine.make_room_for(&theirs)?;
+    Ok(JoinedPages { mine: Some(mine), theirs })
 }

@@ -71,7 +71,7 @@ pub(super) fn empty(
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
-    let locked = inner.vpage.iter(vpns(range)).into_iter().find(|(_, v)| v.locked);
+    let locked = inner.vpage.iter(vpns(range)).find(|(_, v)| v.locked);
     let locked = locked.map(|(run, _)| run_range(scx.seg, &run).start());
     let part = locked.map_or(Some(range), |at| range.until(at.get()));
     let (mut emptied, mut dead) = (0, Later::default());
@@ -106,9 +106,13 @@ fn empty_slots(
         return 0;
     }
     let slots = seg.slots_of(scx.seg, part);
-    let own = map.slot_refs(scx.cx, slots.clone()).into_iter().filter(|(_, refs)| *refs <= 1);
-    let mut emptied = 0;
-    for (run, _) in own {
+    let (mut emptied, mut rest) = (0, slots.clone());
+    while !rest.is_empty() {
+        let (run, refs) = map.first_refs(scx.cx, rest.clone());
+        rest.start = run.end;
+        if refs > 1 {
+            continue;
+        }
         let mut unload = |busy: core::ops::Range<u64>| {
             let first = part.page_at(busy.start.wrapping_sub(slots.start));
             let bytes = (busy.end - busy.start) * PAGE_SIZE;

@@ -49,7 +49,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, VirtRange};
+use page_db::{Counter, LockedPage, PAGE_SIZE, Prot, VirtRange, heap};
 
 /// What becomes of a segment's map in the child.
 enum ChildMap {
@@ -83,7 +83,7 @@ pub(super) fn dup_as(
     part: VirtRange,
     heir: Heir,
 ) -> Result<SegVn, SegError> {
-    let mut vpage = child_pages(seg, scx, part);
+    let mut vpage = child_pages(seg, scx, part)?;
     let mut own = reservation(seg, scx, part, heir, &vpage);
     let swap = seg.driver.layer.swap();
     // A fork that cannot reserve fails at once: waiting for memory would not bring swap.
@@ -92,7 +92,10 @@ pub(super) fn dup_as(
     // Either side may go on alone with what both have stored, so both have reserved it. What the parent gains is the child's until no other segment can fail.
     let whole_file = heir == Heir::Same && !seg.shared() && seg.backing.is_some();
     let gain = if whole_file {
-        Some(Gain::plan(seg, scx, &seg.lock.lock(scx.cx).vpage, part)?)
+        let mut inner = seg.lock.lock(scx.cx);
+        let no_room = |_| SegError::NoMemory { range: part };
+        inner.vpage.make_room(vpns(scx.seg)).map_err(no_room)?; // for all parts: they are taken over one after the other
+        Some(Gain::plan(seg, scx, &inner.vpage, part)?)
     } else {
         None
     };
@@ -164,18 +167,11 @@ fn child_kind(seg: &SegVn, heir: Heir) -> SegKind {
 
 /// Per-page state of the child: everything but memory locks. What a note said of the parent's kind is said of the child's where it still
 /// means something.
-fn child_pages(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> VPages {
-    let mut vpage = if part == scx.seg {
-        seg.lock.lock(scx.cx).vpage.clone()
-    } else {
-        let mut cut = VPages::default();
-        for (run, v) in seg.lock.lock(scx.cx).vpage.iter(vpns(part)) {
-            cut.set(run, v);
-        }
-        cut
-    };
-    vpage.update(vpns(part), |v| VPage { locked: false, ..v });
-    vpage
+fn child_pages(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Result<VPages, SegError> {
+    let copy = seg.lock.lock(scx.cx).vpage.part(vpns(part));
+    let mut vpage = copy.map_err(|_| SegError::NoMemory { range: part })?;
+    vpage.update(vpns(part), |v| VPage { locked: false, ..v }); // joins runs, and makes none
+    Ok(vpage)
 }
 
 /// Bytes that the child has to have reserved for `part`.
@@ -202,6 +198,7 @@ fn child_map(
 ) -> Result<ChildMap, SegError> {
     let coverage = seg.slots_of(scx.seg, scx.seg);
     let slots = seg.slots_of(scx.seg, part);
+    let no_room = |_| SegError::NoMemory { range: part };
     match heir {
         Heir::Zeros => return Ok(ChildMap::Absent),
         Heir::Same if seg.stores_below() => return Ok(ChildMap::Absent),
@@ -212,7 +209,7 @@ fn child_map(
         Heir::Same => {
             let map =
                 if seg.shared() { seg.amap_or_make(scx) } else { joint::join(seg, scx, part)? };
-            map.gain(scx.cx, coverage, slots);
+            map.gain(scx.cx, coverage, slots).map_err(no_room)?;
             return Ok(ChildMap::Shared(Arc::clone(map)));
         }
         Heir::Copy => {}
@@ -227,10 +224,10 @@ fn child_map(
     }
     let pinned = seg.softlocks.load(Ordering::Acquire) != 0;
     let zeroed = vpage.any(vpns(part), zeros);
-    let locked = locked_runs(seg, scx, part);
+    let locked = locked_runs(seg, scx, part)?;
     let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx);
     if seg.driver.tunables.fork == ForkPolicy::Lazy && !own {
-        map.gain(scx.cx, coverage, slots);
+        map.gain(scx.cx, coverage, slots).map_err(no_room)?;
         if !seg.needs_copy.swap(true, Ordering::Relaxed) {
             scx.hat.clear_write(scx.cx, scx.seg); // else nothing has become writable since an earlier fork (O1)
         }
@@ -257,13 +254,18 @@ fn shares(seg: &SegVn, scx: &SegCx<'_>) -> bool {
 }
 
 /// The pages of `part` that the parent has locked and is to keep as they are, in order.
-fn locked_runs(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Vec<VirtRange> {
+fn locked_runs(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Result<Vec<VirtRange>, SegError> {
     let none = seg.driver.tunables.locked_at_fork == LockedAtFork::Share;
+    let mut locked = Vec::new();
     if none || seg.vpaged.load(Ordering::SeqCst) == 0 {
-        return Vec::new();
+        return Ok(locked);
     }
-    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(part));
-    runs.into_iter().filter(|(_, v)| v.locked).map(|(run, _)| run_range(scx.seg, &run)).collect()
+    let inner = seg.lock.lock(scx.cx);
+    for (run, _) in inner.vpage.iter(vpns(part)).filter(|(_, v)| v.locked) {
+        heap::push(&mut locked, run_range(scx.seg, &run))
+            .map_err(|_| SegError::NoMemory { range: part })?;
+    }
+    Ok(locked)
 }
 
 /// Shares the pages that are not `locked`, and copies those that are: the parent's translations of these stay.
@@ -288,7 +290,7 @@ fn copy_locked(
         .map_err(|_| SegError::NoMemory { range: part })?;
     for run in locked {
         let occupied = map.slots(scx.cx, seg.slots_of(scx.seg, *run));
-        for (slot, _) in occupied.into_iter().filter(|(slot, _)| keep(*slot)) {
+        for (slot, _) in occupied.filter(|(slot, _)| keep(*slot)) {
             if let Err(e) = copy_slot(seg, scx, map, &copy, slot, addr_of(slot)) {
                 copy.lose(scx.cx, slots.clone(), slots.clone());
                 return Err(e);
@@ -320,7 +322,7 @@ fn copy_pages(
 ) -> Result<Arc<AnonMap>, SegError> {
     let slots = seg.slots_of(scx.seg, part);
     let copy = AnonMap::new(seg.driver.home(scx.cx), 0);
-    for (slot, _) in map.slots(scx.cx, slots.clone()).into_iter().filter(|(s, _)| keep(*s)) {
+    for (slot, _) in map.slots(scx.cx, slots.clone()).filter(|(s, _)| keep(*s)) {
         let addr = part.page_at(slot.wrapping_sub(slots.start));
         if let Err(e) = copy_slot(seg, scx, map, &copy, slot, addr) {
             copy.lose(scx.cx, slots.clone(), slots);

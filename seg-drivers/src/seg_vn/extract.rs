@@ -43,7 +43,8 @@ impl Extract for SegVn {
         if let Some(map) = self.amap() {
             map.split(scx.cx, self.slots_of(scx.seg, low), self.slots_of(scx.seg, high));
         }
-        let upper = upper_part(self, scx, high, h);
+        let vpage = self.lock.lock(scx.cx).vpage.copy(vpns(high));
+        let upper = upper_part(self, scx, high, h, vpage);
         self.swresv.store(l, Ordering::Release);
         Box::new(upper)
     }
@@ -61,7 +62,7 @@ impl Extract for SegVn {
         to: &SegCx<'_>,
     ) -> Result<Box<dyn SegOps>, SegError> {
         let range = to.seg;
-        let vpage = states(self, scx, first, like, range);
+        let vpage = states(self, scx, first, like, range)?;
         let offset = offset_after(self, first, range)?;
         let writable = |v: VPage| v.prot.unwrap_or_else(|| self.prot()).contains(Prot::WRITE);
         let wanted = match &self.backing {
@@ -81,6 +82,7 @@ impl Extract for SegVn {
             index = self.amp_index().wrapping_add(first);
             let slots = index..index.wrapping_add(range.pages().get());
             let had = map.gain_beside(scx.cx, self.slots_of(scx.seg, scx.seg), slots);
+            let had = had.map_err(|_| SegError::NoMemory { range })?;
             let had = had.ok_or(FaultError::Retry { addr: range.start() })?;
             amap = Some(Arc::clone(map));
             own = 0; // the map has it
@@ -129,20 +131,28 @@ impl Extract for SegVn {
 }
 
 /// Per-page state of `range`, which continues the segment at its page `first`.
-fn states(seg: &SegVn, scx: &SegCx<'_>, first: u64, like: Like, range: VirtRange) -> VPages {
+fn states(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    first: u64,
+    like: Like,
+    range: VirtRange,
+) -> Result<VPages, SegError> {
     let mut to = VPages::default();
     if seg.vpaged.load(Ordering::SeqCst) == 0 {
-        return to;
+        return Ok(to);
     }
     let inner = seg.lock.lock(scx.cx);
     let (from, new) = (scx.seg.start().vpn() + first, vpns(range));
     if like == Like::Repeated {
-        to = inner.vpage.shifted(from..from + range.pages().get(), new.start);
+        let part = inner.vpage.part(from..from + range.pages().get());
+        to = part.map_err(|_| SegError::NoMemory { range })?;
+        to.shift(from, new.start);
     } else {
         to.set(new.clone(), inner.vpage.get(from - 1));
     }
-    to.update(new, |v| VPage { locked: false, reserved: false, ..v });
-    to
+    to.update(new, |v| VPage { locked: false, reserved: false, ..v }); // joins runs, and makes none
+    Ok(to)
 }
 
 /// Offset in the file of page `first`, from which `range` is mapped; 0 without a file.
@@ -158,8 +168,6 @@ fn offset_after(seg: &SegVn, first: u64, range: VirtRange) -> Result<u64, SegErr
 /// What is kept of the pages of `from` by address is kept of those of `to` from now on.
 fn shift(seg: &SegVn, scx: &SegCx<'_>, from: VirtRange, to: VirtRange) {
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
-        let mut inner = seg.lock.lock(scx.cx);
-        let moved = inner.vpage.shifted(vpns(from), to.start().vpn());
-        inner.vpage = moved;
+        seg.lock.lock(scx.cx).vpage.shift(from.start().vpn(), to.start().vpn());
     }
 }

@@ -40,8 +40,9 @@ pub(super) fn incore(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, out: &mut [
     file_bits(seg, scx, range, out);
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
         let first = range.start().vpn();
-        let locks = seg.lock.lock(scx.cx).vpage.iter(first..first + pages as u64);
-        for (run, _) in locks.into_iter().filter(|(_, v)| v.locked) {
+        let inner = seg.lock.lock(scx.cx);
+        let locks = inner.vpage.iter(first..first + pages as u64);
+        for (run, _) in locks.filter(|(_, v)| v.locked) {
             let run = (run.start - first) as usize..(run.end - first) as usize;
             out[run].iter_mut().for_each(|byte| *byte |= InCore::LOCKED.bits());
         }

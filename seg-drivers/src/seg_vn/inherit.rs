@@ -46,8 +46,8 @@ pub(super) fn run(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
     if seg.vpaged.load(Ordering::SeqCst) == 0 {
         return range;
     }
-    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(range));
-    let mut heirs = runs.into_iter().map(|(run, v)| (run, seg.heir(v.inherit)));
+    let inner = seg.lock.lock(scx.cx);
+    let mut heirs = inner.vpage.iter(vpns(range)).map(|(run, v)| (run, seg.heir(v.inherit)));
     let Some((first, heir)) = heirs.next() else { return range };
     let end = heirs.take_while(|(_, h)| *h == heir).last().map_or(first.end, |(run, _)| run.end);
     run_range(range, &(first.start..end))
@@ -81,7 +81,10 @@ pub(super) fn inherit(
     let note = how.filter(|how| seg.heir(Some(*how)) != seg.heir(None) || *how == Inherit::Zero);
     let mut inner = seg.lock.lock(scx.cx);
     if inner.vpage.any(vpns(range), |v| v.inherit != note) {
+        let no_room = |_| SegError::NoMemory { range };
+        inner.vpage.make_room(vpns(range)).map_err(no_room)?;
         inner.vpage.update(vpns(range), |v| VPage { inherit: note, ..v });
+        inner.vpage.trim();
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
     Ok(())

@@ -43,6 +43,7 @@ pub(super) fn lock(
     let mut inner = seg.lock.lock(scx.cx);
     seg.hold_claims();
     let done = lock_pages(seg, scx, range, &mut inner.vpage, newly);
+    inner.vpage.trim();
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     done
 }
@@ -55,16 +56,24 @@ fn lock_pages(
     vpage: &mut VPages,
     newly: &mut NewlyLocked,
 ) -> Result<(), SegError> {
-    let runs = vpage.iter(vpns(range));
-    for (run, v) in runs.into_iter().filter(|(_, v)| !v.locked) {
+    let mut rest = vpns(range);
+    while !rest.is_empty() {
+        let (run, v) = vpage.first_of(rest.clone());
+        rest.start = run.end;
+        if v.locked {
+            continue;
+        }
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
+            let page = addr.vpn()..addr.vpn() + 1;
+            vpage.make_room(page.clone()).map_err(|_| SegError::NoMemory { range })?;
+            newly.make_room().map_err(|_| SegError::NoMemory { range })?;
             if !scx.space.charge_locked(PAGE_SIZE) {
                 return Err(SegError::LockLimit { range });
             }
             match lock_page(seg, scx, addr, prot) {
                 Ok(true) => {
-                    vpage.update(addr.vpn()..addr.vpn() + 1, |v| VPage { locked: true, ..v });
+                    vpage.update(page, |v| VPage { locked: true, ..v });
                     newly.note(addr);
                 }
                 Ok(false) => scx.space.credit_locked(PAGE_SIZE),
@@ -150,8 +159,13 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     }
     let mut inner = seg.lock.lock(scx.cx);
     seg.hold_claims();
-    let runs = inner.vpage.iter(vpns(range));
-    for (run, v) in runs.into_iter().filter(|(_, v)| v.locked) {
+    let mut rest = vpns(range);
+    while !rest.is_empty() {
+        let (run, v) = inner.vpage.first_of(rest.clone());
+        rest.start = run.end;
+        if !v.locked {
+            continue;
+        }
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in run_range(scx.seg, &run).iter_pages() {
             if let Some(page) = seg.claimed_page(scx, addr) {
@@ -172,8 +186,13 @@ pub(super) fn settle_locked(
     part: VirtRange,
     map: &AnonMap,
 ) -> Result<(), SegError> {
-    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(part));
-    for (run, v) in runs.into_iter().filter(|(_, v)| v.locked) {
+    let mut rest = vpns(part);
+    while !rest.is_empty() {
+        let (run, v) = seg.lock.lock(scx.cx).vpage.first_of(rest.clone());
+        rest.start = run.end;
+        if !v.locked {
+            continue;
+        }
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in run_range(scx.seg, &run).iter_pages() {
             let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
@@ -198,7 +217,11 @@ impl SegVn {
     }
     /// The pages of `range` at which there may be something to lock. Address space that nobody has touched is not walked (D12): where swap is reserved
     /// at the first touch only occupied slots count, and so it is past the end of the file.
-    fn lockable(&self, scx: &SegCx<'_>, range: VirtRange) -> impl Iterator<Item = VirtAddr> {
+    fn lockable<'a>(
+        &'a self,
+        scx: &SegCx<'a>,
+        range: VirtRange,
+    ) -> impl Iterator<Item = VirtAddr> + use<'a> {
         let pages = range.pages().get();
         let everywhere = match &self.backing {
             None if self.noreserve() => 0,
@@ -210,9 +233,9 @@ impl SegVn {
         };
         let Range { start, end } = self.slots_of(scx.seg, range);
         let rest = start.wrapping_add(everywhere)..end;
-        let touched = self.amap().map_or_else(Vec::new, |m| m.slots(scx.cx, rest));
-        let touched =
-            touched.into_iter().map(move |(slot, _)| range.page_at(slot.wrapping_sub(start)));
+        let cx = scx.cx;
+        let touched = self.amap().into_iter().flat_map(move |m| m.slots(cx, rest.clone()));
+        let touched = touched.map(move |(slot, _)| range.page_at(slot.wrapping_sub(start)));
         range.iter_pages().take(usize::try_from(everywhere).unwrap_or(usize::MAX)).chain(touched)
     }
     /// The page a claim of this mapping is on, found with its slot busy, so that a copy under way is over. Claimed pages stay resident. The caller
@@ -232,7 +255,7 @@ impl SegVn {
     /// The pages this mapping has locked in memory, and whether their claims count in `p_cowcnt`. For checks.
     pub fn locked_pages(&self, scx: &SegCx<'_>) -> Vec<(VirtAddr, bool)> {
         let inner = self.lock.lock(scx.cx);
-        let runs = inner.vpage.iter(vpns(scx.seg)).into_iter().filter(|(_, v)| v.locked);
+        let runs = inner.vpage.iter(vpns(scx.seg)).filter(|(_, v)| v.locked);
         runs.flat_map(|(run, v)| {
             let cow = claim_kind(self, v.prot.unwrap_or_else(|| self.prot())) == Claim::Cow;
             let pages: Vec<_> = run_range(scx.seg, &run).iter_pages().map(|a| (a, cow)).collect();
@@ -248,7 +271,7 @@ impl SegVn {
             let advice = v.advice.or_else(|| Some(self.seg_advice()));
             (run_range(scx.seg, &run), VPage { prot, advice, ..v })
         };
-        inner.vpage.iter(vpns(scx.seg)).into_iter().map(said).collect()
+        inner.vpage.iter(vpns(scx.seg)).map(said).collect()
     }
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {

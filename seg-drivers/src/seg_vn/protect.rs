@@ -9,11 +9,10 @@
 use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
 use addr_space::{SegCx, SegError, UnloadFlags};
-use alloc::vec::Vec;
 use page_db::db::Claim;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
-use page_db::{PAGE_SIZE, Prot, VirtAddr, VirtRange};
+use page_db::{PAGE_SIZE, Prot, VirtRange};
 use swapfs::Reservation;
 
 #[doc(alias = "segvn_setprot")]
@@ -36,6 +35,8 @@ pub(super) fn set_prot(
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
+    let no_room = |_| SegError::NoMemory { range };
+    inner.vpage.make_room(vpns(range)).map_err(no_room)?;
     let mut give_back = 0;
     let mut gain = None;
     if !seg.shared() && !seg.noreserve() {
@@ -74,6 +75,7 @@ pub(super) fn set_prot(
         }
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     });
+    inner.vpage.trim();
     if give_back != 0 {
         seg.swresv.fetch_sub(give_back, Ordering::AcqRel);
         seg.driver.layer.swap().unreserve(give_back / PAGE_SIZE);
@@ -173,26 +175,28 @@ fn move_claims(
         return Ok(());
     }
     seg.hold_claims(); // `vpaged` stays as it is: a locked page is state of its own
-    let mut moved: Vec<VirtAddr> = Vec::new();
-    for (run, v) in vpage.iter(vpns(range)) {
+    // The pages whose claims move, from the lowest on: those moved before one that cannot be are met again in the same order.
+    let whole = scx.seg;
+    let moves = move |v: &VPage| {
         let had = v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
-        if !v.locked || had == prot.contains(Prot::WRITE) {
+        v.locked && had != prot.contains(Prot::WRITE)
+    };
+    let pages = move || {
+        let runs = vpage.iter(vpns(range)).filter(move |(_, v)| moves(v));
+        runs.flat_map(move |(run, _)| run_range(whole, &run).iter_pages())
+    };
+    for addr in pages() {
+        let Some(page) = seg.claimed_page(scx, addr) else { continue };
+        if scx.db.move_claim(&page, to).is_ok() {
             continue;
         }
-        for addr in run_range(scx.seg, &run).iter_pages() {
-            let Some(page) = seg.claimed_page(scx, addr) else { continue };
-            if scx.db.move_claim(&page, to).is_ok() {
-                moved.push(addr);
-                continue;
+        drop(page);
+        for addr in pages().take_while(|moved| *moved != addr) {
+            if let Some(page) = seg.claimed_page(scx, addr) {
+                let _ = scx.db.move_claim(&page, from); // the charge it needs was just given up
             }
-            drop(page);
-            for addr in moved {
-                if let Some(page) = seg.claimed_page(scx, addr) {
-                    let _ = scx.db.move_claim(&page, from); // the charge it needs was just given up
-                }
-            }
-            return Err(SegError::LockLimit { range });
         }
+        return Err(SegError::LockLimit { range });
     }
     Ok(())
 }
@@ -206,9 +210,12 @@ pub(super) fn prots(
     if seg.vpaged.load(Ordering::SeqCst) == 0 {
         return f(range, seg.prot());
     }
-    let runs = seg.lock.lock(scx.cx).vpage.iter(vpns(range));
     let mut pending: Option<(core::ops::Range<u64>, Prot)> = None;
-    for (run, v) in runs {
+    let mut rest = vpns(range);
+    while !rest.is_empty() {
+        // Not held while the caller is told, who may ask the segment for more.
+        let (run, v) = seg.lock.lock(scx.cx).vpage.first_of(rest.clone());
+        rest.start = run.end;
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         pending = match pending {
             Some((p, have)) if have == prot => Some((p.start..run.end, prot)),

@@ -29,12 +29,14 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
+    let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
+    let above_pages = make_room(seg, scx, range, below, above)?;
+    // Nothing fails from here on.
     lock::unlock(seg, scx, range);
     let late = mutated(Mutation::TranslationsAfterContents);
     if (seg.backing.is_some() || seg.amap().is_some()) && !late {
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
-    let (below, above) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
     if below.is_none() && above.is_none() {
         let own = if seg.shared() { 0 } else { seg.swresv.load(Ordering::Acquire) };
         partial_resv(seg, scx, range, own);
@@ -51,6 +53,7 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
         let mut inner = seg.lock.lock(scx.cx);
         inner.vpage.set(vpns(range), VPage::PLAIN);
+        inner.vpage.trim();
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
     forget_file(seg, scx, range);
@@ -74,12 +77,37 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
             if let Some(map) = seg.amap() {
                 map.split(scx.cx, seg.slots_of(scx.seg, low), seg.slots_of(scx.seg, high));
             }
-            let twin = upper_part(seg, scx, high, h);
+            let twin = upper_part(seg, scx, high, h, above_pages);
             seg.swresv.store(l, Ordering::Release);
             Remnant::Both(Box::new(twin))
         }
     };
     Ok(remnant)
+}
+
+/// Makes room for what a cut changes page by page and slot by slot. Says what the pages of a part above a hole have.
+fn make_room(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    below: Option<VirtRange>,
+    above: Option<VirtRange>,
+) -> Result<VPages, SegError> {
+    let no_room = |_| SegError::NoMemory { range };
+    if below.is_none() && above.is_none() {
+        return Ok(VPages::default());
+    }
+    let twin = below.and(above);
+    if let Some(map) = seg.amap() {
+        let slots = |range| seg.slots_of(scx.seg, range);
+        map.make_room(scx.cx, slots(scx.seg), slots(range)).map_err(no_room)?;
+    }
+    if seg.vpaged.load(Ordering::SeqCst) == 0 {
+        return Ok(VPages::default());
+    }
+    let mut inner = seg.lock.lock(scx.cx);
+    inner.vpage.make_room(vpns(range)).map_err(no_room)?;
+    twin.map_or(Ok(VPages::default()), |high| inner.vpage.part(vpns(high)).map_err(no_room))
 }
 
 /// The contents of a segment that is out of the tree: pages, slots, reservation.
@@ -173,13 +201,15 @@ fn move_base(seg: &SegVn, old: VirtRange, new: VirtRange) {
     seg.amp_index.fetch_add(delta / PAGE_SIZE, Ordering::AcqRel);
 }
 
-/// A driver for the part above a hole, or a cut.
-pub(super) fn upper_part(seg: &SegVn, scx: &SegCx<'_>, high: VirtRange, swresv: u64) -> SegVn {
+/// A driver for the part above a hole, or a cut; `vpage` is what its pages have of their own.
+pub(super) fn upper_part(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    high: VirtRange,
+    swresv: u64,
+    vpage: VPages,
+) -> SegVn {
     let mut inner = seg.lock.lock(scx.cx);
-    let mut vpage = VPages::default();
-    for (run, v) in inner.vpage.iter(vpns(high)) {
-        vpage.set(run, v);
-    }
     inner.vpage.set(vpns(high), VPage::PLAIN);
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();

@@ -3,9 +3,9 @@
 use crate::runs::Runs;
 use addr_space::{Advice, Inherit};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::Prot;
+use page_db::heap::NoHeap;
 
 /// Per-page state, kept as runs. The default says "as the segment".
 #[doc(alias = "struct vpage")]
@@ -32,7 +32,7 @@ impl VPage {
 /// The per-page state of a segment, by virtual page number. Nearly every segment has none: it pays for a pointer only.
 ///
 /// - U2: what is there is not plain.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct VPages(Option<Box<Runs<VPage>>>);
 
 impl VPages {
@@ -45,11 +45,20 @@ impl VPages {
         self.0.as_ref().map_or(VPage::PLAIN, |runs| runs.get(at))
     }
     /// The runs of `range`, in order and without gaps.
-    pub(super) fn iter(&self, range: Range<u64>) -> Vec<(Range<u64>, VPage)> {
+    pub(super) fn iter(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, VPage)> {
+        let plain = (self.is_plain() && !range.is_empty()).then(|| (range.clone(), VPage::PLAIN));
+        plain.into_iter().chain(self.0.iter().flat_map(move |runs| runs.iter(range.clone())))
+    }
+    /// The run with which `range` begins; for walks with changes between the steps.
+    pub(super) fn first_of(&self, range: Range<u64>) -> (Range<u64>, VPage) {
         match &self.0 {
-            Some(runs) => runs.iter(range),
-            None => Vec::from([(range, VPage::PLAIN)]),
+            Some(runs) => runs.first_of(range),
+            None => (range, VPage::PLAIN),
         }
+    }
+    /// Makes room for two changes of `range` (U3).
+    pub(super) fn make_room(&mut self, range: Range<u64>) -> Result<(), NoHeap> {
+        self.0.as_mut().map_or(Ok(()), |runs| runs.make_room(range))
     }
     /// Whether any page of `range` satisfies `test`.
     pub(super) fn any(&self, range: Range<u64>, mut test: impl FnMut(VPage) -> bool) -> bool {
@@ -81,20 +90,42 @@ impl VPages {
     pub(super) fn set(&mut self, range: Range<u64>, value: VPage) {
         self.update(range, |_| value);
     }
-    /// The same for as many pages from `to` on as `from` has.
-    pub(super) fn shifted(&self, from: Range<u64>, to: u64) -> Self {
-        let mut moved = Self::default();
-        let base = from.start;
-        for (run, v) in self.iter(from) {
-            moved.set(run.start - base + to..run.end - base + to, v);
+    /// All that is kept lies as far up, or down, as `to` is from `from`.
+    pub(super) fn shift(&mut self, from: u64, to: u64) {
+        if let Some(runs) = &mut self.0 {
+            runs.shift(from, to);
         }
-        moved
+    }
+    /// Lets go of room that was made and is not needed.
+    pub(super) fn trim(&mut self) {
+        if let Some(runs) = &mut self.0 {
+            runs.trim();
+        }
+    }
+    /// A copy of the state of `range`, beside which all is plain.
+    pub(super) fn part(&self, range: Range<u64>) -> Result<Self, NoHeap> {
+        let Some(runs) = &self.0 else { return Ok(Self(None)) };
+        let part = runs.part(range)?;
+        Ok(Self((!part.is_plain()).then(|| Box::new(part))))
+    }
+    /// The same where nothing may fail: the heap must give it.
+    pub(super) fn copy(&self, range: Range<u64>) -> Self {
+        let mut copy = Self::default();
+        self.iter(range).for_each(|(run, v)| copy.set(run, v));
+        copy
+    }
+    /// Makes room for [`VPages::absorb`].
+    pub(super) fn make_room_for(&mut self, other: &Self) -> Result<(), NoHeap> {
+        match (&mut self.0, &other.0) {
+            (Some(own), Some(theirs)) => own.make_room_for(theirs),
+            _ => Ok(()),
+        }
     }
     /// Takes over what another segment's pages have of their own.
-    pub(super) fn absorb(&mut self, other: &Self) {
-        match (&mut self.0, &other.0) {
-            (Some(own), Some(theirs)) => own.absorb(theirs),
-            (own @ None, theirs) => own.clone_from(theirs),
+    pub(super) fn absorb(&mut self, other: Self) {
+        match (&mut self.0, other.0) {
+            (Some(own), Some(theirs)) => own.absorb(&theirs),
+            (own @ None, theirs) => *own = theirs,
             (Some(_), None) => {}
         }
     }

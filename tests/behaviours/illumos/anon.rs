@@ -16,8 +16,7 @@ fn b38_a_large_map_has_only_the_chunks_that_were_touched() {
         let cx = s.machine().cx();
         let (map, first) = (&maps[0], seg_drivers::seg_vn::FIRST_SLOT);
         assert_eq!(map.chunks(cx).len(), 2, "of {pages} slots");
-        let slots: Vec<_> =
-            map.slots(cx, first..first + pages).iter().map(|(at, _)| at - first).collect();
+        let slots: Vec<_> = map.slots(cx, first..first + pages).map(|(at, _)| at - first).collect();
         assert_eq!(slots, [0, 512]);
         drop(maps);
         s.end();

@@ -1,0 +1,248 @@
+//! The heap refuses, and the caller is told.
+//!
+//! What a caller can make as large or as many as he likes is asked of the heap in a way that can fail. Here a heap of the test's own refuses the k-th such
+//! request of an operation, and then that and all later ones: nothing aborts, the answer is an error with a number, every invariant holds, what can be
+//! seen is as before or as after, and the same call succeeds when the heap does again.
+//!
+//! The operations work on a mapping whose every other page has rights of its own, so that the lists involved are long.
+
+mod allocator;
+
+use addr_space::runs::Runs;
+use addr_space::{Advice, Inherit, SyncFlags};
+use allocator::{Asked, Heap, Plan, under};
+use page_db::{Access, PAGE_SIZE as PAGE};
+use segvm::Machine;
+use segvm::files::{FileHandle, OpenMode};
+use segvm::machine::{MapFlags, MapRequest, MemAdvice, Process, RemapFlags, SwapArea, SwapBacking};
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+/// Requests from this size on are refused: larger than any record of a fixed size, smaller than a block of anything that grows.
+const FROM: usize = 1200;
+
+/// Pages of the mappings.
+const PAGES: u64 = 400;
+
+const AT: u64 = 0x1000_0000_0000;
+const FILE_AT: u64 = AT + 2 * PAGES * PAGE;
+const MOVED: u64 = AT + 8 * PAGES * PAGE;
+
+struct World {
+    m: Machine,
+    p: Process,
+}
+
+type Done = Result<(), String>;
+
+fn done<T, E: std::fmt::Display>(r: Result<T, E>) -> Done {
+    r.map(drop).map_err(|e| e.to_string())
+}
+
+fn map(p: &Process, addr: u64, file: Option<&FileHandle>) {
+    let kind = if file.is_some() { MapFlags::SHARED } else { MapFlags::PRIVATE | MapFlags::ANON };
+    let flags = kind | MapFlags::FIXED;
+    p.mmap(&MapRequest { addr, len: PAGES * PAGE, prot: 3, flags, file, offset: 0 }).unwrap();
+}
+
+impl World {
+    fn new() -> Self {
+        let m = Machine::builder().frames(1536).build().unwrap();
+        let p = m.spawn("p").unwrap();
+        let file = m.create_file("file", PAGES * PAGE).unwrap();
+        map(&p, AT, None);
+        map(&p, FILE_AT, Some(&FileHandle::new(file, OpenMode::ReadWrite)));
+        for page in (0..PAGES).step_by(2) {
+            p.store(AT + page * PAGE, &[1]).unwrap();
+            p.store(FILE_AT + page * PAGE, &[1]).unwrap();
+            p.mprotect(AT + page * PAGE, PAGE, 1).unwrap();
+        }
+        // The host's file has its bytes; what it keeps them in is not the library's.
+        p.msync(FILE_AT, PAGES * PAGE, SyncFlags::empty()).unwrap();
+        (0..PAGES).step_by(2).for_each(|page| p.store(FILE_AT + page * PAGE, &[2]).unwrap());
+        Self { m, p }
+    }
+}
+
+/// What is done, and whether it goes step by step, so that those before the one that fails are done.
+type Deed = (&'static str, bool, fn(&World) -> Done);
+
+const DEEDS: &[Deed] = &[
+    ("protect every page alike", false, |w| done(w.p.mprotect(AT, PAGES * PAGE, 3))),
+    ("protect pages between others", true, |w| {
+        (1..PAGES).step_by(4).try_for_each(|page| done(w.p.mprotect(AT + page * PAGE, PAGE, 0)))
+    }),
+    ("give advice about pages between others", true, |w| {
+        let random = MemAdvice::Use(Advice::Random);
+        (1..PAGES).step_by(4).try_for_each(|n| done(w.p.madvise(AT + n * PAGE, PAGE, random)))
+    }),
+    ("let a child share pages between others", true, |w| {
+        let copy = |n| done(w.p.minherit(AT + n * PAGE, PAGE, Inherit::Zero));
+        (1..PAGES).step_by(4).try_for_each(copy)
+    }),
+    ("leave pages out of a child", true, |w| {
+        let none = |n| done(w.p.minherit(AT + n * PAGE, PAGE, Inherit::None));
+        (1..PAGES).step_by(4).try_for_each(none)
+    }),
+    ("lock pages", false, |w| done(w.p.mlock(AT, PAGES / 4 * PAGE))),
+    ("lock pages between others", true, |w| {
+        (1..PAGES).step_by(8).try_for_each(|page| done(w.p.mlock(AT + page * PAGE, PAGE)))
+    }),
+    ("unmap the middle", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGE))),
+    ("unmap the end", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGES / 2 * PAGE))),
+    ("unmap pages one by one", true, |w| {
+        (1..PAGES).step_by(40).try_for_each(|page| done(w.p.munmap(AT + page * PAGE, PAGE)))
+    }),
+    ("fork", false, |w| done(w.p.fork())),
+    ("fork with pages left to it as zeros", true, |w| {
+        w.p.minherit(AT, PAGE, Inherit::Share).map_err(|e| e.to_string())?;
+        done(w.p.fork())
+    }),
+    ("map beside it", false, |w| {
+        let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+        let request = MapRequest {
+            addr: AT + PAGES * PAGE,
+            len: PAGE,
+            prot: 3,
+            flags,
+            file: None,
+            offset: 0,
+        };
+        done(w.p.mmap(&request))
+    }),
+    ("fill pages", true, |w| {
+        done(w.p.madvise(AT + PAGE, PAGE, MemAdvice::Populate(Access::Write)))
+    }),
+    ("write a file's pages out", true, |w| {
+        done(w.p.msync(FILE_AT, PAGES * PAGE, SyncFlags::empty()))
+    }),
+    ("move every page elsewhere", false, |w| {
+        let place = RemapFlags::MAYMOVE | RemapFlags::FIXED;
+        done(w.p.mremap(AT, PAGES * PAGE, PAGES * PAGE, place, MOVED))
+    }),
+    ("discard every page", true, |w| {
+        done(w.p.madvise(AT, PAGES * PAGE, MemAdvice::Use(Advice::Discard)))
+    }),
+    ("add a large disk", false, |w| {
+        let area = SwapArea { backing: SwapBacking::Memory, pages: 1 << 20, priority: 0 };
+        done(w.m.swap_add(&area))
+    }),
+    ("take pages that may go", false, |w| done(w.p.space().purge(w.p.cx()))),
+    ("swap out", true, |w| {
+        w.p.swap_out();
+        Ok(())
+    }),
+];
+
+fn try_deed(what: &str, piecemeal: bool, how: fn(&World) -> Done, plan: Plan) -> (Done, Asked) {
+    let w = World::new();
+    let before = w.m.dump();
+    let (answer, asked) = under(plan, || how(&w));
+    let at = format!("{what}: {plan:?}: {answer:?}, {asked:?}");
+    w.m.verify().unwrap_or_else(|v| panic!("{at}: {v}"));
+    if answer.is_err() {
+        assert!(asked.refused != 0, "{at}: nothing was refused");
+        let is = w.m.dump();
+        let wrong = before.difference(&is);
+        assert!(piecemeal || is.visible() == before.visible(), "{at}: not as before:\n{wrong}");
+        assert_eq!(how(&w), Ok(()), "{at}: nothing is refused any more");
+        w.m.verify().unwrap_or_else(|v| panic!("{at}, again: {v}"));
+    }
+    w.m.processes().iter().for_each(Process::exit);
+    w.m.verify().unwrap_or_else(|v| panic!("{at}, after the last exit: {v}"));
+    assert_eq!(w.m.swap().live(), 0, "{at}: law 3");
+    (answer, asked)
+}
+
+/// One request is refused: mostly the operation lets everything go, waits for memory, starts over, and is done.
+#[test]
+fn one_request_is_refused() {
+    let mut refused = 0;
+    for (what, piecemeal, how) in DEEDS {
+        for k in 1.. {
+            let plan = Plan { from: FROM, k, and_later: false };
+            let (_, asked) = try_deed(what, *piecemeal, *how, plan);
+            refused += asked.refused;
+            if asked.refused == 0 {
+                break;
+            }
+        }
+    }
+    println!("{refused} requests refused");
+    assert!(refused > 20, "only {refused}");
+}
+
+/// A request is refused, and all later ones: the operation gives up.
+#[test]
+fn the_heap_is_used_up() {
+    let (mut refused, mut errors) = (0, 0);
+    for (what, piecemeal, how) in DEEDS {
+        for k in 1.. {
+            let plan = Plan { from: FROM, k, and_later: true };
+            let (answer, asked) = try_deed(what, *piecemeal, *how, plan);
+            refused += u64::from(asked.refused != 0);
+            errors += u64::from(answer.is_err());
+            if asked.refused == 0 {
+                break;
+            }
+        }
+    }
+    println!("{refused} operations met a refusal, {errors} failed");
+    assert!(errors > 10, "only {errors} of {refused}");
+}
+
+/// U3: in the room that was made, changes ask for nothing; and what is refused while it is made changes nothing.
+#[test]
+fn changes_in_the_room_that_was_made_ask_for_nothing() {
+    let mut seed = 11u64;
+    let mut lot = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let mut runs = Runs::new(0u8);
+    let mut array = [0u8; 2000];
+    for _ in 0..6000 {
+        let a = lot(2000);
+        let most = [1, 3, 40][lot(3) as usize];
+        let range = a..(a + 1 + lot(most)).min(2000);
+        let first = Plan { from: 1, k: 1 + lot(2), and_later: true };
+        let (room, _) = under(first, || runs.make_room(range.clone()));
+        if room.is_err() {
+            let same = |(at, v): (usize, &u8)| runs.get(at as u64) == *v;
+            assert!(runs.verify() && array.iter().enumerate().all(same), "changed though refused");
+            runs.make_room(range.clone()).unwrap();
+        }
+        let (add, none) = (lot(3) as u8, Plan { from: 1, k: 1, and_later: true });
+        // Twice, as an operation may: what the first one cut need not be cut again.
+        let (_, asked) = under(none, || {
+            runs.update(range.clone(), |v| (v + add) % 3);
+            runs.update(range.clone(), |v| (v + 1) % 3);
+        });
+        assert_eq!(asked, Asked::default(), "{range:?} of {runs:?}");
+        for v in &mut array[range.start as usize..range.end as usize] {
+            *v = (*v + add + 1) % 3;
+        }
+        assert!(runs.verify());
+    }
+    assert!((0..2000).all(|at| runs.get(at) == array[at as usize]));
+}
+
+/// What a machine needs in proportion to its memory is asked for in a way that can fail.
+#[test]
+fn a_machine_is_not_switched_on() {
+    const BOOT_FROM: usize = 512 << 10;
+    let mut errors = 0;
+    for k in 1.. {
+        let plan = Plan { from: BOOT_FROM, k, and_later: true };
+        let (built, asked) = under(plan, || Machine::builder().frames(1 << 18).build());
+        if asked.refused == 0 {
+            built.expect("nothing was refused").verify().unwrap();
+            break;
+        }
+        let error = built.expect_err("there is no machine without them");
+        println!("{k}: {error}");
+        errors += 1;
+    }
+    assert!(errors > 1, "only {errors}");
+}
