@@ -19,10 +19,13 @@
 //!
 //! Missing tables are built aside, from the leaf up, and linked by one store in the lowest table that exists, while the new leaf is
 //! already locked; so nobody ever meets an empty table that is nobody's. An emptied table is unlinked with its
-//! parent and itself locked, parent first, and so on upwards.
+//! parent and itself locked, parent first, and so on upwards. Between two levels nothing is held: the table above may be
+//! empty by then, and is the unlinker's business until it has looked again. So a hat that ends may find no leaf and still have tables on
+//! their way out, each with an entry in the one above that somebody is about to clear; its top table waits for them.
 //!
 //! - H1: `valid` of a table is the number of its present entries (of a user's top table: in the lower half).
-//! - H2: a linked table below the top is empty only while its lock is held or it is pinned (`busy`).
+//! - H2: a linked table below the top that is empty is locked, or pinned (`busy`), or about to be unlinked by a thread that saw it empty.
+//!   A top table ends, under its lock, when nothing is linked below it.
 //! - H3: a table whose `locks` or `busy` is not 0 is not stolen; one whose `busy` is not 0 is not unlinked.
 //! - H4: a record's seq, hat, base and parent change only while no entry points to its frame.
 //! - H5: entries change by atomic operations only, since processors set A and D; a present entry becomes absent by a swap, which
@@ -445,11 +448,16 @@ impl HatX86 {
         }
         gone
     }
-    /// Ends a top table; its hat is going.
-    pub(crate) fn retire_root(&self, cx: &Cx, id: u32, due: &mut FlushDue) {
-        let root = self.lock_table(cx, id);
+    /// Ends the top table of a hat that is going, unless something is linked below it (H2); says whether it has. From then on the hat is gone.
+    pub(crate) fn retire_root(&self, cx: &Cx, st: &HatState, due: &mut FlushDue) -> bool {
+        let root = self.lock_table(cx, st.root);
+        if root.rec.valid() != 0 && !mutated(Mutation::TopEndsFirst) {
+            return false;
+        }
+        st.go();
         root.rec.cease();
         root.rec.link.store(due.retired, Relaxed);
-        due.retired = id;
+        due.retired = st.root;
+        true
     }
 }

@@ -30,7 +30,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use page_db::sync::{Arena, Mutex, Once};
+use page_db::sync::{Arena, Mutex, Once, spin_wait};
 use page_db::{Counter, Cx, PageDb, Pfn, Rank};
 
 /// Bounds on records, for machines that want to run out of them.
@@ -227,14 +227,20 @@ impl HatX86 {
         if !st.begin_to_end() {
             return;
         }
-        if self.tables.get(st.root).valid() != 0 {
-            self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
+        let (mut due, mut turns) = (FlushDue::muted(), 0);
+        loop {
+            if self.tables.get(st.root).valid() != 0 {
+                self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
+            }
+            if self.retire_root(cx, st, &mut due) {
+                break;
+            }
+            // H2: a page's unloader or a thief has emptied a leaf and is on its way up, on which it waits for tables' locks only.
+            spin_wait(cx, turns);
+            turns = turns.saturating_add(1);
         }
-        st.go();
         self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
         self.hats.lock(cx).remove(&st.id);
-        let mut due = FlushDue::muted();
-        self.retire_root(cx, st.root, &mut due);
         self.finish(cx, &mut due);
     }
     /// The page database under it.

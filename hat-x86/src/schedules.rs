@@ -14,6 +14,7 @@ use page_db::{
     Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
     PhysMem, Prot, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
 };
+use shuttle::sync::Mutex;
 use shuttle::thread;
 
 #[derive(Clone)]
@@ -155,6 +156,44 @@ fn a_leaf_emptied_and_filled() {
         join([empties, fills]);
         assert!(w.hat.probe(&cx, va(0x2000)).is_some(), "H2");
         assert_eq!(w.hat.resident(), 1);
+        w.verify(&cx);
+    });
+}
+
+/// H2: a hat ends while a page is unloaded from below, which has emptied the only leaf and takes one table after another out of the one above. What was the top
+/// table's is somebody else's frame and record next.
+#[test]
+fn an_end_against_an_unload_on_its_way_up() {
+    const BYTES: u64 = 0x5a5a_5a5a_5a5a_5a5a;
+    explore(600, &[M::TopEndsFirst], || {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let below = w.spawn(1, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            w.db.unload(cx, &page);
+        });
+        let next = Arc::new(Mutex::new(Vec::new()));
+        let owned = Arc::clone(&next);
+        let end = w.spawn(0, move |w, cx| {
+            w.hat.free_start(cx);
+            w.hat.free_end(cx);
+            let mut owned = owned.lock().expect("nobody panics holding it");
+            for _ in 0..4 {
+                let page = w.page(cx);
+                w.db.mem().u64_at(w.db.pfn(page), 0).store(BYTES, SeqCst);
+                owned.push(page);
+            }
+            let hat = w.hx.alloc(cx).expect("room");
+            let page = w.db.lock_shared(cx, page);
+            let done = hat.memload(cx, va(0x1000), &page, Prot::RW, LoadFlags::empty(), None);
+            assert_eq!(done, Ok(Loaded::Done));
+        });
+        join([below, end]);
+        for page in next.lock().expect("nobody panics holding it").iter() {
+            let pfn = w.db.pfn(*page);
+            assert_eq!(w.db.mem().u64_at(pfn, 0).load(SeqCst), BYTES, "law 6: frame {pfn}");
+        }
         w.verify(&cx);
     });
 }

@@ -49,6 +49,11 @@ use crate::lock::{Rank, Ranked};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
+/// One turn of a wait for what another thread finishes in a few instructions, waiting for nothing itself; `turns` counts those of one wait.
+pub fn spin_wait(cx: &Cx, turns: u32) {
+    imp::spin_wait(cx, turns);
+}
+
 /// A mutual-exclusion lock with a rank.
 pub struct Mutex<T> {
     rank: Ranked,

@@ -58,6 +58,8 @@ mutations! {
     LinkedUnderTheDead,
     /// H2: a table seen empty is unlinked without a second look. `a_leaf_emptied_and_filled`
     EmptyBelieved,
+    /// H2: a top table ends while a table below it is about to be unlinked. `an_end_against_an_unload_on_its_way_up`
+    TopEndsFirst,
     /// H3: a pinned table is unlinked. `theft_against_replacement`
     PinUnseen,
     /// M1: a mapping copied from its page's list is removed without looking at the entry again. `one_mapping_removed_from_both_sides`
