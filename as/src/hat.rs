@@ -292,7 +292,8 @@ pub trait Hat: fmt::Debug + Send + Sync {
     /// Pages mapped now.
     #[doc(alias = "hat_pages_mapped")]
     fn resident(&self) -> u64;
-    /// The address space begins to go: from here on nothing needs flushing for it, since nothing will run in it.
+    /// The address space begins to go: when this returns no processor runs in it, remembers anything of it or gets into it again, so nothing needs
+    /// flushing for it from then on. A thread that is still in it faults.
     #[doc(alias = "hat_free_start")]
     fn free_start(&self, cx: &Cx);
     /// The address space is gone: every table goes back. No translation is left by then.

@@ -28,6 +28,8 @@ use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use page_db::{Access, Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
 
+/// Its space is being left by the processors.
+const LEAVING: u8 = 8;
 /// Nothing runs in it any more (`HAT_FREEING`).
 const FREEING: u8 = 1;
 /// Its tables are being taken apart; nothing more is asked of it.
@@ -73,8 +75,12 @@ impl HatState {
         self.flags.load(SeqCst) & GONE != 0
     }
     /// Says whether this is the first time.
-    pub(crate) fn begin_to_go(&self) -> bool {
-        self.flags.fetch_or(FREEING, SeqCst) & FREEING == 0
+    pub(crate) fn begin_to_leave(&self) -> bool {
+        self.flags.fetch_or(LEAVING, SeqCst) & LEAVING == 0
+    }
+    /// No processor is in it, and none gets in.
+    pub(crate) fn begin_to_go(&self) {
+        self.flags.fetch_or(FREEING, SeqCst);
     }
     /// Says whether this is the first time.
     pub(crate) fn begin_to_end(&self) -> bool {

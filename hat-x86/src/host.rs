@@ -301,6 +301,8 @@ impl Mmu for HostMmu {
     }
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
         let id = id.unwrap_or(SpaceId::KERNEL);
+        // Locked over all of it: a space that goes meanwhile is looked for on this CPU afterwards.
+        let mut c = self.cpu(cx, cpu);
         // In the set before the first walk: a flush that misses this CPU comes before, and the walk sees what it changed.
         let mut spaces = self.spaces.lock(cx);
         let found = spaces.get_mut(&id).map(|s| {
@@ -311,7 +313,6 @@ impl Mmu for HostMmu {
         drop(spaces);
         // Whoever wants a space that is gone must not go on in the one that is there, which is somebody else's.
         let now = found.map_or((SpaceId::KERNEL, kernel), |root| (id, Some(root)));
-        let mut c = self.cpu(cx, cpu);
         (c.current, c.root) = now;
     }
     fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {

@@ -144,7 +144,8 @@ pub trait Mmu: fmt::Debug + Send + Sync {
     /// A space has come to be; `root` is the frame of its top table. [`SpaceId::KERNEL`] comes first.
     #[doc(alias = "hat_alloc")]
     fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn);
-    /// A space is going: whatever is remembered of it is dropped before this returns, and no CPU runs in it any more.
+    /// A space is going: whatever is remembered of it is dropped before this returns, no CPU runs in it any more and none gets in, though one may be
+    /// told to at any time ([`Mmu::activate`] leads to the kernel's space then). Its tables still stand, and are taken apart afterwards without a word.
     fn space_destroyed(&self, cx: &Cx, id: SpaceId, root: Pfn);
     /// `cpu` runs in `id` from now on, or in the kernel's space alone.
     #[doc(alias("hat_switch", "CR3"))]

@@ -30,7 +30,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use page_db::sync::{Arena, Mutex, Once, spin_wait};
+use page_db::sync::{Arena, Mutation, Mutex, Once, mutated, spin_wait};
 use page_db::{Counter, Cx, PageDb, Pfn, Rank};
 
 /// Bounds on records, for machines that want to run out of them.
@@ -213,13 +213,23 @@ impl HatX86 {
     pub fn reap_tables(&self, cx: &Cx) {
         self.retire(cx, &mut Vec::new());
     }
-    /// Nothing runs in the hat from here on: everything remembered of it is flushed once, and what is unloaded later owes nothing.
+    /// Nothing runs in the hat from here on. Only then is what is unloaded without a debt and cleared by plain stores (H5); a thread of the space that
+    /// is still there faults, however long the rest takes.
     pub(crate) fn begin_to_end(&self, cx: &Cx, st: &HatState) {
-        let mut due = self.flush_due_of(cx, st);
-        if st.begin_to_go() {
-            due.add_space(st.space());
+        if !st.begin_to_leave() {
+            return;
         }
-        self.finish(cx, &mut due);
+        if !mutated(Mutation::FreeingBeforeLeft) {
+            self.leave(cx, st);
+        }
+        st.begin_to_go();
+    }
+    /// Makes the processors leave the space for good, and forget all of it at once.
+    fn leave(&self, cx: &Cx, st: &HatState) {
+        let remembered = u64::from(!self.mmu.remembered_on(cx, st.space()).is_empty());
+        self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
+        cx.count_n(Counter::Flushes, remembered);
+        cx.count_n(Counter::FlushEntries, remembered);
     }
     /// Takes a user's hat apart: what it still maps is unloaded, every table goes back.
     pub(crate) fn end(&self, cx: &Cx, st: &HatState) {
@@ -239,7 +249,9 @@ impl HatX86 {
             spin_wait(cx, turns);
             turns = turns.saturating_add(1);
         }
-        self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
+        if mutated(Mutation::FreeingBeforeLeft) {
+            self.leave(cx, st);
+        }
         self.hats.lock(cx).remove(&st.id);
         self.finish(cx, &mut due);
     }

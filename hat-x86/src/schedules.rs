@@ -198,6 +198,33 @@ fn an_end_against_an_unload_on_its_way_up() {
     });
 }
 
+/// T1, law 6: a hat ends while another thread of the space stores and switches to it again. The frame has another owner as soon as it is unmapped.
+#[test]
+fn an_end_against_a_store() {
+    explore(300, &[M::FreeingBeforeLeft], || {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let user = w.spawn(1, |w, cx| {
+            for _ in 0..3 {
+                let _ = w.mmu.store(cx, CpuId(1), va(0x1000), &[1]);
+                w.mmu.activate(cx, CpuId(1), Some(SpaceId(w.hat.id())));
+            }
+        });
+        let end = w.spawn(0, move |w, cx| {
+            w.hat.free_start(cx);
+            w.unload(cx, 0x1000);
+            w.db.mem().zero(w.db.pfn(page));
+            w.hat.free_end(cx);
+        });
+        join([user, end]);
+        assert_eq!(w.db.mem().u64_at(w.db.pfn(page), 0).load(SeqCst), 0, "law 6");
+        assert!(w.mmu.store(&cx, CpuId(1), va(0x1000), &[1]).is_err(), "T1");
+        assert_eq!(w.mmu.current(&cx, CpuId(1)), SpaceId::KERNEL, "nobody stays in a space that is gone");
+        w.verify(&cx);
+    });
+}
+
 /// M1, M3: a page is unloaded from below while it is loaded and unloaded from above.
 #[test]
 fn page_side_against_range_side() {

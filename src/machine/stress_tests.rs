@@ -79,6 +79,53 @@ fn a_child_never_sees_what_its_parent_stores_after_fork() {
     assert_eq!(m.swap().live(), 0);
 }
 
+/// One thread stores all over its memory while another ends the process; a third gets frames all the time.
+#[test]
+fn a_thread_that_goes_on_storing_reaches_nobody_elses_memory() {
+    const PAGES: u64 = 32;
+    let m = Machine::builder().frames(512).cpus(3).build().expect("a machine");
+    let stop = AtomicBool::new(false);
+    thread::scope(|s| {
+        let (next, stop) = (m.spawn("next").expect("a process").another_thread(CpuId(2)), &stop);
+        s.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let at = next.map_anon(PAGES * P).expect("mapped");
+                for look in 0..2 {
+                    for page in 0..PAGES {
+                        let mut b = [0; 8];
+                        next.load(at + page * P, &mut b).expect("there");
+                        assert_eq!(b, [0; 8], "law 6: page {page}, look {look}");
+                    }
+                    thread::yield_now();
+                }
+                next.munmap(at, PAGES * P).expect("unmapped");
+            }
+        });
+        for round in 0..rounds(200) {
+            let p = m.spawn("p").expect("a process");
+            let at = p.map_anon(PAGES * P).expect("mapped");
+            let user = p.another_thread(CpuId(1));
+            let user = s.spawn(move || {
+                let mut pages = (0..PAGES).cycle();
+                loop {
+                    let page = pages.next().expect("it goes on");
+                    if let Err(e) = user.store(at + page * P, &[0xff; 8]) {
+                        return e.signal;
+                    }
+                }
+            });
+            while p.space().hat().resident() < PAGES {
+                thread::yield_now();
+            }
+            p.exit();
+            let signal = user.join().expect("no panic");
+            assert_eq!(signal, Signal::SegvMapErr, "round {round}: nothing is mapped any more");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    m.verify().expect("sound");
+}
+
 #[test]
 fn truncation_wins_against_stores_faults_and_page_out() {
     const PAGES: u64 = 24;

@@ -142,6 +142,10 @@ impl AddrSpace {
         kind: FaultKind,
         access: Access,
     ) -> Result<(), FaultError> {
+        // Nothing runs in a space that is being freed; what was locked before is unlocked all the same.
+        if self.is_freed() && kind != FaultKind::SoftUnlock {
+            return Err(FaultError::NoMap { addr: range.start() });
+        }
         let segs = self.lock.read(cx);
         // held: as (read)
         let first = segs.seg_at(cx, range.start());

@@ -17,14 +17,14 @@ impl AddrSpace {
     /// Unmaps everything and gives the translations back. Runs every callback for the end first, and while pages are pinned any other; then it waits.
     ///
     /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
-    /// nothing. No thread runs in the space any more when this is called.
+    /// nothing. A thread that still runs in the space faults from the beginning of this on, and its faults find nothing.
     #[doc(alias = "as_free")]
     pub fn free(&self, cx: &Cx) {
         if self.freed.swap(true, Ordering::AcqRel) {
             return;
         }
         while self.run_callback(cx, Events::FREE, None) {}
-        self.hat.free_start(cx);
+        self.hat.free_start(cx); // after the mark: who is put out faults, and must not be told to try again
         loop {
             let epoch = self.state.pin_epoch();
             let mut gone = Gone::default();

@@ -323,6 +323,23 @@ fn a_hat_that_ends_is_flushed_once() {
     w.verify();
 }
 
+#[test]
+fn nobody_runs_in_a_hat_that_begins_to_end() {
+    let w = World::new(64);
+    let (hat, page) = (w.hat(), w.page());
+    w.run(1, &*hat);
+    w.load(&*hat, 0x1000, page, U);
+    w.mmu_store(1, 0x1000);
+    hat.free_start(&w.cx);
+    assert_eq!(fault(&w, 1, 0x1000, Some(1)), PfError::W | PfError::U);
+    w.run(1, &*hat);
+    assert_eq!(w.mmu.current(&w.cx, CpuId(1)), SpaceId::KERNEL);
+    assert_eq!(fault(&w, 1, 0x1000, Some(1)), PfError::W | PfError::U);
+    w.unload(&*hat, 0x1000, 1);
+    hat.free_end(&w.cx);
+    w.verify();
+}
+
 /// A page mapped at 0x1000 that CPU 1 has stored to, and what happens between a first change and its flush: `second`, by another
 /// thread on CPU 1. When that returns, nothing stale may be left of what it relied on.
 fn between(

@@ -60,6 +60,8 @@ mutations! {
     EmptyBelieved,
     /// H2: a top table ends while a table below it is about to be unlinked. `an_end_against_an_unload_on_its_way_up`
     TopEndsFirst,
+    /// T1: a hat counts as one in which nothing runs before the processors have left it. `an_end_against_a_store`
+    FreeingBeforeLeft,
     /// H3: a pinned table is unlinked. `theft_against_replacement`
     PinUnseen,
     /// M1: a mapping copied from its page's list is removed without looking at the entry again. `one_mapping_removed_from_both_sides`
