@@ -22,6 +22,8 @@
 //! - M3: a remover takes the entry away with the list locked, and gives the page the entry's referenced and modified bits *before* the
 //!   mapping leaves the list.
 //! - M4: a word of 0 is never locked; so a list that is empty is looked at without writing anything.
+//! - M5: a list is locked by who knows that the page is no table's: it has the page's lock, or an entry that maps the page in a locked table. Who has
+//!   neither may have locked the word of a table's frame, and tells by the page's state, with the lock; who only counts locks nothing.
 //!
 //! # The other road
 //!
@@ -398,12 +400,7 @@ impl PageList<'_> {
         self.lists.find(&self.stripe.lock_nested(self.cx), site).1 != 0
     }
     /// How many there are.
-    #[doc(alias = "hat_page_getshare")]
     pub(crate) fn count(&self) -> u32 {
-        match self.word() {
-            MapWord::NONE => 0,
-            w if w.is_embedded() => 1,
-            _ => self.page.share(),
-        }
+        self.page.count(self.word())
     }
 }

@@ -322,7 +322,7 @@ impl HatX86 {
             };
             self.db.set_kernel(&page, true);
             self.db.mem().zero(page.pfn());
-            page.page().mapping().set_head(id);
+            page.page().mapping().set_head(cx, id);
             self.tables.get(id).pfn.store(page.pfn().0, SeqCst);
             // The page lock goes: a table's frame has no name, so nobody looks for it, and the scanner passes the kernel's pages by.
             drop(page);
@@ -346,7 +346,7 @@ impl HatX86 {
         let page = self.db.page_of(pfn).expect("H4: tables live in managed frames");
         let page = self.db.lock_unnamed(cx, page);
         let id = page.page().mapping().head();
-        page.page().mapping().set_head(0);
+        page.page().mapping().set_head(cx, 0);
         self.db.set_kernel(&page, false);
         self.db.free(cx, page, false);
         self.tables.free(cx, id);

@@ -168,8 +168,10 @@ impl PageMappings for HatX86 {
         drop(list);
         self.finish(cx, &mut due);
     }
-    fn share_count(&self, cx: &Cx, page: PageId) -> u32 {
-        self.lists.enter(cx, &self.db, page).count()
+    /// Asked by the scanner about every frame, before it has the page's lock (M5): writes nothing.
+    fn share_count(&self, _cx: &Cx, page: PageId) -> u32 {
+        let of = self.db.page(page).mapping();
+        of.count(of.word())
     }
     fn settle(&self, cx: &Cx) {
         if self.debts.any() {

@@ -63,6 +63,15 @@ impl World {
     fn unload(&self, cx: &Cx, addr: u64) {
         self.hat.unload(cx, one(addr), UnloadFlags::empty());
     }
+    /// The page of the only leaf's frame.
+    fn leaf_frame(&self) -> PageId {
+        let is_leaf = |id: &u32| {
+            let rec = self.hx.tables.get(*id);
+            rec.is_alive() && rec.level() == 0
+        };
+        let leaf = (1..=self.hx.tables.high()).find(is_leaf).expect("a leaf");
+        self.db.page_of(self.hx.tables.get(leaf).pfn()).expect("managed")
+    }
     fn spawn(&self, n: u16, f: impl FnOnce(&Self, &Cx) + Send + 'static) -> thread::JoinHandle<()> {
         let w = self.clone();
         explore::spawn(move || {
@@ -243,6 +252,28 @@ fn page_side_against_range_side() {
             assert_eq!(w.db.share_count(cx, page.id()), 0, "M1: no load while it is held");
         });
         join([above, below]);
+        w.verify(&cx);
+    });
+}
+
+/// M5: somebody asks who maps a page, and how often, by an id he has from before: the frame is a table's, and then free.
+#[test]
+fn mappings_of_a_frame_that_was_a_table() {
+    explore(300, &[M::HeadStoredOver], || {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        let leaf = w.leaf_frame();
+        let unload = w.spawn(1, move |w, cx| w.unload(cx, 0x1000));
+        let looks = w.spawn(0, move |w, cx| {
+            for _ in 0..2 {
+                assert_eq!(w.db.share_count(cx, leaf), 0);
+                assert_eq!(w.hx.mappings_of(cx, leaf), []);
+            }
+        });
+        join([unload, looks]);
+        assert!(!w.db.page(leaf).is_mapped(), "M5");
+        w.load(&cx, 0x1000, page);
         w.verify(&cx);
     });
 }

@@ -52,8 +52,9 @@ impl HatX86 {
     /// Every mapping on a page's list: hat, address, entry with the effective rights; by hat and address.
     pub fn mappings_of(&self, cx: &Cx, page: PageId) -> Vec<(u32, VirtAddr, X86Pte)> {
         let list = self.lists.enter(cx, &self.db, page);
+        // M5: with the lock it does not become a table's frame or cease to be one.
         let mut all: Vec<_> = if self.db.page(page).state().contains(PageState::KERNEL) {
-            Vec::new() // a table's frame keeps its table's id there
+            Vec::new()
         } else {
             list.sites()
                 .map(|s| {

@@ -80,7 +80,7 @@ impl PageDb {
             Damage::LoseFree(id) => self.free_list().lose(cx, self.pages(), id),
             Damage::LoseCached(id) => self.cache_list().remove(cx, self.pages(), id),
             Damage::Unlink(id) => self.page(id).prev.store(u32::MAX, Relaxed),
-            Damage::Map(id) => self.page(id).mapping().set_head(1),
+            Damage::Map(id) => self.page(id).mapping().set_head(cx, 1),
             Damage::Claim(id, n) => self.page(id).claims.store(u32::from(n) << 16, Relaxed),
             Damage::Lend(id, n, orphan) => {
                 let word = if orphan { n | ORPHAN } else { n };

@@ -48,7 +48,7 @@ pub trait PageMappings: fmt::Debug + Send + Sync {
     /// Takes the right to write from every translation of the page (and flushes). The caller holds the page lock.
     #[doc(alias = "hat_page_clrwrt")]
     fn clear_write(&self, cx: &Cx, page: PageId);
-    /// How many translations the page has.
+    /// How many translations the page has. Asked without the page's lock, too: a hint then, whatever the page is by now.
     #[doc(alias = "hat_page_getshare")]
     fn share_count(&self, cx: &Cx, page: PageId) -> u32;
     /// Returns once no processor can use a translation that another thread has removed or weakened but may not have flushed yet.

@@ -21,9 +21,12 @@
 //!
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
 
+use crate::cx::Cx;
 use crate::heap;
+use crate::lock::Rank;
 use crate::mappings::RefMod;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutation, WordGuard, mutated};
 use crate::units::{FileOffset, Pfn};
 use crate::vnode::{Identity, VnodeId};
 use alloc::boxed::Box;
@@ -284,7 +287,8 @@ impl MapWord {
 }
 
 /// The fields of a page that belong to the hat (`p_mapping`, `p_mlentry`, `p_share`, `p_embed`), guarded by the lock in
-/// [`MapWord`]. A frame that holds a page table keeps its table's id there instead: such a page is never mapped.
+/// [`MapWord`]. A frame that holds a page table keeps its table's id there instead: such a page is never mapped. It is the kernel's
+/// ([`PageState::KERNEL`]) before it has the id and until it has none; so who took the lock for a list's, by an old id of the page, can tell.
 #[derive(Clone, Copy, Debug)]
 pub struct PageMapping<'a> {
     page: &'a Page,
@@ -305,9 +309,12 @@ impl<'a> PageMapping<'a> {
     pub fn head(&self) -> u32 {
         self.word().head()
     }
-    /// Sets `p_mapping` of a page that nobody maps.
-    pub fn set_head(&self, id: u32) {
-        self.page.mapping.store(MapWord::list(id).0, Ordering::Release);
+    /// Sets `p_mapping` of a page that nobody maps. Waits for whoever has the word, and would put back what it was.
+    pub fn set_head(&self, cx: &Cx, id: u32) {
+        if mutated(Mutation::HeadStoredOver) {
+            return self.page.mapping.store(MapWord::list(id).0, Ordering::Release);
+        }
+        WordGuard::lock(cx, Rank::HMent, self.cell()).set(MapWord::list(id).0);
     }
     /// `p_mlentry`.
     pub fn entry(&self) -> u16 {
@@ -326,6 +333,15 @@ impl<'a> PageMapping<'a> {
     /// `p_share`: mappings on the list (0 while embedded).
     pub fn share(&self) -> u32 {
         self.page.share.load(Ordering::Acquire)
+    }
+    /// How many mappings `word` stands for, if it is this page's; without the list's lock a hint.
+    #[doc(alias = "hat_page_getshare")]
+    pub fn count(&self, word: MapWord) -> u32 {
+        match word {
+            MapWord::NONE => 0,
+            word if word.is_embedded() => 1,
+            _ => self.share(),
+        }
     }
     /// Sets `p_share`.
     pub fn set_share(&self, n: u32) {

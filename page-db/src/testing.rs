@@ -105,7 +105,8 @@ impl FakeHat {
         let mut maps = self.maps.lock(cx);
         let bits = maps.entry(page).or_default();
         bits.extend((0..n).map(|_| RefMod::empty()));
-        self.db().page(page).mapping().set_head(1);
+        drop(maps);
+        self.db().page(page).mapping().set_head(cx, 1);
     }
     /// A user goes through the first translation.
     pub(crate) fn touch(&self, cx: &Cx, page: PageId, bits: RefMod) {
@@ -125,7 +126,7 @@ impl PageMappings for FakeHat {
         let union = all.into_iter().fold(late, RefMod::union);
         let db = self.db();
         db.page(page).set_ref_mod(union);
-        db.page(page).mapping().set_head(0);
+        db.page(page).mapping().set_head(cx, 0);
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
         let db = self.db();

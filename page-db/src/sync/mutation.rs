@@ -68,6 +68,8 @@ mutations! {
     MappingBelieved,
     /// F4: nobody looks for the flushes that others owe. `no_store_into_a_freed_frame`
     DebtsUnseen,
+    /// M5: a table's id is stored over a word that somebody has. `mappings_of_a_frame_that_was_a_table`
+    HeadStoredOver,
     /// U2: a split gives the right to write back above before it takes it from the entries. `a_split_gives_nothing_away`
     AllowedFirst,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
