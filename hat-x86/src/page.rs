@@ -152,6 +152,7 @@ impl PageMappings for HatX86 {
                 _ => entry.ref_mod(),
             };
         }
+        bits |= kept.ref_mod(); // M6: after the entries, which a range may be harvesting
         if mode == SyncMode::ZeroRm {
             kept.set_ref_mod(bits);
         }

@@ -27,8 +27,25 @@ use page_db::sync::atomic::{
 use page_db::sync::{Mutation, mutated, prefetch_write};
 use page_db::{Counter, Cx, PAGE_SHIFT, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
+/// Takes A and D from a present entry; the old and the new one. `note` gives the page what the entry has *before* the entry loses it, and nothing is
+/// taken that was not noted: the page's list is not locked here, and somebody who asks all translations of the page and then the page itself must find
+/// the bits in one place or the other (M6).
+fn harvest(cell: &AtomicU64, note: impl Fn(X86Pte)) -> (X86Pte, X86Pte) {
+    if mutated(Mutation::BitsInFlight) {
+        let old = X86Pte(cell.fetch_and(!RM.bits(), AcqRel));
+        note(old);
+        return (old, old.with(PteBits::empty(), RM));
+    }
+    update(cell, |e| {
+        note(e);
+        e.with(PteBits::empty(), RM)
+    })
+}
+
 /// How many entries ahead of the one being removed pages are fetched.
 const FETCH: usize = 8;
+/// What harvesting takes.
+const RM: PteBits = PteBits::A.union(PteBits::D);
 
 impl HatX86 {
     /// Calls `f` with each present entry of the leaf that lies in the range: its index, its place, what it was when it was read.
@@ -184,7 +201,6 @@ impl HatX86 {
         self.finish(cx, &mut due);
     }
     pub(crate) fn sync_range(&self, cx: &Cx, st: &HatState, range: VirtRange, mode: SyncMode) {
-        const RM: PteBits = PteBits::A.union(PteBits::D);
         let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
@@ -192,17 +208,18 @@ impl HatX86 {
                 if !seen.is_synced() {
                     return;
                 }
-                let mut old = seen;
-                if mode == SyncMode::ZeroRm && seen.bits().intersects(RM) {
-                    old = X86Pte(cell.fetch_and(!RM.bits(), AcqRel));
-                    cx.count(Counter::PteWrites);
-                    let new = old.with(PteBits::empty(), RM);
-                    let new = if mutated(Mutation::HarvestOwesNothing) { old } else { new };
-                    due.add(st.space(), leaf.addr(i), 0, old, new);
+                let note = |e: X86Pte| {
+                    if let Some(page) = self.db.page_of(e.pfn()) {
+                        self.db.page(page).set_ref_mod(e.ref_mod());
+                    }
+                };
+                if mode != SyncMode::ZeroRm || !seen.bits().intersects(RM) {
+                    return note(seen);
                 }
-                if let Some(page) = self.db.page_of(old.pfn()) {
-                    self.db.page(page).set_ref_mod(old.ref_mod());
-                }
+                let (old, new) = harvest(cell, note);
+                cx.count_n(Counter::PteWrites, u64::from(old != new));
+                let new = if mutated(Mutation::HarvestOwesNothing) { old } else { new };
+                due.add(st.space(), leaf.addr(i), 0, old, new);
             });
         }
         self.finish(cx, &mut due);

@@ -12,7 +12,7 @@ use page_db::sync::atomic::AtomicU32;
 use page_db::sync::explore::{self, explore, join};
 use page_db::{
     Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
-    PhysMem, Prot, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
+    PhysMem, Prot, RefMod, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
 };
 use shuttle::sync::Mutex;
 use shuttle::thread;
@@ -338,6 +338,32 @@ fn harvest_against_unload() {
             assert_eq!(w.mmu.remembered(cx, CpuId(1)), [], "T1");
         });
         join([harvest, unload]);
+        w.verify(&cx);
+    });
+}
+
+/// M6: what was stored before somebody asks about the page is seen by him, wherever the bit has got to.
+#[test]
+fn harvest_of_a_range_against_harvest_of_a_page() {
+    explore(300, &[M::BitsInFlight], || {
+        let (w, cx) = world();
+        let page = w.page(&cx);
+        w.load(&cx, 0x1000, page);
+        w.mmu.load(&cx, CpuId(1), va(0x1000), &mut [0]).expect("mapped");
+        let stored = Arc::new(AtomicU32::new(0));
+        let s = Arc::clone(&stored);
+        let store = w.spawn(1, move |w, cx| {
+            w.mmu.store(cx, CpuId(1), va(0x1000), &[1]).expect("mapped");
+            s.store(1, SeqCst);
+        });
+        let range = w.spawn(0, |w, cx| w.hat.sync(cx, one(0x1000), SyncMode::ZeroRm));
+        let below = w.spawn(2, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            let before = stored.load(SeqCst) == 1;
+            let bits = w.db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
+            assert!(bits.contains(RefMod::MOD) || !before, "M6");
+        });
+        join([store, range, below]);
         w.verify(&cx);
     });
 }

@@ -72,6 +72,8 @@ mutations! {
     HeadStoredOver,
     /// U2: a split gives the right to write back above before it takes it from the entries. `a_split_gives_nothing_away`
     AllowedFirst,
+    /// M6: a range takes an entry's bits and gives them to the page afterwards. `harvest_of_a_range_against_harvest_of_a_page`
+    BitsInFlight,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
     HarvestOwesNothing,
 
