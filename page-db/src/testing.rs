@@ -113,7 +113,7 @@ impl FakeHat {
         let mut maps = self.maps.lock(cx);
         maps.get_mut(&page).expect("mapped")[0] |= bits;
     }
-    /// The next unload finds these bits besides.
+    /// The next unload finds these bits besides; with [`RefMod::MOD`], a user has stored 66 to the page's first byte.
     pub(crate) fn touch_at_unload(&self, cx: &Cx, bits: RefMod) {
         *self.last_moment.lock(cx) = bits;
     }
@@ -125,6 +125,9 @@ impl PageMappings for FakeHat {
         let all = self.maps.lock(cx).remove(&page).unwrap_or_default();
         let union = all.into_iter().fold(late, RefMod::union);
         let db = self.db();
+        if late.contains(RefMod::MOD) {
+            db.mem().write(db.pfn(page), 0, &[66]);
+        }
         db.page(page).set_ref_mod(union);
         db.page(page).mapping().set_head(cx, 0);
     }

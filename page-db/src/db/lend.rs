@@ -76,7 +76,8 @@ impl PageDb {
                 }
             }
         }
-        // Counted before rights go: who gives rights to a range looks at the count after it has.
+        // A figure: E1 does not rest on it, but on the page's lock. Rights to store are given page by page with that lock held; a driver whose range is
+        // to have them unloads it, and lets the faults look.
         self.lent.fetch_add(1, Ordering::SeqCst);
         self.clear_write(cx, page);
         Ok(())
@@ -163,15 +164,16 @@ impl PageDb {
         }
         // held: the lent page (exclusive)
         let new = self.alloc(cx, colour, Reserve::Normal)?;
+        // Before the copy: it has all that was ever stored, whatever rights there were.
+        self.unload(cx, &old);
         self.mem().copy(old.pfn(), new.pfn());
         cx.count_n(Counter::BytesCopied, PAGE_SIZE);
         self.supersede(cx, old, &new);
         Ok(Some(new.downgrade()))
     }
-    /// `new`, a nameless copy of `old`, takes its place (E3).
+    /// `new`, a nameless copy of `old`, which nobody maps, takes its place (E3).
     fn supersede(&self, cx: &Cx, old: ExclPage<'_>, new: &ExclPage<'_>) {
         let name = old.identity().expect("E3: the name of an exclusive page stays");
-        self.unload(cx, &old);
         new.page().set_ref_mod_alone(old.page().ref_mod());
         self.merge_claims(&old, new);
         let vnode = self.vnodes().slot(name.vnode);

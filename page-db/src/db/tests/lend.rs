@@ -84,6 +84,20 @@ fn a_broken_loan_leaves_the_name_to_a_copy() {
 }
 
 #[test]
+fn a_copy_has_what_was_stored_before_the_translations_went() {
+    let (w, id, page) = world(HashKind::Chain, 1000);
+    lend(&w, id).expect("memory to spare");
+    w.hat.map(&w.cx, page, 1);
+    w.hat.touch_at_unload(&w.cx, RefMod::MOD);
+    let shared = w.db.lookup_shared(&w.cx, id).expect("there");
+    let own = w.db.break_loan(&w.cx, shared, 0).expect("a frame").expect("named");
+    assert_eq!((byte(&w, own.id()), own.page().ref_mod()), (66, RefMod::MOD));
+    drop(own);
+    w.db.unlend(&w.cx, page);
+    w.verify();
+}
+
+#[test]
 fn without_a_frame_the_loan_holds() {
     let (w, id, page) = world(HashKind::Chain, 64);
     lend(&w, id).expect("memory to spare");
