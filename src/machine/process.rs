@@ -227,6 +227,7 @@ impl Process {
         }
     }
     /// Ends the process: everything it maps goes, unless another process uses it too. A second exit does nothing.
+    /// Threads of it that still run find nothing mapped at their next access.
     #[doc(alias("proc_exit", "relvm"))]
     pub fn exit(&self) {
         if let Some(image) = self.end_image() {
