@@ -7,14 +7,14 @@ use addr_space::{Hat, HatProvider, LoadFlags, Loaded, Stamp, UnloadFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
-use page_db::sync::Mutation as M;
 use page_db::sync::atomic::AtomicU32;
 use page_db::sync::explore::{self, explore, join};
+use page_db::sync::{Mutation as M, Mutex};
 use page_db::{
     Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
-    PhysMem, Prot, RefMod, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange,
+    PhysMem, Prot, Rank, RefMod, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr,
+    VirtRange,
 };
-use shuttle::sync::Mutex;
 use shuttle::thread;
 
 #[derive(Clone)]
@@ -182,24 +182,23 @@ fn an_end_against_an_unload_on_its_way_up() {
             let page = w.db.lock_excl(cx, page);
             w.db.unload(cx, &page);
         });
-        let next = Arc::new(Mutex::new(Vec::new()));
+        let next = Arc::new(Mutex::new(Rank::Registry, Vec::new()));
         let owned = Arc::clone(&next);
         let end = w.spawn(0, move |w, cx| {
             w.hat.free_start(cx);
             w.hat.free_end(cx);
-            let mut owned = owned.lock().expect("nobody panics holding it");
-            for _ in 0..4 {
-                let page = w.page(cx);
+            let mine = [(); 4].map(|()| w.page(cx));
+            for page in mine {
                 w.db.mem().u64_at(w.db.pfn(page), 0).store(BYTES, SeqCst);
-                owned.push(page);
             }
+            owned.lock_leaf().extend(mine);
             let hat = w.hx.alloc(cx).expect("room");
             let page = w.db.lock_shared(cx, page);
             let done = hat.memload(cx, va(0x1000), &page, Prot::RW, LoadFlags::empty(), None);
             assert_eq!(done, Ok(Loaded::Done));
         });
         join([below, end]);
-        for page in next.lock().expect("nobody panics holding it").iter() {
+        for page in next.lock_leaf().iter() {
             let pfn = w.db.pfn(*page);
             assert_eq!(w.db.mem().u64_at(pfn, 0).load(SeqCst), BYTES, "law 6: frame {pfn}");
         }
@@ -229,7 +228,11 @@ fn an_end_against_a_store() {
         join([user, end]);
         assert_eq!(w.db.mem().u64_at(w.db.pfn(page), 0).load(SeqCst), 0, "law 6");
         assert!(w.mmu.store(&cx, CpuId(1), va(0x1000), &[1]).is_err(), "T1");
-        assert_eq!(w.mmu.current(&cx, CpuId(1)), SpaceId::KERNEL, "nobody stays in a space that is gone");
+        assert_eq!(
+            w.mmu.current(&cx, CpuId(1)),
+            SpaceId::KERNEL,
+            "nobody stays in a space that is gone"
+        );
         w.verify(&cx);
     });
 }
