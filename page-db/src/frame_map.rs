@@ -77,9 +77,12 @@ impl FrameMap {
             (at, bits) = (at / WORD, 1 << (at % WORD));
         }
     }
+    fn holds(&self, at: usize) -> bool {
+        self.levels[0][at / WORD] & 1 << (at % WORD) != 0
+    }
     fn take_this(&mut self, at: usize) -> bool {
         let bit = 1 << (at % WORD);
-        let there = self.levels[0][at / WORD] & bit != 0;
+        let there = self.holds(at);
         if there {
             self.clear(at / WORD, bit);
             self.count -= 1;
@@ -198,6 +201,11 @@ impl FrameMaps {
         } else {
             ids.for_each(|id| self.add(cx, pages, id));
         }
+    }
+    /// Whether a page is there.
+    pub(crate) fn holds(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+        let (map, at) = self.place(pages, id);
+        self.maps[map].lock_nested(cx).holds(at)
     }
     /// Takes a page out if it is there.
     pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {

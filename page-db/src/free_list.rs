@@ -191,6 +191,10 @@ impl FreeList {
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.sizes[0].add(cx, pages, id);
     }
+    /// Whether one particular page is in its map.
+    pub(crate) fn holds(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
+        self.sizes[0].holds(cx, pages, id)
+    }
     /// Takes one particular page out of its map, if it is there.
     pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
         self.sizes[0].take_this(cx, pages, id)

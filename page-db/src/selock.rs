@@ -131,6 +131,14 @@ impl PageDb {
             ExclPage { db: self, cx, page, id }
         })
     }
+    /// As [`PageDb::try_lock_excl`] for a page that may be retired.
+    pub(crate) fn try_lock_retired<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
+        let page = self.page(id);
+        word::try_excl(&page.selock, EWANTED).then(|| {
+            cx.rank_tried(Rank::Page);
+            ExclPage { db: self, cx, page, id }
+        })
+    }
     /// Makes a guard of a shared lock that [`SharedPage::leak`] left behind. The caller owns exactly one such lock on the page.
     ///
     /// # Panics
@@ -307,7 +315,7 @@ impl<'a> ExclPage<'a> {
         );
         self.page().set_ref_mod_alone(RefMod::REF | RefMod::MOD);
     }
-    /// Unlocks without looking whether the page is to be retired: what has just looked does this.
+    /// Unlocks without looking whether the page is to be retired: who has just looked does this, or is about to.
     pub(crate) fn unlock_quietly(self) {
         let this = ManuallyDrop::new(self);
         this.cx.rank_release(Rank::Page);

@@ -1,14 +1,16 @@
 //! Letting a page go: with its name to the cache list, without one to the free list.
 //!
 //! A named page is put on its list *before* its lock goes, so that whoever finds it by name and locks it can take it off again. A nameless
-//! one is unlocked first: nobody can find it but by a stale hint, and whoever takes it from the list waits for such a look to end.
+//! one is unlocked first: nobody can find it but by a stale hint, and whoever takes it from the list waits for such a look to end. So
+//! whether it is to be retired is looked at when it is on its list, where retirement takes it from.
 
 use super::{MEMORY_KEY, PageDb};
 use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::mappings::{RefMod, SyncMode};
 use crate::page::{PageId, PageState};
-use crate::selock::{ExclPage, LockedPage, SharedPage};
+use crate::selock::{ExclPage, LockedPage, RETIRE_PENDING, SharedPage};
+use crate::sync::atomic::Ordering::SeqCst;
 
 /// What became of a page given to [`PageDb::release`].
 #[doc(alias("PGREL_NOTREL", "PGREL_CLEAN", "PGREL_MOD"))]
@@ -40,7 +42,7 @@ impl PageDb {
             drop(page);
             self.wake_memory_waiters();
         } else {
-            drop(page);
+            page.unlock_quietly();
             self.free_nameless(cx, core::iter::once(id));
         }
     }
@@ -57,19 +59,28 @@ impl PageDb {
         cx.count(Counter::FrameFrees);
     }
     /// Puts nameless free pages, unlocked by now, where frames are taken from.
-    pub(super) fn free_nameless(&self, cx: &Cx, mut ids: impl Iterator<Item = PageId>) {
-        self.free_list().add_magazine(cx, self.pages(), &mut ids);
-        for id in ids {
+    pub(super) fn free_nameless(&self, cx: &Cx, ids: impl Iterator<Item = PageId> + Clone) {
+        let mut rest = ids.clone();
+        self.free_list().add_magazine(cx, self.pages(), &mut rest);
+        for id in rest {
             self.free_slow(cx, id);
         }
+        for id in ids {
+            if self.page(id).selock.load(SeqCst) & RETIRE_PENDING != 0 {
+                self.retire_pending(cx, id);
+            }
+        }
+    }
+    /// Free frames above which some may wait in magazines.
+    fn stock_above(&self) -> u64 {
+        self.free_mem().thresholds().lotsfree.saturating_add(self.free_list().magazines_hold())
     }
     /// Memory is or was short: the frame goes to the lists at once, and magazines are allowed again when enough is there.
     #[cold]
     fn free_slow(&self, cx: &Cx, id: PageId) {
         self.free_list().add(cx, self.pages(), id);
         if self.free_list().magazine_size() != 0 {
-            let enough = self.free_mem().thresholds().lotsfree + self.free_list().magazines_hold();
-            self.free_list().set_stock(self.freemem() > enough);
+            self.free_list().set_stock(self.freemem() > self.stock_above());
         }
         self.wake_memory_waiters();
     }

@@ -135,6 +135,8 @@ pub struct PageDb {
     cpus: u16,
     /// Pages out of service.
     retired: AtomicU64,
+    /// The same with those that are to be.
+    to_retire: AtomicU64,
 }
 
 impl fmt::Debug for PageDb {
@@ -193,6 +195,7 @@ impl PageDb {
             clock,
             cpus: config.cpus.max(1),
             retired: AtomicU64::new(0),
+            to_retire: AtomicU64::new(0),
         })
     }
     /// Installs the hat's side; once, before the first translation. Says whether it was the first.

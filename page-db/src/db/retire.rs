@@ -11,7 +11,10 @@
 //!
 //! - T1: a retired page is nameless, not free, and every try for its lock is refused; whoever waits for the lock by a stale hint gets it
 //!   and finds that the name is gone.
-//! - T2: no more than a thousandth of memory is retired; requests beyond that are accepted and do nothing.
+//! - T2: no more than a thousandth of memory is retired or to be; requests beyond that are accepted and do nothing.
+//! - T3: no free page is to be retired. One that is freed goes when it is on its list, for only from there it can be taken: whoever puts it
+//!   there looks at the mark afterwards, and whoever has set the mark and has not found it on the list looks again. Where all of memory
+//!   is promised, so that availrmem has no page to give, the request lapses.
 //!
 //! Sources: illumos `vm/page_retire.c` (behaviour); illumos.md 7.7, behaviour 54.
 
@@ -39,6 +42,9 @@ pub enum RetireError {
     /// The page is in service.
     #[error("frame {0} is not retired")]
     NotRetired(Pfn),
+    /// The page is retired, and somebody looks at it this moment.
+    #[error("the page of frame {0} is held by somebody who looks at it")]
+    Held(Pfn),
 }
 
 impl RetireError {
@@ -47,13 +53,13 @@ impl RetireError {
         match self {
             Self::NoPage(_) => errno::EINVAL,
             Self::Already(_) | Self::NotRetired(_) => errno::EIO,
-            Self::Pending(_) => errno::EAGAIN,
+            Self::Pending(_) | Self::Held(_) => errno::EAGAIN,
         }
     }
 }
 
 impl PageDb {
-    /// Takes the page of a frame out of service; at the limit (T2) succeeds without doing so.
+    /// Takes the page of a frame out of service; at the limit (T2), and for a free page when all memory is promised (T3), succeeds without doing so.
     ///
     /// # Errors
     /// [`RetireError::NoPage`], [`RetireError::Already`]; [`RetireError::Pending`] when the page is held, claimed, dirty or the kernel's: it
@@ -65,13 +71,21 @@ impl PageDb {
         if word.load(SeqCst) & (RETIRE_PENDING | RETIRED) != 0 {
             return Err(RetireError::Already(pfn));
         }
-        if self.retired_pages() >= self.most_retired() {
+        let most = self.most_retired();
+        let one_more = |asked: u64| (asked < most).then_some(asked + 1);
+        if self.to_retire.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return Ok(());
         }
         if word.fetch_or(RETIRE_PENDING, SeqCst) & (RETIRE_PENDING | RETIRED) != 0 {
+            self.to_retire.fetch_sub(1, SeqCst);
             return Err(RetireError::Already(pfn));
         }
-        if self.retire_pending(cx, id) { Ok(()) } else { Err(RetireError::Pending(pfn)) }
+        self.retire_pending(cx, id);
+        if word.load(SeqCst) & RETIRE_PENDING == 0 {
+            Ok(())
+        } else {
+            Err(RetireError::Pending(pfn))
+        }
     }
     /// Whether a frame is retired.
     ///
@@ -89,17 +103,21 @@ impl PageDb {
     /// Puts a retired page back into service, on the free list.
     ///
     /// # Errors
-    /// [`RetireError::NoPage`], [`RetireError::NotRetired`].
+    /// [`RetireError::NoPage`], [`RetireError::NotRetired`]; [`RetireError::Held`] when the lock is not to be had at once.
     #[doc(alias = "page_unretire")]
     pub fn unretire(&self, cx: &Cx, pfn: Pfn) -> Result<(), RetireError> {
         let id = self.page_of(pfn).ok_or(RetireError::NoPage(pfn))?;
-        // Only stale hints are looked at through its lock, so waiting is for moments.
-        let page = self.lock_unnamed(cx, id);
-        if page.page().selock.fetch_and(!RETIRED, SeqCst) & RETIRED == 0 {
+        let word = &self.page(id).selock;
+        if word.load(SeqCst) & RETIRED == 0 {
+            return Err(RetireError::NotRetired(pfn));
+        }
+        let page = self.try_lock_retired(cx, id).ok_or(RetireError::Held(pfn))?;
+        if word.fetch_and(!RETIRED, SeqCst) & RETIRED == 0 {
             return Err(RetireError::NotRetired(pfn));
         }
         page.page().set_state(PageState::empty(), PageState::RETIRED);
         self.retired.fetch_sub(1, SeqCst);
+        self.to_retire.fetch_sub(1, SeqCst);
         self.free_mem().uncharge(1);
         self.free(cx, page, false);
         Ok(())
@@ -113,21 +131,44 @@ impl PageDb {
         (self.pages().len() / 1000).max(1)
     }
 
-    /// Retires a pending page if it can be now; never waits. Called without the page's lock: by [`PageDb::retire`], and by every unlock of a
-    /// pending page.
+    /// Retires a pending page if it can be now; never waits. Called without the page's lock: by [`PageDb::retire`], by every unlock of a
+    /// pending page, and once a nameless one is on its list.
     #[cold]
-    pub(crate) fn retire_pending(&self, cx: &Cx, id: PageId) -> bool {
+    pub(crate) fn retire_pending(&self, cx: &Cx, id: PageId) {
+        // Again as long as it came to its list only while this held its lock (T3): who put it there could not have it then.
+        while self.try_retire(cx, id) && self.is_listed(cx, id) {}
+    }
+    /// Whether the page was free and on no list, so that nothing could be done.
+    fn try_retire(&self, cx: &Cx, id: PageId) -> bool {
         let Some(page) = self.try_lock_excl(cx, id) else { return false };
+        let word = &page.page().selock;
+        if word.load(SeqCst) & RETIRE_PENDING == 0 {
+            return false; // by another, meanwhile
+        }
         // Charged first: a page once off its list has nowhere to go back to.
-        let charged = self.free_mem().charge(1, 0);
-        let done = charged && self.is_dispensable(cx, &page);
+        if !self.free_mem().charge(1, 0) {
+            if page.page().is_free() {
+                word.fetch_and(!RETIRE_PENDING, SeqCst); // T3
+                self.to_retire.fetch_sub(1, SeqCst);
+            } else {
+                page.unlock_quietly();
+            }
+            return false;
+        }
+        let done = self.is_dispensable(cx, &page);
         if done {
             self.take_out(cx, &page);
-        } else if charged {
+        } else {
             self.free_mem().uncharge(1);
         }
+        let passing = !done && page.page().is_free();
         page.unlock_quietly();
-        done
+        passing
+    }
+    /// Whether a free page without a name is on its list, and in no magazine.
+    fn is_listed(&self, cx: &Cx, id: PageId) -> bool {
+        self.drain_magazines(cx);
+        self.free_list().holds(cx, self.pages(), id)
     }
     /// Whether nothing is lost when the page goes; a free or cached page that may go is off its list then.
     fn is_dispensable(&self, cx: &Cx, page: &ExclPage<'_>) -> bool {

@@ -137,6 +137,7 @@ impl PageDb {
             if let Some(page) = page.take() {
                 self.mark_free(cx, &page);
                 *freed = Some(page.id());
+                page.unlock_quietly();
             }
         }
         self.free_nameless(cx, freed.into_iter().flatten());

@@ -14,12 +14,14 @@
 //! | K4 | no free page is in transit |
 //! | B1 | claims, loans and retired pages are charged to availrmem |
 //! | E4 | an orphan has no name and is lent |
-//! | T1 | retired pages are nameless, on no list, and counted |
+//! | T1 | retired pages are nameless, on no list, and counted; so are those to be retired (T2) |
+//! | T3 | no free page is to be retired |
 
 use super::claim::Claims;
 use super::{MEMORY_KEY, PageDb};
 use crate::cx::Cx;
 use crate::page::{PageId, PageState};
+use crate::selock::{RETIRE_PENDING, RETIRED};
 use crate::sync::atomic::Ordering;
 use crate::vnode::{Identity, VnodeKind};
 use alloc::collections::BTreeMap;
@@ -102,14 +104,22 @@ impl PageDb {
         let hashed = self.verify_hash(cx)?;
         self.verify_vnodes(cx, &mut met)?;
         let mut census = PageCensus::default();
-        let (mut claimed, mut pages, mut lent) = (0, 0, 0);
+        let (mut claimed, mut pages, mut lent, mut to_retire) = (0, 0, 0, 0);
         for id in self.pages().ids() {
             self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
             let word = self.page(id).claims.load(Ordering::Acquire);
             claimed += Claims::from_word(word).charge();
             pages += u64::from(word != 0);
             lent += u64::from(self.page(id).is_lent());
+            let marks = self.page(id).selock.load(Ordering::SeqCst) & (RETIRE_PENDING | RETIRED);
+            to_retire += u64::from(marks != 0);
         }
+        let counted = self.to_retire.load(Ordering::SeqCst);
+        check!(
+            counted == to_retire,
+            "T2",
+            "{to_retire} pages are retired or to be, {counted} are counted"
+        );
         let retired = self.retired_pages();
         check!(
             census.retired == retired,
@@ -228,6 +238,8 @@ impl PageDb {
     ) -> Result<(), PageDamage> {
         let p = self.page(id);
         let (name, state, free) = (p.identity(), p.state(), p.is_free());
+        let pending = p.selock.load(Ordering::SeqCst) & RETIRE_PENDING != 0;
+        check!(!(free && pending), "T3", "page {id} is free and was to be retired then");
         let in_hash = name.is_some_and(|i| hashed.get(&i) == Some(&id));
         check!(
             name.is_some() == in_hash,

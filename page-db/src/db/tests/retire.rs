@@ -3,6 +3,7 @@
 use crate::db::{Claim, Reserve, RetireError};
 use crate::testing::{World, name};
 use crate::{LockedPage, Pfn, RefMod, VnodeKind};
+use alloc::vec::Vec;
 
 #[test]
 fn a_locked_page_is_retired_when_it_is_unlocked() {
@@ -98,11 +99,77 @@ fn a_pending_page_that_is_freed_is_retired_then() {
     page.page().set_ref_mod(RefMod::MOD);
     assert!(w.db.retire(&w.cx, pfn).is_err());
     w.db.destroy(&w.cx, page);
-    // The frame is between its lock and its list at that moment; whoever gets it next gives it back.
-    if w.db.retire_check(pfn).is_err() {
-        w.verify();
-        drop(w.db.lock_excl(&w.cx, id));
-    }
     assert_eq!(w.db.retire_check(pfn), Ok(()));
+    w.verify();
+}
+
+#[test]
+fn pending_pages_that_end_together_are_retired_then() {
+    // With magazines and without.
+    for (frames, limit) in [(3000, 3), (200, 1)] {
+        let w = World::new(frames);
+        let v = w.vnode(VnodeKind::Swap);
+        let pages: Vec<_> = (0..limit).map(|n| w.make(name(v, n))).collect();
+        for id in &pages {
+            w.db.page(*id).set_ref_mod(RefMod::MOD);
+            let pfn = w.db.pfn(*id);
+            assert_eq!(w.db.retire(&w.cx, pfn), Err(RetireError::Pending(pfn)));
+        }
+        let names: Vec<_> = (0..limit).map(|n| name(v, n).into()).collect();
+        assert_eq!(w.db.destroy_run(&w.cx, &names), limit);
+        let census = w.verify();
+        assert_eq!((census.retired, census.free), (limit, frames - limit));
+    }
+}
+
+#[test]
+fn requests_that_wait_count_towards_the_limit() {
+    // T2: one of 16 pages.
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    let pfns = [0, 1].map(|n| w.db.pfn(w.make(name(v, n))));
+    let held = [0, 1].map(|n| w.db.try_lookup_shared(&w.cx, name(v, n)).expect("there"));
+    assert_eq!(w.db.retire(&w.cx, pfns[0]), Err(RetireError::Pending(pfns[0])));
+    assert_eq!(w.db.retire(&w.cx, pfns[1]), Ok(()), "accepted, and no more");
+    drop(held);
+    assert_eq!(w.db.retire_check(pfns[1]), Err(RetireError::NotRetired(pfns[1])));
+    assert_eq!(w.verify().retired, 1);
+    // Back in service, it makes room for another.
+    w.db.unretire(&w.cx, pfns[0]).expect("retired");
+    assert_eq!(w.db.retire(&w.cx, pfns[1]), Ok(()));
+    assert_eq!(w.db.retire_check(pfns[1]), Ok(()));
+    w.verify();
+}
+
+#[test]
+fn a_free_page_is_not_retired_when_all_memory_is_promised() {
+    // T3: the request lapses.
+    let w = World::new(16);
+    let pfn = w.db.pfn(w.db.pages().ids().next().expect("a frame"));
+    assert!(w.db.free_mem().charge(16, 0));
+    assert_eq!(w.db.retire(&w.cx, pfn), Ok(()));
+    assert_eq!(w.db.retire_check(pfn), Err(RetireError::NotRetired(pfn)));
+    w.db.free_mem().uncharge(16);
+    w.verify();
+    assert_eq!(w.db.retire(&w.cx, pfn), Ok(()));
+    assert_eq!(w.verify().retired, 1);
+}
+
+#[test]
+fn putting_into_service_waits_for_nobody() {
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    let id = w.make(name(v, 0));
+    let pfn = w.db.pfn(id);
+    let pinned = w.db.lookup_shared(&w.cx, name(v, 0)).expect("there").leak();
+    assert_eq!(w.db.unretire(&w.cx, pfn), Err(RetireError::NotRetired(pfn)));
+    drop(w.db.try_lock_shared(&w.cx, id).expect("no writer is announced"));
+    drop(w.db.adopt_shared(&w.cx, pinned));
+    assert_eq!(w.db.retire(&w.cx, pfn), Ok(()));
+    let look = w.db.lock_shared(&w.cx, id);
+    let e = w.db.unretire(&w.cx, pfn).expect_err("looked at");
+    assert_eq!((e, e.errno()), (RetireError::Held(pfn), crate::errno::EAGAIN));
+    drop(look);
+    w.db.unretire(&w.cx, pfn).expect("back");
     w.verify();
 }
