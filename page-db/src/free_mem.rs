@@ -50,6 +50,18 @@ impl Thresholds {
         let minfree = desfree * 3 / 4;
         Self { lotsfree, desfree, minfree, throttlefree: minfree, pageout_reserve: minfree * 3 / 4 }
     }
+    /// Tuned thresholds for a machine of `total` pages: each that is not smaller than the next larger one is ignored, and follows the rule. Next
+    /// larger than `lotsfree` are all pages; than `throttlefree`, which is another name for `minfree` by rule, `desfree`.
+    pub fn settle(self, total: u64) -> Self {
+        let tuned = |value: u64, next: u64, rule: u64| if value < next { value } else { rule };
+        let lotsfree = tuned(self.lotsfree, total, Self::for_memory(total).lotsfree);
+        let desfree = tuned(self.desfree, lotsfree, lotsfree / 2);
+        // No product is large: lotsfree is less than all pages, or follows from their number.
+        let minfree = tuned(self.minfree, desfree, desfree * 3 / 4);
+        let throttlefree = tuned(self.throttlefree, desfree, minfree);
+        let pageout_reserve = tuned(self.pageout_reserve, throttlefree, throttlefree * 3 / 4);
+        Self { lotsfree, desfree, minfree, throttlefree, pageout_reserve }
+    }
 }
 
 /// The ledger of promised memory.
@@ -184,6 +196,27 @@ mod tests {
             assert!(t.pageout_reserve <= t.throttlefree && t.throttlefree == t.minfree);
         }
         assert_eq!(Thresholds::for_memory(64).lotsfree, 8);
+    }
+
+    #[test]
+    fn tuned_thresholds_out_of_order_are_ignored() {
+        let rule = Thresholds::for_memory(1000);
+        let all = |v| Thresholds {
+            lotsfree: v,
+            desfree: v,
+            minfree: v,
+            throttlefree: v,
+            pageout_reserve: v,
+        };
+        assert_eq!(all(u64::MAX).settle(1000), rule);
+        assert_eq!(all(1000).settle(1000), rule);
+        let sorted = Thresholds::from_lotsfree(600);
+        assert_eq!(sorted.settle(1000), sorted);
+        assert_eq!(rule.settle(1000), rule);
+        // One that is wrong follows those above it.
+        let t = Thresholds { desfree: 600, pageout_reserve: 1, ..sorted }.settle(1000);
+        assert_eq!(t, Thresholds { pageout_reserve: 1, ..sorted });
+        assert_eq!(all(0).settle(1000), all(0), "no page-out of its own accord, no reserve");
     }
 
     #[test]

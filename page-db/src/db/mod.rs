@@ -87,7 +87,7 @@ pub struct PageDbConfig {
     pub colours: u32,
     /// Which page hash.
     pub hash: HashKind,
-    /// Thresholds, or the rule of [`Thresholds::for_memory`].
+    /// Thresholds, those that make no sense replaced ([`Thresholds::settle`]), or the rule of [`Thresholds::for_memory`].
     pub thresholds: Option<Thresholds>,
 }
 
@@ -176,8 +176,9 @@ impl PageDb {
             pages.get(id).set_state(PageState::FREE, PageState::empty());
             free.add(cx, &pages, id);
         }
-        let thresholds = config.thresholds.unwrap_or_else(|| Thresholds::for_memory(frames));
-        free.set_stock(frames > thresholds.lotsfree + free.magazines_hold());
+        let rule = Thresholds::for_memory(frames);
+        let thresholds = config.thresholds.map_or(rule, |tuned| tuned.settle(frames));
+        free.set_stock(frames > thresholds.lotsfree.saturating_add(free.magazines_hold()));
         Ok(Self {
             pages,
             mem: Memory::new(mem),

@@ -58,7 +58,11 @@ impl Settled {
     pub(super) fn desscan(&self, have: u64, lotsfree: u64) -> u64 {
         let lotsfree = lotsfree.max(1);
         let avail = have.min(lotsfree);
-        ((self.slowscan * avail + self.fastscan * (lotsfree - avail)) / lotsfree / 4).max(1)
+        let product = |rate: u64, pages: u64| u128::from(rate) * u128::from(pages);
+        // Between the two rates, each of which fits.
+        let rate = (product(self.slowscan, avail) + product(self.fastscan, lotsfree - avail))
+            / u128::from(lotsfree);
+        u64::try_from(rate / 4).unwrap_or(u64::MAX).max(1)
     }
 }
 
@@ -84,6 +88,23 @@ mod tests {
             assert!(s.handspreadpages < total.max(1), "{total}");
             assert!(s.slowscan <= s.fastscan && s.slowscan > 0, "{total}");
             assert!(s.desscan(0, 0) > 0);
+        }
+    }
+
+    #[test]
+    fn no_rate_is_too_large() {
+        let most = PageoutConfig {
+            fastscan: Some(u64::MAX),
+            slowscan: Some(u64::MAX),
+            handspreadpages: Some(u64::MAX),
+            maxpgio: Some(u64::MAX),
+            queue: Some(u64::MAX),
+        };
+        let s = most.settle(64);
+        assert_eq!(s.handspreadpages, 63);
+        for have in [0, 1, 8, u64::MAX] {
+            assert_eq!(s.desscan(have, 8), u64::MAX / 4);
+            assert_eq!(s.desscan(have, u64::MAX), u64::MAX / 4);
         }
     }
 

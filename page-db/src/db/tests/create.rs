@@ -2,6 +2,7 @@
 
 use crate::db::{PageDbConfig, Reserve};
 use crate::free_mem::Thresholds;
+use crate::pageout::{Pageout, PageoutConfig};
 use crate::testing::{World, hashes, name};
 use crate::{Counter, ExclPage, LockedPage, PageError, PageId, RefMod, VnodeKind};
 use alloc::vec::Vec;
@@ -88,9 +89,34 @@ fn a_range_past_the_last_offset_or_half_of_memory_is_refused() {
 }
 
 #[test]
+fn senseless_thresholds_leave_memory_to_use() {
+    for v in [0, 1, 99, 100, 1000, u64::MAX / 2, u64::MAX] {
+        let usual = Thresholds::for_memory(1000);
+        for t in [
+            Thresholds { lotsfree: v, ..usual },
+            Thresholds { desfree: v, ..usual },
+            Thresholds { minfree: v, ..usual },
+            Thresholds { throttlefree: v, ..usual },
+            Thresholds { pageout_reserve: v, ..usual },
+            thresholds(v, v, v).expect("some"),
+        ] {
+            let config = PageDbConfig { thresholds: Some(t), ..PageDbConfig::default() };
+            let w = World::with(1000, &config);
+            for reserve in [Reserve::Spare, Reserve::Normal] {
+                let page = w.db.alloc(&w.cx, 0, reserve).unwrap_or_else(|e| panic!("{t:?}: {e}"));
+                w.db.free(&w.cx, page, false);
+            }
+            let pageout = Pageout::new(&w.db, PageoutConfig::default());
+            pageout.run(&w.cx, &w.db);
+            w.verify();
+        }
+    }
+}
+
+#[test]
 fn each_reserve_leaves_what_it_must() {
     // Behaviour 53: NORMALPRI stops at throttlefree, a plain request at pageout_reserve, PUSHPAGE takes the last page.
-    let config = PageDbConfig { thresholds: thresholds(12, 6, 4), ..PageDbConfig::default() };
+    let config = PageDbConfig { thresholds: thresholds(14, 6, 4), ..PageDbConfig::default() };
     let w = World::with(16, &config);
     let v = w.vnode(VnodeKind::File);
     let fill = |reserve, from: u64| {
