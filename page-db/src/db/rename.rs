@@ -10,26 +10,42 @@ impl PageDb {
     /// Gives `page` the name `to`. A page that has the name already is destroyed; its claims pass to `page`.
     ///
     /// The page stays exclusive. Its referenced and modified bits go with the old name: set them again where they matter.
-    /// The caller holds no other page lock (the page that has the name is waited for).
+    ///
+    /// # Errors
+    /// [`PageError::Exists`] when somebody holds the page that has the name. It is not waited for: its holder may be waiting for `page`. `page` is as
+    /// it was, or, if somebody took its old name or the new one at that very moment, without a name.
     #[doc(alias = "page_rename")]
-    pub fn rename(&self, cx: &Cx, page: &ExclPage<'_>, to: Identity) {
+    pub fn rename(&self, cx: &Cx, page: &ExclPage<'_>, to: Identity) -> Result<(), PageError> {
+        if page.page().is(to) {
+            return Ok(());
+        }
+        let (from, bits) = (page.identity(), page.page().ref_mod());
+        if let Some(found) = self.exists(cx, to)
+            && self.try_lock_excl(cx, found).is_none()
+        {
+            return Err(PageError::Exists(to)); // before anybody misses the old name
+        }
         self.hash_out(cx, page);
-        loop {
-            match self.hash_in(cx, page, to) {
-                Ok(()) => return,
-                Err(PageError::Exists(_)) => self.displace(cx, page, to),
-                Err(_) => unreachable!("hash_in fails only with Exists"),
+        while self.hash_in(cx, page, to).is_err() {
+            if !self.displace(cx, page, to) {
+                if let Some(from) = from
+                    && self.hash_in(cx, page, from).is_ok()
+                {
+                    page.page().set_ref_mod(bits);
+                }
+                return Err(PageError::Exists(to));
             }
         }
+        Ok(())
     }
-    fn displace(&self, cx: &Cx, page: &ExclPage<'_>, to: Identity) {
-        let Some(found) = self.exists(cx, to) else { return };
-        // Waiting for a second page lock: the first has no name now, so nobody can be waiting for it while holding this one.
-        let old = self.lock_unnamed(cx, found);
-        if !old.page().is(to) {
-            return;
+    /// Ends the page that is named `to`, if there still is one; says no when somebody holds it.
+    fn displace(&self, cx: &Cx, page: &ExclPage<'_>, to: Identity) -> bool {
+        let Some(found) = self.exists(cx, to) else { return true };
+        let Some(old) = self.try_lock_excl(cx, found) else { return false };
+        if old.page().is(to) {
+            self.merge_claims(&old, page);
+            self.destroy(cx, old);
         }
-        self.merge_claims(&old, page);
-        self.destroy(cx, old);
+        true
     }
 }

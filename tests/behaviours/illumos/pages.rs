@@ -125,14 +125,14 @@ fn b51_a_renamed_page_replaces_the_old_one_and_keeps_its_mappings() {
     let (moved, old) = (id(&s, 0).expect("read"), id(&s, 1).expect("cached"));
     let (db, cx) = (s.machine().db(), s.machine().cx());
     let page = db.lookup_excl(cx, name(&s, 0)).expect("there");
-    db.rename(cx, &page, name(&s, 1));
+    db.rename(cx, &page, name(&s, 1)).expect("nobody holds it");
     drop(page);
     assert_eq!((id(&s, 0), id(&s, 1)), (None, Some(moved)));
     assert!(db.page(old).is_free() && db.page(old).identity().is_none(), "destroyed");
     assert_eq!(db.share_count(cx, moved), 1, "still mapped");
     // Where it is mapped is page 0 of the file, which the next look would find elsewhere: put it back.
     let page = db.lookup_excl(cx, name(&s, 1)).expect("there");
-    db.rename(cx, &page, name(&s, 0));
+    db.rename(cx, &page, name(&s, 0)).expect("nobody holds it");
     drop(page);
     s.run("read 0 0 1; expect ok; expect counter pgin +0");
     s.end();

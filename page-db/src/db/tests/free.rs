@@ -2,7 +2,7 @@
 
 use crate::db::{Claim, Released, Reserve};
 use crate::testing::{World, name};
-use crate::{Counter, LockedPage, PageId, PageState, RefMod, VnodeKind};
+use crate::{Counter, LockedPage, PageError, PageId, PageState, RefMod, VnodeKind};
 use alloc::vec::Vec;
 
 #[test]
@@ -173,7 +173,7 @@ fn rename_over_an_existing_page_destroys_it_adds_its_claims_and_keeps_mappings()
     }
     assert_eq!(w.db.free_mem().availrmem(), 998);
     let page = w.db.lookup_excl(&w.cx, name(v, 0)).expect("there");
-    w.db.rename(&w.cx, &page, name(v, 7));
+    w.db.rename(&w.cx, &page, name(v, 7)).expect("nobody holds it");
     assert_eq!((page.identity(), page.page().lckcnt()), (Some(name(v, 7)), 3));
     assert!(page.page().ref_mod().is_empty(), "bits go with the old name");
     drop(page);
@@ -187,6 +187,25 @@ fn rename_over_an_existing_page_destroys_it_adds_its_claims_and_keeps_mappings()
 }
 
 #[test]
+fn rename_waits_for_nobody_who_holds_the_name() {
+    // He may be waiting for the page that is renamed, as whoever takes a range of pages in order does.
+    let w = World::new(8);
+    let v = w.vnode(VnodeKind::File);
+    for n in 0..2 {
+        w.make(name(v, n));
+    }
+    let held = w.db.lookup_shared(&w.cx, name(v, 0)).expect("there").leak();
+    let page = w.db.lookup_excl(&w.cx, name(v, 1)).expect("there");
+    page.page().set_ref_mod(RefMod::MOD);
+    assert_eq!(w.db.rename(&w.cx, &page, name(v, 0)), Err(PageError::Exists(name(v, 0))));
+    assert_eq!((page.identity(), page.page().ref_mod()), (Some(name(v, 1)), RefMod::MOD));
+    drop(w.db.adopt_shared(&w.cx, held));
+    assert_eq!(w.db.rename(&w.cx, &page, name(v, 0)), Ok(()));
+    drop(page);
+    assert_eq!(w.verify().named, 1);
+}
+
+#[test]
 fn rename_between_kinds_of_vnodes_changes_the_swap_bit_and_may_meet_a_cached_page() {
     let w = World::new(8);
     let (file, swap) = (w.vnode(VnodeKind::File), w.vnode(VnodeKind::Swap));
@@ -194,7 +213,7 @@ fn rename_between_kinds_of_vnodes_changes_the_swap_bit_and_may_meet_a_cached_pag
     w.make(name(swap, 0));
     w.free(name(swap, 0), false);
     let page = w.db.lookup_excl(&w.cx, name(file, 0)).expect("there");
-    w.db.rename(&w.cx, &page, name(swap, 0));
+    w.db.rename(&w.cx, &page, name(swap, 0)).expect("nobody holds it");
     assert!(page.page().state().contains(PageState::SWAP));
     drop(page);
     assert_eq!(w.db.exists(&w.cx, name(swap, 0)), Some(moved));

@@ -142,7 +142,7 @@ impl Run {
         let to = self.any_name();
         let Some(k) = known.filter(|_| to != id) else { return };
         let page = self.w.db.lookup_excl(&self.w.cx, id).expect("known");
-        self.w.db.rename(&self.w.cx, &page, to);
+        self.w.db.rename(&self.w.cx, &page, to).expect("nobody holds it");
         drop(page);
         self.named.remove(&id);
         let old = self.named.remove(&to).unwrap_or_default();

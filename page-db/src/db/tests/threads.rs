@@ -120,7 +120,7 @@ fn lookup_waits_and_compares_the_name_again() {
         while w.count(crate::Counter::PageLockWaits) == 0 {
             thread::yield_now();
         }
-        w.db.rename(&w.cx, &page, name(v, 9));
+        w.db.rename(&w.cx, &page, name(v, 9)).expect("nobody holds it");
         drop(page);
         sleeper.join().expect("no panic")
     });
