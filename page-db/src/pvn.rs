@@ -13,6 +13,8 @@
 //! - V3: a failed write leaves the page resident and modified.
 //! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays.
 //! - V5: a clean page that nobody maps goes to the cache list whatever was asked, so that writing a file back does not keep it in use.
+//! - V6: a page that is locked in memory or lent leaves it only with `TRUNC` or `FORCE`; that is asked again after the write, during which
+//!   it can be locked.
 //!
 //! Sources: illumos.md 7.8 (`pvn_getdirty`, `pvn_write_done`, `pvn_read_done`).
 
@@ -22,7 +24,7 @@ use crate::db::{PageDb, Reserve};
 use crate::error::{PageError, VnodeError};
 use crate::heap::{self, NoHeap};
 use crate::mappings::{RefMod, SyncMode};
-use crate::page::PageId;
+use crate::page::{Page, PageId};
 use crate::selock::{ExclPage, LockedPage, SharedPage};
 use crate::sync::{Mutation, mutated};
 use crate::units::{FileOffset, PAGE_SIZE, Pfn};
@@ -93,7 +95,7 @@ pub fn get_dirty<'a>(
 ) -> Option<DirtyPage<'a>> {
     let identity = page.identity()?;
     let leaves = flags.intersects(PutFlags::FREE | PutFlags::INVAL);
-    if leaves && page.page().is_kept() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE) {
+    if leaves && stays(page.page(), flags) {
         return None;
     }
     if flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL) {
@@ -158,19 +160,29 @@ fn count_written(cx: &Cx, db: &PageDb, vnode: VnodeId) {
 ///
 /// With `INVAL` the page must go: unless `ASYNC` is set too, readers that came during the write are waited for, so pages are handed in
 /// one by one in the order of their offsets. Only a page stored to during the write stays even then: destroying it would lose bytes.
+///
+/// # Errors
+/// [`VnodeError::Locked`] when the page was locked in memory or lent during the write (whoever did so needed only to share it), and is to go
+/// without `TRUNC` or `FORCE`: it stays, clean.
 #[doc(alias = "pvn_write_done")]
-pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: PutFlags) {
+pub fn write_done(
+    cx: &Cx,
+    db: &PageDb,
+    dirty: DirtyPage<'_>,
+    ok: bool,
+    flags: PutFlags,
+) -> Result<(), VnodeError> {
     let id = dirty.page.id();
     if !ok {
         dirty.page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
     }
     db.io_unlock(id);
     if !ok {
-        return;
+        return Ok(());
     }
     let inval = flags.contains(PutFlags::INVAL);
     if !inval && !flags.contains(PutFlags::FREE) && dirty.page.page().is_mapped() {
-        return;
+        return Ok(());
     }
     let page = match dirty.page.try_upgrade() {
         Ok(page) => page,
@@ -178,19 +190,23 @@ pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: P
             drop(shared);
             let page = db.lock_excl_nested(cx, id);
             if page.identity() != Some(dirty.identity) {
-                return; // destroyed by another, who was just as entitled
+                return Ok(()); // destroyed by another, who was just as entitled
             }
             if page.page().is_free() {
                 db.destroy(cx, page);
-                return;
+                return Ok(());
             }
             page
         }
         Err(_) => {
             cx.count(Counter::PgRec);
-            return;
+            return Ok(());
         }
     };
+    if inval && stays(page.page(), flags) {
+        let Identity { vnode, offset } = dirty.identity;
+        return Err(VnodeError::Locked { vnode, offset });
+    }
     let used = db.sync_ref_mod(cx, &page, SyncMode::DontZero);
     if inval {
         if !used.contains(RefMod::MOD) || flags.contains(PutFlags::TRUNC) {
@@ -201,6 +217,12 @@ pub fn write_done(cx: &Cx, db: &PageDb, dirty: DirtyPage<'_>, ok: bool, flags: P
     } else {
         dispose(cx, db, page, flags);
     }
+    Ok(())
+}
+
+/// Whether a page may not leave memory, for it is locked there or lent (V6).
+fn stays(page: &Page, flags: PutFlags) -> bool {
+    page.is_kept() && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
 }
 
 /// The pages of `vnode` with offsets in `[offset, offset + len)` (all from `offset` on when `len` is 0), in ascending order. Hints.
@@ -226,32 +248,10 @@ pub fn pages_in(
             }
         }
     } else {
-        let inside = |id: &Identity| id.vnode == vnode && (first..end).contains(&id.offset.0);
-        while !listed(cx, db, vnode, inside, &mut found)? {}
+        found = db.find_vnode_pages(cx, vnode, |id| (first..end).contains(&id.offset.0))?;
     }
     found.sort_unstable_by_key(|(id, _)| *id);
     Ok(found)
-}
-/// Finds the pages of `vnode` that are `inside` by its list, under whose lock nothing is asked of the heap: says no, and wants to be called again, when
-/// the list has grown meanwhile and more were met than there was room for.
-fn listed(
-    cx: &Cx,
-    db: &PageDb,
-    vnode: VnodeId,
-    inside: impl Fn(&Identity) -> bool,
-    found: &mut Vec<(Identity, PageId)>,
-) -> Result<bool, NoHeap> {
-    *found = heap::room(db.vnode_page_count(cx, vnode) as usize)?;
-    let mut all = true;
-    db.each_vnode_page(cx, vnode, |page| {
-        if let Some(id) = db.page(page).identity().filter(&inside) {
-            all &= found.len() < found.capacity();
-            if all {
-                found.push((id, page));
-            }
-        }
-    });
-    Ok(all)
 }
 
 /// Writes the dirty pages of a range one by one through `write` and disposes of them: what a simple file system's `put_page` is.
@@ -301,18 +301,15 @@ pub fn put_pages(
             }
             continue;
         }
-        if flags.contains(PutFlags::INVAL)
-            && page.page().is_kept()
-            && !flags.intersects(PutFlags::TRUNC | PutFlags::FORCE)
-        {
+        if flags.contains(PutFlags::INVAL) && stays(page.page(), flags) {
             result = result.and(Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset }));
             continue;
         }
         let Some(dirty) = get_dirty(cx, db, page, flags) else { continue };
         let wrote = cx.blocking(|| write(id, dirty.page.pfn()));
         count_written(cx, db, id.vnode);
-        write_done(cx, db, dirty, wrote.is_ok(), flags);
-        result = result.and(wrote);
+        let done = write_done(cx, db, dirty, wrote.is_ok(), flags);
+        result = result.and(wrote).and(done);
     }
     result
 }
@@ -487,6 +484,30 @@ mod tests {
     }
 
     #[test]
+    fn a_page_locked_in_memory_during_its_write_stays() {
+        // V6: the write only shares the page.
+        let (w, f) = world(1);
+        let id = w.dirty(f.page(0));
+        let put = |flags, db: &PageDb| {
+            put_range(&w.cx, db, f.id(), FileOffset(0), 0, flags, |name, _| {
+                let page = db.try_lookup_shared(&w.cx, name).expect("shared");
+                db.claim(&page, Claim::Lck).expect("memory to spare");
+                Ok(())
+            })
+        };
+        let e = put(PutFlags::INVAL, &w.db).expect_err("locked");
+        assert_eq!(e, VnodeError::Locked { vnode: f.id(), offset: FileOffset(0) });
+        assert_eq!(w.db.exists(&w.cx, f.page(0)), Some(id));
+        assert_eq!(w.db.page(id).lckcnt(), 1);
+        assert!(!w.db.page(id).ref_mod().contains(RefMod::MOD), "written");
+        w.verify();
+        w.dirty(f.page(0));
+        put(PutFlags::INVAL | PutFlags::FORCE, &w.db).expect("by force");
+        assert_eq!(w.verify().free, 32);
+        assert_eq!(w.db.free_mem().availrmem(), 32);
+    }
+
+    #[test]
     fn a_push_skips_what_it_would_have_to_wait_for() {
         let (w, f) = world(3);
         let ids = [0, 1, 2].map(|i| w.dirty(f.page(i)));
@@ -498,6 +519,25 @@ mod tests {
         assert_eq!(*f.writes.lock(&w.cx), [2]);
         drop(w.db.adopt_shared(&w.cx, held));
         assert_eq!(w.verify().cached, 1);
+    }
+
+    #[test]
+    fn a_large_file_is_walked_in_pieces() {
+        let w = World::new(1000);
+        let f = TestFile::new(&w);
+        for i in 0..700 {
+            w.make(f.page(i));
+        }
+        let met = || w.db.vnode_pages_met(&w.cx, f.id());
+        w.put(&f, 699, 1, PutFlags::INVAL).expect("clean");
+        assert_eq!(met(), 0, "one page of many is looked up by its name");
+        let all = pages_in(&w.cx, &w.db, f.id(), FileOffset(0), 0).expect("heap");
+        assert_eq!(all.len(), 699);
+        // The first piece again, once there is room to note where the walk is.
+        assert_eq!(met(), 699 + 64);
+        pages_in(&w.cx, &w.db, f.id(), FileOffset(0), 0).expect("heap");
+        assert_eq!(met(), 2 * 699 + 64);
+        w.verify();
     }
 
     #[test]

@@ -214,6 +214,20 @@ fn host_files_are_read_and_written_through_the_cache() {
     r.done();
 }
 
+#[test]
+fn cutting_a_little_off_a_large_file_does_not_walk_it() {
+    const PAGES: u64 = 10_000;
+    let r = rig(12_000);
+    let f = r.file(0);
+    r.write(&f, 0, &vec![1; (PAGES * PAGE_SIZE) as usize]);
+    for size in [PAGES * PAGE_SIZE - 100, (PAGES - 1) * PAGE_SIZE, (PAGES - 3) * PAGE_SIZE + 5] {
+        f.truncate(&r.cx, &r.db, size).expect("cut");
+        assert_eq!(r.db.vnode_page_count(&r.cx, f.id()), size.div_ceil(PAGE_SIZE));
+        assert_eq!(r.db.vnode_pages_met(&r.cx, f.id()), 0, "under the lock of its list");
+    }
+    r.done();
+}
+
 /// A store whose next write, once it is asked for, lets truncation go as far as it gets.
 #[derive(Debug, Default)]
 struct Slow {

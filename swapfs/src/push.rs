@@ -140,7 +140,7 @@ impl SwapFs {
         let (placed, left) = self.place_all(cx, dirty);
         for (_, d) in left {
             let Identity { vnode, offset } = d.identity;
-            pvn::write_done(cx, self.db(), d, false, flags); // U3
+            result = result.and(pvn::write_done(cx, self.db(), d, false, flags)); // U3
             if is_push(flags) {
                 result = result.and(Err(VnodeError::NoSpace { vnode, offset }));
             }
@@ -224,13 +224,14 @@ impl SwapFs {
         cx.count(Counter::PgOut);
         cx.count_n(Counter::PgPgOut, count);
         cx.count_n(Counter::AnonPgOut, count);
+        let mut done = Ok(());
         for Placed { n, dirty, slot } in run {
             if wrote.is_err() && self.names().change(n, Place::At(slot), Place::Nowhere) {
                 self.space().free(cx, slot); // what it holds now is nobody's page
             }
-            pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags);
+            done = done.and(pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags));
         }
-        wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno })
+        wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno }).and(done)
     }
     /// Takes slots from pages that are in memory, `want` of them if that many are found; the pages are modified then (W3).
     ///

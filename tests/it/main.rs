@@ -11,6 +11,8 @@ mod control;
 mod harness;
 mod inherit;
 mod kluster;
+#[cfg(debug_assertions)]
+mod no_heap;
 
 pub(crate) use harness::{Scene, check, compare, run_ok};
 

@@ -51,14 +51,15 @@ use crate::error::PageError;
 use crate::free_list::FreeList;
 use crate::free_mem::{FreeMem, Thresholds};
 use crate::hash::{ChainHash, HashKind, PageHash};
-use crate::heap::NoHeap;
+use crate::heap::{self, NoHeap};
 use crate::mappings::{PageMappings, RefMod, SyncMode};
 use crate::page::{Page, PageArray, PageId, PageState};
 use crate::phys_mem::{Memory, PhysMem, WORDS};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Once, WaitTable};
 use crate::units::Pfn;
-use crate::vnode::VnodeTable;
+use crate::vnode::{Identity, VnodeTable};
+use crate::vnode_pages::{PIECE, Step};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -354,11 +355,48 @@ impl PageDb {
             .try_slot(vnode)
             .map_or_else(Vec::new, |s| s.pages.lock(cx).iter(&self.pages).collect())
     }
-    /// Calls `f` with the ids on a vnode's page list, front first, under the list's lock; hints until locked.
-    pub(crate) fn each_vnode_page(&self, cx: &Cx, vnode: crate::VnodeId, f: impl FnMut(PageId)) {
-        if let Some(slot) = self.vnodes.try_slot(vnode) {
-            slot.pages.lock(cx).iter(&self.pages).for_each(f);
+    /// The pages on a vnode's list whose names are `inside`, front first; hints until locked. The list's lock is held for a piece at a time, and names are
+    /// read under it: when a name moves to another page, that one is put at the end of the list before (E3).
+    ///
+    /// # Errors
+    /// [`NoHeap`] for the answer.
+    pub(crate) fn find_vnode_pages(
+        &self,
+        cx: &Cx,
+        vnode: crate::VnodeId,
+        inside: impl Fn(&Identity) -> bool,
+    ) -> Result<Vec<(Identity, PageId)>, NoHeap> {
+        let mut found = Vec::new();
+        let Some(slot) = self.vnodes.try_slot(vnode) else { return Ok(found) };
+        let mut number = None;
+        loop {
+            if found.try_reserve(PIECE).is_err() {
+                if let Some(n) = number {
+                    slot.pages.lock(cx).end_walk(n);
+                }
+                return Err(NoHeap);
+            }
+            let step = slot.pages.lock(cx).walk(&self.pages, number, |page| {
+                if let Some(id) = self.page(page).identity().filter(&inside) {
+                    found.push((id, page)); // into the room just made
+                }
+            });
+            match step {
+                Step::End => return Ok(found),
+                Step::More(n) => number = Some(n),
+                Step::NoRoom => {
+                    let walks = slot.pages.lock(cx).walks() + 1;
+                    let room = heap::room(2 * walks)?;
+                    let left_over = slot.pages.lock(cx).give_room(room);
+                    drop(left_over);
+                    found.clear();
+                }
+            }
         }
+    }
+    /// Cost: pages that walks along a vnode's list have looked at under its lock so far.
+    pub fn vnode_pages_met(&self, cx: &Cx, vnode: crate::VnodeId) -> u64 {
+        self.vnodes.try_slot(vnode).map_or(0, |s| s.pages.lock(cx).met())
     }
     /// How many pages a vnode has.
     pub fn vnode_page_count(&self, cx: &Cx, vnode: crate::VnodeId) -> u64 {
