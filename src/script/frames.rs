@@ -81,9 +81,10 @@ impl Frames {
 
     /// Pages have gone elsewhere, where nothing was.
     pub(super) fn shift(&mut self, proc: u32, pages: &Span<u64>, to: u64) {
-        let gone = self.slots.extract_if((proc, pages.start)..(proc, pages.end), |_, _| true);
-        let gone: Vec<(Place, usize)> = gone.collect();
-        let moved = gone.into_iter().map(|((proc, n), slot)| ((proc, n - pages.start + to), slot));
+        let kept = self.slots.range((proc, pages.start)..(proc, pages.end));
+        let moved = kept.map(|((_, n), slot)| ((proc, n - pages.start + to), *slot));
+        let moved: Vec<(Place, usize)> = moved.collect();
+        self.forget(proc, pages);
         self.slots.extend(moved);
     }
 
