@@ -23,10 +23,10 @@
 
 use crate::cx::Cx;
 use crate::heap;
-use crate::lock::Rank;
 use crate::mappings::RefMod;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutation, WordGuard, mutated};
+use crate::sync::word::TAKEN;
+use crate::sync::{Mutation, mutated, spin_wait};
 use crate::units::{FileOffset, Pfn};
 use crate::vnode::{Identity, VnodeId};
 use alloc::boxed::Box;
@@ -303,7 +303,7 @@ impl<'a> PageMapping<'a> {
     /// What the word says now, without the lock.
     #[inline]
     pub fn word(&self) -> MapWord {
-        MapWord(self.page.mapping.load(Ordering::Acquire) & !crate::sync::word::TAKEN)
+        MapWord(self.page.mapping.load(Ordering::Acquire) & !TAKEN)
     }
     /// `p_mapping`: an id of the hat's, 0 for none.
     pub fn head(&self) -> u32 {
@@ -314,7 +314,13 @@ impl<'a> PageMapping<'a> {
         if mutated(Mutation::HeadStoredOver) {
             return self.page.mapping.store(MapWord::list(id).0, Ordering::Release);
         }
-        WordGuard::lock(cx, Rank::HMent, self.cell()).set(MapWord::list(id).0);
+        // Nothing is done under the lock, so it is not taken: a compare-and-swap from an untaken value will do.
+        let (cell, mut turns) = (self.cell(), 0);
+        let swap = |v: u64| (v & TAKEN == 0).then_some(MapWord::list(id).0);
+        while cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, swap).is_err() {
+            spin_wait(cx, turns);
+            turns = u32::saturating_add(turns, 1);
+        }
     }
     /// `p_mlentry`.
     pub fn entry(&self) -> u16 {
