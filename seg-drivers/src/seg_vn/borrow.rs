@@ -141,8 +141,10 @@ impl SegCreate for Entry<'_> {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         let (lent, bytes) = (self.lent, scx.seg.len());
         let held = lent.driver.layer.swap().take(bytes / PAGE_SIZE);
-        held.map_err(|_| SegError::NoSwap { range: scx.seg, bytes })?.keep();
-        lent.map.gain(scx.cx, lent.slots(), lent.slots());
+        let held = held.map_err(|_| SegError::NoSwap { range: scx.seg, bytes })?;
+        let gained = lent.map.gain(scx.cx, lent.slots(), lent.slots());
+        gained.map_err(|_| SegError::NoMemory { range: scx.seg })?;
+        held.keep();
         let amap = super::own::ready(Some(Arc::clone(&lent.map)));
         let swresv = AtomicU64::new(bytes);
         Ok(Box::new(SegVn { amap, swresv, ..SegVn::bare(&lent.driver, self.prot) }))

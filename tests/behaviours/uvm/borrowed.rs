@@ -190,7 +190,7 @@ fn pins_and_locks_are_of_the_anons_own_page() {
 
 #[test]
 fn pages_pinned_for_storing_are_the_borrowers_alone() {
-    let mut s = shown();
+    let s = shown();
     let frame = s.file_frame(0, 0);
     let pinned = space(&s, 1).lock_pages(s.machine().cx(), range(8, 1), Access::Write);
     let pinned = pinned.expect("it may be stored to");
