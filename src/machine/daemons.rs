@@ -38,13 +38,14 @@
 //!   page is a file's, or when that was the [`PATIENCE`]th such round in a row.
 //! - D2: waiters never outlive the daemons' word: when they stop, waiters run page-out themselves again.
 //! - D3: a pusher counts itself as pushing before it takes from the queue, so when the queue is empty and nobody pushes, nothing is under way.
+//! - D4: daemons start only when those before them have ended and been cleared away, so no thread takes the word to others for its own.
 //!
 //! Sources: [SI §10.3]; illumos `common/os/vm_pageout.c` (behaviour); illumos.md 8; uvm.md 3.4, 6.1, 7.2 (C2).
 
 use super::{Machine, Parts};
 use page_db::pageout::ScanReport;
 use page_db::sync::Mutex;
-use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 use page_db::{Counter, Cx, MemoryWait, PAGE_SIZE, PageDb, PageError, Rank, VnodeKind};
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -68,9 +69,17 @@ const MOST_ROUNDS: u32 = 64;
 const PUSH_KEY: u64 = 1 << 60;
 const PUSHED_KEY: u64 = PUSH_KEY + 1;
 
+/// No daemon, nor what one left behind.
+const OFF: u8 = 0;
+/// They run.
+const ON: u8 = 1;
+/// They have been told to end, and not all have.
+const STOPPING: u8 = 2;
+
 /// What waiters, the scanner and the pushers know of each other.
 pub(crate) struct Daemon {
-    running: AtomicBool,
+    /// [`OFF`], [`ON`] or [`STOPPING`] (D4).
+    state: AtomicU8,
     /// Rounds begun.
     round: AtomicU64,
     /// The last round after which waiting was in vain (D1).
@@ -85,7 +94,7 @@ pub(crate) struct Daemon {
 impl Default for Daemon {
     fn default() -> Self {
         Self {
-            running: AtomicBool::new(false),
+            state: AtomicU8::new(OFF),
             round: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
             scanner: Mutex::new(Rank::Registry, None),
@@ -97,7 +106,7 @@ impl Default for Daemon {
 
 impl Daemon {
     fn is_running(&self) -> bool {
-        self.running.load(SeqCst)
+        self.state.load(SeqCst) == ON
     }
     fn wake_scanner(&self) {
         if let Some(thread) = &*self.scanner.lock_leaf() {
@@ -186,7 +195,7 @@ impl Parts {
         }
     }
     /// Whether waiting can help although a round found nothing: swap has room, or enough of memory are pages of files (uvm.md 3.4).
-    fn is_reclaimable(&self, cx: &Cx) -> bool {
+    pub(super) fn is_reclaimable(&self, cx: &Cx) -> bool {
         if !self.swap.is_full(cx) {
             return true;
         }
@@ -197,7 +206,8 @@ impl Parts {
                 continue;
             };
             pageable += 1;
-            files += u64::from(self.db.vnodes().kind(name.vnode) == VnodeKind::File);
+            let kind = self.db.vnodes().kind(name.vnode);
+            files += u64::from(matches!(kind, VnodeKind::File | VnodeKind::Exec));
         }
         files >= (pageable / 16).clamp(1, (5 << 20) / PAGE_SIZE)
     }
@@ -260,11 +270,11 @@ impl Machine {
         debug_assert!(first, "a machine's page database is its own");
     }
     /// Starts page-out in threads of its own: one that scans, others that push. Runs with daemons are not repeatable. Nothing happens, and
-    /// the answer is `None`, when they run already or the host has no threads to give.
+    /// the answer is `None`, when they run already or have not ended yet, or the host has no threads to give.
     #[doc(alias("pageout", "pageout_scanner"))]
     pub fn spawn_daemons(&self) -> Option<Daemons> {
         let daemon = &self.parts().daemon;
-        if daemon.running.swap(true, SeqCst) {
+        if daemon.state.compare_exchange(OFF, ON, SeqCst, SeqCst).is_err() {
             return None;
         }
         // Should a thread not be had, dropping this stops those that were.
@@ -349,7 +359,7 @@ impl Daemons {
 impl Drop for Daemons {
     fn drop(&mut self) {
         let (db, daemon) = (self.machine.db(), &self.machine.parts().daemon);
-        daemon.running.store(false, SeqCst);
+        daemon.state.store(STOPPING, SeqCst);
         daemon.wake_scanner();
         db.waits().wake_all(PUSH_KEY);
         db.waits().wake_all(PUSHED_KEY);
@@ -360,6 +370,7 @@ impl Drop for Daemons {
         *daemon.scanner.lock_leaf() = None;
         daemon.due.store(0, SeqCst);
         db.free_mem().hold_back(false);
+        daemon.state.store(OFF, SeqCst); // D4
         db.wake_memory_waiters();
     }
 }

@@ -103,6 +103,40 @@ fn threads_that_use_more_than_there_is_are_served() {
 }
 
 #[test]
+fn daemons_start_when_those_before_them_have_ended() {
+    // D4. Two threads start and stop them; one that takes new daemons' word for its own never ends.
+    let m = Machine::builder().frames(64).build().expect("a machine");
+    let (done, ends) = std::sync::mpsc::channel();
+    for _ in 0..2 {
+        let (m, done) = (m.clone(), done.clone());
+        thread::spawn(move || {
+            let started = (0..300).filter(|_| m.spawn_daemons().is_some()).count();
+            done.send(started)
+        });
+    }
+    let started: usize = (0..2)
+        .map(|_| ends.recv_timeout(Duration::from_secs(60)).expect("nobody waits for ever"))
+        .sum();
+    assert!(started > 0);
+    assert!(m.spawn_daemons().is_some(), "they are off");
+    m.verify().expect("sound");
+}
+
+#[test]
+fn pages_of_a_program_that_runs_can_be_reclaimed() {
+    let m = Machine::builder().frames(256).no_swap().build().expect("a machine");
+    let (cx, db) = (m.cx(), m.db());
+    let file = File::in_memory(cx, db, "program", 0).expect("a file");
+    let len = 64 * P as usize;
+    assert_eq!(file.pwrite(cx, db, 0, &vec![1; len]), Ok(len));
+    assert!(m.parts().is_reclaimable(cx));
+    file.set_exec(db);
+    assert!(m.parts().is_reclaimable(cx), "still a file's");
+    file.truncate(cx, db, 0).expect("cut");
+    assert!(!m.parts().is_reclaimable(cx));
+}
+
+#[test]
 fn pushes_overlap() {
     let m = Machine::builder().frames(256).cpus(2).no_swap().build().expect("a machine");
     let slow = Arc::new(SlowDevice {
