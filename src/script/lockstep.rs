@@ -11,7 +11,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::ast::{Advice, Operation, Script, Statement};
+use super::ast::{Advice, Operation, ProcRef, Script, Statement};
 use super::explained::explanation;
 use super::outcome::{Errno, Outcome, PAGE_BYTES, PageState};
 use super::run::{RunError, RunOptions, Runner, Silent};
@@ -190,12 +190,12 @@ impl<L: World, R: World> Lockstep<L, R> {
                 Operation::Write(..) => self.given_up = false,
                 _ => {}
             }
-            let due = self.every != 0 && self.steps.is_multiple_of(self.every);
-            if due && !self.given_up {
-                self.compare_contents()?;
-            }
         }
         self.past.push(operation.clone());
+        let due = self.every != 0 && self.steps.is_multiple_of(self.every);
+        if due && left.is_some() && !self.given_up {
+            self.compare_contents()?;
+        }
         Ok(left)
     }
 
@@ -227,6 +227,7 @@ impl<L: World, R: World> Lockstep<L, R> {
                     return Err(Difference::Byte { proc, page: page(), byte, left, right });
                 }
             }
+            self.past.push(Operation::Digest(ProcRef::Slot(proc.0))); // all of it has been read
         }
         for file in self.left.made_files() {
             let left = self.left.world_mut().file_contents(file).unwrap_or_default();

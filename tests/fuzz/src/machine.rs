@@ -157,6 +157,8 @@ fn in_short_memory(world: MachineWorld, input: &Input) -> Result<(), String> {
     }
     let mut world = runner.into_world();
     world.release();
+    // Whoever borrows outlives the lender: each statement made one loan at most.
+    (1..=input.statements.len() as u64).for_each(|loan| _ = world.unlend(loan));
     let machine = world.machine().clone();
     machine.processes().iter().for_each(|p| p.exit());
     machine.verify().map_err(|e| format!("after the last exit: {e}"))?;
