@@ -93,12 +93,14 @@ fn maps_join(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange, join: Jo
                 && b_range.start().get() == scx.seg.end()
         }
         (Some(x), None) => {
-            let first = a.amp_index().wrapping_add(a_pages);
-            may_grow && x.cover(scx.cx, first..first.wrapping_add(b_pages))
+            let room = a.amp_index().checked_add(a_pages);
+            let room = room.and_then(|first| Some(first..first.checked_add(b_pages)?));
+            may_grow && room.is_some_and(|slots| x.cover(scx.cx, slots))
         }
         (None, Some(y)) => {
-            let end = b.amp_index();
-            may_grow && y.cover(scx.cx, end.wrapping_sub(a_pages)..end)
+            // The copy of a shared map begins where that did, at slot 0: nothing fits below.
+            let room = b.amp_index().checked_sub(a_pages).map(|first| first..b.amp_index());
+            may_grow && room.is_some_and(|slots| y.cover(scx.cx, slots))
         }
     }
 }
