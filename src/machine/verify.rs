@@ -49,6 +49,7 @@ impl Machine {
         for map in self.anon().maps() {
             map.verify(cx).map_err(|what| Violation::told("anon map", what))?;
         }
+        self.anon().verify(cx).map_err(|what| Violation::told("anon layer", what))?;
         Ok(())
     }
 }

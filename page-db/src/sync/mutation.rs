@@ -96,6 +96,10 @@ mutations! {
     MapLeftEarly,
     /// J1: a slot of a joint map is replaced and the other sharers keep their translations. `joint_store_against_load`
     OthersKeepTheOld,
+    /// J1: a map is said to be joint before the segment more is counted. `sharer_exits_against_fork_by_sharing`
+    JointBeforeCounted,
+    /// M4: a chunk that could not be freed when it became empty is left where it is. `sharers_exit_at_once`
+    ChunkNotLookedForAgain,
     /// J2: a fault goes by what the slot held before it was busy. `joint_store_against_load`
     SlotReadEarly,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`

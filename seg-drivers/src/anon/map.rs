@@ -14,6 +14,8 @@
 //! - M2: without `slot_refs`, every segment that refers to the map covers the same slots.
 //! - M3: slots that nobody covers any more are emptied after the lock is gone, and by then another segment of the map may want to grow over
 //!   them; it does not while any part is on its way out.
+//! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock. Then the map remembers, and whoever gives up a part next
+//!   looks again. As every segment gives up its part in the end, nothing is left of a map without one.
 //!
 //! # Locks
 //!
@@ -61,6 +63,8 @@ pub struct AnonMap {
     leaving: AtomicU32,
     /// Bumped whenever a chunk comes to be; see [`addr_space::Stamp::and`].
     pub(crate) seq: AtomicU32,
+    /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
+    pub(super) missed: AtomicBool,
     /// Private segments share the map for good; see [`AnonMap::is_joint`].
     joint: AtomicBool,
     /// One reference is a loan's, not a segment's; see [`AnonMap::is_loan`].
@@ -98,6 +102,7 @@ impl AnonMap {
                 refs: AtomicU32::new(1),
                 leaving: AtomicU32::new(0),
                 seq: AtomicU32::new(0),
+                missed: AtomicBool::new(false),
                 joint: AtomicBool::new(false),
                 loan: AtomicBool::new(false),
                 swresv: AtomicU64::new(swresv),
@@ -143,9 +148,38 @@ impl AnonMap {
     /// [`NoHeap`] for the references slot by slot; there is no segment more.
     #[doc(alias = "amap_ref")]
     pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Result<(), NoHeap> {
+        self.count_segment(&mut self.grow.lock(cx), coverage, part)
+    }
+    /// The same, and private segments share the map for good from now on: one step, because a segment that leaves meanwhile may find that it leaves one
+    /// alone with the map ([`AnonMap::lose`]).
+    ///
+    /// # Errors
+    /// As [`AnonMap::gain`]'s.
+    pub(crate) fn gain_joint(
+        &self,
+        cx: &Cx,
+        coverage: Range<u64>,
+        part: Range<u64>,
+    ) -> Result<(), NoHeap> {
+        let early = mutated(Mutation::JointBeforeCounted);
+        if early {
+            self.joint.store(true, Ordering::Release);
+        }
         let mut grow = self.grow.lock(cx);
+        self.count_segment(&mut grow, coverage, part)?;
+        if !early {
+            self.joint.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+    fn count_segment(
+        &self,
+        grow: &mut SlotRefs,
+        coverage: Range<u64>,
+        part: Range<u64>,
+    ) -> Result<(), NoHeap> {
         if grow.is_some() || coverage != part {
-            let pp = self.roomy(&mut grow, coverage, part.clone())?;
+            let pp = self.roomy(grow, coverage, part.clone())?;
             pp.update(part, |n| n + 1);
             pp.trim();
         }
@@ -194,10 +228,6 @@ impl AnonMap {
     pub fn is_joint(&self) -> bool {
         self.joint.load(Ordering::Acquire)
     }
-    /// Private segments are about to share the map. The only address space that reaches it is locked as writer, or they share it already.
-    pub(crate) fn set_joint(&self) {
-        self.joint.store(true, Ordering::Release);
-    }
     /// Whether one reference is that of a loan ([`crate::seg_vn::LentAnons`]), which covers the slots as a segment would.
     pub fn is_loan(&self) -> bool {
         self.loan.load(Ordering::Acquire)
@@ -223,6 +253,7 @@ impl AnonMap {
         let mut grow = self.grow.lock(cx);
         if self.refs.fetch_sub(1, Ordering::AcqRel) == 2 {
             self.forget_refs(&mut grow);
+            self.joint.store(false, Ordering::Release); // one segment covers whatever is left, and shares it with nobody
         }
     }
     /// A segment beside `range` takes it over, if no segment covers any of its slots. Says whether it did; not without heap to note it.
@@ -231,8 +262,8 @@ impl AnonMap {
     #[doc(alias = "amap_extend")]
     pub fn cover(&self, cx: &Cx, range: Range<u64>) -> bool {
         let mut grow = self.grow.lock(cx);
-        if self.leaving.load(Ordering::Acquire) != 0 {
-            return false; // M3
+        if range.start > range.end || self.leaving.load(Ordering::Acquire) != 0 {
+            return false; // there are no such slots; M3
         }
         match &mut *grow {
             // One segment, which has whatever there is (M2).
@@ -281,6 +312,14 @@ impl AnonMap {
             Some(pp) => !pp.any(range, |n| n > 1),
         }
     }
+    /// Whether the segment that asks, which covers `range`, is the only one that reaches some slot of it.
+    pub(crate) fn sole_somewhere(&self, cx: &Cx, range: Range<u64>) -> bool {
+        let grow = self.grow.lock(cx);
+        match &*grow {
+            None => self.refs() == 1,
+            Some(pp) => pp.any(range, |n| n <= 1),
+        }
+    }
     fn establish<'a>(&self, grow: &'a mut SlotRefs, coverage: Range<u64>) -> &'a mut Runs<u32> {
         let refs = self.refs();
         grow.get_or_insert_with(|| Box::new(Runs::of(0, coverage, refs)))
@@ -327,6 +366,7 @@ impl AnonMap {
         } else if slots != 0 {
             self.free_unreferenced(cx, part, last.as_deref());
         }
+        self.free_missed_chunks(cx);
         if leaves && !early {
             self.leaving.fetch_sub(1, Ordering::AcqRel);
         }

@@ -41,6 +41,7 @@ pub use slots::SlotGuard;
 
 use crate::anon::array::Block;
 use crate::anon::array::Chunk;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::Arena;
@@ -95,6 +96,22 @@ impl AnonLayer {
             return Err(swapfs::SwapError::NoHeap { what: "anons" });
         }
         Ok(n)
+    }
+    /// Checks that what is handed out of chunks and blocks is in some map (M4); exact when nothing runs. The text says what is not.
+    ///
+    /// # Errors
+    /// The first kind of them that is not.
+    pub fn verify(&self, cx: &Cx) -> Result<(), String> {
+        let add = |(a, b): (u64, u64), (c, d)| (a + c, b + d);
+        let (chunks, blocks) = self.maps().iter().map(|map| map.holds(cx)).fold((0, 0), add);
+        for (what, live, held) in
+            [("chunks", self.chunks.live(), chunks), ("blocks", self.blocks.live(), blocks)]
+        {
+            if live != held {
+                return Err(alloc::format!("M4: {live} {what} are handed out, maps hold {held}"));
+            }
+        }
+        Ok(())
     }
     /// Takes one reference from an anon; the last one frees page, physical slot and number (N4). No page lock may be held.
     #[doc(alias = "anon_decref")]

@@ -8,8 +8,8 @@ use super::map::AnonMap;
 use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::Cx;
-use page_db::sync::ArenaFull;
 use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::{ArenaFull, Mutation, mutated};
 
 impl AnonMap {
     pub(super) fn chunk(&self, id: u32) -> Option<&Chunk> {
@@ -88,7 +88,26 @@ impl AnonMap {
     }
     /// Frees the chunk that holds `slot` if it is empty and idle, and blocks that become empty with it.
     pub(super) fn try_free_chunk(&self, cx: &Cx, slot: u64) {
-        let Some(_grow) = self.grow.try_lock(cx) else { return };
+        match self.grow.try_lock(cx) {
+            Some(_grow) => self.free_chunk(cx, slot),
+            None => self.missed.store(true, Ordering::SeqCst), // M4
+        }
+    }
+    /// Frees the chunks that [`AnonMap::try_free_chunk`] left where they were, unless they are in use again (M4). No slot is held.
+    pub(super) fn free_missed_chunks(&self, cx: &Cx) {
+        if mutated(Mutation::ChunkNotLookedForAgain) || !self.missed.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let _grow = self.grow.lock(cx);
+        let s = self.shape.load();
+        let (mut at, end) = (s.origin, s.origin.wrapping_add(s.span()));
+        while let Some((base, _)) = self.next_chunk(at..end) {
+            self.free_chunk(cx, base);
+            at = base.wrapping_add(CHUNK);
+        }
+    }
+    /// The caller holds `grow`.
+    fn free_chunk(&self, cx: &Cx, slot: u64) {
         let Some(id) = self.find_chunk(slot) else { return };
         let c = self.layer().chunks.get(id);
         // No slot in use, none busy, and from here on all busy.
@@ -179,6 +198,25 @@ impl AnonMap {
             }
         }
         None
+    }
+    /// How many chunks and blocks the radix holds, for checks.
+    pub(super) fn holds(&self, cx: &Cx) -> (u64, u64) {
+        fn under(map: &AnonMap, id: u32, height: u32, held: &mut (u64, u64)) {
+            match (id, height) {
+                (0, _) => {}
+                (_, 0) => held.0 += 1,
+                _ => {
+                    held.1 += 1;
+                    for entry in map.entries(id) {
+                        under(map, entry.load(Ordering::Acquire), height - 1, held);
+                    }
+                }
+            }
+        }
+        let _grow = self.grow.lock(cx);
+        let (s, mut held) = (self.shape.load(), (0, 0));
+        s.roots.iter().for_each(|root| under(self, *root, s.height, &mut held));
+        held
     }
     /// The first slot and the occupancy of each chunk, for views.
     pub fn chunks(&self, cx: &Cx) -> Vec<(u64, u32)> {

@@ -18,7 +18,7 @@ mod world;
 
 use crate::anon::array::CHUNK;
 use crate::seg_vn::{LentAnons, SegVnArgs};
-use addr_space::{Advice, AsError, FaultError, Inherit, UnloadFlags};
+use addr_space::{Advice, AsError, FaultError, Inherit, SegKind, UnloadFlags};
 use file::Zeros;
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
@@ -360,6 +360,64 @@ fn joint_store_against_load() {
         assert_eq!((w.peek(&cx, &p, 0), w.peek(&cx, &sharer, 0)), (8, 8), "J1: an old page");
         assert_eq!(w.peek(&cx, &copy, 0), 7, "law 6: the sharers' byte");
         w.finish(&cx, &[&p, &copy, &sharer]);
+    });
+}
+
+/// Of two processes that share private memory for good one ends while the other forks by sharing: parent and child go on sharing it.
+#[test]
+fn sharer_exits_against_fork_by_sharing() {
+    explore(150, &[M::JointBeforeCounted], || {
+        let (w, cx) = World::new(64);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        p.inherit(&cx, page(0), Inherit::Share).expect("private memory may be shared");
+        let sharer = w.fork(&cx, &p, 2);
+        let child = w.proc(&cx, 3);
+        let exits = {
+            let sharer = sharer.clone();
+            w.spawn(1, move |_, cx| sharer.free(cx))
+        };
+        let forks = {
+            let (p, child) = (p.clone(), child.clone());
+            w.spawn(0, move |_, cx| p.dup(cx, &child).expect("a child"))
+        };
+        join([exits, forks]);
+        let maps = w.driver.layer().maps();
+        assert!(maps.len() == 1 && maps[0].is_joint(), "J1: two share it");
+        p.inherit(&cx, page(0), Inherit::Copy).expect("mapped");
+        let copy = w.fork(&cx, &p, 4);
+        assert_eq!(w.peek(&cx, &child, 0), 7);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 8).expect("mapped");
+        assert_eq!((w.peek(&cx, &child, 0), w.peek(&cx, &copy, 0)), (8, 7), "J1: an old page");
+        drop(maps);
+        w.finish(&cx, &[&p, &child, &copy]);
+    });
+}
+
+/// Two processes that share a map and touched different parts of it end at once: no chunk is left of it, whoever of them is last.
+#[test]
+fn sharers_exit_at_once() {
+    const PAGES: u64 = 2 * CHUNK;
+    explore(150, &[M::ChunkNotLookedForAgain], || {
+        let (w, cx) = World::new(64);
+        let p = w.proc(&cx, 1);
+        let shared = SegVnArgs { kind: SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+        p.map(&cx, pages(0, PAGES), &shared).expect("free");
+        w.run(&cx, &p);
+        for n in [0, PAGES - 1] {
+            w.store(&cx, &p, n * PAGE_SIZE, 7).expect("mapped");
+        }
+        let child = w.fork(&cx, &p, 2);
+        p.unmap(&cx, pages(0, CHUNK)).expect("no driver refuses");
+        child.unmap(&cx, pages(CHUNK, CHUNK)).expect("no driver refuses");
+        let exits = [(0, &p), (1, &child)].map(|(n, p)| {
+            let p = p.clone();
+            w.spawn(n, move |_, cx| p.free(cx))
+        });
+        join(exits);
+        w.finish(&cx, &[&p, &child]);
     });
 }
 

@@ -199,6 +199,7 @@ impl World {
             let slots = held.remove(&n.get()).unwrap_or(0);
             assert_eq!(self.driver.layer().anons().refs(n), slots, "I1: references of anon {n}");
         }
+        self.driver.layer().verify(cx).expect("M4: chunks and blocks are some map's");
         assert!(held.is_empty(), "I3: slots hold {held:?}, which are not handed out");
     }
     /// Checks all, ends the processes, and sees that nothing of them is left.

@@ -207,9 +207,15 @@ fn child_map(
             return Err(FaultError::NotOwn { addr: part.start() }.into());
         }
         Heir::Same => {
-            let map =
-                if seg.shared() { seg.amap_or_make(scx) } else { joint::join(seg, scx, part)? };
-            map.gain(scx.cx, coverage, slots).map_err(no_room)?;
+            let map = if seg.shared() {
+                let map = seg.amap_or_make(scx);
+                map.gain(scx.cx, coverage, slots).map_err(no_room)?;
+                map
+            } else {
+                let map = joint::join(seg, scx, part)?;
+                map.gain_joint(scx.cx, coverage, slots).map_err(no_room)?;
+                map
+            };
             return Ok(ChildMap::Shared(Arc::clone(map)));
         }
         Heir::Copy => {}

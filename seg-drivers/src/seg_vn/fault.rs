@@ -270,9 +270,10 @@ impl SegVn {
             return Err(FaultError::Prot { addr, access });
         }
         // Without the right to write no later store can copy the page away from the i/o, and nothing is reserved for a copy.
-        // In a joint map somebody else can (J3).
+        // In a slot of a joint map that somebody else reaches, he can (J3).
         let softlock = kind == FaultKind::SoftLock
-            && ((access != Access::ReadNoCow && prot.contains(Prot::WRITE)) || self.is_joint());
+            && ((access != Access::ReadNoCow && prot.contains(Prot::WRITE))
+                || self.shares_slot(scx, self.slot_of(scx.seg, addr)));
         let break_cow = !self.stores_below() && (access == Access::Write || softlock);
         let quick = scx.writer;
         Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked, quick })

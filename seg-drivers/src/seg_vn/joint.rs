@@ -19,8 +19,10 @@
 //! - J1: who replaces the page of a slot in a joint map (an anon by its copy, 1B; the file's page by a copy, 2B) first removes *every* translation of the
 //!   old page, with the page locked exclusively and the slot busy ([`SegVn::unmap_everywhere`]). The others fault and find the new anon.
 //! - J2: so in a joint map a page is only mapped with its slot busy; where there is no chunk one is made.
-//! - J3: a page that must stay where it is (pinned for i/o, claimed) is the map's alone: a lock of either kind breaks copy-on-write first, whatever
-//!   the access, and a copy of the map takes such pages as copies at once instead of sharing their anons.
+//! - J3: in a slot that several segments reach, a page that must stay where it is (pinned for i/o, claimed) is the map's alone: a lock of either kind
+//!   breaks copy-on-write first, whatever the access, and a copy of the map takes such pages as copies at once instead of sharing their anons. Who
+//!   reaches a slot alone may have no swap for a copy, and needs none: when the slot comes to be shared its claimed pages are settled first, and a
+//!   pinned one refuses ([`join`]).
 //! - J4: who copies a joint map takes the right to write from all translations of the anons it now shares, *after* they are counted
 //!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. The
 //!   map's own segments are not marked `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
@@ -52,6 +54,13 @@ impl SegVn {
     #[inline]
     pub(super) fn is_joint(&self) -> bool {
         self.shared() || self.amap().is_some_and(|map| map.is_joint())
+    }
+    /// Whether another segment may replace what is in the slot, or may come to while this one has it pinned. For a private segment the answer stays
+    /// as it is under the address-space lock as reader: a slot gains a segment from one that reaches it.
+    #[inline]
+    pub(super) fn shares_slot(&self, scx: &SegCx<'_>, slot: u64) -> bool {
+        self.shared()
+            || self.amap().is_some_and(|map| map.is_joint() && !map.sole(scx.cx, slot..slot + 1))
     }
     /// Whether stores go to the file itself.
     #[inline]
@@ -100,7 +109,7 @@ impl SegVn {
     }
 }
 
-/// The map of a private segment becomes joint, so that a child can have it as well: made if need be, and the pages that are locked in
+/// The map of a private segment, made if need be, before a child comes to have it as well ([`AnonMap::gain_joint`]): the pages that are locked in
 /// memory are made its own.
 pub(super) fn join<'a>(
     seg: &'a SegVn,
@@ -108,12 +117,13 @@ pub(super) fn join<'a>(
     part: VirtRange,
 ) -> Result<&'a Arc<AnonMap>, SegError> {
     let map = seg.amap_or_make(scx);
-    if !map.is_joint() && seg.softlocks.load(Ordering::Acquire) != 0 {
-        return Err(SegError::Pinned { range: part });
+    if seg.softlocks.load(Ordering::Acquire) != 0 {
+        if !map.is_joint() || map.sole_somewhere(scx.cx, seg.slots_of(scx.seg, part)) {
+            return Err(SegError::Pinned { range: part }); // perhaps there, and not the map's alone
+        }
     }
     // Also of a map that is joint already: pages of another part of it, locked when it was not, are handed on only now.
     lock::settle_locked(seg, scx, part, map)?;
-    map.set_joint();
     Ok(map)
 }
 

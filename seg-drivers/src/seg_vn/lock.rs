@@ -112,7 +112,7 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>,
         let map = seg.amap_or_make(scx);
         let f = PageFault { stamp: Stamp::take(&seg.seq), ..*f };
         let slot_no = seg.slot_of(scx.seg, f.addr);
-        let joint = seg.is_joint();
+        let joint = seg.shares_slot(scx, slot_no);
         let slot = if joint || (seg.backing.is_none() && !seg.noreserve()) {
             Some(map.enter_or_make(scx.cx, slot_no).map_err(|_| f.no_memory())?)
         } else {
