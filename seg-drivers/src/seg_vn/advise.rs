@@ -58,17 +58,20 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
 }
 
 /// The contents of unshared anonymous pages may be dropped: they go to the cache list, clean, with nothing behind them. A later use
-/// finds the old bytes or zeros. Never fails; what is locked, claimed, shared or absent keeps its bytes, and so does a map that several segments
-/// share for good.
+/// finds the old bytes or zeros. Never fails; what is locked, claimed, shared or absent keeps its bytes, and so does what lies in a slot that another
+/// segment has too.
 #[doc(alias = "anon_disclaim")]
 fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     if seg.backing.is_some() || seg.shared() {
         return;
     }
-    let Some(map) = seg.amap().filter(|map| !map.is_joint()) else { return };
+    let Some(map) = seg.amap() else { return };
     let layer = &seg.driver.layer;
     let slots = seg.slots_of(scx.seg, range);
     for (slot, _) in map.slots(scx.cx, slots) {
+        if seg.is_joint() && !map.sole(scx.cx, slot..slot + 1) {
+            continue; // as reader: who reaches a slot alone goes on doing so
+        }
         let Some(held) = map.enter(scx.cx, slot) else { continue };
         let Some(n) = held.get() else { continue };
         if !seg.alone(n) {

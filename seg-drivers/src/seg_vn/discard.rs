@@ -10,7 +10,7 @@
 //! | anonymous, this mapping's alone, in memory | to the cache list, clean: old bytes or zeros | slot emptied | slot emptied | slot emptied |
 //! | the same, on swap | kept | kept | slot emptied, its place free | the same |
 //! | shared copy-on-write since a fork | kept | kept | this side's slot emptied | the same |
-//! | the same, under a lazy fork, before the map is its own | kept | kept | kept | made its own, then emptied |
+//! | the same, under a lazy fork, before the map is its own | kept | made its own, and kept | kept | made its own, then emptied |
 //! | in a slot that another segment has too | kept | kept | kept | kept, unmapped here |
 //! | a private file's, not copied | kept | kept | written back and dropped | unmapped here |
 //! | shared memory or a shared file's | kept | kept | as if private, if no other segment has it | unmapped here |
@@ -79,7 +79,7 @@ pub(super) fn empty(
         if let Some(map) = seg.amap().filter(|_| !seg.needs_copy()) {
             emptied = empty_slots(seg, scx, part, map, discard, &mut dead);
         }
-        if discard && (seg.backing.is_some() || seg.shared()) {
+        if discard && (seg.backing.is_some() || seg.is_joint()) {
             scx.hat.unload(scx.cx, part, UnloadFlags::empty());
         }
     }
@@ -143,13 +143,19 @@ fn give_back(seg: &SegVn, scx: &SegCx<'_>, slots: u64) {
 /// [`SegError::Locked`] names the first page that a mapping, this one or another, has locked; the others are done.
 #[doc(alias("MADV_PURGE", "anon_disclaim"))]
 pub(super) fn purge(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-    let (Some(map), false) = (seg.amap(), seg.is_joint()) else { return Ok(()) };
+    let (Some(map), false) = (seg.amap(), seg.shared()) else { return Ok(()) };
+    if seg.needs_copy() {
+        return Err(FaultError::NotOwn { addr: range.start() }.into());
+    }
     let _no_locks = seg.lock.lock(scx.cx);
     // held: as (reader), segment: no page is locked meanwhile (D1)
     let slots = seg.slots_of(scx.seg, range);
     let (mut locked, mut emptied) = (None, 0);
     for (slot, _) in map.slots(scx.cx, slots.clone()) {
         let addr = range.page_at(slot.wrapping_sub(slots.start));
+        if seg.is_joint() && !map.sole(scx.cx, slot..slot + 1) {
+            continue;
+        }
         match purge_slot(seg, scx, map, slot) {
             Purged::Kept => {}
             Purged::Locked => locked = locked.or(Some(addr)),

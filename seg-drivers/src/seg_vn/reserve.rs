@@ -52,7 +52,8 @@ pub(super) fn verify(seg: &SegVn, scx: &SegCx<'_>) -> Result<(), String> {
         return Err("U1: per-page runs are not in order".into());
     }
     let by_page = inner.vpage.count(vpns(scx.seg), |v: VPage| v.reserved) * PAGE_SIZE;
-    let plain = inner.vpage.is_plain();
+    let writable = |v: VPage| v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
+    let stores = inner.vpage.any(vpns(scx.seg), writable);
     drop(inner);
     let own = seg.swresv.load(Ordering::Acquire);
     let expected = if seg.shared() {
@@ -62,12 +63,10 @@ pub(super) fn verify(seg: &SegVn, scx: &SegCx<'_>) -> Result<(), String> {
         map.count(scx.cx, seg.slots_of(scx.seg, scx.seg)) * PAGE_SIZE
     } else if by_page != 0 {
         by_page
-    } else if seg.backing.is_none() {
-        scx.seg.len()
-    } else if plain && own == 0 {
-        if seg.prot().contains(Prot::WRITE) { scx.seg.len() } else { 0 }
+    } else if own == 0 && seg.backing.is_some() && !stores {
+        0 // it never had the right, or has given it up whole
     } else {
-        own
+        scx.seg.len()
     };
     check(own, expected)
 }

@@ -1,6 +1,6 @@
 //! `seg_vn` on a machine of a few frames: real tables, real bytes, no facade.
 
-use super::{SegVnArgs, VnDriver, VnTunables};
+use super::{ForkPolicy, SegVnArgs, VnDriver, VnTunables};
 use crate::anon::AnonLayer;
 use addr_space::{AddrSpace, AsId, FaultError, FaultKind, HatProvider};
 use alloc::sync::Arc;
@@ -15,6 +15,7 @@ use swapfs::{MemDevice, SwapConfig, SwapFs};
 
 mod crowd;
 mod pins;
+mod together;
 mod unhappy;
 
 const BASE: u64 = 0x10000;
@@ -35,10 +36,14 @@ pub(crate) struct Proc {
 }
 
 pub(crate) fn world(frames: u64) -> World {
-    world_over(Arc::new(HostMem::new(Pfn(16), frames).expect("heap")))
+    world_with(frames, VnTunables::default())
 }
 
-fn world_over(mem: Arc<dyn PhysMem>) -> World {
+fn world_with(frames: u64, tunables: VnTunables) -> World {
+    world_over(Arc::new(HostMem::new(Pfn(16), frames).expect("heap")), tunables)
+}
+
+fn world_over(mem: Arc<dyn PhysMem>, tunables: VnTunables) -> World {
     let counters = Counters::new(1);
     let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
     let config = PageDbConfig::default();
@@ -53,7 +58,7 @@ fn world_over(mem: Arc<dyn PhysMem>) -> World {
     let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
     db.set_memory_wait(Arc::new(SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook))));
     let layer = AnonLayer::new(&db, &swap);
-    let driver = VnDriver::new(&layer, VnTunables::default());
+    let driver = VnDriver::new(&layer, tunables);
     World { cx, db, swap, mmu, hat, driver, pageout, next: core::cell::Cell::new(1) }
 }
 

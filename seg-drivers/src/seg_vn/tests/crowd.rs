@@ -76,7 +76,7 @@ fn beside(long: impl Fn(&Cx, &AddrSpace, VirtRange) + Sync, lets_writers_in: boo
     let mem = HostMem::new(Pfn(16), 2048).expect("heap");
     let zeroed = AtomicU64::new(0);
     let mem = Arc::new(Stops { mem, zeroed, turns: std::sync::Mutex::default() });
-    let w = world_over(Arc::clone(&mem) as _);
+    let w = world_over(Arc::clone(&mem) as _, VnTunables::default());
     let p = w.proc();
     w.map(&p, 400);
     let other = SegVnArgs::zfod(&w.driver, Prot::RW);

@@ -134,7 +134,7 @@ impl PhysMem for Told {
 fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
     let mem = HostMem::new(Pfn(16), 128).expect("heap");
     let mem = Arc::new(Told { mem, turn: std::sync::Mutex::new(None) });
-    let w = world_over(Arc::clone(&mem) as _);
+    let w = world_over(Arc::clone(&mem) as _, VnTunables::default());
     let p = w.proc();
     w.map(&p, 1);
     w.write(&p, 0, 1);

@@ -1,0 +1,150 @@
+//! Segments that share a map: where they may grow, what of it is theirs alone, and what they reserve.
+
+use super::unhappy::range;
+use super::*;
+use addr_space::{Advice, Inherit, SegKind};
+use alloc::string::ToString;
+
+/// A process that has mapped `pages` pages at page `first`, of `kind`.
+fn map_at(w: &World, p: &Proc, first: u64, pages: u64, kind: SegKind) {
+    let args = SegVnArgs { kind, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, range(first, pages), &args).expect("free");
+}
+
+fn end(w: &World, procs: &[&Proc]) {
+    procs.iter().for_each(|p| p.space.free(&w.cx));
+    w.driver.layer().verify(&w.cx).expect("nothing is left of the maps");
+    assert_eq!((w.swap.live(), w.swap.info().reserved()), (0, 0));
+    assert_eq!(w.db.verify(&w.cx).expect("pages").named, 0);
+}
+
+/// A copy of shared memory begins at slot 0, as the original does: what is mapped below it is a segment of its own.
+#[test]
+fn memory_below_a_copy_of_shared_memory_has_slots_of_its_own() {
+    let w = world(128);
+    let p = w.proc();
+    map_at(&w, &p, 2, 2, SegKind::SHARED);
+    w.write(&p, 2, 65);
+    p.space.inherit(&w.cx, range(2, 2), Inherit::Copy).expect("mapped");
+    let q = w.fork(&p);
+    map_at(&w, &q, 1, 1, SegKind::empty());
+    map_at(&w, &q, 4, 1, SegKind::empty());
+    assert_eq!(q.space.segs(&w.cx).len(), 2, "above there is room");
+    w.write(&q, 1, 7);
+    w.write(&q, 4, 8);
+    let r = w.fork(&q);
+    assert_eq!([1, 2, 4].map(|page| w.read(&r, page)), [7, 65, 8]);
+    w.check(&q);
+    end(&w, &[&p, &q, &r]);
+}
+
+/// Who locks a read-only file in memory makes no copies where nobody can replace the page, whatever else of the map is shared: no swap is promised there.
+#[test]
+fn a_lock_over_a_file_copies_only_what_is_shared() {
+    let w = world(128);
+    let p = w.proc();
+    w.map_file(&p, &w.file(4), 4, Prot::READ);
+    p.space.inherit(&w.cx, range(0, 1), Inherit::Share).expect("mapped");
+    let q = w.fork(&p);
+    let promised = w.swap.info().reserved();
+    p.space.lock(&w.cx, range(0, 4)).expect("room");
+    w.check(&p);
+    assert_eq!(w.refs(&p, 4), [1, 0, 0, 0], "J3: the shared page is the map's");
+    assert_eq!((w.swap.info().reserved(), w.swap.live()), (promised, 1));
+    // As much of pages pinned for i/o.
+    let pin = |kind| p.space.fault(&w.cx, range(1, 2), kind, Access::Read);
+    pin(FaultKind::SoftLock).expect("mapped");
+    assert_eq!(w.refs(&p, 4), [1, 0, 0, 0]);
+    let refused = p.space.share_range(&w.cx, range(1, 1), &q.space, range(8, 1).start());
+    assert!(refused.is_err(), "pinned, and not the map's alone");
+    p.space.inherit(&w.cx, range(0, 4), Inherit::Share).expect("mapped");
+    assert!(p.space.dup(&w.cx, &w.proc().space).is_err(), "the same");
+    pin(FaultKind::SoftUnlock).expect("pinned");
+    // Shared in the end: what is locked is settled first.
+    let r = w.fork(&p);
+    assert_eq!(w.refs(&p, 4), [1, 1, 1, 1]);
+    p.space.unlock(&w.cx, range(0, 4)).expect("locked");
+    assert_eq!(w.db.free_mem().availrmem(), w.db.free_mem().total(), "every claim was given back");
+    end(&w, &[&p, &q, &r]);
+}
+
+/// A map is joint no longer when the segments that one process cut of it are one again.
+#[test]
+fn one_segment_that_was_two_shares_its_map_with_nobody() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 4);
+    (0..4).for_each(|page| w.write(&p, page, 65));
+    p.space.inherit(&w.cx, range(0, 4), Inherit::Share).expect("mapped");
+    let q = w.fork(&p);
+    p.space.inherit(&w.cx, range(0, 4), Inherit::Copy).expect("mapped");
+    p.space.unmap(&w.cx, range(1, 1)).expect("mapped");
+    q.space.free(&w.cx);
+    let joint = || w.driver.layer().maps().iter().map(|map| map.is_joint()).collect::<Vec<_>>();
+    assert_eq!(joint(), [true]);
+    // Already now its pages are its alone.
+    p.space.advise(&w.cx, range(3, 1), Advice::Purge).expect("not locked");
+    p.space.advise(&w.cx, range(2, 1), Advice::Free).expect("not locked");
+    assert_eq!((w.count(Counter::MadvFreeHit), w.read(&p, 3)), (2, 0));
+    map_at(&w, &p, 1, 1, SegKind::empty());
+    assert_eq!((p.space.segs(&w.cx).len(), joint()), (1, [false].to_vec()));
+    end(&w, &[&p]);
+}
+
+/// What is purged of a slot that a sharer has too stays, and so do its translations; discarding takes these away.
+#[test]
+fn what_sharers_have_too_is_kept_and_discarding_unmaps_it() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 2);
+    (0..2).for_each(|page| w.write(&p, page, 65));
+    p.space.inherit(&w.cx, range(0, 1), Inherit::Share).expect("mapped");
+    let q = w.fork(&p);
+    w.write(&p, 1, 66);
+    for (advice, mapped) in [(Advice::Purge, true), (Advice::Free, true), (Advice::Discard, false)]
+    {
+        p.space.advise(&w.cx, range(0, 1), advice).expect("not locked");
+        assert_eq!(p.space.hat().probe(&w.cx, range(0, 1).start()).is_some(), mapped, "{advice:?}");
+        assert_eq!((w.read(&p, 0), w.read(&q, 0)), (65, 65), "{advice:?}");
+    }
+    end(&w, &[&p, &q]);
+}
+
+/// Purging finds after a lazy fork what it finds after an eager one, also when the process is alone again.
+#[test]
+fn purging_after_a_fork_is_the_same_under_both_policies() {
+    for fork in [ForkPolicy::Eager, ForkPolicy::Lazy] {
+        let w = world_with(128, VnTunables { fork, ..VnTunables::default() });
+        let p = w.proc();
+        w.map(&p, 2);
+        (0..2).for_each(|page| w.write(&p, page, 65));
+        p.space.lock(&w.cx, range(1, 1)).expect("room");
+        let q = w.fork(&p);
+        let purge = |p: &Proc| p.space.advise(&w.cx, range(0, 2), Advice::Purge);
+        purge(&p).expect("all is shared");
+        assert_eq!([w.read(&p, 0), w.read(&q, 0)], [65, 65], "{fork:?}");
+        q.space.free(&w.cx);
+        assert!(purge(&p).is_err(), "{fork:?}: the other page is locked");
+        assert_eq!([w.read(&p, 0), w.read(&p, 1)], [0, 65], "{fork:?}");
+        end(&w, &[&p]);
+    }
+}
+
+/// A private file mapping has reserved all of it, what is marked, or nothing that may be stored to.
+#[test]
+fn a_wrong_reservation_of_a_file_mapping_is_reported() {
+    for prot in [Prot::RW, Prot::READ] {
+        let w = world(128);
+        let p = w.proc();
+        w.map_file(&p, &w.file(4), 4, prot);
+        p.space.set_prot(&w.cx, range(1, 1), Prot::RW ^ (prot & Prot::WRITE)).expect("may");
+        w.check(&p);
+        {
+            let segs = p.space.segs(&w.cx);
+            let any: &dyn core::any::Any = segs.iter().next().expect("one").ops();
+            any.downcast_ref::<crate::SegVn>().expect("seg_vn").damage_reserved();
+        }
+        let found = p.space.verify(&w.cx).expect_err("a page more than there is");
+        assert!(found.to_string().contains("I12"), "{found}");
+    }
+}
