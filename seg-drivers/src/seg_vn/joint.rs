@@ -117,10 +117,10 @@ pub(super) fn join<'a>(
     part: VirtRange,
 ) -> Result<&'a Arc<AnonMap>, SegError> {
     let map = seg.amap_or_make(scx);
-    if seg.softlocks.load(Ordering::Acquire) != 0 {
-        if !map.is_joint() || map.sole_somewhere(scx.cx, seg.slots_of(scx.seg, part)) {
-            return Err(SegError::Pinned { range: part }); // perhaps there, and not the map's alone
-        }
+    if seg.softlocks.load(Ordering::Acquire) != 0
+        && (!map.is_joint() || map.sole_somewhere(scx.cx, seg.slots_of(scx.seg, part)))
+    {
+        return Err(SegError::Pinned { range: part }); // perhaps there, and not the map's alone
     }
     // Also of a map that is joint already: pages of another part of it, locked when it was not, are handed on only now.
     lock::settle_locked(seg, scx, part, map)?;
