@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - Q1: a walk meets every page that is on the list from its beginning to its end, once; and one put at the end meanwhile, unless it had got there.
-//! - Q2: at most [`PIECE`] pages are looked at under the lock, and nothing is asked of the heap: room to note a walk is brought along.
+//! - Q2: at most `PIECE` pages are looked at under the lock, and nothing is asked of the heap: room to note a walk is brought along.
 //!
 //! The other road is a page that marks the place, held shared meanwhile: no room needed, but a page that somebody else holds cannot mark it, and one that is
 //! held for a walk's sake is passed over by page-out.

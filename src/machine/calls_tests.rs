@@ -584,3 +584,20 @@ fn a_mapping_that_may_not_be_locked_replaces_nothing() {
     p.mmap(&nothing).expect("without rights there is nothing to bring in");
     m.verify().expect("sound");
 }
+
+/// Where nothing is reserved there is nothing to lock when memory is mapped, and a first touch does not lock either.
+#[test]
+fn a_first_touch_of_unreserved_memory_locks_nothing() {
+    let p = machine().spawn("p").expect("a process");
+    p.mlockall(LockAll::FUTURE).expect("allowed");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::NORESERVE;
+    let request = MapRequest { addr: 0, len: 2 * P, prot: 3, flags, file: None, offset: 0 };
+    let at = p.mmap(&request).expect("room");
+    p.store(at, &[1]).expect("stored");
+    assert_eq!(p.space().state().locked(), 0);
+    assert_eq!(p.msync(at, 2 * P, SyncFlags::SYNC | SyncFlags::INVALIDATE), Ok(()));
+    p.mlock(at, 2 * P).expect("what is there is locked");
+    assert_eq!(p.space().state().locked(), P);
+    let refused = p.msync(at, 2 * P, SyncFlags::SYNC | SyncFlags::INVALIDATE);
+    assert_eq!(refused.map_err(|e| e.errno), Err(EBUSY));
+}
