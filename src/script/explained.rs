@@ -407,9 +407,11 @@ impl Books {
         self.frames.retain(there);
         self.skipped.retain(|place| page_at(place).is_some_and(|page| page.locked));
         self.missed.retain(|place| page_at(place).is_some_and(|page| page.locked));
-        // A claim comes back with a copy, which is claimed as it is made.
-        self.lapsed.retain(|place| {
-            page_at(place).is_some_and(|page| page.locked && !model.is_copied(page))
+        // A claim comes back with a copy, which is claimed as it is made; one that never was does not.
+        let (lapsed, missed) = (&mut self.lapsed, &self.missed);
+        lapsed.retain(|place| {
+            let comes_back = |page: &Page| model.is_copied(page) && !missed.contains(place);
+            page_at(place).is_some_and(|page| page.locked && !comes_back(page))
         });
         for (slot, process) in model.processes() {
             let cut =
@@ -654,6 +656,13 @@ mod tests {
         let cut = "file 0 8192; map 0 0 2 rw shared fixed file 0 0; fork 0 1; lock 0 0 2; truncate 0 4096; truncate 0 8192; lock 0 1 1; ";
         assert_eq!(why(&format!("{cut} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
         assert_eq!(why(&format!("{cut} sync 1 1 1 sync+inval"), "EBUSY", "ok"), None);
+    }
+
+    #[test]
+    fn a_page_locked_past_the_end_is_not_claimed_by_a_copy() {
+        let past = "file 0 4096; map 0 0 2 rw priv fixed file 0 0; lock 0 0 2; truncate 0 8192; write 0 1 1 3; ";
+        assert_eq!(why(&format!("{past} advise 0 1 1 dontneed"), "ok", "EBUSY"), LAPSED);
+        assert_eq!(why(&format!("{past} lock 0 1 1; advise 0 1 1 dontneed"), "ok", "EBUSY"), None);
     }
 
     #[test]

@@ -417,3 +417,15 @@ fn no_text_makes_parser_or_completion_panic() {
         }
     }
 }
+
+/// Found by the fuzz target `machine`.
+#[test]
+fn a_transfer_past_all_offsets_is_judged() {
+    let text =
+        "file 0 8192; map 0 0 2 rw shared fixed file 0 0; fwrite 0 0 18446744073709551615 1 1";
+    let script = parse(text).expect("parses");
+    assert!(
+        objection(&script).is_some_and(|o| o.statement == 2),
+        "a file gets no longer than that"
+    );
+}

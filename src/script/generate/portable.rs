@@ -228,7 +228,8 @@ impl Judge<'_> {
         let last = addr.saturating_add(len).div_ceil(PAGE_BYTES);
         process.pages().range(addr / PAGE_BYTES..last).any(|(n, page)| {
             let Backing::Object { object, index } = page.backing else { return false };
-            let same_place = (transfer.offset + n * PAGE_BYTES).checked_sub(addr);
+            let same_place = transfer.offset.checked_add(n * PAGE_BYTES);
+            let same_place = same_place.and_then(|end| end.checked_sub(addr));
             let onto_itself = page.shared
                 && same_place == Some(index * PAGE_BYTES)
                 && (index + 1) * PAGE_BYTES <= size;
