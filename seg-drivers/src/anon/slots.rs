@@ -259,8 +259,10 @@ impl Iterator for Slots<'_> {
             }
             if let Some(i) = bits(self.held).next() {
                 self.held &= self.held - 1;
-                let number = AnonNumber::from_raw(self.numbers[i])?;
-                return Some((self.base + i as u64, number));
+                // Empty by now, if somebody was faster.
+                if let Some(number) = AnonNumber::from_raw(self.numbers[i]) {
+                    return Some((self.base + i as u64, number));
+                }
             }
         }
     }

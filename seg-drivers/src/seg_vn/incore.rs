@@ -119,8 +119,7 @@ impl<'a> Upper<'a> {
         }
         let id = self.names.identity(n);
         let page = self.records.hint(n).map(|p| self.scx.db.page(p)).filter(|p| p.is(id));
-        let absent = || named_bits(self.scx, id).unwrap_or_else(|| self.borrowed_bits(n));
-        let mut bits = page.map_or_else(absent, resident_bits);
+        let mut bits = page.map_or_else(|| self.unhinted_bits(n, id), resident_bits);
         if rights.contains(Prot::WRITE) {
             bits |= InCore::ANON.bits();
         }
@@ -129,10 +128,14 @@ impl<'a> Upper<'a> {
 }
 
 impl Upper<'_> {
-    /// What is to be said of an anon without a page: nothing, unless it has borrowed another's, which is in memory.
-    fn borrowed_bits(&self, n: AnonNumber) -> u8 {
-        let lender = self.seg.driver.layer.swap().place(n).lender();
-        lender.map_or(0, |_| InCore::INCORE.bits())
+    /// What is to be said of an anon whose page is not where it was last. One without a page may have borrowed another's, which is in memory.
+    #[cold]
+    fn unhinted_bits(&self, n: AnonNumber, id: Identity) -> u8 {
+        let borrowed = || {
+            let lender = self.seg.driver.layer.swap().place(n).lender();
+            lender.map_or(0, |_| InCore::INCORE.bits())
+        };
+        named_bits(self.scx, id).unwrap_or_else(borrowed)
     }
 }
 
