@@ -251,6 +251,8 @@ impl Books {
         }
         if map.flags.populate {
             self.touched.extend(&places);
+            let read = places.iter().copied().filter(|place| self.can(place, Attempt::Load));
+            self.see_what_is_loaded(&read.collect::<Vec<_>>());
         }
         self.see_what_is_skipped(places);
     }
@@ -608,6 +610,15 @@ mod tests {
         let handed = "map 0 0 1 rw priv fixed anon; inherit 0 0 1 share; fork 0 1; write 1 0 1 7; ";
         let handed = format!("{handed} lock 1 0 1; advise 0 0 1 dontneed");
         assert_eq!(why(&handed, "EBUSY", "ok"), LOCKS);
+    }
+
+    #[test]
+    fn what_is_brought_in_as_it_is_mapped_is_one_frame_after_a_fork() {
+        let two =
+            |how: &str| format!("map 0 0 2 {how}; fork 0 1; lock 0 0 1; sync 1 0 2 sync+inval");
+        assert_eq!(why(&two("rw priv fixed anon populate"), "EBUSY", "ok"), LOCKS);
+        assert_eq!(why(&two("rw priv fixed anon"), "EBUSY", "ok"), None);
+        assert_eq!(why(&two("- priv fixed anon populate"), "EBUSY", "ok"), None);
     }
 
     #[test]
