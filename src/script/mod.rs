@@ -18,10 +18,11 @@
 //! - `world`, `run`: the trait an executor implements, and what drives it;
 //! - `generate`, `lockstep`, `minimise`: random scripts from a seed, two worlds that must agree on
 //!   them, and how a script on which they do not is made short;
-//! - `explained`: the answers in which others may differ, and why.
+//! - `explained`, `books`, `frames`: the answers in which others may differ, why, and what must be known of the past for that.
 
 pub mod ast;
 mod blocks;
+mod books;
 mod complete;
 mod control;
 mod error;

@@ -35,7 +35,7 @@
 //! Sources: uvm.md 5.6.
 
 use super::unmap::Gone;
-use super::{Redo, Stop};
+use super::{OnPinned, Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -143,26 +143,14 @@ impl AddrSpace {
             return Err(AsError::Overlap { range: to, with: from });
         }
         let call = Move { from, to, leave, target };
-        let mut redo = Redo::new(self, cx, 0);
-        loop {
-            let epoch = self.state.pin_epoch();
-            let (mut gone, mut made) = (Gone::default(), Made::new());
+        self.redo_taking(cx, OnPinned::Wait(Events::UNMAP), |gone| {
+            let mut made = Made::new();
             let mut segs = self.lock.write(cx);
-            let done = self.remap_pass(cx, &mut segs, call, &mut gone, &mut made);
+            let done = self.remap_pass(cx, &mut segs, call, gone, &mut made);
             drop(segs);
-            // held: nothing
-            self.finish(cx, gone);
             self.give_back(cx, made);
-            match done {
-                Ok(()) => return Ok(()),
-                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => {
-                    self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
-                }
-                Err(Stop::Seg { error, .. }) => redo.after(error)?,
-                Err(Stop::Space(error)) => return Err(error),
-                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
-            }
-        }
+            done
+        })
     }
     fn remap_pass(
         &self,

@@ -3,7 +3,7 @@
 //! Sources: illumos.md 3.2.
 
 use super::unmap::Gone;
-use super::{Redo, Stop};
+use super::{OnPinned, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -71,23 +71,8 @@ impl AddrSpace {
     /// A driver's; the segments below are gone.
     #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
     pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
-        let mut redo = Redo::new(self, cx, 0);
-        loop {
-            let epoch = self.state.pin_epoch();
-            let mut gone = Gone::default();
-            let done = self.purge_pass(cx, &mut self.lock.write(cx), &mut gone);
-            // held: nothing
-            self.finish(cx, gone);
-            match done {
-                Ok(()) => return Ok(()),
-                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => {
-                    self.wait_for_pins(cx, Events::UNMAP, seg, epoch);
-                }
-                Err(Stop::Seg { error, .. }) => redo.after(error)?,
-                Err(Stop::Space(error)) => return Err(error),
-                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
-            }
-        }
+        let pass = |gone: &mut Gone| self.purge_pass(cx, &mut self.lock.write(cx), gone);
+        self.redo_taking(cx, OnPinned::Wait(Events::UNMAP), pass)
     }
     /// What may be thrown away is looked for and goes under one hold of the lock: later its addresses may be somebody else's.
     fn purge_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Result<(), Stop> {

@@ -51,6 +51,7 @@ pub use lock::LockAll;
 pub use page_lock::PinnedPages;
 pub use select::Selection;
 
+use self::unmap::Gone;
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -220,6 +221,32 @@ impl AddrSpace {
                     self.wait_for_pins(cx, event, seg, epoch);
                 }
                 _ => redo.after(error)?,
+            }
+        }
+    }
+    /// Runs a `pass` that takes segments out, and the lock as writer for that, until it is done or has failed for good. What it took out is finished with
+    /// the lock free.
+    pub(crate) fn redo_taking(
+        &self,
+        cx: &Cx,
+        pinned: OnPinned,
+        mut pass: impl FnMut(&mut Gone) -> Result<(), Stop>,
+    ) -> Result<(), AsError> {
+        let mut redo = Redo::new(self, cx, 0);
+        loop {
+            let epoch = self.state.pin_epoch();
+            let mut gone = Gone::default();
+            let done = pass(&mut gone);
+            // held: nothing
+            self.finish(cx, gone);
+            match (done, pinned) {
+                (Ok(()), _) => return Ok(()),
+                (Err(Stop::Seg { error: SegError::Pinned { .. }, seg }), OnPinned::Wait(event)) => {
+                    self.wait_for_pins(cx, event, seg, epoch);
+                }
+                (Err(Stop::Seg { error, .. }), _) => redo.after(error)?,
+                (Err(Stop::Space(error)), _) => return Err(error),
+                (Err(Stop::Hole(addr)), _) => return Err(AsError::Unmapped { addr }),
             }
         }
     }

@@ -13,11 +13,11 @@
 //!
 //! Sources: [SI §9.4.2]; illumos.md 3.5.
 
-use super::{OnPinned, Redo, Stop};
+use super::{OnPinned, Stop};
 use crate::addr_space::AddrSpace;
 use crate::avl::NodeId;
 use crate::callback::Events;
-use crate::error::{AsError, SegError};
+use crate::error::AsError;
 use crate::seg::Remnant;
 use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
@@ -42,23 +42,8 @@ impl AddrSpace {
     }
     fn unmap_with(&self, cx: &Cx, range: VirtRange, pinned: OnPinned) -> Result<(), AsError> {
         self.check_limits(range)?;
-        let mut redo = Redo::new(self, cx, 0);
-        loop {
-            let epoch = self.state.pin_epoch();
-            let mut gone = Gone::default();
-            let done = self.unmap_pass(cx, &mut self.lock.write(cx), range, &mut gone);
-            // held: nothing
-            self.finish(cx, gone);
-            match (done, pinned) {
-                (Ok(()), _) => return Ok(()),
-                (Err(Stop::Seg { error: SegError::Pinned { .. }, seg }), OnPinned::Wait(event)) => {
-                    self.wait_for_pins(cx, event, seg, epoch);
-                }
-                (Err(Stop::Seg { error, .. }), _) => redo.after(error)?,
-                (Err(Stop::Space(error)), _) => return Err(error),
-                (Err(Stop::Hole(addr)), _) => return Err(AsError::Unmapped { addr }),
-            }
-        }
+        let pass = |gone: &mut Gone| self.unmap_pass(cx, &mut self.lock.write(cx), range, gone);
+        self.redo_taking(cx, pinned, pass)
     }
     /// Takes `range` out of every segment it meets. What is left to do without the lock goes to `gone`, for [`AddrSpace::finish`].
     pub(crate) fn unmap_pass(

@@ -14,6 +14,7 @@ use page_db::{
 use swapfs::{MemDevice, SwapConfig, SwapFs};
 
 mod crowd;
+mod hooked;
 mod pins;
 mod together;
 mod unhappy;

@@ -1,5 +1,6 @@
 //! Long operations beside the faults of other threads, while somebody waits for the lock as writer.
 
+use super::hooked::Hooked;
 use super::unhappy::{another, range};
 use super::*;
 use core::time::Duration;
@@ -11,49 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What one frame that is zeroed tells, and for what answer it waits; `None` where none came.
 type Turn = (u64, Sender<()>, Receiver<()>, Sender<bool>);
 
-/// Memory that counts the frames it zeroes, and stops at some for an answer.
+/// Counts the frames that are zeroed, and stops at some for an answer.
+#[derive(Default)]
 struct Stops {
-    mem: HostMem,
     zeroed: AtomicU64,
     turns: std::sync::Mutex<Vec<Turn>>,
-}
-
-impl core::fmt::Debug for Stops {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Stops")
-    }
-}
-
-impl PhysMem for Stops {
-    fn base(&self) -> Pfn {
-        self.mem.base()
-    }
-    fn frames(&self) -> u64 {
-        self.mem.frames()
-    }
-    fn zero(&self, pfn: Pfn) {
-        let n = self.zeroed.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
-        let mut turns = self.turns.lock().expect("quiet");
-        let turn = turns.iter().position(|turn| turn.0 == n).map(|at| turns.remove(at));
-        drop(turns);
-        if let Some((_, go, done, answered)) = turn {
-            let _ = go.send(());
-            let _ = answered.send(done.recv_timeout(PATIENCE).is_ok());
-        }
-        self.mem.zero(pfn);
-    }
-    fn copy(&self, from: Pfn, to: Pfn) {
-        self.mem.copy(from, to);
-    }
-    fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]) {
-        self.mem.read(pfn, offset, buf);
-    }
-    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
-        self.mem.write(pfn, offset, bytes);
-    }
-    fn words(&self, pfn: Pfn) -> &[AtomicU64; 512] {
-        self.mem.words(pfn)
-    }
 }
 
 /// The other end of a turn.
@@ -64,6 +27,16 @@ struct Stop {
 }
 
 impl Stops {
+    fn before_zero(&self) {
+        let n = self.zeroed.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
+        let mut turns = self.turns.lock().expect("quiet");
+        let turn = turns.iter().position(|turn| turn.0 == n).map(|at| turns.remove(at));
+        drop(turns);
+        if let Some((_, go, done, answered)) = turn {
+            let _ = go.send(());
+            let _ = answered.send(done.recv_timeout(PATIENCE).is_ok());
+        }
+    }
     fn at(&self, nth: u64) -> Stop {
         let ((go, reached), (go_on, done), (says, answered)) = (channel(), channel(), channel());
         self.turns.lock().expect("quiet").push((nth, go, done, says));
@@ -73,16 +46,16 @@ impl Stops {
 
 /// `long` works on 400 pages; in the middle of it somebody comes to write, and then another thread faults elsewhere.
 fn beside(long: impl Fn(&Cx, &AddrSpace, VirtRange) + Sync, lets_writers_in: bool) {
-    let mem = HostMem::new(Pfn(16), 2048).expect("heap");
-    let zeroed = AtomicU64::new(0);
-    let mem = Arc::new(Stops { mem, zeroed, turns: std::sync::Mutex::default() });
-    let w = world_over(Arc::clone(&mem) as _, VnTunables::default());
+    let stops = Arc::new(Stops::default());
+    let zeroing = Arc::clone(&stops);
+    let mem = Arc::new(Hooked::new(2048, move || zeroing.before_zero(), || {}));
+    let w = world_over(mem, VnTunables::default());
     let p = w.proc();
     w.map(&p, 400);
     let other = SegVnArgs::zfod(&w.driver, Prot::RW);
     p.space.map(&w.cx, range(1000, 1), &other).expect("free");
-    let so_far = mem.zeroed.load(core::sync::atomic::Ordering::SeqCst);
-    let (early, late) = (mem.at(so_far + 100), mem.at(so_far + 390));
+    let so_far = stops.zeroed.load(core::sync::atomic::Ordering::SeqCst);
+    let (early, late) = (stops.at(so_far + 100), stops.at(so_far + 390));
     let (space, long) = (&p.space, &long);
     std::thread::scope(|s| {
         s.spawn(move || long(&another(), space, range(0, 400)));

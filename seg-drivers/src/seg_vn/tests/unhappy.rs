@@ -1,10 +1,10 @@
 //! What is refused, undone, or done by two at once: nothing may be left over.
 
+use super::hooked::Hooked;
 use super::*;
 use addr_space::{AsError, SegError, SegKind};
 use alloc::string::String;
 use core::time::Duration;
-use page_db::sync::atomic::AtomicU64;
 use page_db::{
     FileOffset, GotPage, Identity, PutFlags, Reserve, Vnode, VnodeError, VnodeId, VnodeKind,
 };
@@ -88,53 +88,20 @@ pub(super) fn another() -> Cx {
     Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
 }
 
-/// Memory that tells somebody before it copies the next frame, and waits a while for an answer.
-struct Told {
-    mem: HostMem,
-    turn: std::sync::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
-}
-
-impl core::fmt::Debug for Told {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Told")
-    }
-}
-
-impl PhysMem for Told {
-    fn base(&self) -> Pfn {
-        self.mem.base()
-    }
-    fn frames(&self) -> u64 {
-        self.mem.frames()
-    }
-    fn zero(&self, pfn: Pfn) {
-        self.mem.zero(pfn);
-    }
-    fn copy(&self, from: Pfn, to: Pfn) {
-        let turn = self.turn.lock().expect("quiet").take();
-        if let Some((go, done)) = turn {
+/// A locked page is copied by a store; while the bytes are copied, `meanwhile` runs in another thread. No claim may be left over.
+fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
+    type Turn = Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>;
+    let turn = Arc::new(std::sync::Mutex::new(Turn::None));
+    let told = Arc::clone(&turn);
+    let before_copy = move || {
+        if let Some((go, done)) = told.lock().expect("quiet").take() {
             go.send(()).expect("somebody waits");
             // Whoever must wait for this copy does not answer: that is as good.
             let _ = done.recv_timeout(Duration::from_millis(200));
         }
-        self.mem.copy(from, to);
-    }
-    fn read(&self, pfn: Pfn, offset: usize, buf: &mut [u8]) {
-        self.mem.read(pfn, offset, buf);
-    }
-    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) {
-        self.mem.write(pfn, offset, bytes);
-    }
-    fn words(&self, pfn: Pfn) -> &[AtomicU64; 512] {
-        self.mem.words(pfn)
-    }
-}
-
-/// A locked page is copied by a store; while the bytes are copied, `meanwhile` runs in another thread. No claim may be left over.
-fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
-    let mem = HostMem::new(Pfn(16), 128).expect("heap");
-    let mem = Arc::new(Told { mem, turn: std::sync::Mutex::new(None) });
-    let w = world_over(Arc::clone(&mem) as _, VnTunables::default());
+    };
+    let mem = Arc::new(Hooked::new(128, || {}, before_copy));
+    let w = world_over(mem, VnTunables::default());
     let p = w.proc();
     w.map(&p, 1);
     w.write(&p, 0, 1);
@@ -142,7 +109,7 @@ fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
     let child = w.fork(&p);
     let (go, asked) = mpsc::channel();
     let (answer, done) = mpsc::channel();
-    *mem.turn.lock().expect("quiet") = Some((go, done));
+    *turn.lock().expect("quiet") = Some((go, done));
     let (space, meanwhile) = (&p.space, &meanwhile);
     std::thread::scope(|s| {
         s.spawn(move || {
