@@ -20,7 +20,7 @@
 //! left of it. Whoever only looks walks run by run, without a copy.
 //!
 //! - U1: runs are disjoint, ascending, not empty; none carries the default value; neighbours that touch differ.
-//! - U3: after [`Runs::make_room`] of a range, two changes inside it ask the heap for nothing.
+//! - U3: after [`Runs::make_room`] of a range, two changes of it, or of parts that begin and end with runs, ask the heap for nothing.
 //!
 //! Keys are absolute (virtual page numbers, slot numbers), so trimming a segment moves nothing.
 //!
@@ -199,8 +199,7 @@ impl<V: Copy + Eq> Runs<V> {
         }
     }
     /// Replaces each value `v` of `range` by `f(v)`.
-    pub fn update(&mut self, range: Range<u64>, f: impl FnMut(V) -> V) {
-        let mut f = f;
+    pub fn update(&mut self, range: Range<u64>, mut f: impl FnMut(V) -> V) {
         if range.start >= range.end {
             return;
         }

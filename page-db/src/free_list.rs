@@ -115,6 +115,10 @@ impl FreeList {
     pub(crate) fn stocks(&self) -> bool {
         self.stock.load(Relaxed)
     }
+    /// Lets frames wait in magazines while so many are `free` that page-out has nothing to do even if all magazines are full.
+    pub(crate) fn stock_if_ample(&self, free: u64, lotsfree: u64) {
+        self.set_stock(free > lotsfree.saturating_add(self.magazines_hold()));
+    }
     pub(crate) fn set_stock(&self, on: bool) {
         if self.stocks() != on {
             self.stock.store(on && self.magazine_size > 0, Relaxed);

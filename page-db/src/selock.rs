@@ -125,16 +125,17 @@ impl PageDb {
     #[doc(alias = "page_trylock")]
     #[inline]
     pub fn try_lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
-        let page = self.page(id);
-        word::try_excl(&page.selock, EWANTED | RETIRED).then(|| {
-            cx.rank_tried(Rank::Page);
-            ExclPage { db: self, cx, page, id }
-        })
+        self.try_excl_unless(cx, id, EWANTED | RETIRED)
     }
     /// As [`PageDb::try_lock_excl`] for a page that may be retired.
     pub(crate) fn try_lock_retired<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<ExclPage<'a>> {
+        self.try_excl_unless(cx, id, EWANTED)
+    }
+    /// The page's lock exclusively, unless somebody has it or one of the bits is set.
+    #[inline]
+    fn try_excl_unless<'a>(&'a self, cx: &'a Cx, id: PageId, refused: u32) -> Option<ExclPage<'a>> {
         let page = self.page(id);
-        word::try_excl(&page.selock, EWANTED).then(|| {
+        word::try_excl(&page.selock, refused).then(|| {
             cx.rank_tried(Rank::Page);
             ExclPage { db: self, cx, page, id }
         })

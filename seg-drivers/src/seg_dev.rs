@@ -166,7 +166,6 @@ impl SegDev {
     }
     /// The part above a hole, with the rights of its pages.
     fn cut(&self, scx: &SegCx<'_>, high: VirtRange, theirs: Runs<Prot>) -> Self {
-        self.prots.lock(scx.cx).set(vpns(high), Prot::empty());
         let delta = high.start().get() - scx.seg.start().get();
         Self {
             device: Arc::clone(&self.device),
@@ -205,17 +204,23 @@ impl SegOps for SegDev {
         let mut theirs = Runs::new(Prot::empty());
         {
             let mut prots = self.prots.lock(scx.cx);
-            prots.make_room(vpns(range)).map_err(no_room)?;
+            // All of it goes with the driver, and cannot be refused.
+            if below.is_some() || above.is_some() {
+                prots.make_room(vpns(range)).map_err(no_room)?;
+            }
             if let (Some(_), Some(high)) = (below, above) {
                 theirs = prots.part(vpns(high)).map_err(no_room)?;
             }
         }
         // Nothing fails from here on.
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP | UnloadFlags::NOSYNC);
-        {
+        if below.is_some() || above.is_some() {
             let mut prots = self.prots.lock(scx.cx);
             prots.set(vpns(range), Prot::empty());
-            prots.trim();
+            if let (Some(_), Some(high)) = (below, above) {
+                prots.set(vpns(high), Prot::empty());
+            }
+            prots.trim(); // the room was for all of these changes
         }
         Ok(match (below, above) {
             (None, None) => Remnant::Nothing,

@@ -133,11 +133,11 @@ impl Process {
             space.advise(cx, whole, advice).map_err(|e| SysError::of(CALL, e))?;
         }
         let partial = range.pages().get() != whole.map_or(0, |w| w.pages().get());
-        let last = VirtRange::covering(range.page_at(range.pages().get() - 1).get(), PAGE_SIZE);
-        match last {
-            Ok(last) if partial => space.check_mapped(cx, last).map_err(|e| SysError::of(CALL, e)),
-            _ => Ok(()),
+        if partial {
+            let last = VirtRange::page_of(range.page_at(range.pages().get() - 1));
+            space.check_mapped(cx, last).map_err(|e| SysError::of(CALL, e))?;
         }
+        Ok(())
     }
     /// Sets what a child of fork finds in `[addr, addr + len)`. It stops at the first hole.
     ///

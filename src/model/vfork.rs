@@ -1,9 +1,9 @@
 //! Processes that use one address space: what vfork makes.
 //!
 //! ```text
-//!   vfork 0 1; vfork 1 2       shared = {0, 1, 2}      one of them has the pages and the break,
+//!   vfork 0 1; vfork 1 2       joint = {0, 1, 2}       one of them has the pages and the break,
 //!   2 stores                                            2: they change hands, then its call goes on
-//!   exit 2                     shared = {0, 1}          and again before their holder leaves
+//!   exit 2                     joint = {0, 1}           and again before their holder leaves
 //! ```
 //!
 //! So every call finds the pages where it finds those of any process. The limits of stack and data stay each one's own; those of mapped and of locked
@@ -11,13 +11,13 @@
 
 use crate::script::ast::Limit;
 use crate::script::outcome::Outcome;
-use crate::script::world::{ProcSlot, Region};
+use crate::script::world::ProcSlot;
 use std::mem::{swap, take};
+
+use super::{Model, Process};
 
 /// Limits that are a process's and not its address space's.
 const OWN: [Limit; 2] = [Limit::Stack, Limit::Data];
-
-use super::{Model, Process};
 
 impl Model {
     /// Makes a process that uses another's pages and break.
@@ -57,12 +57,6 @@ impl Model {
         }
         self.procs.insert(holder, from);
         slot
-    }
-
-    /// The same for whoever a range belongs to.
-    pub(super) fn seated(&mut self, region: Region) -> Region {
-        self.seat(region.proc);
-        region
     }
 
     /// Ends a process; what others share with it stays theirs.

@@ -107,18 +107,18 @@ impl World for Model {
         flags: RemapFlags,
         to: Option<u64>,
     ) -> Outcome {
-        let region = self.seated(region);
+        self.seat(region.proc);
         self.remap_range(region, new_len, flags, to).into()
     }
 
     fn read(&mut self, access: Access) -> Outcome {
-        let region = self.seated(access.region);
-        self.load(region)
+        self.seat(access.region.proc);
+        self.load(access.region)
     }
 
     fn write(&mut self, access: Access, byte: u8) -> Outcome {
-        let region = self.seated(access.region);
-        self.store(region, byte)
+        self.seat(access.region.proc);
+        self.store(access.region, byte)
     }
 
     fn fread(&mut self, call: TransferCall) -> Outcome {

@@ -157,13 +157,13 @@ impl Walk {
     fn through_anon(&mut self, machine: &Machine, cx: &Cx, n: AnonNumber) -> Identity {
         let name = machine.swap().identity(n);
         let refs = machine.anon().anons().refs(n);
-        let place = match (machine.swap().slot(cx, n), machine.swap().place(n).lender()) {
+        let lender = machine.swap().place(n).lender();
+        let place = match (machine.swap().slot(cx, n), lender) {
             (Some(slot), _) => format!("an_pvp/an_poff swap {slot}"),
             (None, Some(page)) => format!("borrowed page {page}"),
             (None, None) => "an_pvp NULL".to_owned(),
         };
         self.step("anon", format!("anon {n} an_refcnt {refs} an_vp/an_off {name} {place}"));
-        let lender = machine.swap().place(n).lender();
         lender.and_then(|page| machine.db().page(page).identity()).unwrap_or(name)
     }
     /// Steps 8 to 10.

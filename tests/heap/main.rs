@@ -77,9 +77,9 @@ const DEEDS: &[Deed] = &[
         let random = MemAdvice::Use(Advice::Random);
         (1..PAGES).step_by(4).try_for_each(|n| done(w.p.madvise(AT + n * PAGE, PAGE, random)))
     }),
-    ("let a child share pages between others", true, |w| {
-        let copy = |n| done(w.p.minherit(AT + n * PAGE, PAGE, Inherit::Zero));
-        (1..PAGES).step_by(4).try_for_each(copy)
+    ("leave pages between others to a child as zeros", true, |w| {
+        let zero = |n| done(w.p.minherit(AT + n * PAGE, PAGE, Inherit::Zero));
+        (1..PAGES).step_by(4).try_for_each(zero)
     }),
     ("leave pages out of a child", true, |w| {
         let none = |n| done(w.p.minherit(AT + n * PAGE, PAGE, Inherit::None));
@@ -95,7 +95,7 @@ const DEEDS: &[Deed] = &[
         (1..PAGES).step_by(40).try_for_each(|page| done(w.p.munmap(AT + page * PAGE, PAGE)))
     }),
     ("fork", false, |w| done(w.p.fork())),
-    ("fork with pages left to it as zeros", true, |w| {
+    ("fork with a page that is shared with the child", true, |w| {
         w.p.minherit(AT, PAGE, Inherit::Share).map_err(|e| e.to_string())?;
         done(w.p.fork())
     }),
@@ -190,6 +190,19 @@ fn the_heap_is_used_up() {
     }
     println!("{refused} operations met a refusal, {errors} failed");
     assert!(errors > 10, "only {errors} of {refused}");
+}
+
+/// Who ends asks for nothing, also not to forget page by page what a child was not to have.
+#[test]
+fn an_end_is_not_refused() {
+    let w = World::new();
+    (1..PAGES).step_by(2).for_each(|page| {
+        w.p.madvise(AT + page * PAGE, PAGE, MemAdvice::DontFork).unwrap();
+    });
+    let (_, asked) = under(Plan { from: FROM, k: 1, and_later: true }, || w.p.exit());
+    assert_eq!(asked.refused, 0);
+    w.m.verify().unwrap();
+    assert_eq!((w.m.swap().live(), w.m.anon().maps().len()), (0, 0), "law 3");
 }
 
 /// U3: in the room that was made, changes ask for nothing; and what is refused while it is made changes nothing.

@@ -3,7 +3,7 @@
 //! # The difficulty
 //!
 //! The rows of `Process::set_personality` say what a Linux answers where illumos does not, and portable traces leave exactly those operations out. So the traces
-//! here are not portable: they have every operation that a row decides. But which operations these are depends on the state they meet, and the naive model
+//! here are not portable: they have the operations that rows decide. But which operations these are depends on the state they meet, and the naive model
 //! that knows the state answers as illumos does.
 //!
 //! # The rule
@@ -229,7 +229,7 @@ fn why(statements: &[Statement], ours: &str, theirs: &str) -> Option<&'static st
     row.ours.contains(&"EBUSY").then_some(row.reason)
 }
 
-/// Each row of the table of personalities is decided by the kernel under the tests.
+/// Each row in [`DECIDED`] is met, and decided by the kernel under the tests.
 #[test]
 fn the_personality_of_linux_answers_as_linux() {
     let asked = number("SEGVM_LINUX_TRACES");

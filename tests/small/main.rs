@@ -45,7 +45,7 @@
 //!
 //! The first three with eager and with lazy fork. An operation on a process that does not live is none, nor is one whose outcome
 //! nobody defines (a lock of private pages of a file that are shared makes copies, and which is the driver's affair). `SEGVM_SMALL_DEPTH=N` goes to another depth and compares no
-//! counts: all words after an eager fork lead to 59 729 states at depth 4, in a minute and a half. So does `SEGVM_SMALL_FRAMES=N`, with N frames in all, of which too few make operations fail for want of memory. Advice `free` is in none: its pages hold old bytes or zeros, whichever it is.
+//! counts. So does `SEGVM_SMALL_FRAMES=N`, with N frames in all, of which too few make operations fail for want of memory. Advice `free` is in none: its pages hold old bytes or zeros, whichever it is.
 //!
 //! # The other road
 //!

@@ -160,8 +160,9 @@ fn check_child(
     childs: &Segs,
     child: &AddrSpace,
 ) -> Result<(), AsError> {
-    if parents.is_closed() || childs.is_closed() {
-        let id = if parents.is_closed() { parent.id() } else { child.id() };
+    let parent_ends = parents.is_closed() || parent.is_freed();
+    if parent_ends || childs.is_closed() {
+        let id = if parent_ends { parent.id() } else { child.id() };
         return Err(AsError::Freed { id });
     }
     if let Some(seg) = childs.iter().next() {

@@ -126,7 +126,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap, or something is where [`Target::Free`] wants nothing; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
-    /// answer. Nothing has changed. A driver's error for what is in the way: that is gone below the failing segment.
+    /// answer. Nothing has changed. A driver's error, or [`AsError::NoHeap`], for what is in the way: that is gone below the failing segment.
     #[doc(alias("mremap", "as_move"))]
     pub fn move_range(
         &self,

@@ -8,6 +8,7 @@ use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
 use crate::hat::UnloadFlags;
+use crate::runs::Runs;
 use crate::seg::SegKind;
 use crate::segs::{Seg, Segs};
 use page_db::sync::atomic::Ordering;
@@ -28,10 +29,10 @@ impl AddrSpace {
         loop {
             let epoch = self.state.pin_epoch();
             let mut gone = Gone::default();
-            let pinned = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
+            let closed = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
             // held: nothing
             self.finish(cx, gone);
-            if pinned.is_none() {
+            if closed {
                 break;
             }
             // Whoever has anything to say lets go now, whatever he asked to be told of: this is the last time.
@@ -41,18 +42,20 @@ impl AddrSpace {
         }
         self.hat.free_end(cx);
     }
-    /// Unmaps segment after segment; returns one that is pinned, or closes the space.
-    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Option<VirtRange> {
+    /// Unmaps segment after segment, and closes the space; says whether it could, for nothing was pinned.
+    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> bool {
+        // No child is made from here on, and to forget piece by piece what it would not have had may want heap.
+        segs.left_out = Runs::new(false);
         loop {
             match self.unmap_pass(cx, segs, self.limits(), gone) {
-                Err(Stop::Seg { error: SegError::Pinned { .. }, seg }) => return Some(seg),
+                Err(Stop::Seg { error: SegError::Pinned { .. }, .. }) => return false,
                 Err(Stop::Seg { error: SegError::Retry { .. }, .. }) => {}
                 Err(Stop::Seg { error, seg }) => self.abandon(cx, segs, seg, error, gone),
                 Ok(()) | Err(Stop::Hole(_) | Stop::Space(_)) => break,
             }
         }
         segs.close();
-        None
+        true
     }
     /// Removes a segment whose driver refuses to go, which no driver may; its translations go all the same.
     #[cold]

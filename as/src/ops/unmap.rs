@@ -27,8 +27,8 @@ impl AddrSpace {
     /// Removes whatever is mapped in `range`; holes are skipped. Waits while pages are pinned for i/o.
     ///
     /// # Errors
-    /// [`AsError::OutsideSpace`], [`AsError::NoHeap`] when a segment would be cut in two; nothing has changed. A driver's error: what
-    /// lies below the failing segment is gone.
+    /// [`AsError::OutsideSpace`]; nothing has changed. [`AsError::NoHeap`] when a segment would be cut in two, or a range that a child is not to have,
+    /// or a driver's error: what lies below the failing segment is gone.
     #[doc(alias = "as_unmap")]
     pub fn unmap(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.unmap_with(cx, range, OnPinned::Wait(Events::UNMAP))

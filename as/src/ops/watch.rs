@@ -130,10 +130,10 @@ impl AddrSpace {
         }
         let now = self.watch.areas();
         let none = Areas::default();
-        let changed = change(now.as_deref().unwrap_or(&none))?;
+        let before = now.as_deref().unwrap_or(&none);
+        let changed = change(before)?;
         let Some(changed) = changed else { return Err(AsError::NoHeap { what: "watch" }) };
         self.check_unpinned(cx, &segs, pages)?;
-        let before = now.as_deref().unwrap_or(&none);
         self.watch.set(changed, &self.hat);
         // Nothing fails from here on.
         let after = self.watch.areas();

@@ -71,16 +71,12 @@ impl PageDb {
             }
         }
     }
-    /// Free frames above which some may wait in magazines.
-    fn stock_above(&self) -> u64 {
-        self.free_mem().thresholds().lotsfree.saturating_add(self.free_list().magazines_hold())
-    }
     /// Memory is or was short: the frame goes to the lists at once, and magazines are allowed again when enough is there.
     #[cold]
     fn free_slow(&self, cx: &Cx, id: PageId) {
         self.free_list().add(cx, self.pages(), id);
         if self.free_list().magazine_size() != 0 {
-            self.free_list().set_stock(self.freemem() > self.stock_above());
+            self.free_list().stock_if_ample(self.freemem(), self.free_mem().thresholds().lotsfree);
         }
         self.wake_memory_waiters();
     }

@@ -179,7 +179,7 @@ impl PageDb {
         }
         let rule = Thresholds::for_memory(frames);
         let thresholds = config.thresholds.map_or(rule, |tuned| tuned.settle(frames));
-        free.set_stock(frames > thresholds.lotsfree.saturating_add(free.magazines_hold()));
+        free.stock_if_ample(frames, thresholds.lotsfree);
         Ok(Self {
             pages,
             mem: Memory::new(mem),

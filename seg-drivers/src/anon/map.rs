@@ -186,7 +186,8 @@ impl AnonMap {
         self.refs.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
-    /// Makes room, so that a segment that covers `coverage` can give up `part` of it.
+    /// Makes room, so that a segment that covers `coverage` can give up `part` of it. Where other address spaces have the map too, one of them may gain or give
+    /// up a part before that, and trim the room away: then the heap must give it again (`docs/heap.md`).
     ///
     /// # Errors
     /// [`NoHeap`]; nothing has changed.

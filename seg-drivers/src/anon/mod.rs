@@ -91,11 +91,16 @@ impl AnonLayer {
     /// A new anon with one reference, the caller's, and neither a page nor a place.
     pub(crate) fn fresh(&self, cx: &Cx) -> Result<swapfs::AnonNumber, swapfs::SwapError> {
         let n = self.swap.alloc(cx)?;
-        if self.anons.start(n).is_none() {
+        self.start(cx, n).map(|_| n).ok_or(swapfs::SwapError::NoHeap { what: "anons" })
+    }
+    /// The record of a number just handed out, with one reference. Without heap for it the number goes back.
+    #[inline]
+    pub(crate) fn start(&self, cx: &Cx, n: swapfs::AnonNumber) -> Option<slot::Started<'_>> {
+        let record = self.anons.start(n);
+        if record.is_none() {
             self.swap.free(cx, n);
-            return Err(swapfs::SwapError::NoHeap { what: "anons" });
         }
-        Ok(n)
+        record
     }
     /// Checks that what is handed out of chunks and blocks is in some map (M4); exact when nothing runs. The text says what is not.
     ///

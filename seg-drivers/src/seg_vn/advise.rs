@@ -69,7 +69,7 @@ fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     let layer = &seg.driver.layer;
     let slots = seg.slots_of(scx.seg, range);
     for (slot, _) in map.slots(scx.cx, slots) {
-        if seg.is_joint() && !map.sole(scx.cx, slot..slot + 1) {
+        if seg.shares_slot(scx, slot) {
             continue; // as reader: who reaches a slot alone goes on doing so
         }
         let Some(held) = map.enter(scx.cx, slot) else { continue };

@@ -153,7 +153,7 @@ pub(super) fn purge(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<()
     let (mut locked, mut emptied) = (None, 0);
     for (slot, _) in map.slots(scx.cx, slots.clone()) {
         let addr = range.page_at(slot.wrapping_sub(slots.start));
-        if seg.is_joint() && !map.sole(scx.cx, slot..slot + 1) {
+        if seg.shares_slot(scx, slot) {
             continue;
         }
         match purge_slot(seg, scx, map, slot) {

@@ -50,7 +50,8 @@ pub(super) struct PageFault<'a> {
     /// Whether this mapping has the page locked in memory.
     pub(super) locked: bool,
     /// Whether it waits for nobody and reads nothing: everybody else waits for the lock, which is held as writer. What it would wait for is
-    /// [`FaultError::Retry`], and a fault that may wait comes first.
+    /// [`FaultError::Retry`], and a fault that may wait comes first. (A file's page is looked for, then asked of the file: whoever takes it exclusively between
+    /// the two is waited for.)
     pub(super) quick: bool,
 }
 

@@ -86,10 +86,7 @@ fn zero_part(seg: &SegVn, scx: &SegCx<'_>, start: VirtAddr, n: usize, access: Ac
             continue;
         }
         let Ok((number, name)) = layer.swap().alloc_named(cx) else { break };
-        let Some(record) = layer.anons.start(number) else {
-            layer.swap().free(cx, number);
-            break;
-        };
+        let Some(record) = layer.start(cx, number) else { break };
         names.push(name);
         fresh.push(Fresh { at, n: number, record });
     }

@@ -53,7 +53,9 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
         let mut inner = seg.lock.lock(scx.cx);
         inner.vpage.set(vpns(range), VPage::PLAIN);
-        inner.vpage.trim();
+        if below.and(above).is_none() {
+            inner.vpage.trim(); // else the room is for what the part above takes along, too
+        }
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
     forget_file(seg, scx, range);
@@ -211,6 +213,7 @@ pub(super) fn upper_part(
 ) -> SegVn {
     let mut inner = seg.lock.lock(scx.cx);
     inner.vpage.set(vpns(high), VPage::PLAIN);
+    inner.vpage.trim();
     seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();
     SegVn {

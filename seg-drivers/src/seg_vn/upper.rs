@@ -44,12 +44,11 @@ impl SegVn {
     ) -> Result<SharedPage<'a>, FaultError> {
         let layer = &self.driver.layer;
         let cx = f.scx.cx;
-        if f.quick
-            && let Some(page) = layer.swap().try_lender(cx, n)
-        {
-            return Ok(page);
+        if f.quick {
+            let own = || f.scx.db.try_lookup_shared(cx, layer.swap().identity(n));
+            let page = layer.swap().try_lender(cx, n).or_else(own);
+            return page.ok_or(FaultError::Retry { addr: f.addr });
         }
-        f.at_once(Some(layer.swap().identity(n)))?;
         if let Some(page) =
             f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), layer.anons.hint(n))
         {
@@ -148,10 +147,7 @@ impl SegVn {
     ) -> Result<(AnonNumber, ExclPage<'a>), FaultError> {
         let layer = &self.driver.layer;
         let (n, name) = layer.swap().alloc_named(f.scx.cx).map_err(|e| f.swap_error(&e))?;
-        let Some(record) = layer.anons.start(n) else {
-            layer.swap().free(f.scx.cx, n);
-            return Err(f.no_memory());
-        };
+        let record = layer.start(f.scx.cx, n).ok_or_else(|| f.no_memory())?;
         match f.scx.db.create(f.scx.cx, name, PageDb::colour_for(f.addr), Reserve::Normal) {
             Ok(page) => {
                 record.set_hint(page.id());

@@ -194,10 +194,13 @@ fn what_is_lent_stands_still_beside_threads() {
             }
         });
         threads.spawn(move || {
-            while !done.load(SeqCst) {
+            let (mut tries, mut looks) = (0u64, 0u64);
+            while !done.load(SeqCst) || looks == 0 {
                 for at in [0, 4] {
+                    tries += 1;
+                    assert!(tries < 1_000_000, "nothing can be lent");
                     let Ok(lent) = borrower.space().lend_pages(borrower.cx(), range(at, 1)) else {
-                        continue; // the file ends before it for a moment
+                        continue; // somebody holds it for a moment
                     };
                     let look = || {
                         let mut bytes = [0; 4096];
@@ -210,6 +213,7 @@ fn what_is_lent_stands_still_beside_threads() {
                         std::thread::yield_now();
                     }
                     lent.give_back(borrower.cx(), db);
+                    looks += 1;
                 }
             }
         });
