@@ -47,18 +47,12 @@ pub(crate) struct Hand {
 }
 
 impl World {
-    /// A machine of `frames`; without `data`, frames are neither zeroed nor copied ([`NoData`]).
+    /// A machine of `frames`. With `data`, all have been stored to: the first touch of the host's memory belongs to no row. Without, frames are neither zeroed
+    /// nor copied ([`NoData`]).
     pub(crate) fn new(frames: usize, data: bool) -> Result<Self, String> {
-        let builder = Machine::builder().frames(frames as u64);
-        if data {
-            Self::boot(builder)
-        } else {
-            Self::boot(builder.memory(Arc::new(NoData::new(frames)?)))
+        if !data {
+            return Self::boot(Machine::builder().memory(Arc::new(NoData::new(frames)?)));
         }
-    }
-
-    /// A machine of `frames` that all have been stored to: the first touch of the host's memory belongs to no row.
-    pub(crate) fn touched(frames: usize) -> Result<Self, String> {
         let memory = HostMem::new(FIRST_FRAME, frames as u64).map_err(|e| e.to_string())?;
         (0..frames as u64).for_each(|frame| memory.zero(Pfn(FIRST_FRAME.0 + frame)));
         Self::boot(Machine::builder().memory(Arc::new(memory)))

@@ -68,7 +68,7 @@ struct Cold {
 
 impl Cold {
     fn new() -> Result<Self, String> {
-        Ok(Self { world: World::touched(FRAMES)?, aged: Aged::default(), rng: Rng::new(2) })
+        Ok(Self { world: World::new(FRAMES, true)?, aged: Aged::default(), rng: Rng::new(2) })
     }
 }
 

@@ -49,7 +49,7 @@ struct Cow {
 
 impl Cow {
     fn new() -> Result<Self, String> {
-        let world = World::touched(FRAMES)?;
+        let world = World::new(FRAMES, true)?;
         let mut this = Self { world, aged: Aged::default(), rng: Rng::new(4) };
         let hand = this.world.on(0);
         this.aged.anew(&hand, &mut this.rng);

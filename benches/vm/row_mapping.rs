@@ -70,7 +70,7 @@ impl Mapping {
     fn new(_config: &Config) -> Result<Self, String> {
         let blind = World::new(4 * WINDOW + 4096, false)?;
         blind.on(0).map_fault_segments();
-        let cold = World::touched(FRAMES)?;
+        let cold = World::new(FRAMES, true)?;
         let frames = Region::anonymous(2 * COLD_PAGES * PAGE).map_err(|e| e.to_string())?;
         frames.touch_all();
         let mut rng = Rng::new(3);

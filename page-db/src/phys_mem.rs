@@ -90,33 +90,72 @@ impl Memory {
 #[repr(C, align(4096))]
 struct Frame([AtomicU64; WORDS]);
 
-/// Frames on the host's heap. The allocator hands out zeroed memory lazily, so unused frames cost nothing.
+/// Frames that lie side by side on the host's heap.
+///
+/// A heap asked for zeroed memory gives fresh pages of the host, which cost nothing until they are touched; asked for zeroed memory of a large alignment it
+/// takes any and writes all of it. So what is asked for is a frame more than needed, of no alignment, and the frames begin where the first one fits.
+struct HostFrames {
+    /// What the heap gave.
+    raw: NonNull<u8>,
+    layout: core::alloc::Layout,
+    first: NonNull<Frame>,
+    n: usize,
+}
+
+// SAFETY: owns its memory, which is reached as atomics only.
+unsafe impl Send for HostFrames {}
+// SAFETY: as above.
+unsafe impl Sync for HostFrames {}
+
+impl HostFrames {
+    /// `n` frames of zeros, or none when the heap refuses or `n` is 0.
+    fn new(n: usize) -> Option<Self> {
+        let room = n.checked_add(1)?.checked_mul(size_of::<Frame>())?;
+        let layout = core::alloc::Layout::from_size_align(room, align_of::<usize>()).ok()?;
+        if n == 0 {
+            return None;
+        }
+        // SAFETY: the layout is not empty: it has room for a frame.
+        let raw = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) })?;
+        let skipped = raw.align_offset(align_of::<Frame>());
+        assert!(skipped <= size_of::<Frame>(), "an address of bytes can be aligned");
+        // SAFETY: what is skipped is less than the frame that was asked for on top.
+        let first = unsafe { raw.add(skipped) }.cast();
+        Some(Self { raw, layout, first, n })
+    }
+}
+
+impl core::ops::Deref for HostFrames {
+    type Target = [Frame];
+    #[inline]
+    fn deref(&self) -> &[Frame] {
+        // SAFETY: `n` frames from `first` were allocated in `new` and live as long as this does; zeros are valid atomics (M2).
+        unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.n) }
+    }
+}
+
+impl Drop for HostFrames {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout; atomics have nothing to drop.
+        unsafe { alloc::alloc::dealloc(self.raw.as_ptr(), self.layout) }
+    }
+}
+
+/// Frames on the host's heap. Those that are never touched cost the host nothing, where its heap hands out zeroed memory lazily.
 pub struct HostMem {
     base: Pfn,
-    frames: alloc::boxed::Box<[Frame]>,
+    frames: HostFrames,
 }
 
 impl HostMem {
     /// `frames` zeroed frames, numbered from `base`.
     ///
     /// # Errors
-    /// [`NoHostMemory`] when the host's heap refuses.
+    /// [`NoHostMemory`] when the host's heap refuses, or none are asked for.
     pub fn new(base: Pfn, frames: u64) -> Result<Self, NoHostMemory> {
         let refused = NoHostMemory { frames };
         let n = usize::try_from(frames).map_err(|_| refused)?;
-        if n == 0 {
-            return Err(refused);
-        }
-        let layout = core::alloc::Layout::array::<Frame>(n).map_err(|_| refused)?;
-        // SAFETY: the layout is not empty (n > 0).
-        let raw = unsafe { alloc::alloc::alloc_zeroed(layout) }.cast::<Frame>();
-        if raw.is_null() {
-            return Err(refused);
-        }
-        let slice = core::ptr::slice_from_raw_parts_mut(raw, n);
-        // SAFETY: allocated just now with the layout of `[Frame]`, and zeros are valid atomics (M2).
-        let frames = unsafe { alloc::boxed::Box::from_raw(slice) };
-        Ok(Self { base, frames })
+        Ok(Self { base, frames: HostFrames::new(n).ok_or(refused)? })
     }
     fn frame(&self, pfn: Pfn) -> &Frame {
         &self.frames[(pfn.0 - self.base.0) as usize]
@@ -337,6 +376,22 @@ mod tests {
     #[should_panic(expected = "M1")]
     fn an_access_that_wraps_is_refused() {
         HostMem::new(Pfn(0), 1).expect("heap").write(Pfn(0), usize::MAX, &[1, 2]);
+    }
+
+    /// Frames begin at a multiple of their size, wherever the heap's memory does.
+    #[test]
+    fn frames_are_aligned() {
+        for n in 1..20 {
+            let memory = HostMem::new(Pfn(0), n).expect("heap");
+            let last = Pfn(n - 1);
+            memory.write(last, PAGE - 1, &[7]);
+            for pfn in (0..n).map(Pfn) {
+                assert!(memory.words(pfn).as_ptr().addr().is_multiple_of(PAGE), "{n} {pfn:?}");
+            }
+            let mut byte = [0];
+            memory.read(last, PAGE - 1, &mut byte);
+            assert_eq!(byte, [7], "{n}");
+        }
     }
 
     #[test]

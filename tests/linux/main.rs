@@ -104,18 +104,20 @@ fn of_profile(profile: Profile, i: u64, seed: u64, means: &Means) -> (String, Ve
     (format!("profile={} seed={} portable=1", profile.name(), seed + i), statements)
 }
 
-fn against_linux(statements: &[Statement]) -> Option<Verdict> {
+/// What Linux says of a trace and what the plain machine does, compared, with the latter.
+fn against_linux(statements: &[Statement]) -> Option<(Verdict, String)> {
     let script = Script { statements: statements.to_vec() };
     if objection(&script).is_some() {
         return None;
     }
     let theirs = result_of(Kernel::new(), statements);
-    Some(compare(statements, &Variant::Plain.result_of(statements), &theirs))
+    let ours = Variant::Plain.result_of(statements);
+    Some((compare(statements, &ours, &theirs), ours))
 }
 
-/// The first difference between a machine and the plain one.
-fn against_plain(variant: Variant, statements: &[Statement]) -> Verdict {
-    let (plain, other) = (Variant::Plain.result_of(statements), variant.result_of(statements));
+/// The first difference between a machine and the plain one, which answers `plain`.
+fn against_plain(variant: Variant, statements: &[Statement], plain: &str) -> Verdict {
+    let other = variant.result_of(statements);
     let pairs = plain.lines().zip(other.lines());
     let mut wrong: Vec<String> = pairs
         .filter(|(a, b)| a != b)
@@ -127,23 +129,45 @@ fn against_plain(variant: Variant, statements: &[Statement]) -> Verdict {
     Verdict { wrong, ..Verdict::default() }
 }
 
-/// Runs a trace on other machines than the plain one: on every one, or on the one whose turn it is.
+/// Runs a trace, to which the plain machine answers `plain`, on other machines: on every one, or on the one whose turn it is.
 pub(crate) fn on_variants(
     all: bool,
     i: u64,
     origin: &str,
     statements: &[Statement],
+    plain: &str,
 ) -> Result<(), Parting> {
     for (at, variant) in Variant::OTHERS.into_iter().enumerate() {
         let mine = all || i / Profile::ALL.len() as u64 % Variant::OTHERS.len() as u64 == at as u64;
-        if mine && variant.suits(statements) && !against_plain(variant, statements).wrong.is_empty()
+        if mine
+            && variant.suits(statements)
+            && !against_plain(variant, statements, plain).wrong.is_empty()
         {
             let origin = format!("{origin} on {variant:?}");
-            let verdict = |part: &[Statement]| Some(against_plain(variant, part));
+            let verdict = |part: &[Statement]| {
+                Some(against_plain(variant, part, &Variant::Plain.result_of(part)))
+            };
             return Err(Parting::of(origin, statements, verdict));
         }
     }
     Ok(())
+}
+
+/// Judges a trace by Linux, then runs it on other machines.
+fn judged(
+    all: bool,
+    i: u64,
+    (origin, statements): (String, Vec<Statement>),
+) -> Result<Verdict, Parting> {
+    match against_linux(&statements) {
+        Some((verdict, plain)) if verdict.wrong.is_empty() => {
+            on_variants(all, i, &origin, &statements, &plain).map(|()| verdict)
+        }
+        _ => {
+            let verdict = |part: &[Statement]| against_linux(part).map(|(verdict, _)| verdict);
+            Err(Parting::of(origin, &statements, verdict))
+        }
+    }
 }
 
 #[test]
@@ -153,13 +177,7 @@ fn portable_traces_agree_with_linux() {
     let means = Means::find();
     means.reasons().for_each(|reason| say(&format!("linux: {reason}")));
     for_all("linux", asked.unwrap_or(200), |i| {
-        let (origin, statements) = portable(i, seed, &means);
-        match against_linux(&statements) {
-            Some(verdict) if verdict.wrong.is_empty() => {
-                on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)
-            }
-            _ => Err(Parting::of(origin, &statements, against_linux)),
-        }
+        judged(asked.is_some(), i, portable(i, seed, &means))
     });
 }
 
@@ -170,13 +188,7 @@ fn remaps_agree_with_linux() {
     let seed = number("SEGVM_LINUX_SEED").unwrap_or(1);
     let means = Means::find();
     for_all("linux, remap", asked.unwrap_or(200).div_ceil(7), |i| {
-        let (origin, statements) = of_profile(Profile::Remap, i, seed, &means);
-        match against_linux(&statements) {
-            Some(verdict) if verdict.wrong.is_empty() => {
-                on_variants(asked.is_some(), i, &origin, &statements).map(|()| verdict)
-            }
-            _ => Err(Parting::of(origin, &statements, against_linux)),
-        }
+        judged(asked.is_some(), i, of_profile(Profile::Remap, i, seed, &means))
     });
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum Variant {
     AsLinux,
 }
 
+/// Frames of the other machines: more than a trace has pages, locked ones too.
+const FRAMES: u64 = 640;
+
 /// Frames of the small machine that page tables do not take.
 const SMALL: u64 = 48;
 
@@ -53,7 +56,7 @@ impl Variant {
         [Variant::Pageout, Variant::Cpus, Variant::Dashmap, Variant::Lazy, Variant::Small];
 
     fn settings(self) -> MachineSettings {
-        let mut s = MachineSettings { memory: Some(Amount::Frames(1024)), ..Default::default() };
+        let mut s = MachineSettings { memory: Some(Amount::Frames(FRAMES)), ..Default::default() };
         let swap = SwapSpec { backing: SwapBacking::Memory, pages: 2048, priority: None };
         s.swap.push(swap);
         match self {
