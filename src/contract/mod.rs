@@ -7,6 +7,7 @@
 //! | [`addr_space::Hat`] | [`hat`](fn@hat) | [`check_hat`] |
 //! | [`addr_space::SegOps`] | [`seg_ops`] | [`check_seg_ops`] |
 //! | [`swapfs::SwapDevice`] | [`swap_device`] | [`check_swap_device`] |
+//! | [`swapfs::SwapDevice::medium`] of two devices | [`swap_media`] | [`check_swap_media`] |
 //!
 //! Not every driver, vnode or hat can do everything: a case says what its subject can, and what it cannot the suite wants refused, or leaves open, as the
 //! trait documents it.
@@ -77,4 +78,4 @@ pub use addr_space::contract::{
 pub use page_db::contract::{
     Breach, Judge, Transfer, VnodeCase, check_page_hash, check_vnode, page_hash, vnode,
 };
-pub use swapfs::contract::{check_swap_device, swap_device};
+pub use swapfs::contract::{check_swap_device, check_swap_media, swap_device, swap_media};

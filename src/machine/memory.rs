@@ -94,19 +94,22 @@ impl Machine {
         self.parts().squeezed.lock_leaf().len() as u64
     }
 
-    /// Adds a swap area.
+    /// Adds a swap area. A file is made if there is none and made longer if it is shorter, never cut.
     ///
     /// # Errors
-    /// [`SwapCtlError`]; nothing has changed.
+    /// [`SwapCtlError`]; nothing has changed, but that a file which was not there may be, empty.
     #[doc(alias = "swapadd")]
     pub fn swap_add(&self, area: &SwapArea) -> Result<AreaId, SwapCtlError> {
         match &area.backing {
             SwapBacking::Memory => self.swap_add_device(self.memory_device(area.pages), area),
             SwapBacking::File(path) => {
-                let device = FileDevice::create(path, area.pages).map_err(|source| {
-                    SwapCtlError::Device { path: path.display().to_string(), source }
-                })?;
-                self.swap_add_device(Arc::new(device), area)
+                let refused =
+                    |source| SwapCtlError::Device { path: path.display().to_string(), source };
+                let device = FileDevice::create(path, area.pages).map_err(refused)?;
+                self.swap_add_device(Arc::new(device), area).map_err(|e| match e {
+                    SwapCtlError::Swap(SwapError::Device(source)) => refused(source),
+                    e => e,
+                })
             }
         }
     }

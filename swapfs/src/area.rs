@@ -7,7 +7,7 @@
 //! - G1: a bit is set from allocation until the slot is freed; a bad slot keeps its bit until the area goes.
 //! - G2: `free` counts the clear bits.
 
-use crate::device::SwapDevice;
+use crate::device::{Medium, SwapDevice};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -166,6 +166,7 @@ pub struct SwapArea {
     id: AreaId,
     device: Arc<dyn SwapDevice>,
     name: String,
+    medium: Medium,
     start: u64,
     pages: u32,
     priority: i16,
@@ -180,10 +181,10 @@ impl SwapArea {
         priority: i16,
         slots: Slots,
     ) -> Self {
-        let name = device.name();
+        let (name, medium) = (device.name(), device.medium());
         let pages = slots.len;
         let slots = Mutex::new(Rank::SwapArea, slots);
-        Self { id, device, name, start, pages, priority, slots }
+        Self { id, device, name, medium, start, pages, priority, slots }
     }
     /// The area's id.
     pub fn id(&self) -> AreaId {
@@ -217,9 +218,9 @@ impl SwapArea {
     pub(crate) fn free(&self, cx: &Cx, index: u32) {
         self.slots.lock(cx).free(index);
     }
-    /// Whether the area shares a page with `[start, start + pages)` of the medium `name`.
-    pub(crate) fn overlaps(&self, name: &str, start: u64, pages: u64) -> bool {
-        self.name == name
+    /// Whether the area shares a page with `[start, start + pages)` of `medium`.
+    pub(crate) fn overlaps(&self, medium: &Medium, start: u64, pages: u64) -> bool {
+        self.medium == *medium
             && start < self.start + u64::from(self.pages)
             && self.start < start.saturating_add(pages)
     }

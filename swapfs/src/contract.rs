@@ -7,6 +7,9 @@ use page_db::contract::{Breach, Judge};
 use page_db::{Pfn, PhysMem};
 
 const NAME: &str = "name and size stay";
+const MEDIUM: &str = "the medium stays";
+const READY: &str = "a device can be prepared, again too, and keeps its bytes";
+const ONE_MEDIUM: &str = "two devices have equal media exactly when they have the same bytes";
 const ROOM: &str = "a device of sixteen pages and memory of sixteen frames to try";
 const BACK: &str = "a page holds what was last written to it";
 const ORDER: &str = "write puts frames on consecutive pages, in order";
@@ -52,9 +55,10 @@ pub fn check_swap_device(
     fail: Option<&dyn Fn(DeviceOp)>,
 ) -> Result<(), Breach> {
     let b = &Bench { judge: Judge::new("SwapDevice", device.name()), device, mem };
-    let (name, pages) = (device.name(), device.pages());
+    let (name, medium, pages) = (device.name(), device.medium(), device.pages());
     let facts = format_args!("{pages} pages, {} frames", mem.frames());
     b.judge.require(ROOM, pages >= N && mem.frames() >= N, facts)?;
+    b.prepared()?;
     holds_what_it_was_given(b)?;
     runs(b)?;
     ends(b)?;
@@ -64,7 +68,69 @@ pub fn check_swap_device(
         together(b)?;
         stored_to_meanwhile(b)?;
     }
-    b.judge.same(NAME, format_args!("the device"), (device.name(), device.pages()), (name, pages))
+    b.judge.same(
+        NAME,
+        format_args!("the device"),
+        (device.name(), device.pages()),
+        (name, pages),
+    )?;
+    b.judge.same(MEDIUM, format_args!("the device"), device.medium(), medium)
+}
+
+/// The contract of [`SwapDevice::medium`] for two devices, of the same bytes or of different ones: what is written to one is read from the other
+/// exactly when their media are equal. Swap areas on equal media are kept from overlapping, and nothing else keeps two areas
+/// apart. Uses the first page of both and the first two frames of `mem`; what they held is lost.
+///
+/// ```
+/// use page_db::{HostMem, Pfn};
+/// use swapfs::{MemDevice, contract::check_swap_media};
+///
+/// let mem = HostMem::new(Pfn(1), 16)?;
+/// check_swap_media(&MemDevice::new("mine", 64), &MemDevice::new("yours", 64), &mem)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The first clause that does not hold.
+pub fn check_swap_media(
+    one: &dyn SwapDevice,
+    other: &dyn SwapDevice,
+    mem: &dyn PhysMem,
+) -> Result<(), Breach> {
+    let bench = |device: &dyn SwapDevice| Judge::new("SwapDevice", device.name());
+    let a = &Bench { judge: bench(one), device: one, mem };
+    let b = &Bench { judge: bench(other), device: other, mem };
+    a.prepared()?;
+    b.prepared()?;
+    let mut shared = [false; 2];
+    for (shared, (from, to)) in shared.iter_mut().zip([(a, b), (b, a)]) {
+        to.fill(0, 1);
+        to.writes(0, &[0])?;
+        from.fill(0, 2);
+        from.writes(0, &[0])?;
+        to.reads(0, 1)?;
+        *shared = to.differs(1, 2).is_none();
+        if !*shared {
+            to.is(BESIDE, 1, 1, "after a write to another device, page", 0)?;
+        }
+    }
+    let equal = one.medium() == other.medium();
+    let facts = format_args!(
+        "{:?} and {:?}, {} a write to either is read from the other",
+        one.medium(),
+        other.medium(),
+        if shared == [true; 2] { "where" } else { "where not" }
+    );
+    a.judge.require(ONE_MEDIUM, shared == [equal; 2], facts)
+}
+
+/// [`check_swap_media`], for tests.
+///
+/// # Panics
+/// At the first clause that does not hold.
+#[track_caller]
+pub fn swap_media(one: &dyn SwapDevice, other: &dyn SwapDevice, mem: &dyn PhysMem) {
+    Breach::raise(check_swap_media(one, other, mem));
 }
 
 /// [`check_swap_device`], for tests.
@@ -110,6 +176,9 @@ impl Bench<'_> {
                 format_args!("{what} {at}: word {word} is {has:#x}, not {:#x}", pattern(tag, word)),
             )),
         }
+    }
+    fn prepared(&self) -> Result<(), Breach> {
+        self.judge.same(READY, format_args!("the device"), self.device.prepare(), Ok(()))
     }
     fn reads(&self, page: u64, n: u64) -> Result<(), Breach> {
         let done = self.device.read(page, self.frame(n), self.mem);
@@ -164,6 +233,10 @@ fn holds_what_it_was_given(b: &Bench<'_>) -> Result<(), Breach> {
         b.page_is(BACK, page, 2, page)?;
         b.is(FRAMES, 1, 99, "beside a read, frame", 1)?;
         b.page_is(BACK, page, 2, page)?; // a second time the same
+    }
+    b.prepared()?;
+    for page in pages {
+        b.page_is(READY, page, 2, page)?;
     }
     // Written over: the new bytes, and the neighbours' old ones.
     b.fill(0, 1000);

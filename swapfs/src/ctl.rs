@@ -1,10 +1,13 @@
 //! Areas come and go.
 //!
 //! ```text
-//!   add      publish the area ─▶ ani_max grows ─▶ promises move from memory to the new disk
+//!   add      look for an overlap ─▶ prepare the device ─▶ publish the area ─▶ ani_max grows ─▶ promises move from memory to the new disk
 //!   remove   shut the area ─▶ ani_max shrinks, its promises move to memory ─▶ bring back every page stored there ─▶ unpublish
 //!                    └──────── anything fails, or an add of the same range calls it off: all of this undone
 //! ```
+//!
+//! Media are compared, not names (illumos compares vnodes), and a device is touched only once its range is known to be nobody's: an add that is
+//! refused must not harm the area it is refused for.
 //!
 //! Nothing is held while pages are brought back. Anons may be freed meanwhile, and pushes that took their slots before the area was
 //! shut come to an end; the walk is repeated until no slot of the area is owned. Slots gone bad stay behind.
@@ -30,8 +33,8 @@ impl SwapFs {
     /// No page is skipped for a disk label: whoever has one says so by `start_page`.
     ///
     /// # Errors
-    /// [`SwapError::EmptyRange`], [`SwapError::OutsideDevice`], [`SwapError::Overlap`], [`SwapError::TooManyAreas`], [`SwapError::NoHeap`];
-    /// nothing has changed.
+    /// [`SwapError::EmptyRange`], [`SwapError::OutsideDevice`], [`SwapError::Overlap`], [`SwapError::TooManyAreas`], [`SwapError::NoHeap`], and
+    /// [`SwapError::Device`] when the device cannot be prepared; nothing has changed.
     #[doc(alias("swapadd", "SC_ADD"))]
     pub fn add(
         &self,
@@ -41,7 +44,7 @@ impl SwapFs {
         pages: u64,
         priority: i16,
     ) -> Result<AreaId, SwapError> {
-        let (name, size) = (device.name(), device.pages());
+        let (name, medium, size) = (device.name(), device.medium(), device.pages());
         if pages == 0 {
             return Err(SwapError::EmptyRange { device: name });
         }
@@ -51,25 +54,32 @@ impl SwapFs {
         };
         let slots = Slots::new(len).ok_or(SwapError::NoHeap { what: "a swap area" })?;
 
-        let mut control = self.space().control(cx);
-        let areas = self.space().areas();
-        if let Some(old) = areas.by_id.iter().find(|a| a.overlaps(&name, start_page, pages)) {
-            let same = old.start() == start_page && u64::from(old.pages()) == pages;
-            // The remover finds its mark gone and gives up.
-            if same && old.slots.lock_nested(cx).removal.take().is_some() {
-                self.ledger().grow(self.db().free_mem(), pages);
-                return Ok(old.id());
+        let _adding = self.space().adding(cx);
+        let id = {
+            let control = self.space().control(cx);
+            let areas = self.space().areas();
+            if let Some(old) = areas.by_id.iter().find(|a| a.overlaps(&medium, start_page, pages)) {
+                let same = old.start() == start_page && u64::from(old.pages()) == pages;
+                // The remover finds its mark gone and gives up.
+                if same && old.slots.lock_nested(cx).removal.take().is_some() {
+                    self.ledger().grow(self.db().free_mem(), pages);
+                    return Ok(old.id());
+                }
+                let area = old.id();
+                return Err(SwapError::Overlap { device: name, start: start_page, pages, area });
             }
-            let area = old.id();
-            return Err(SwapError::Overlap { device: name, start: start_page, pages, area });
-        }
-        let id = AreaId(control.next_id);
+            AreaId(control.next_id)
+        };
         if id > AreaId::MAX {
             return Err(SwapError::TooManyAreas);
         }
+        cx.blocking(|| device.prepare())?;
+
+        let mut control = self.space().control(cx);
         control.next_id += 1;
         let area = SwapArea::new(id, device, start_page, priority, slots);
-        self.space().publish(&mut control, areas.with(Arc::new(area)));
+        let areas = self.space().areas().with(Arc::new(area));
+        self.space().publish(&mut control, areas);
         self.ledger().grow(self.db().free_mem(), pages);
         Ok(id)
     }

@@ -49,13 +49,51 @@ pub struct DeviceError {
     pub errno: i32,
 }
 
+/// What a device's bytes lie on. Two devices of one medium are two ways to the same bytes, whatever they are called.
+///
+/// A name is not enough: a file has as many as there are links, dots and directories to reach it by, and an area on the same bytes
+/// under another name would be written over without a word.
+#[doc(alias = "si_vp")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Medium {
+    /// Known by name alone: whoever names devices gives no two media the same name, and no medium two names.
+    Named(String),
+    /// A file of the host.
+    File {
+        /// The host's number of the file system it lies on (`st_dev`).
+        device: u64,
+        /// Its own number there (`st_ino`).
+        inode: u64,
+    },
+    /// A block device of the host, whichever node it was opened by.
+    Block {
+        /// Its number (`st_rdev`).
+        device: u64,
+    },
+}
+
 /// A device that slots can be put on.
 #[doc(alias("VOP_PAGEIO", "si_vp"))]
 pub trait SwapDevice: fmt::Debug + Send + Sync {
-    /// The medium's name: a path, or whatever tells it from others. Two devices of one name are taken to be one medium.
+    /// What people call it: a path, for example.
     fn name(&self) -> String;
-    /// Its size in pages.
+    /// What its bytes lie on: equal for two devices exactly when what is written to one is read from the other, and the same as long as the
+    /// device lives. Areas of equal media may not overlap. A device that can be reached by more than one name must say more than
+    /// its name, which is the default; one that wraps another answers the other's.
+    fn medium(&self) -> Medium {
+        Medium::Named(self.name())
+    }
+    /// Its size in pages: what it has, or will have once it is prepared.
     fn pages(&self) -> u64;
+    /// Makes every page fit for transfers, and loses none of the bytes there. Called when an area is added, after it is known that no area
+    /// in use shares a page with it, and before the first transfer; any number of times. The default has nothing to do.
+    ///
+    /// # Errors
+    /// [`DeviceError`], with [`DeviceOp::Open`]; the device is not used then.
+    #[doc(alias = "VOP_OPEN")]
+    fn prepare(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
     /// Fills the frame `to` with a page.
     ///
     /// # Errors
@@ -221,6 +259,12 @@ impl fmt::Debug for FaultyDevice {
 impl SwapDevice for FaultyDevice {
     fn name(&self) -> String {
         self.inner.name()
+    }
+    fn medium(&self) -> Medium {
+        self.inner.medium()
+    }
+    fn prepare(&self) -> Result<(), DeviceError> {
+        self.inner.prepare()
     }
     fn pages(&self) -> u64 {
         self.inner.pages()

@@ -109,7 +109,7 @@ pub mod verify;
 pub mod vnode;
 
 pub use area::{AreaId, PhysSlot, SwapArea};
-pub use device::{DeviceError, DeviceOp, FaultyDevice, MemDevice, SwapDevice};
+pub use device::{DeviceError, DeviceOp, FaultyDevice, Medium, MemDevice, SwapDevice};
 pub use dump::{AreaInfo, SwapInfo, SwapSummary};
 pub use error::SwapError;
 #[cfg(all(feature = "std", unix))]

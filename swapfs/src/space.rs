@@ -68,6 +68,8 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Space {
     areas: Published<Areas>,
+    /// Held by the one thread that adds an area, also while it prepares the device.
+    adding: Mutex<()>,
     control: Mutex<Control>,
     /// Pages taken from one area before the next one's turn (`swap_maxcontig`).
     turn: u32,
@@ -78,12 +80,18 @@ impl Space {
         let control = Control { next_id: 1, removals: 0, rotors: BTreeMap::new() };
         Self {
             areas: Published::new(Areas::default()),
+            adding: Mutex::new(Rank::Vnode, ()),
             control: Mutex::new(Rank::SwapArea, control),
             turn: turn.max(1),
         }
     }
     pub(crate) fn areas(&self) -> Arc<Areas> {
         self.areas.load()
+    }
+    /// Areas are added one after the other: none comes between looking for an overlap and publishing. Comes before the control lock, which
+    /// pushes need and which is not held while a device is prepared.
+    pub(crate) fn adding<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, ()> {
+        self.adding.lock(cx)
     }
     /// Adding and removing happen under this lock; an area's own lock comes after it.
     pub(crate) fn control<'a>(&'a self, cx: &'a Cx) -> MutexGuard<'a, Control> {

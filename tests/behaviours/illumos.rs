@@ -5,3 +5,4 @@ mod pageout_hat;
 mod pages;
 mod seg_vn;
 mod space;
+mod swap_files;

@@ -2,10 +2,10 @@
 
 use crate::caught;
 use page_db::{HostMem, PAGE_SIZE, Pfn, PhysMem, errno};
-use segvm::contract::{check_swap_device, swap_device};
+use segvm::contract::{check_swap_device, check_swap_media, swap_device, swap_media};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use swapfs::{DeviceError, DeviceOp, FaultyDevice, FileDevice, MemDevice, SwapDevice};
+use swapfs::{DeviceError, DeviceOp, FaultyDevice, FileDevice, Medium, MemDevice, SwapDevice};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -31,6 +31,54 @@ fn every_device_keeps_the_contract() {
     std::fs::remove_dir_all(&dir).expect("it was made");
 }
 
+#[test]
+fn a_medium_tells_bytes_from_bytes() {
+    let dir = std::env::temp_dir().join(format!("segvm-media-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("sub")).expect("a directory");
+    let file = |path: &str| FileDevice::create(dir.join(path), 16).expect("a file");
+    let one = file("one");
+    std::fs::hard_link(dir.join("one"), dir.join("hard")).expect("a link");
+    std::os::unix::fs::symlink(dir.join("one"), dir.join("soft")).expect("a link");
+    for path in ["one", "hard", "soft", "sub/../one"] {
+        swap_media(&one, &file(path), &mem());
+        swap_media(&FaultyDevice::new(Arc::new(file(path))), &one, &mem());
+    }
+    swap_media(&one, &file("two"), &mem());
+    let memory = MemDevice::new("one", 16);
+    swap_media(&one, &memory, &mem());
+    swap_media(&memory, &memory, &mem());
+    swap_media(&memory, &MemDevice::new("two", 16), &mem());
+    std::fs::remove_dir_all(&dir).expect("it was made");
+    // By their names the two links are two media; by its name another device is the first one.
+    let by_name = |name: &'static str| Renamed { inner: &memory, name };
+    let breach = check_swap_media(&by_name("a"), &by_name("b"), &mem());
+    caught("TwoNames", breach, "two devices have equal media exactly when");
+    let breach = check_swap_media(&memory, &MemDevice::new("one", 16), &mem());
+    caught("OneName", breach, "two devices have equal media exactly when");
+}
+
+/// A second name for a device, which is all it says of its medium.
+#[derive(Debug)]
+struct Renamed<'a> {
+    inner: &'a MemDevice,
+    name: &'static str,
+}
+
+impl SwapDevice for Renamed<'_> {
+    fn name(&self) -> String {
+        self.name.into()
+    }
+    fn pages(&self) -> u64 {
+        self.inner.pages()
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(page, to, mem)
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.write(page, frames, mem)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flaw {
     DropsAWriteOver,
@@ -49,6 +97,9 @@ enum Flaw {
     WritesPairsWithoutALock,
     Shrinks,
     WritesForNoFrames,
+    ForgetsWhenPrepared,
+    CannotBePrepared,
+    MovesToAnotherMedium,
 }
 
 /// Pages in memory, with a failure on request.
@@ -113,6 +164,19 @@ impl SwapDevice for Flawed {
         let shrunk = self.is(Flaw::Shrinks) && self.calls.load(SeqCst) > 500;
         if shrunk { 63 } else { 64 }
     }
+    fn medium(&self) -> Medium {
+        let moved = self.is(Flaw::MovesToAnotherMedium) && self.calls.load(SeqCst) > 500;
+        Medium::File { device: 1, inode: 2 + u64::from(moved) }
+    }
+    fn prepare(&self) -> Result<(), DeviceError> {
+        if self.is(Flaw::ForgetsWhenPrepared) {
+            self.pages.lock().unwrap().fill([0; PAGE]);
+        }
+        if self.is(Flaw::CannotBePrepared) {
+            return Err(DeviceError { op: DeviceOp::Open, page: 0, errno: errno::EIO });
+        }
+        Ok(())
+    }
     fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
         self.admit(DeviceOp::Read, page, 1)?;
         let beside = u64::from(self.is(Flaw::ReadsTheBlockBeside) && page == 7);
@@ -165,6 +229,9 @@ fn every_flaw_of_a_device_is_caught_by_its_clause() {
         (WritesPairsWithoutALock, "transfers of several threads"),
         (Shrinks, "name and size stay"),
         (WritesForNoFrames, "a write of no frames changes nothing"),
+        (ForgetsWhenPrepared, "a device can be prepared"),
+        (CannotBePrepared, "a device can be prepared"),
+        (MovesToAnotherMedium, "the medium stays"),
     ];
     for (flaw, clause) in flaws {
         let flawed = Flawed {
