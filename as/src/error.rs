@@ -32,6 +32,14 @@ pub enum SegError {
         /// Where.
         range: VirtRange,
     },
+    /// Somebody holds a page that the operation must have alone, for a moment or pinned for i/o, whoever it is. The address space lets go of its lock, waits a
+    /// tick and begins again; in the end it answers [`SegError::Pinned`].
+    #[error("a page of {range} is held")]
+    #[doc(alias = "EAGAIN")]
+    Held {
+        /// Where.
+        range: VirtRange,
+    },
     /// A right beyond the segment's ceiling was asked for, or a page lacks one.
     #[error("{range} may not have that protection")]
     #[doc(alias = "EACCES")]
@@ -104,6 +112,7 @@ impl SegError {
             Self::NoSwap { .. }
             | Self::Pinned { .. }
             | Self::Retry { .. }
+            | Self::Held { .. }
             | Self::LockLimit { .. } => errno::EAGAIN,
             Self::Access { .. } => errno::EACCES,
             Self::NoMemory { .. } | Self::Unmapped { .. } => errno::ENOMEM,

@@ -423,7 +423,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// Writes dirty pages of `range` to where they belong.
     ///
     /// # Errors
-    /// [`SegError::Locked`] when invalidating locked pages, [`SegError::Pinned`], [`SegError::Vnode`]. The first error ends the walk.
+    /// [`SegError::Locked`] when invalidating locked pages, [`SegError::Pinned`], [`SegError::Held`], [`SegError::Vnode`]. The first error ends the walk.
     #[doc(alias = "segop_sync")]
     fn sync(&self, scx: &SegCx<'_>, range: VirtRange, flags: SyncFlags) -> Result<(), SegError> {
         let _ = (scx, range, flags);

@@ -337,7 +337,7 @@ impl HatX86 {
         let old = clear(cell, quiet);
         let used = old.bits().intersects(PteBits::A | PteBits::D);
         if keep && used && old.is_synced() {
-            self.db.page(page).set_ref_mod(old.ref_mod()); // M3: before the mapping goes
+            self.db.page(page).gather_ref_mod(old.ref_mod()); // M3: before the mapping goes
         }
         let was = list.remove(Site { table, entry: i as u16 });
         debug_assert!(was, "M1: a consistent entry is on its page's list");

@@ -154,7 +154,7 @@ impl PageMappings for HatX86 {
         }
         bits |= kept.ref_mod(); // M6: after the entries, which a range may be harvesting
         if mode == SyncMode::ZeroRm {
-            kept.set_ref_mod(bits);
+            kept.gather_ref_mod(bits);
         }
         drop(list);
         self.finish(cx, &mut due);

@@ -210,7 +210,7 @@ impl HatX86 {
                 }
                 let note = |e: X86Pte| {
                     if let Some(page) = self.db.page_of(e.pfn()) {
-                        self.db.page(page).set_ref_mod(e.ref_mod());
+                        self.db.page(page).gather_ref_mod(e.ref_mod());
                     }
                 };
                 if mode != SyncMode::ZeroRm || !seen.bits().intersects(RM) {

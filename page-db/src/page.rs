@@ -172,9 +172,19 @@ impl Page {
     pub fn ref_mod(&self) -> RefMod {
         RefMod::from_bits_truncate(self.nrm.load(Ordering::Acquire))
     }
-    /// Adds bits.
+    /// Adds bits. Whoever has stored to the page, whichever way it is locked, says so afterwards with `MOD`: a write of the page that begins later has what was
+    /// stored, and after one that began earlier the page is modified.
     #[doc(alias("hat_page_setattr", "hat_setmod", "hat_setref", "hat_setrefmod"))]
     pub fn set_ref_mod(&self, bits: RefMod) {
+        if bits.contains(RefMod::MOD) {
+            // Also of a page that is modified already: a look at the bit could come before the stores, and miss that it was taken away in between.
+            self.nrm.fetch_or(bits.bits(), Ordering::AcqRel);
+        } else {
+            self.gather_ref_mod(bits);
+        }
+    }
+    /// Adds bits that were found in a translation, and taken from it by an exchange: what the processor stored before that comes before this.
+    pub fn gather_ref_mod(&self, bits: RefMod) {
         if !self.ref_mod().contains(bits) {
             self.nrm.fetch_or(bits.bits(), Ordering::AcqRel);
         }

@@ -84,6 +84,39 @@ pub struct DirtyPage<'a> {
     pub unloaded: bool,
 }
 
+/// As [`get_dirty`] for a page that stays where it is, which others may hold too: pinned for i/o, for instance. `flags` have none of `FREE`, `INVAL` and `TRUNC`.
+pub fn get_dirty_shared<'a>(
+    cx: &'a Cx,
+    db: &'a PageDb,
+    page: SharedPage<'a>,
+    flags: PutFlags,
+) -> Option<DirtyPage<'a>> {
+    let identity = page.identity()?;
+    if !lock_for_io(cx, db, &page, flags) {
+        return None;
+    }
+    db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
+    if page.page().ref_mod().contains(RefMod::MOD) {
+        page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
+        return Some(DirtyPage { page, identity, unloaded: false });
+    }
+    db.io_unlock(page.id());
+    if let Ok(page) = page.try_upgrade() {
+        dispose(cx, db, page, flags); // V5
+    }
+    None
+}
+
+/// The i/o lock, waited for unless the flags say not to.
+fn lock_for_io(cx: &Cx, db: &PageDb, page: &dyn LockedPage, flags: PutFlags) -> bool {
+    let tried = flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL);
+    if tried {
+        return db.io_trylock(page);
+    }
+    cx.blocking(|| db.io_lock(cx, page));
+    true
+}
+
 /// Takes an exclusive page that may be dirty. `Some`: write it, then call [`write_done`]. `None`: nothing to write, and the page has been
 /// disposed of or unlocked.
 #[doc(alias = "pvn_getdirty")]
@@ -98,12 +131,8 @@ pub fn get_dirty<'a>(
     if leaves && stays(page.page(), flags) {
         return None;
     }
-    if flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL) {
-        if !db.io_trylock(&page) {
-            return None;
-        }
-    } else {
-        cx.blocking(|| db.io_lock(cx, &page));
+    if !lock_for_io(cx, db, &page, flags) {
+        return None;
     }
     if leaves {
         db.unload(cx, &page);
@@ -158,12 +187,12 @@ fn count_written(cx: &Cx, db: &PageDb, vnode: VnodeId) {
 /// Ends the write of a page that [`get_dirty`] handed out. On success it is disposed of as `flags` say, unless somebody used it
 /// meanwhile (V4); on failure it is modified again and stays (V3).
 ///
-/// With `INVAL` the page must go: unless `ASYNC` is set too, readers that came during the write are waited for, so pages are handed in
+/// With `INVAL` the page must go: unless `ASYNC` or `NOWAIT` is set too, readers that came during the write are waited for, so pages are handed in
 /// one by one in the order of their offsets. Only a page stored to during the write stays even then: destroying it would lose bytes.
 ///
 /// # Errors
 /// [`VnodeError::Locked`] when the page was locked in memory or lent during the write (whoever did so needed only to share it), and is to go
-/// without `TRUNC` or `FORCE`: it stays, clean.
+/// without `TRUNC` or `FORCE`: it stays, clean. [`VnodeError::Deadlock`], and it stays likewise, with `INVAL | NOWAIT` when somebody has come to hold it.
 #[doc(alias = "pvn_write_done")]
 pub fn write_done(
     cx: &Cx,
@@ -186,6 +215,10 @@ pub fn write_done(
     }
     let page = match dirty.page.try_upgrade() {
         Ok(page) => page,
+        Err(_) if inval && flags.contains(PutFlags::NOWAIT) => {
+            let Identity { vnode, offset } = dirty.identity;
+            return Err(VnodeError::Deadlock { vnode, offset });
+        }
         Err(shared) if inval && !flags.contains(PutFlags::ASYNC) => {
             drop(shared);
             let page = db.lock_excl_nested(cx, id);
@@ -257,7 +290,7 @@ pub fn pages_in(
 /// Writes the dirty pages of a range one by one through `write` and disposes of them: what a simple file system's `put_page` is.
 ///
 /// # Errors
-/// The first failure of `write`; later pages are still attempted. [`VnodeError::NoMemory`] without heap for the list.
+/// The first failure of `write` or of [`take`]; later pages are still attempted. [`VnodeError::NoMemory`] without heap for the list.
 #[doc(alias("pvn_vplist_dirty", "pvn_write_kluster"))]
 pub fn put_range(
     cx: &Cx,
@@ -275,7 +308,7 @@ pub fn put_range(
 /// As [`put_range`] for pages that [`pages_in`] has listed: for who must know that there is heap for the list before anything has changed.
 ///
 /// # Errors
-/// The first failure of `write`; later pages are still attempted.
+/// The first failure of `write` or of [`take`]; later pages are still attempted.
 pub fn put_pages(
     cx: &Cx,
     db: &PageDb,
@@ -289,29 +322,58 @@ pub fn put_pages(
         if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
             continue;
         }
-        let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
-        let page = match wait && !mutated(Mutation::HeldPagePassedOver) {
-            true => db.lookup_excl_cached(cx, id),
-            false => db.try_lookup_excl(cx, id),
-        };
-        let Some(page) = page else { continue };
-        if page.page().is_free() {
-            if flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
-                db.destroy(cx, page);
+        let dirty = match take(cx, db, id, flags) {
+            Ok(Some(dirty)) => dirty,
+            Ok(None) => continue,
+            Err(e) => {
+                result = result.and(Err(e));
+                continue;
             }
-            continue;
-        }
-        if flags.contains(PutFlags::INVAL) && stays(page.page(), flags) {
-            result = result.and(Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset }));
-            continue;
-        }
-        let Some(dirty) = get_dirty(cx, db, page, flags) else { continue };
+        };
         let wrote = cx.blocking(|| write(id, dirty.page.pfn()));
         count_written(cx, db, id.vnode);
         let done = write_done(cx, db, dirty, wrote.is_ok(), flags);
         result = result.and(wrote).and(done);
     }
     result
+}
+
+/// Takes a page of a range that is put: dirty, or nothing, when it is disposed of already.
+///
+/// # Errors
+/// [`VnodeError::Locked`] when it is to go and is locked in memory or lent; [`VnodeError::Deadlock`] when somebody has it and is not to be waited for.
+pub fn take<'a>(
+    cx: &'a Cx,
+    db: &'a PageDb,
+    id: Identity,
+    flags: PutFlags,
+) -> Result<Option<DirtyPage<'a>>, VnodeError> {
+    let Identity { vnode, offset } = id;
+    let leaves = PutFlags::INVAL | PutFlags::FREE | PutFlags::TRUNC;
+    let tried = flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL);
+    let wait =
+        !tried && !flags.contains(PutFlags::NOWAIT) && !mutated(Mutation::HeldPagePassedOver);
+    let missed = || match flags.contains(PutFlags::NOWAIT) && db.exists(cx, id).is_some() {
+        true => Err(VnodeError::Deadlock { vnode, offset }),
+        false => Ok(None),
+    };
+    if !flags.intersects(leaves) {
+        let page = if wait { db.lookup_shared(cx, id) } else { db.try_lookup_shared(cx, id) };
+        let Some(page) = page else { return missed() };
+        return Ok(get_dirty_shared(cx, db, page, flags));
+    }
+    let page = if wait { db.lookup_excl_cached(cx, id) } else { db.try_lookup_excl_cached(cx, id) };
+    let Some(page) = page else { return missed() };
+    if page.page().is_free() {
+        if flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
+            db.destroy(cx, page);
+        }
+        return Ok(None);
+    }
+    if flags.contains(PutFlags::INVAL) && stays(page.page(), flags) {
+        return Err(VnodeError::Locked { vnode, offset });
+    }
+    Ok(get_dirty(cx, db, page, flags))
 }
 
 #[cfg(all(test, not(shuttle)))]

@@ -7,8 +7,8 @@
 //! | state | wants shared | wants exclusive |
 //! |---|---|---|
 //! | free | granted | granted |
-//! | free, EWANTED | waits (tries fail) | granted to an announced waiter, which clears the bit |
-//! | n readers | granted unless EWANTED | announces itself with EWANTED and waits |
+//! | free, EWANTED | waits (tries fail) | granted to an announced waiter, which clears the bit; others wait |
+//! | n readers | granted unless EWANTED | waits, announced with EWANTED if asked to be |
 //! | exclusive | waits | waits |
 //! | to be retired, retired | tries fail | tries fail when retired |
 //!
@@ -16,6 +16,9 @@
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
 //! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent.
 //! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
+//!
+//! Who waits is announced only on request ([`PageDb::lock_excl_wanted`]). A reader may be a pin, which stays for as long as somebody's i/o takes, and whoever
+//! has pinned the page goes on using it meanwhile: behind an announcement it would wait for the one that waits for it.
 //!
 //! A locked page is a guard. [`SharedPage::leak`] and [`PageDb::adopt_shared`] carry a lock across a return (soft locks).
 //! Sources: illumos `vm/page_lock.c` (behaviour); illumos.md 7.3.
@@ -70,27 +73,33 @@ impl PageDb {
         }
         SharedPage { db: self, cx, page, id }
     }
-    /// Takes the page's lock exclusively, waiting for it and keeping new readers out meanwhile. Compare the identity afterwards (K3).
+    /// Takes the page's lock exclusively, waiting for it; readers come and go meanwhile. Compare the identity afterwards (K3).
     pub fn lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_wait(Rank::Page, false);
-        self.wait_excl(cx, id)
+        self.wait_excl(cx, id, false)
+    }
+    /// As [`PageDb::lock_excl`], announced: no new reader is let in meanwhile. The caller knows that no reader there is waits for another lock of the page.
+    #[doc(alias = "SE_EXCL_WANTED")]
+    pub fn lock_excl_wanted<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+        cx.rank_wait(Rank::Page, false);
+        self.wait_excl(cx, id, true)
     }
     /// As [`PageDb::lock_excl`] while other page locks are held; the caller keeps to the order of offsets within one vnode.
     pub(crate) fn lock_excl_nested<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_wait(Rank::Page, true);
-        self.wait_excl(cx, id)
+        self.wait_excl(cx, id, false)
     }
     /// As [`PageDb::lock_excl`] for a page that others hold only for moments (a free frame met by a stale lookup or the scanner's
     /// look), hence without regard to the order of page locks: whoever holds it waits for no page lock in turn.
     pub fn lock_unnamed<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_tried(Rank::Page);
-        self.wait_excl(cx, id)
+        self.wait_excl(cx, id, false)
     }
     #[inline]
-    fn wait_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
+    fn wait_excl<'a>(&'a self, cx: &'a Cx, id: PageId, announced: bool) -> ExclPage<'a> {
         let page = self.page(id);
         if !word::try_excl(&page.selock, EWANTED) {
-            word::wait_excl(&page.selock, |blocked| self.sleep_at(cx, id, blocked));
+            word::wait_excl(&page.selock, announced, |blocked| self.sleep_at(cx, id, blocked));
         }
         ExclPage { db: self, cx, page, id }
     }

@@ -16,7 +16,7 @@
 //!     write     one transfer for each run of neighbours
 //!     done      per page: freed to the cache list, unless somebody used it meanwhile; on error modified again, slot given back
 //!
-//!   put_page(anything else)  the same with one page, at once; the page is waited for unless ASYNC
+//!   put_page(anything else)  the same with one page, at once; the page is waited for unless ASYNC or NOWAIT, and shared with who has it if it is to stay
 //! ```
 //!
 //! A request dropped because its page is locked or gone loses nothing: the page is as dirty as before, and the scanner comes
@@ -67,7 +67,7 @@ impl SwapFs {
     /// the push is held back until 16 are gathered or [`SwapFs::flush_pushes`] is called.
     ///
     /// # Errors
-    /// [`VnodeError::Io`], [`VnodeError::Locked`] (`INVAL` of a claimed page); [`VnodeError::NoSpace`] only for `ASYNC | FREE`, and then
+    /// [`VnodeError::Io`], [`VnodeError::Locked`] (`INVAL` of a claimed page), [`VnodeError::Deadlock`] (`NOWAIT`); [`VnodeError::NoSpace`] only for `ASYNC | FREE`, and then
     /// perhaps for another page of the cluster. The page is resident and modified then. Without a place to go, other puts succeed and
     /// leave the page modified.
     #[doc(alias("swap_putpage", "swap_putapage"))]
@@ -114,16 +114,7 @@ impl SwapFs {
         if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
             return Ok(());
         }
-        let wait = !flags.contains(PutFlags::ASYNC) || flags.contains(PutFlags::INVAL);
-        let page = if wait { db.lookup_excl(cx, id) } else { db.try_lookup_excl(cx, id) };
-        let Some(page) = page else { return Ok(()) };
-        if flags.contains(PutFlags::INVAL)
-            && page.page().is_kept()
-            && !flags.contains(PutFlags::TRUNC)
-        {
-            return Err(VnodeError::Locked { vnode: id.vnode, offset: id.offset });
-        }
-        match pvn::get_dirty(cx, db, page, flags) {
+        match pvn::take(cx, db, id, flags)? {
             Some(dirty) => self.write_out(cx, VecDeque::from([(n, dirty)]), flags),
             None => Ok(()),
         }

@@ -86,7 +86,7 @@ impl AddrSpace {
     /// memory is spoken for, [`SegError::NotSupported`], or why a page could not be had. Nothing is lent.
     ///
     /// # Locks
-    /// Waits for whoever holds a page, also one pinned through another mapping: the caller has none of the pages pinned.
+    /// None while it waits for whoever holds a page: a second at most, for somebody may have it pinned through another mapping ([`SegError::Pinned`]).
     #[doc(alias("uvm_loan", "UVM_LOAN_TOPAGE"))]
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;

@@ -16,6 +16,7 @@
 //!     ├─ NotOwn     ─▶ the segment is made its own, as writer; again
 //!     ├─ NoMemory   ─▶ wait for memory (no lock held), again; given up when nothing can be reclaimed
 //!     ├─ EDEADLK    ─▶ one tick, again
+//!     ├─ Held       ─▶ one tick, again; after 100 of them it is Pinned
 //!     └─ Pinned     ─▶ as writer; then callbacks or a wait for the pins, again; or the caller's error, by operation
 //! ```
 //!
@@ -64,6 +65,10 @@ use page_db::{Cx, PageError, VirtAddr, VirtRange, VnodeError, errno};
 /// Others may take the memory between the two, so once proves nothing; for ever would be a hang where a driver errs.
 const MEMORY_TRIES: u32 = 64;
 
+/// Ticks (a second) that an operation waits for a page that is held. Whoever looks at it, fills it or writes it out is done by then; whoever has it pinned
+/// may not be, and may be waiting for the caller.
+const HELD_TICKS: u32 = 100;
+
 /// Frames an operation may want besides its pages: one table for each level, twice for a range over a border.
 const TABLES: u64 = 8;
 
@@ -104,8 +109,8 @@ pub(crate) struct Redo<'a> {
     ask: u64,
     most: u64,
     tries: u32,
-    /// Whether a tick has been waited for pages that are held.
-    held: bool,
+    /// Ticks waited for pages that are held.
+    held: u32,
     /// Whether the next pass holds the lock as writer.
     pub(crate) writer: bool,
 }
@@ -114,7 +119,7 @@ impl<'a> Redo<'a> {
     /// For an operation that needs at most `pages` frames at once, tables aside.
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
-        Self { space, cx, ask: 2, most, tries: 0, held: false, writer: false }
+        Self { space, cx, ask: 2, most, tries: 0, held: 0, writer: false }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
@@ -138,11 +143,16 @@ impl<'a> Redo<'a> {
     /// Whether to start over where pages are pinned, for an operation that does not wait for pins: once, a tick later. Whoever only looks at a page
     /// is gone by then.
     pub(crate) fn held_a_moment(&mut self) -> bool {
-        let first = !core::mem::replace(&mut self.held, true);
-        if first {
+        self.held_for(1)
+    }
+    /// Lets a tick pass unless `ticks` have passed for pages that are held.
+    fn held_for(&mut self, ticks: u32) -> bool {
+        let again = self.held < ticks;
+        if again {
+            self.held += 1;
             self.tick();
         }
-        first
+        again
     }
     /// Decides about a driver's error: `Ok` says start over.
     pub(crate) fn after(&mut self, error: SegError) -> Result<(), AsError> {
@@ -162,6 +172,10 @@ impl<'a> Redo<'a> {
             | SegError::Fault(FaultError::NoMemory { .. }) => {
                 self.wait_for_memory().map_err(AsError::NoMemory)?;
             }
+            SegError::Held { range } if !self.held_for(HELD_TICKS) => {
+                return Err(SegError::Pinned { range }.into());
+            }
+            SegError::Held { .. } => {}
             SegError::Vnode(VnodeError::Deadlock { .. })
             | SegError::Fault(FaultError::Object { errno: errno::EDEADLK, .. }) => self.tick(),
             error => return Err(error.into()),

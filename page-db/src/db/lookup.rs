@@ -166,4 +166,9 @@ impl PageDb {
         let page = self.try_lock_excl(cx, self.exists(cx, id)?)?;
         (page.page().is(id) && !page.page().is_free()).then_some(page)
     }
+    /// As [`PageDb::lookup_excl_cached`] if the page is lockable without waiting.
+    pub fn try_lookup_excl_cached<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
+        let page = self.try_lock_excl(cx, self.exists(cx, id)?)?;
+        page.page().is(id).then_some(page)
+    }
 }

@@ -96,12 +96,18 @@ pub(crate) fn wait_shared<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMu
         }
     }
 }
-/// Waits for the exclusive lock, announced: from the first sleep on the bit that keeps new readers out is this thread's as much as anybody's.
+/// Waits for the exclusive lock. Announced, from the first sleep on the bit that keeps new readers out is this thread's as much as anybody's; not announced,
+/// it waits like a reader for those who are.
 #[cold]
-pub(crate) fn wait_excl<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
+pub(crate) fn wait_excl<W: Word>(
+    word: &W,
+    announced: bool,
+    mut sleep: impl FnMut(&mut dyn FnMut() -> bool),
+) {
+    let (others, bits) = if announced { (0, WAITERS | EWANTED) } else { (EWANTED, WAITERS) };
     loop {
-        sleep(&mut || must_wait(word, EXCL | COUNT, WAITERS | EWANTED));
-        if try_excl(word, 0) {
+        sleep(&mut || must_wait(word, EXCL | COUNT | others, bits));
+        if try_excl(word, others) {
             return;
         }
     }

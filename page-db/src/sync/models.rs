@@ -201,8 +201,11 @@ impl<const SLIP: u8> PageLock<SLIP> {
         se::left_shared(&self.word, old, || self.wake());
     }
     fn lock_excl(&self) {
+        self.lock_excl_as(false);
+    }
+    fn lock_excl_as(&self, announced: bool) {
         if !se::try_excl(&self.word, EWANTED) {
-            se::wait_excl(&self.word, |blocked| self.sleep(blocked));
+            se::wait_excl(&self.word, announced, |blocked| self.sleep(blocked));
         }
     }
     fn unlock_excl(&self) {
@@ -214,11 +217,16 @@ impl<const SLIP: u8> PageLock<SLIP> {
 
 /// K1: who is alone is alone, sees what was written before, and everybody gets in: a wake-up that is lost is a deadlock, which loom reports.
 fn page_lock_shared_and_exclusive<const SLIP: u8>() {
-    explore(3, || {
+    [false, true].into_iter().for_each(page_lock_with_a_reader::<SLIP>);
+}
+
+/// The same with a writer that is announced while it waits, or is not.
+fn page_lock_with_a_reader<const SLIP: u8>(announced: bool) {
+    explore(3, move || {
         let lock = Arc::new(PageLock::<SLIP>::new());
         let l = Arc::clone(&lock);
         let writer = thread::spawn(move || {
-            l.lock_excl();
+            l.lock_excl_as(announced);
             l.value.write();
             l.unlock_excl();
         });
@@ -239,8 +247,9 @@ fn page_lock_up_and_down<const SLIP: u8>() {
     explore(2, || {
         let lock = Arc::new(PageLock::<SLIP>::new());
         let l = Arc::clone(&lock);
+        // One is announced, the other waits for it too.
         let other = thread::spawn(move || {
-            l.lock_excl();
+            l.lock_excl_as(true);
             l.value.write();
             l.unlock_excl();
         });

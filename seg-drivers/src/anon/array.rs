@@ -162,6 +162,8 @@ pub(crate) fn under(height: u32) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct SharedShape {
     seq: AtomicU32,
+    /// Bumped whenever a chunk comes to be, which leaves the shape as it was.
+    pub(super) chunks: AtomicU32,
     roots: AtomicU64,
     /// The height in the bits below 32, which an origin leaves free.
     origin_height: AtomicU64,

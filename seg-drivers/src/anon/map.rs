@@ -59,10 +59,10 @@ pub struct AnonMap {
     /// Where the home's list has it.
     place: u32,
     refs: AtomicU32,
+    /// Pages pinned through shared segments; see [`AnonMap::pins`].
+    pins: AtomicU32,
     /// Parts that somebody has given up and not yet emptied; changes under `grow`.
     leaving: AtomicU32,
-    /// Bumped whenever a chunk comes to be; see [`addr_space::Stamp::and`].
-    pub(crate) seq: AtomicU32,
     /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
     pub(super) missed: AtomicBool,
     /// Private segments share the map for good; see [`AnonMap::is_joint`].
@@ -100,8 +100,8 @@ impl AnonMap {
                 id,
                 place,
                 refs: AtomicU32::new(1),
+                pins: AtomicU32::new(0),
                 leaving: AtomicU32::new(0),
-                seq: AtomicU32::new(0),
                 missed: AtomicBool::new(false),
                 joint: AtomicBool::new(false),
                 loan: AtomicBool::new(false),
@@ -122,6 +122,24 @@ impl AnonMap {
     /// Segments that use the map.
     pub fn refs(&self) -> u32 {
         self.refs.load(Ordering::Acquire)
+    }
+    /// What is bumped whenever a chunk comes to be; see [`addr_space::Stamp::and`].
+    #[inline]
+    pub(crate) fn chunks_made(&self) -> &AtomicU32 {
+        &self.shape.chunks
+    }
+    /// Pages that are pinned for i/o through shared segments, whichever and whosever: what one process has pinned another must not wait for.
+    #[doc(alias = "a_softlockcnt")]
+    pub fn pins(&self) -> u32 {
+        self.pins.load(Ordering::Acquire)
+    }
+    /// A shared segment is about to pin `pages`.
+    pub(crate) fn pin(&self, pages: u32) {
+        self.pins.fetch_add(pages, Ordering::AcqRel);
+    }
+    /// It has let go of them.
+    pub(crate) fn unpin(&self, pages: u32) {
+        self.pins.fetch_sub(pages, Ordering::AcqRel);
     }
     /// Bytes of swap reserved by the map itself.
     pub fn swresv(&self) -> u64 {

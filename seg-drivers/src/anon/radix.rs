@@ -47,7 +47,7 @@ impl AnonMap {
             return Err(e);
         }
         // Before anybody can take a slot of it: whoever believed that there is no chunk is out of date by then.
-        self.seq.fetch_add(1, Ordering::SeqCst);
+        self.shape.chunks.fetch_add(1, Ordering::SeqCst);
         chunk.owner.store(owner_word(self.id, slot), Ordering::SeqCst);
         Ok(id)
     }

@@ -173,7 +173,7 @@ impl SegVn {
         if map.is_joint() {
             return None; // J2
         }
-        *stamp = stamp.and(&map.seq);
+        *stamp = stamp.and(map.chunks_made());
         map.is_absent(scx.cx, first).then_some(Slots::Absent)
     }
     /// Names of the pages from `start` on that have rights in `prots`: of their anons, or of the file's pages.

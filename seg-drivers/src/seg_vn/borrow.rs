@@ -29,7 +29,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::num::NonZeroU32;
 use core::ops::Range;
-use page_db::sync::atomic::{AtomicU64, Ordering};
+use page_db::sync::atomic::AtomicU64;
 use page_db::{Access, Cx, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
@@ -173,7 +173,7 @@ pub(super) fn lend(
     range: VirtRange,
     to: &mut dyn Borrower,
 ) -> Result<(), SegError> {
-    if seg.softlocks.load(Ordering::Acquire) != 0 {
+    if seg.is_pinned() {
         return Err(SegError::Pinned { range }); // as for loans to the kernel
     }
     range.iter_pages().try_for_each(|addr| {
@@ -186,40 +186,34 @@ pub(super) fn lend(
 
 /// A reference of an anon with the contents of the page at `addr`.
 fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<AnonNumber, SegError> {
-    loop {
-        let (f, slot) = find(seg, scx, addr)?;
-        // held: as (reader), and the slot if there is one
-        if let Some(n) = slot.as_ref().and_then(|slot| slot.get()) {
-            share(seg, scx, addr, n)?;
-            return Ok(n);
-        }
-        let layer = &seg.driver.layer;
-        let n = layer.fresh(scx.cx).map_err(|e| SegError::from(f.swap_error(&e)))?;
-        let borrowed = seg.file_page(&f, Access::Read).map_err(SegError::from).and_then(|got| {
-            let Some(page) = scx.db.upgrade(scx.cx, got.page) else { return Ok(false) };
-            if page.page().is_claimed() {
-                return Err(SegError::Locked { addr });
-            }
-            let range = VirtRange::page_of(addr);
-            let lent = layer.swap().borrow(scx.cx, n, &page);
-            lent.map(|()| true).map_err(|_| SegError::LockLimit { range })
-        });
-        match borrowed {
-            Ok(true) => return Ok(n),
-            Ok(false) => layer.unref(scx.cx, n), // the page has gone meanwhile: look again
-            Err(e) => {
-                layer.unref(scx.cx, n);
-                return Err(e);
-            }
-        }
+    let (f, slot) = find(seg, scx, addr)?;
+    // held: as (reader), and the slot if there is one
+    if let Some(n) = slot.as_ref().and_then(|slot| slot.get()) {
+        share(seg, scx, addr, n)?;
+        return Ok(n);
     }
+    let layer = &seg.driver.layer;
+    let n = layer.fresh(scx.cx).map_err(|e| SegError::from(f.swap_error(&e)))?;
+    let borrowed = seg.file_page(&f, Access::Read).map_err(SegError::from).and_then(|got| {
+        let range = VirtRange::page_of(addr);
+        let page = got.page.try_upgrade().map_err(|_| SegError::Held { range })?;
+        if page.page().is_claimed() {
+            return Err(SegError::Locked { addr });
+        }
+        layer.swap().borrow(scx.cx, n, &page).map_err(|_| SegError::LockLimit { range })
+    });
+    borrowed.map(|()| n).inspect_err(|_| layer.unref(scx.cx, n))
 }
 
 /// Takes a reference of the anon in a slot, which is busy; from then on nobody may store to its page.
 fn share(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, n: AnonNumber) -> Result<(), SegError> {
     let layer = &seg.driver.layer;
+    let id = layer.swap().identity(n);
     // Exclusive: i/o that others do in the page is over. What is not in memory nobody maps, nor what has been borrowed so that it could be stored to.
-    let page = scx.db.lookup_excl_cached(scx.cx, layer.swap().identity(n));
+    let page = scx.db.try_lookup_excl_cached(scx.cx, id);
+    if page.is_none() && scx.db.exists(scx.cx, id).is_some() {
+        return Err(SegError::Held { range: VirtRange::page_of(addr) });
+    }
     if page.as_ref().is_some_and(|page| page.page().is_claimed()) {
         return Err(SegError::Locked { addr });
     }

@@ -235,7 +235,7 @@ fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
         return seg.map_lower(f);
     }
     let Some(map) = seg.amap() else { return seg.map_lower(f) };
-    let f = PageFault { stamp: f.stamp.and(&map.seq), ..*f };
+    let f = PageFault { stamp: f.stamp.and(map.chunks_made()), ..*f };
     let at = seg.slot_of(f.scx.seg, f.addr);
     let slot = if map.is_joint() {
         Some(map.enter_or_make(f.scx.cx, at).map_err(|_| f.no_memory())?) // J2

@@ -1,7 +1,8 @@
 //! Lending pages to the kernel (case 1A-l and 2A-l of the decision table are in `upper` and `lower`).
 //!
 //! A page is found as a load would find it, but without a translation: what the slot holds, else the file's page, else zeros that become an anon. The
-//! slot stays busy until the page is lent, so a copy under way is over.
+//! slot stays busy until the page is lent, so a copy under way is over. A page that somebody has is not waited for with the slot busy: whoever has it may
+//! come to the slot ([`SegError::Held`]).
 //!
 //! Sources: uvm.md 5.7, 7.2 (C9).
 
@@ -16,7 +17,7 @@ use swapfs::AnonNumber;
 
 #[doc(alias = "uvm_loan")]
 pub(super) fn lend(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
-    if seg.softlocks.load(Ordering::Acquire) != 0 {
+    if seg.is_pinned() {
         // Whoever has pages pinned may be storing to them, and a loan would wait for the end of that.
         return Err(SegError::Pinned { range });
     }
@@ -38,22 +39,19 @@ pub(super) fn lend(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Pag
 }
 
 fn lend_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<PageId, SegError> {
-    loop {
-        let (f, slot) = find(seg, scx, addr)?;
-        // held: as (reader), and the slot if there is one
-        let page = match slot.as_ref().and_then(SlotGuard::get) {
-            Some(n) => seg.anon_page(&f, n)?,
-            None => seg.file_page(&f, Access::Read)?.page,
-        };
-        let Some(page) = scx.db.upgrade(scx.cx, page) else { continue };
-        if page.page().is_claimed() {
-            return Err(SegError::Locked { addr });
-        }
-        scx.db
-            .lend(scx.cx, &page)
-            .map_err(|_| SegError::LockLimit { range: VirtRange::page_of(addr) })?;
-        return Ok(page.id());
+    let (f, slot) = find(seg, scx, addr)?;
+    // held: as (reader), and the slot if there is one
+    let page = match slot.as_ref().and_then(SlotGuard::get) {
+        Some(n) => seg.anon_page(&f, n)?,
+        None => seg.file_page(&f, Access::Read)?.page,
+    };
+    let range = VirtRange::page_of(addr);
+    let page = page.try_upgrade().map_err(|_| SegError::Held { range })?;
+    if page.page().is_claimed() {
+        return Err(SegError::Locked { addr });
     }
+    scx.db.lend(scx.cx, &page).map_err(|_| SegError::LockLimit { range })?;
+    Ok(page.id())
 }
 
 /// A fault for the page at `addr`, and the slot, busy, that holds its anon; without an anon the page is the file's. Where neither is yet, zeros become an

@@ -26,7 +26,26 @@ impl SegVn {
         let b = self.backing.as_ref()?;
         Some(Identity::new(b.vnode.id(), self.file_offset(scx.seg, addr)?))
     }
+    /// Whether pages are pinned for i/o: through this segment, or through another that shares its memory. A hint, except about this segment's while its lock
+    /// is held.
+    pub(super) fn is_pinned(&self) -> bool {
+        let others = || self.shared() && self.amap().is_some_and(|map| map.pins() != 0);
+        self.softlocks.load(Ordering::Acquire) != 0 || others()
+    }
+    /// Pins are counted under the segment's lock, and before the first page: whoever changes rights, or takes pages from their slots, holds it until that is
+    /// done. So it either sees the count or is done before a page is pinned.
+    fn count_pins(&self, scx: &SegCx<'_>, pages: u32) {
+        let _publishers = self.lock.lock(scx.cx);
+        self.softlocks.fetch_add(pages, Ordering::AcqRel);
+        // A shared segment has the map from the first if it has one at all.
+        if let Some(map) = self.amap().filter(|_| self.shared()) {
+            map.pin(pages);
+        }
+    }
     fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
+        if let Some(map) = self.amap().filter(|_| self.shared()) {
+            map.unpin(pages);
+        }
         if self.softlocks.fetch_sub(pages, Ordering::AcqRel) == pages {
             scx.space.pins_released(scx.db.waits());
         }
@@ -44,12 +63,7 @@ pub(super) fn lock(
     // More pages than there are page numbers cannot all be in memory.
     let no_room = FaultError::Object { addr: range.start(), errno: errno::ENOMEM };
     let pages = u32::try_from(range.pages().get()).map_err(|_| no_room)?;
-    {
-        // Counted under the lock, and before the first page: whoever changes rights holds it until the translations are changed, so it
-        // either sees the count or is done before a translation is locked.
-        let _publishers = seg.lock.lock(scx.cx);
-        seg.softlocks.fetch_add(pages, Ordering::AcqRel);
-    }
+    seg.count_pins(scx, pages);
     for (done, addr) in (0u32..).zip(range.iter_pages()) {
         if let Err(e) = super::fault::fault_at(seg, scx, addr, FaultKind::SoftLock, access) {
             if let Some(before) = range.until(addr.get()) {
@@ -102,11 +116,7 @@ pub(super) fn lock_pages(
     let Some(map) = seg.amap() else { return slow };
     let count = range.pages().get();
     let Ok(pins) = u32::try_from(count) else { return Err(SegError::NoMemory { range }) };
-    {
-        // As in `lock`: whoever takes pages from their slots, or rights away, holds it and sees the count, or is done before a page is pinned.
-        let _publishers = seg.lock.lock(scx.cx);
-        seg.softlocks.fetch_add(pins, Ordering::AcqRel);
-    }
+    seg.count_pins(scx, pins);
     let done = pin_pages(seg, scx, range, access, map);
     match &done {
         Ok(_) => drop(seg.driver.pinned.fetch_add(count, Ordering::AcqRel)),

@@ -1,10 +1,12 @@
 //! msync: dirty pages to where they belong, anonymous ones to swap, file pages to the file.
 //!
+//! Nobody who has a page pinned is waited for, since it may be waiting for whoever syncs: through this segment or another one of the same shared memory, a pin
+//! is an error; a file's page is shared with whoever has it, and must it go, the address space waits for it without its lock.
+//!
 //! Sources: illumos.md 4.8 (sync, swapout).
 
 use super::SegVn;
 use addr_space::{SegCx, SegError, SyncFlags};
-use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
 use swapfs::AnonNumber;
 
@@ -15,7 +17,7 @@ pub(super) fn sync(
     range: VirtRange,
     flags: SyncFlags,
 ) -> Result<(), SegError> {
-    if seg.softlocks.load(Ordering::Acquire) != 0 {
+    if seg.is_pinned() {
         return Err(SegError::Pinned { range });
     }
     let put = put_flags(flags);
@@ -28,7 +30,7 @@ pub(super) fn sync(
         return b
             .vnode
             .put_page(scx.cx, scx.db, offset, range.len(), put)
-            .map_err(|e| vnode_error(range, e));
+            .map_err(|e| vnode_error(range, offset, e));
     }
     sync_layers(seg, scx, range, put)
 }
@@ -36,7 +38,7 @@ pub(super) fn sync(
 fn put_flags(flags: SyncFlags) -> PutFlags {
     let mut put = PutFlags::empty();
     put.set(PutFlags::ASYNC, flags.contains(SyncFlags::ASYNC));
-    put.set(PutFlags::INVAL, flags.contains(SyncFlags::INVALIDATE));
+    put.set(PutFlags::INVAL | PutFlags::NOWAIT, flags.contains(SyncFlags::INVALIDATE));
     put
 }
 
@@ -48,10 +50,18 @@ fn refuse_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), S
     })
 }
 
-fn vnode_error(range: VirtRange, e: VnodeError) -> SegError {
+/// What a vnode says of the page at an offset, said of the page of `range`, which shows what begins at `first`.
+fn vnode_error(range: VirtRange, first: FileOffset, e: VnodeError) -> SegError {
+    let last = range.pages().get().saturating_sub(1);
+    let addr = |at: FileOffset| {
+        range.page_at((at.0.saturating_sub(first.0) / PAGE_SIZE).min(last)) // whatever a vnode may say
+    };
     match e {
-        VnodeError::Locked { .. } => SegError::Locked { addr: range.start() },
+        VnodeError::Locked { offset, .. } => SegError::Locked { addr: addr(offset) },
         VnodeError::NoMemory { .. } => SegError::NoMemory { range },
+        VnodeError::Deadlock { offset, .. } => {
+            SegError::Held { range: VirtRange::page_of(addr(offset)) }
+        }
         e => SegError::Vnode(e),
     }
 }
@@ -65,9 +75,17 @@ fn sync_layers(
 ) -> Result<(), SegError> {
     each_layer(seg, scx, range, put, |addr, n| {
         match seg.driver.layer.swap().put_page(scx.cx, n, put) {
-            // Nowhere to write to: the page stays, modified. Nothing is lost.
-            Ok(()) | Err(VnodeError::NoSpace { .. } | VnodeError::NoName { .. }) => Ok(()),
-            Err(e) => Err(vnode_error(VirtRange::page_of(addr), e)),
+            // Nowhere to write to, or in somebody's hands: the page stays. Nothing is lost, and its contents are no others anywhere else.
+            Ok(())
+            | Err(
+                VnodeError::NoSpace { .. }
+                | VnodeError::NoName { .. }
+                | VnodeError::Deadlock { .. },
+            ) => Ok(()),
+            Err(e) => {
+                let first = seg.driver.layer.swap().identity(n).offset;
+                Err(vnode_error(VirtRange::page_of(addr), first, e))
+            }
         }
     })
 }
@@ -124,9 +142,10 @@ fn sync_file(
         return Ok(());
     }
     let offset = seg.file_offset(scx.seg, from).unwrap_or_default();
-    b.vnode
-        .put_page(scx.cx, scx.db, offset, len, put)
-        .map_err(|e| vnode_error(VirtRange::page_of(from), e))
+    b.vnode.put_page(scx.cx, scx.db, offset, len, put).map_err(|e| {
+        let piece = VirtRange::exact(from.get(), len).unwrap_or(VirtRange::page_of(from));
+        vnode_error(piece, offset, e)
+    })
 }
 
 /// Calls `f` with the name of each page of `range` that may be resident: occupied slots, and resident pages of the file.

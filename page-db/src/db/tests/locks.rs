@@ -2,7 +2,7 @@
 
 use crate::selock::SeState;
 use crate::testing::{World, name};
-use crate::{LockedPage, PageId, VnodeKind};
+use crate::{Counter, LockedPage, PageId, VnodeKind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
@@ -60,7 +60,7 @@ fn an_announced_writer_keeps_new_readers_out_and_existing_ones_finish() {
     thread::scope(|s| {
         s.spawn(|| {
             let cx = cx;
-            let x = w.db.lock_excl(&cx, id);
+            let x = w.db.lock_excl_wanted(&cx, id);
             got.store(true, SeqCst);
             assert!(!w.db.lock_state(x.id()).wanted, "EWANTED is cleared by the one who set it");
         });
@@ -74,6 +74,52 @@ fn an_announced_writer_keeps_new_readers_out_and_existing_ones_finish() {
     assert_eq!(w.db.lock_state(id), SeState::default());
 }
 
+/// Whoever holds a page shared and comes again does not wait for the one that waits for it.
+#[test]
+fn a_writer_that_is_not_announced_lets_readers_in() {
+    let (w, id) = world();
+    let reader = w.db.lock_shared(&w.cx, id);
+    let cx = w.thread(1);
+    thread::scope(|s| {
+        let writer = s.spawn(|| {
+            let cx = cx;
+            drop(w.db.lock_excl(&cx, id));
+        });
+        until(|| w.count(Counter::PageLockWaits) != 0);
+        assert!(!w.db.lock_state(id).wanted);
+        let again = w.db.try_lock_shared(&w.cx, id).expect("another reader");
+        drop(reader);
+        assert!(!writer.is_finished(), "a reader is left");
+        drop(again);
+    });
+    assert_eq!(w.db.lock_state(id), SeState::default());
+}
+
+/// The one that was announced goes first, whoever else waits.
+#[test]
+fn a_writer_that_is_not_announced_waits_for_one_that_is() {
+    let (w, id) = world();
+    let reader = w.db.lock_shared(&w.cx, id);
+    let order = AtomicU32::new(0);
+    let (first, second) = (w.thread(1), w.thread(2));
+    thread::scope(|s| {
+        s.spawn(|| {
+            let cx = second;
+            let _held = w.db.lock_excl(&cx, id);
+            assert_eq!(order.fetch_add(1, SeqCst), 1);
+        });
+        until(|| w.count(Counter::PageLockWaits) != 0);
+        s.spawn(|| {
+            let cx = first;
+            let _held = w.db.lock_excl_wanted(&cx, id);
+            assert_eq!(order.fetch_add(1, SeqCst), 0);
+        });
+        until(|| w.db.lock_state(id).wanted);
+        drop(reader);
+    });
+    assert_eq!(order.load(SeqCst), 2);
+}
+
 #[test]
 fn downgrade_keeps_the_announcement_and_the_writer_gets_in() {
     let (w, id) = world();
@@ -82,7 +128,7 @@ fn downgrade_keeps_the_announcement_and_the_writer_gets_in() {
     thread::scope(|s| {
         s.spawn(|| {
             let cx = cx;
-            drop(w.db.lock_excl(&cx, id));
+            drop(w.db.lock_excl_wanted(&cx, id));
         });
         until(|| w.db.lock_state(id).wanted);
         let shared = x.downgrade();

@@ -50,7 +50,7 @@ fn a_page_that_is_held_is_waited_for_alone() {
         std::thread::scope(|s| {
             let (cx, db, all) = (w.thread(2), &*w.db, &names);
             let run = s.spawn(move || db.destroy_run(&cx, all));
-            while !w.db.lock_state(held.id()).wanted {
+            while w.count(Counter::PageLockWaits) == 0 {
                 std::thread::sleep(Duration::from_millis(1));
             }
             // U1: while it waits, the others of its batch are gone and nothing of the next has begun.

@@ -1,9 +1,11 @@
 //! Pages in a stranger's hands: who holds an address space as writer waits for none of them.
 
+use super::super::LentAnons;
 use super::unhappy::{another, range};
 use super::*;
-use addr_space::{Inherit, SegError};
+use addr_space::{Inherit, SegError, SegKind, SyncFlags};
 use core::time::Duration;
+use page_db::{RefMod, SyncMode, Vnode};
 use std::sync::mpsc;
 
 /// What `f` answers on a thread of its own. A test that waits for ever fails here.
@@ -126,4 +128,98 @@ fn a_fault_as_writer_reads_nothing() {
     p.space.fault(&w.cx, range(0, 1), FaultKind::Invalid, Access::Read).expect("read");
     as_writer(&p, &w.cx, 0, Access::Write).expect("it is there now");
     p.space.free(&w.cx);
+}
+
+/// Two processes with the same shared memory of two pages, in which the second has page 1 pinned.
+fn neighbours(w: &World) -> (Arc<Proc>, Arc<Proc>) {
+    let p = w.proc();
+    let shared = SegVnArgs { kind: SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, range(0, 2), &shared).expect("free");
+    w.write(&p, 0, 1);
+    w.write(&p, 1, 2);
+    let q = w.fork(&p);
+    pin(w, &q, 1, FaultKind::SoftLock);
+    (Arc::new(p), Arc::new(q))
+}
+
+fn pin(w: &World, q: &Proc, page: u64, kind: FaultKind) {
+    q.space.fault(&w.cx, range(page, 1), kind, Access::ReadNoCow).expect("mapped");
+}
+
+/// illumos.md 4.8: pages of shared memory that anybody has pinned are not written out.
+#[test]
+fn shared_memory_that_a_stranger_has_pinned_is_not_written_out() {
+    let w = world(128);
+    let (p, q) = neighbours(&w);
+    let ticks = w.db.clock().now();
+    for flags in [SyncFlags::empty(), SyncFlags::ASYNC, SyncFlags::INVALIDATE] {
+        // Of page 0 neither: the count is the map's.
+        let done = p.space.sync(&w.cx, range(0, 1), flags);
+        assert_eq!(done, Err(SegError::Pinned { range: range(0, 1) }.into()), "{flags:?}");
+    }
+    assert_eq!(w.db.clock().now(), ticks, "at once");
+    let lent = p.space.lend_pages(&w.cx, range(1, 1));
+    assert_eq!(lent.map(drop), Err(SegError::Pinned { range: range(1, 1) }.into()));
+    pin(&w, &q, 1, FaultKind::SoftUnlock);
+    p.space.sync(&w.cx, range(0, 2), SyncFlags::INVALIDATE).expect("nobody holds it");
+    assert_eq!((w.read(&q, 0), w.read(&p, 1)), (1, 2));
+    [&p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!(w.swap.live(), 0);
+}
+
+/// A process that has a page of the file mapped, and one that has it mapped and pinned.
+fn readers(w: &World) -> (Arc<Proc>, Proc, Arc<dyn Vnode>) {
+    let (p, q) = (w.proc(), w.proc());
+    let file = w.file(2);
+    for p in [&p, &q] {
+        let (vnode, kind) = (Some(Arc::clone(&file)), SegKind::SHARED);
+        let args = SegVnArgs { vnode, kind, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+        p.space.map(&w.cx, range(0, 2), &args).expect("free");
+    }
+    w.write(&p, 0, 5);
+    pin(w, &q, 0, FaultKind::SoftLock);
+    (Arc::new(p), q, file)
+}
+
+#[test]
+fn a_files_page_that_a_stranger_has_pinned_is_written_and_not_thrown_out() {
+    let w = world(128);
+    let (p, q, file) = readers(&w);
+    let modified = || {
+        let name = page_db::Identity::new(file.id(), page_db::FileOffset(0));
+        let page = w.db.lookup_shared(&w.cx, name).expect("in memory");
+        w.db.sync_ref_mod(&w.cx, &page, SyncMode::DontZero).contains(RefMod::MOD)
+    };
+    assert!(modified());
+    let p2 = Arc::clone(&p);
+    in_time(move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::empty())).expect("written");
+    assert!(!modified());
+    w.write(&p, 0, 6);
+    let ticks = w.db.clock().now();
+    let p2 = Arc::clone(&p);
+    let done = in_time(move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::INVALIDATE));
+    assert_eq!(done, Err(SegError::Pinned { range: range(0, 1) }.into()));
+    assert_eq!(w.db.clock().now(), ticks + 100, "a second");
+    assert_eq!(w.read(&q, 0), 6, "whoever has it pinned waits for nobody");
+    pin(&w, &q, 0, FaultKind::SoftUnlock);
+    p.space.sync(&w.cx, range(0, 2), SyncFlags::INVALIDATE).expect("nobody holds it");
+    assert_eq!(w.read(&q, 0), 0, "as it is in the file");
+    [&*p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
+}
+
+#[test]
+fn a_files_page_that_a_stranger_has_pinned_is_not_lent() {
+    let w = world(128);
+    let (p, q, _file) = readers(&w);
+    let held = Err(SegError::Pinned { range: range(0, 1) }.into());
+    let p2 = Arc::clone(&p);
+    let done = in_time(move |cx| p2.space.lend_pages(cx, range(0, 1)).map(drop));
+    assert_eq!(done, held);
+    let (p2, driver) = (Arc::clone(&p), Arc::clone(&w.driver));
+    let done = in_time(move |cx| LentAnons::lend(&driver, cx, &p2.space, range(0, 1)).map(drop));
+    assert_eq!(done, held);
+    pin(&w, &q, 0, FaultKind::SoftUnlock);
+    p.space.lend_pages(&w.cx, range(0, 1)).expect("nobody holds it").give_back(&w.cx, &w.db);
+    [&*p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!(w.swap.live(), 0);
 }

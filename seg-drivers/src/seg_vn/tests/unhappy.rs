@@ -6,11 +6,11 @@ use addr_space::{AsError, SegError, SegKind};
 use alloc::string::String;
 use core::time::Duration;
 use page_db::{
-    FileOffset, GotPage, Identity, PutFlags, Reserve, Vnode, VnodeError, VnodeId, VnodeKind,
+    FileOffset, GotPage, Identity, PutFlags, Reserve, Vnode, VnodeError, VnodeId, VnodeKind, pvn,
 };
 use std::sync::mpsc;
 
-/// A file of zeros.
+/// A file of zeros, whatever is written to it.
 #[derive(Debug)]
 struct Zeros {
     id: VnodeId,
@@ -48,13 +48,13 @@ impl Vnode for Zeros {
     }
     fn put_page(
         &self,
-        _: &Cx,
-        _: &PageDb,
-        _: FileOffset,
-        _: u64,
-        _: PutFlags,
+        cx: &Cx,
+        db: &PageDb,
+        offset: FileOffset,
+        len: u64,
+        flags: PutFlags,
     ) -> Result<(), VnodeError> {
-        Ok(())
+        pvn::put_range(cx, db, self.id, offset, len, flags, |_, _| Ok(()))
     }
 }
 
