@@ -3,7 +3,7 @@
 //! Sources: illumos `os/grow.c`, `os/mem_cntl.c`, `os/mincore.c` (behaviour); illumos.md 3.8, 3.9.
 
 use super::SysError;
-use super::process::{Process, USER_TOP, user_pages, user_range};
+use super::process::{Process, USER_RANGE, USER_TOP, user_pages, user_range};
 use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SegError, SegKind, SyncFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{Access, PAGE_SIZE, VirtRange, errno};
@@ -61,7 +61,8 @@ impl Process {
             ));
         }
         let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
-        if answers.goes_on_behind_holes {
+        let stops = matches!(advice, MemAdvice::Populate(_)); // whoever answers
+        if answers.goes_on_behind_holes && !stops {
             return self.around_holes(CALL, range, |piece| self.advise_piece(piece, advice));
         }
         match advice {
@@ -277,7 +278,16 @@ impl Process {
             return Err(SysError::arg(CALL, errno::EINVAL, "neither current nor future memory"));
         }
         self.may_lock(CALL)?;
-        self.space().lock_all(self.cx(), what).map_err(|e| self.lock_error(CALL, e))
+        let lock = |what| {
+            let done = self.space().lock_all(self.cx(), what);
+            done.map_err(|e| self.lock_error(CALL, e))
+        };
+        lock(what)?;
+        if what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in {
+            self.bring_in_what_can_be_had(USER_RANGE);
+            lock(LockAll::CURRENT)?; // also what was not there the first time
+        }
+        Ok(())
     }
     /// Unlocks all memory; what is mapped later is not locked any more.
     ///

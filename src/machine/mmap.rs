@@ -232,7 +232,8 @@ impl Process {
     /// Otherwise a hint is followed if there is room, and else the highest hole below the stack is taken.
     ///
     /// # Errors
-    /// `EINVAL`, `EBADF`, `EACCES`, `ENODEV`, `ENOTSUP`, `ENXIO`, `EOVERFLOW` for arguments; `EEXIST`; `ENOMEM` when there is no room or a limit is
+    /// `EINVAL`, `EBADF`, `EACCES`, `ENODEV`, `ENOTSUP`, `ENXIO`, `EOVERFLOW` for arguments; `EEXIST`; `EPERM` for [`MapFlags::LOCKED`] without the privilege
+    /// to lock memory; `ENOMEM` when there is no room or a limit is
     /// passed; `EAGAIN` when no swap can be reserved or the new memory cannot be locked.
     #[doc(alias("smmap", "choose_addr", "map_addr"))]
     pub fn mmap(&self, request: &MapRequest<'_>) -> Result<u64, SysError> {
@@ -258,15 +259,27 @@ impl Process {
         };
         let range = self.place(&space, request, &checked, &args)?;
         // The space is still the one that was begun with, whoever runs a program meanwhile.
-        if request.flags.contains(MapFlags::POPULATE) {
+        let eager = request.flags.contains(MapFlags::POPULATE);
+        let (linux, lock_future) = (answers.locks_what_is_in, space.state().lock_future());
+        if eager && !linux {
             self.populate(range, checked.prot);
         }
-        if locked && let Err(e) = space.lock(self.cx(), range) {
-            let _ = space.unmap(self.cx(), range);
-            return Err(SysError::of(MMAP, e));
+        let lock = || {
+            let done = space.lock(self.cx(), range);
+            done.map_err(|e| {
+                let _ = space.unmap(self.cx(), range);
+                SysError::of(MMAP, e)
+            })
+        };
+        if locked {
+            lock()?;
         }
-        if locked && answers.locks_what_is_in {
-            let _ = self.lock_and_bring_in(MMAP, range); // what cannot be had now is had when it is touched
+        let kept = linux && (locked || lock_future);
+        if kept || (linux && eager) {
+            self.bring_in_what_can_be_had(range);
+        }
+        if kept {
+            lock()?; // also what was not there the first time
         }
         Ok(range.start().get())
     }

@@ -11,7 +11,8 @@
 //! | 5, 6 | `madvise`, `msync` over a hole | stop there, `ENOMEM` | go on behind it, then `ENOMEM`; `msync` that only starts writes stops |
 //! | 7 | `mlock` over a hole | undone, `ENOMEM` | what lies below stays locked, `ENOMEM` |
 //! | 8, 9 | `mlock` of what no load can reach: no right, past the end of a file | locked, or left out | `ENOMEM`, and stays marked |
-//! | 10 | `mlock` of a private file's pages that may be stored to | claimed | copied now |
+//! | 10 | a lock, or `MAP_POPULATE`, of a private file's pages that may be stored to | claimed, or read | copied now |
+//! | | a lock of memory that is promised to nobody, untouched | left out | made and locked |
 //! | 11 | `mlock` over the limit | `EAGAIN` | `ENOMEM` |
 //! | 12-14 | `MADV_DONTNEED` | written back, contents stay; locked: `EBUSY` | private contents go (`Advice::Discard`); locked: `EINVAL` |
 //! | 15 | `MADV_FREE` of files and shared memory; its length | ignored; rounded down | `EINVAL`; rounded up |
@@ -29,7 +30,8 @@
 //! | 32 | `pread`, `pwrite` that meet a bad page half way | `EFAULT` | what was moved counts |
 //! | 33 | `brk` up to the page below another mapping | may touch it | one page stays free |
 //!
-//! The numbers are those of the list of differences that the trace language comes with; two rows are not in it. What is left of it is no difference in
+//! The numbers are those of the list of differences that the trace language comes with; rows without one are not in it. A lock is `mlock`, `mlockall` and `MAP_LOCKED`, and
+//! a mapping made where all future memory is to be locked. What is left of it is no difference in
 //! answers, or needs more than a call:
 //!
 //! | | | why no call can give the other answer |
@@ -260,6 +262,9 @@ impl Process {
         hole.map_or(Ok(()), |e| Err(SysError::of(call, e)))
     }
     /// Locks as Linux does (7-11): what lies below a hole, and brought in.
+    ///
+    /// The first lock is refused before anything is brought in, where it must be. It leaves out what nobody has touched where nothing is promised, so what
+    /// was brought in is locked once more.
     pub(super) fn lock_and_bring_in(
         &self,
         call: &'static str,
@@ -267,26 +272,46 @@ impl Process {
     ) -> Result<(), SysError> {
         let mapped = self.mapped_in(range);
         let below = mapped.hole.map_or(Some(range), |hole| range.until(hole.get()));
-        if let Some(below) = below {
-            self.space().lock(self.cx(), below).map_err(|e| self.lock_error(call, e))?;
-        }
+        let lock = || {
+            let done = below.map_or(Ok(()), |below| self.space().lock(self.cx(), below));
+            done.map_err(|e| self.lock_error(call, e))
+        };
+        lock()?;
+        // Over a hole nothing is brought in but what would not be locked otherwise.
+        let meant = |piece: &VirtRange| mapped.hole.is_none() || self.is_unpromised(*piece);
+        let pieces = mapped.pieces.iter().filter_map(|p| below.and_then(|b| p.intersect(b)));
+        let brought = pieces.filter(meant).map(|p| self.bring_in(p)).find(Result::is_err);
+        lock()?;
         if let Some(addr) = mapped.hole {
             return Err(SysError::of(call, AsError::Unmapped { addr }));
         }
-        let bring = |piece: VirtRange| {
-            let space = self.space();
-            let mut runs = Vec::new();
-            space.prots(self.cx(), piece, &mut |run, prot| runs.push((run, prot)))?;
-            let shared = space.kind_at(self.cx(), piece.start());
-            let shared = shared.is_none_or(|kind| kind.contains(SegKind::SHARED));
-            runs.into_iter().try_for_each(|(run, prot)| {
-                let store = !shared && prot.contains(Prot::WRITE);
-                let access = if store { Access::Write } else { Access::Read };
-                space.populate(self.cx(), run, access).map_err(AsError::Fault)
-            })
-        };
-        let brought = mapped.pieces.into_iter().try_for_each(bring);
-        brought.map_err(|e| SysError::with(call, errno::ENOMEM, e))
+        brought.unwrap_or(Ok(())).map_err(|e| SysError::with(call, errno::ENOMEM, e))
+    }
+    /// Whether a piece of a segment is memory without a file for which nothing is promised.
+    fn is_unpromised(&self, piece: VirtRange) -> bool {
+        let (space, cx) = (self.space(), self.cx());
+        let kind = space.kind_at(cx, piece.start());
+        kind.is_some_and(|kind| kind.contains(SegKind::NORESERVE))
+            && space.vnode_at(cx, piece.start()).flatten().is_none()
+    }
+    /// Brings in one piece of a segment: what may be stored to and is nobody else's, as a store does (10).
+    fn bring_in(&self, piece: VirtRange) -> Result<(), AsError> {
+        let (space, cx) = (self.space(), self.cx());
+        let mut runs = Vec::new();
+        space.prots(cx, piece, &mut |run, prot| runs.push((run, prot)))?;
+        let shared = space.kind_at(cx, piece.start());
+        let shared = shared.is_none_or(|kind| kind.contains(SegKind::SHARED));
+        runs.into_iter().try_for_each(|(run, prot)| {
+            let store = !shared && prot.contains(Prot::WRITE);
+            let access = if store { Access::Write } else { Access::Read };
+            space.populate(cx, run, access).map_err(AsError::Fault)
+        })
+    }
+    /// Brings in whatever is mapped in `range`, as far as it goes: what cannot be had now is had when it is touched.
+    pub(super) fn bring_in_what_can_be_had(&self, range: VirtRange) {
+        for piece in self.mapped_in(range).pieces {
+            let _ = self.bring_in(piece);
+        }
     }
     /// What a lock that was refused is called (11).
     pub(super) fn lock_error(&self, call: &'static str, error: AsError) -> SysError {

@@ -3,7 +3,7 @@
 use super::super::{Limit, Machine, MapFlags, MapRequest, MemAdvice, Process};
 use super::*;
 use crate::files::{FileHandle, OpenMode};
-use addr_space::{Advice, SyncFlags};
+use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::PAGE_SIZE as P;
 use page_db::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOTSUP, ENXIO, EOVERFLOW};
 
@@ -156,6 +156,31 @@ fn r10_a_lock_of_a_private_file() {
         g.byte(8)
     };
     row("lock, then write to the file", ask, [b'n', 0]);
+    let write = |g: &Ground| {
+        g.file.vnode.pwrite(g.p.cx(), g.p.machine().db(), 0, b"new").expect("room");
+    };
+    let all = |g: &Ground| {
+        g.p.mlockall(LockAll::CURRENT).expect("may");
+        write(g);
+        g.byte(8)
+    };
+    row("lock all, then write to the file", all, [b'n', 0]);
+    for flag in [MapFlags::POPULATE, MapFlags::LOCKED] {
+        let mapped = |g: &Ground| {
+            g.map(20, 1, 3, MapFlags::PRIVATE | flag, Some(&g.file)).expect("room");
+            g.map(22, 1, 1, MapFlags::PRIVATE | flag, Some(&g.file)).expect("room");
+            write(g);
+            (g.byte(20), g.byte(22))
+        };
+        row("map, then write to the file", mapped, [(b'n', b'n'), (0, b'n')]);
+    }
+    let future = |g: &Ground| {
+        g.p.mlockall(LockAll::FUTURE).expect("may");
+        g.map(20, 1, 3, MapFlags::PRIVATE, Some(&g.file)).expect("room");
+        write(g);
+        (g.byte(20), g.byte(8))
+    };
+    row("map where all is to be locked, then write to the file", future, [(b'n', b'n'), (0, b'n')]);
 }
 
 #[test]
@@ -193,6 +218,63 @@ fn r14_locked_memory_that_is_not_needed() {
         number(g.p.madvise(at(0), 2 * P, MemAdvice::DontNeed))
     };
     row("dontneed", ask, [EBUSY, EINVAL]);
+}
+
+/// Whoever locks memory that is promised to nobody keeps it: its contents are not thrown away.
+#[test]
+fn r14_locked_memory_that_was_promised_to_nobody() {
+    type Lock = fn(&Ground);
+    const UNPROMISED: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANON).union(MapFlags::NORESERVE);
+    fn map(g: &Ground, flags: MapFlags) {
+        g.map(20, 2, 3, UNPROMISED | flags, None).expect("room");
+    }
+    let ways: [(&str, Lock); 5] = [
+        ("lock", |g| {
+            map(g, MapFlags::empty());
+            g.p.mlock(at(20), 2 * P).expect("may");
+        }),
+        ("lock over a hole", |g| {
+            map(g, MapFlags::empty());
+            assert_eq!(number(g.p.mlock(at(20), 3 * P)), ENOMEM);
+        }),
+        ("map locked", |g| map(g, MapFlags::LOCKED)),
+        ("lock all", |g| {
+            map(g, MapFlags::empty());
+            g.p.mlockall(LockAll::CURRENT).expect("may");
+        }),
+        ("lock all that will be", |g| {
+            g.p.mlockall(LockAll::FUTURE).expect("may");
+            map(g, MapFlags::empty());
+        }),
+    ];
+    for (what, lock) in ways {
+        let g = ground(Personality::Linux);
+        lock(&g);
+        g.p.store(at(20), b"kept").expect("mapped");
+        let drop = SyncFlags::SYNC | SyncFlags::INVALIDATE;
+        assert_eq!(number(g.p.msync(at(20), P, drop)), EBUSY, "{what}");
+        assert_eq!(number(g.p.madvise(at(20), 2 * P, MemAdvice::DontNeed)), EINVAL, "{what}");
+        assert_eq!((g.byte(20), g.byte(21)), (b'k', 0), "{what}");
+        g.p.machine().verify().unwrap_or_else(|v| panic!("after {what}: {v}"));
+    }
+    let over = |g: &Ground| {
+        g.p.set_limit(Limit::Memlock, P);
+        let flags = UNPROMISED | MapFlags::LOCKED;
+        (number(g.map(20, 2, 3, flags, None)), g.p.load_u8(at(20)).is_ok())
+    };
+    row("more than the limit", over, [(OK, true), (EAGAIN, false)]);
+}
+
+#[test]
+fn populating_stops_at_a_hole() {
+    let ask = |g: &Ground| {
+        g.map(20, 3, 3, MapFlags::PRIVATE | MapFlags::ANON, None).expect("room");
+        g.p.munmap(at(21), P).expect("mapped");
+        let done = number(g.p.madvise(at(20), 3 * P, MemAdvice::Populate(Access::Write)));
+        let there = |page| g.p.mincore(at(page), P).map(|b| b[0] & 1).map_err(|e| e.errno);
+        (done, there(20), there(22))
+    };
+    row("populate for stores", ask, [(ENOMEM, Ok(1), Ok(0)); 2]);
 }
 
 #[test]

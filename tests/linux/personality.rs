@@ -77,13 +77,23 @@ impl Shadow {
             Operation::Sync(range, flags) if flags.invalidate => Some(range),
             _ => None,
         };
-        // A page that is not there keeps its mark on Linux alone.
-        let doubtful = thrown_away.is_some_and(|range| {
-            let discard = Operation::Advise(range.clone(), Advice::Discard);
-            undefined(self.model(), &discard).is_some()
-        });
+        // A page past the end of its file is not there to be locked, and keeps its mark on Linux alone.
+        let doubtful = thrown_away.is_some_and(|range| self.locks_pages_of_files(range));
         let known = undefined(self.model(), operation).is_none() && !doubtful;
         decided && known && !self.cuts_private(operation)
+    }
+
+    /// Whether locked pages of files are among those of a range: they may have been past the end when they were locked.
+    fn locks_pages_of_files(&self, range: &Range) -> bool {
+        let ProcRef::Slot(proc) = range.proc else { return false };
+        let Some(process) = self.model().processes().get(&proc) else { return false };
+        let addr = range.addr.resolve(Model::LAYOUT);
+        let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
+        let first = addr / PAGE_BYTES;
+        process.pages().range(first..end.max(first)).any(|(_, page)| {
+            let file = matches!(page.backing, Backing::Object { object, .. } if self.model().objects()[object].is_file());
+            page.locked && file
+        })
     }
 
     /// A truncation below private pages of the file, which Linux may have copied at a time that the model does not know.
