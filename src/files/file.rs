@@ -286,7 +286,10 @@ impl File {
         self.reads.fetch_add(1, Ordering::Relaxed);
         cx.count(Counter::PgIn);
         cx.count(Counter::PgPgIn);
-        cx.count(Counter::FsPgIn);
+        cx.count(match db.vnodes().kind(self.id) {
+            VnodeKind::Exec => Counter::ExecPgIn,
+            _ => Counter::FsPgIn,
+        });
         let inside = self.size().saturating_sub(offset).min(PAGE_SIZE) as usize;
         page[inside..].fill(0);
         db.mem().write(pfn, 0, &page);

@@ -49,6 +49,7 @@ impl AccessError {
             Signal::SegvMapErr => "nothing is mapped there",
             Signal::SegvAccErr => "the mapping does not allow it",
             Signal::TrapWatch { .. } => "it is watched",
+            Signal::BusObjErr(errno::ENOMEM) => "there is no memory for it",
             _ => "the object behind it failed",
         }
     }

@@ -21,7 +21,7 @@ use super::cpu::AccessError;
 use super::image::Image;
 use super::process::{BREAK_BASE, Limit, Process, STACK_TOP};
 use crate::files::{ElfImage, File, Piece};
-use addr_space::{AsError, SegKind};
+use addr_space::{AsError, SegKind, Signal};
 use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
@@ -50,8 +50,8 @@ impl Process {
     /// handles of the process see it at their next call.
     ///
     /// # Errors
-    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `ENOMEM` and `EAGAIN` when it cannot be mapped, a limit is passed, or there is no memory
-    /// for what it stores: nothing has changed.
+    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `EIO` or what its store answers when it cannot be read, `ENOMEM` and `EAGAIN` when
+    /// it cannot be mapped, a limit is passed, or there is no memory for what it stores: nothing has changed.
     #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
     pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
         let gone = || SysError::arg(EXEC, errno::ESRCH, "the process has exited");
@@ -124,10 +124,11 @@ impl Process {
                 && prot.contains(Prot::WRITE)
             {
                 let zeros = [0; PAGE_SIZE as usize];
-                self.copyout(range.end() - zero_tail, &zeros[..*zero_tail as usize])?;
+                self.deposit(range.end() - zero_tail, &zeros[..*zero_tail as usize])?;
             }
         }
-        self.grow_stack(STACK_TOP - PAGE_SIZE)?;
+        let grown = self.grow_stack(STACK_TOP - PAGE_SIZE);
+        grown.map_err(|e| SysError { call: EXEC, ..e })?;
         self.push_arguments(&program.image.name)
     }
     /// What a program finds on its stack: one argument, no environment.
@@ -137,11 +138,21 @@ impl Process {
         let string = (STACK_TOP - name.len() as u64 - 1) & !15;
         let words = [1, string, 0, 0];
         let mut block: Vec<u8> = words.iter().flat_map(|w: &u64| w.to_le_bytes()).collect();
-        self.copyout(string - block.len() as u64, &block)?;
+        self.deposit(string - block.len() as u64, &block)?;
         block.clear();
         block.extend_from_slice(name);
         block.push(0);
-        self.copyout(string, &block)
+        self.deposit(string, &block)
+    }
+    /// Stores what the kernel gives a program along. What the fault was refused for is what exec is.
+    fn deposit(&self, addr: u64, bytes: &[u8]) -> Result<(), SysError> {
+        self.store(addr, bytes).map_err(|e| {
+            let errno = match e.signal {
+                Signal::BusObjErr(errno) => errno,
+                _ => errno::EFAULT,
+            };
+            SysError::arg(EXEC, errno, e.what())
+        })
     }
 
     /// Stores the relative relocations of a program that was just loaded, then takes the right to write from what is to be

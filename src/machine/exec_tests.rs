@@ -1,7 +1,7 @@
 //! Programs: this very test binary, and files that are none.
 
 use super::*;
-use crate::files::Piece;
+use crate::files::{ElfImage, Piece};
 use addr_space::Signal;
 use page_db::errno::*;
 use page_db::{PAGE_SIZE, Prot, Vnode, VnodeKind};
@@ -81,6 +81,64 @@ fn a_real_program_becomes_an_address_space() {
     assert_eq!(m.swap().live(), 0);
 }
 
+/// What a program stores before it runs is a touch like others: what that is refused for is what exec is.
+#[test]
+fn a_program_that_cannot_be_stored_into_is_refused_with_the_reason() {
+    let m = Machine::builder().frames(2048).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(PAGE_SIZE).expect("mapped");
+    p.store(at, b"still here").expect("stored");
+    let file = own_executable(&m);
+    let image = ElfImage::read(m.cx(), m.db(), &file).expect("a program");
+    let tail = image.plan(LOAD_BASE).expect("planned").into_iter().find_map(|piece| match piece {
+        Piece::File { offset, range, zero_tail, .. } if zero_tail > 0 => {
+            Some(offset.0 + range.len() - PAGE_SIZE)
+        }
+        _ => None,
+    });
+    let tail = tail.expect("a program has data that ends within a page");
+    let drop_page = || {
+        use page_db::{FileOffset, PutFlags};
+        file.put_page(m.cx(), m.db(), FileOffset(tail), PAGE_SIZE, PutFlags::INVAL).expect("clean");
+    };
+    drop_page();
+    // Whether the headers' page is read again before is the cache's affair: the first read that is that of the data fails.
+    let reads = file.transfers().0;
+    p.exec(&file).expect("a program");
+    assert!(file.transfers().0 > reads, "the tail was read");
+    drop_page();
+    file.fail_read(m.cx(), 1, EIO);
+    let e = p.exec(&file).expect_err("the data cannot be read");
+    assert_eq!((e.call, e.errno), ("exec", EIO), "{e}");
+    assert_eq!(p.name(), file.name());
+    m.verify().expect("sound");
+}
+
+/// Pages of a program count as such when they are read, as they do when they are written.
+#[test]
+fn what_is_read_of_a_program_counts_as_the_programs() {
+    use page_db::{Counter, FileOffset, PutFlags};
+    let m = Machine::builder().frames(2048).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let file = own_executable(&m);
+    let counts = || [Counter::ExecPgIn, Counter::FsPgIn].map(|c| m.counters().get(c));
+    let program = p.exec(&file).expect("a program");
+    let before = counts();
+    assert!(before[0] > 0 || before[1] > 0, "its headers were read before it ran");
+    let text = |piece: &&Piece| piece.range().contains(program.entry);
+    let Some(Piece::File { range, offset, .. }) = program.pieces.iter().find(text) else {
+        panic!("the entry is in the file");
+    };
+    let at = offset.0 + (program.entry.get() & !(PAGE_SIZE - 1)) - range.start().get();
+    let fetch = || p.fetch(program.entry.get(), &mut [0]).expect("executable");
+    fetch();
+    let before = counts();
+    let gone = file.put_page(m.cx(), m.db(), FileOffset(at), PAGE_SIZE, PutFlags::INVAL);
+    gone.expect("clean");
+    fetch();
+    assert_eq!(counts(), [before[0] + 1, before[1]]);
+}
+
 #[test]
 fn what_is_no_program_changes_nothing() {
     let m = Machine::builder().frames(512).build().expect("a machine");
@@ -120,7 +178,8 @@ fn a_program_without_memory_is_refused() {
         let done = p.exec(&own_executable(&m));
         m.verify().unwrap_or_else(|v| panic!("{frames} frames: {v} after {done:?}"));
         if let Err(e) = done {
-            assert!(matches!(e.errno, ENOMEM | EAGAIN | EFAULT), "{frames} frames: {e}");
+            assert!(matches!(e.errno, ENOMEM | EAGAIN), "{frames} frames: {e}");
+            assert_eq!(e.call, "exec", "{frames} frames: {e}");
             assert!(!p.has_exited(), "{frames} frames: nothing has changed");
         }
         p.exit();

@@ -14,7 +14,7 @@
 //!
 //! Exceptions, all of illumos's or of the device's making: bytes of a swap page that could not be read are lost ([`swapfs`] asks no device
 //! twice); an operation that goes page by page (an access, a transfer, a write-out) has done the pages before; a fixed mapping
-//! that fails has unmapped what was there; a program that fails behind the point of no return ends.
+//! that fails has unmapped what was there.
 //!
 //! `SEGVM_FAIL_WIDE=1` also tries two failures in one operation: each request of any kind with each early request of each kind.
 

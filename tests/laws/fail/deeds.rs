@@ -213,7 +213,7 @@ pub(super) const DEEDS: &[Deed] = &[
         w.p.vfork().map(|c| c.exit()).map_err(|e| e.to_string())
     }),
     whole("spawn", |w| done(w.m.spawn("another"))),
-    whole_or("run a program", |w| done(w.p.exec(&w.program)), |w| w.p.exit()),
+    whole("run a program", |w| done(w.p.exec(&w.program))),
     piecemeal("exit", |w| {
         w.p.exit();
         Ok(())
