@@ -277,7 +277,7 @@ pub struct SegDetail {
 
 /// A segment driver's object: the virtual methods of one segment.
 ///
-/// Six methods are required; the others answer "nothing to do" or name what is missing. What a driver cannot do at all, a required method
+/// Seven methods are required; the others answer "nothing to do" or name what is missing. What a driver cannot do at all, a required method
 /// among it, it answers with [`SegError::NotSupported`] (a kind of fault with [`FaultError::NoSupport`]) under its own name. A driver changes its own
 /// state through `&self`; what faults read without a lock it publishes with a sequence number (see [`crate::hat::Stamp`]). Whether a driver keeps all
 /// that is asked by [`crate::contract::seg_ops`].

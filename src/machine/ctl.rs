@@ -4,9 +4,11 @@
 
 use super::SysError;
 use super::process::{Process, USER_RANGE, USER_TOP, user_pages, user_range};
-use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SegError, SegKind, SyncFlags};
+use addr_space::{
+    Advice, AsError, FaultError, InCore, Inherit, LockAll, SegError, SegKind, SyncFlags,
+};
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, PAGE_SIZE, VirtRange, errno};
+use page_db::{Access, PAGE_SIZE, VirtAddr, VirtRange, errno};
 
 /// What `madvise` is told.
 #[doc(alias(
@@ -93,7 +95,11 @@ impl Process {
                     let what = "only private anonymous memory can be freed";
                     return Err(SysError::arg(CALL, errno::EINVAL, what));
                 }
-                self.advise_range(piece, advice)
+                let locked = self.first_locked(piece);
+                let below = locked.map_or(Some(piece), |addr| piece.until(addr.get()));
+                below.map_or(Ok(()), |below| self.advise_range(below, advice))?;
+                let what = "memory that is locked is not freed";
+                locked.map_or(Ok(()), |_| Err(SysError::arg(CALL, errno::EINVAL, what)))
             }
             MemAdvice::WillNeed if answers.asks_in_vain => {
                 match space.will_need(cx, piece) {
@@ -104,6 +110,23 @@ impl Process {
             }
             advice => self.advise_range(piece, advice),
         }
+    }
+    /// The first page of a piece of a segment that the mapping has locked.
+    fn first_locked(&self, piece: VirtRange) -> Option<VirtAddr> {
+        let (space, cx) = (self.space(), self.cx());
+        let mut rest = Some(piece).filter(|_| space.state().locked() != 0);
+        while let Some(left) = rest {
+            let pages = INCORE_CHUNK.min(left.pages().get());
+            let mut bits = [0; INCORE_CHUNK as usize];
+            let chunk = left.until(left.page_at(pages).get()).unwrap_or(left);
+            let _ = space.incore(cx, chunk, &mut bits[..pages as usize]);
+            let is_locked = |bits: &u8| bits & InCore::LOCKED.bits() != 0;
+            if let Some(n) = bits.iter().position(is_locked) {
+                return Some(chunk.page_at(n as u64));
+            }
+            rest = piece.from(chunk.end());
+        }
+        None
     }
     fn advise_range(&self, range: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";

@@ -15,7 +15,7 @@
 //! | | a lock of memory that is promised to nobody, untouched | left out | made and locked |
 //! | 11 | `mlock` over the limit | `EAGAIN` | `ENOMEM` |
 //! | 12-14 | `MADV_DONTNEED` | written back, contents stay; locked: `EBUSY` | private contents go (`Advice::Discard`); locked: `EINVAL` |
-//! | 15 | `MADV_FREE` of files and shared memory; its length | ignored; rounded down | `EINVAL`; rounded up |
+//! | 15 | `MADV_FREE` of files, shared and locked memory; its length | ignored; rounded down | `EINVAL`; rounded up |
 //! | 19 | a touch past the end of a file | `SIGBUS`, `BUS_OBJERR` | `SIGBUS`, `BUS_ADRERR` |
 //! | 20 | `msync` without a flag | writes and waits | looks for holes |
 //! | 22 | `msync` of a length that rounds to 2^64 | `ENOMEM` | nothing to do |

@@ -282,6 +282,13 @@ fn r15_freeing_what_is_not_private_memory() {
     row("a file", |g| number(g.p.madvise(at(8), P, FREE)), [OK, EINVAL]);
     row("shared", |g| number(g.p.madvise(at(12), P, FREE)), [OK, EINVAL]);
     row("private memory", |g| number(g.p.madvise(at(0), 2 * P, FREE)), [OK, OK]);
+    let locked = |g: &Ground| {
+        g.p.mlock(at(1), P).expect("may");
+        let anons = || g.p.machine().counters().get(page_db::Counter::MadvFreeHit);
+        let before = anons();
+        (number(g.p.madvise(at(0), 2 * P, FREE)), anons() - before)
+    };
+    row("locked memory behind other", locked, [(OK, 1), (EINVAL, 1)]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ impl Process {
     /// Watches `len` bytes at `addr`, mapped or not. The same bytes may be watched for something else later; other watches must not overlap them.
     ///
     /// # Errors
-    /// `EINVAL` for no bytes, nothing to wait for, what is no user range, and an overlap; `EAGAIN` while pages there are pinned for i/o; `ENOMEM`
+    /// `ESRCH` when the process has exited, `EINVAL` for no bytes, nothing to wait for, what is no user range, and an overlap; `EAGAIN` while pages there are pinned for i/o; `ENOMEM`
     /// without heap.
     #[doc(alias = "PCWATCH")]
     pub fn watch(&self, addr: u64, len: u64, flags: WatchFlags) -> Result<(), SysError> {
@@ -25,7 +25,7 @@ impl Process {
     /// Takes the watch on exactly these bytes back.
     ///
     /// # Errors
-    /// `ESRCH` when there is none, and as [`Process::watch`].
+    /// `ESRCH` when there is none or the process has exited, and as [`Process::watch`].
     pub fn unwatch(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "unwatch";
         let start = byte(CALL, addr)?;

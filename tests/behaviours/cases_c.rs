@@ -68,4 +68,15 @@ fn c29_a_store_that_cannot_be_written_is_not_lost() {
 #[test]
 fn c28_files_carry_no_times() {
     crate::not_built::no_word_for("stat 0");
+    // Nothing of the whole machine says when, or whether, the same bytes were stored, written out or read.
+    let mut s = scene(
+        "file 0 4096; map 0 0 1 rw shared fixed file 0 0; write 0 0 1 65; sync 0 0 1 sync; read 0 0 1",
+    );
+    let before = s.machine().dump();
+    for again in ["write 0 0 1 65; sync 0 0 1 sync; read 0 0 1", "pwrite 0 0 1 65; sync 0 0 1 sync"]
+    {
+        s.run(again);
+        assert_eq!(s.machine().dump().visible(), before.visible(), "{again}");
+    }
+    s.end();
 }

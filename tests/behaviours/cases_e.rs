@@ -183,6 +183,21 @@ fn e29_the_lock_moves_to_the_copy() {
 fn e19_nobody_stores_against_the_rights() {
     // There is no debugger's store; a locked page that gets its rights back is copied and keeps its lock (e29).
     crate::not_built::no_word_for("poke 0 0 1");
+    // The process and the kernel for it are refused, before and after a fork, and nothing is copied.
+    let mut s = scene("map 0 0 1 rw priv fixed anon; write 0 0 1 65; protect 0 0 1 r; lock 0 0 1");
+    for forked in [false, true] {
+        let (at, frame) = (crate::addr(0).get(), s.frame(0, 0));
+        let store = s.process(0).store(at, &[1]).map_err(|e| e.signal);
+        assert_eq!(store, Err(addr_space::Signal::SegvAccErr), "forked: {forked}");
+        let copyout = s.process(0).copyout(at, &[1]).map_err(|e| e.errno);
+        assert_eq!(copyout, Err(page_db::errno::EFAULT), "forked: {forked}");
+        s.run("read 0 0 0+1; expect ok b=41; expect counter cow_fault +0");
+        assert_eq!((s.frame(0, 0), page(&s, 0, 0).lckcnt()), (frame, 1), "forked: {forked}");
+        if !forked {
+            s.run("fork 0 1");
+        }
+    }
+    s.end();
 }
 
 /// A fork shares the anon: the copy is the child's or the parent's as always, and only who is alone with the lent page breaks the loan.

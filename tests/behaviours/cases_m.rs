@@ -170,3 +170,27 @@ fn m08_what_a_real_program_does_leaves_what_a_plain_array_has() {
     assert!(most >= 10, "{most} segments at most");
     s.end();
 }
+
+#[test]
+fn m11_no_page_is_large() {
+    use addr_space::{AsError, SegError};
+    let mut s = scene(
+        "map 0 0 1024 rw priv fixed anon; write 0 0 2 65; file 0 4096; map 0 2000 1 r shared fixed file 0 0",
+    );
+    for (page, pages) in [(0, 1024), (2000, 1)] {
+        let prefer = |code| space(&s, 0).set_page_size(s.machine().cx(), range(page, pages), code);
+        assert_eq!(prefer(0), Ok(()), "the one size");
+        for code in [1, 2, u8::MAX] {
+            let refused = prefer(code).expect_err("no other");
+            assert_eq!(refused.errno(), page_db::errno::EINVAL);
+            let driver = "seg_vn";
+            assert!(
+                matches!(&refused, AsError::Seg(SegError::Invalid { driver: d, .. }) if *d == driver),
+                "{refused}"
+            );
+        }
+    }
+    s.run("read 0 0 0+1; expect ok b=41");
+    assert_eq!(shape(&s, 0), (2, 1025), "nothing was cut");
+    s.end();
+}

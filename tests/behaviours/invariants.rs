@@ -391,6 +391,7 @@ fn v29_growth_meets_limit_and_neighbour() {
 #[test]
 fn v30_what_must_be_invisible_is() {
     // A trace, and the same with a page-out after each operation, on few frames, with the other hash, copying late.
+    const FEW: &str = "machine memory=110 swap=mem:1024";
     let trace = include_str!("../traces/cow.vmt");
     let result = |settings: &str, step: &str| {
         let mut lines = trace.lines();
@@ -431,6 +432,7 @@ fn v30_what_must_be_invisible_is() {
         assert_eq!(result(settings, ""), plain, "{settings}");
     }
     assert_eq!(result("machine memory=1024", "pageout *"), plain, "page-out after each operation");
+    assert_eq!(result(FEW, ""), plain, "16 frames besides those of tables");
 }
 
 #[test]

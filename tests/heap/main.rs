@@ -11,6 +11,7 @@ mod allocator;
 use addr_space::runs::Runs;
 use addr_space::{Advice, Inherit, SyncFlags};
 use allocator::{Asked, Heap, Plan, under};
+use page_db::errno::ENOMEM;
 use page_db::{Access, PAGE_SIZE as PAGE};
 use segvm::Machine;
 use segvm::files::{FileHandle, OpenMode};
@@ -28,10 +29,13 @@ const PAGES: u64 = 400;
 const AT: u64 = 0x1000_0000_0000;
 const FILE_AT: u64 = AT + 2 * PAGES * PAGE;
 const MOVED: u64 = AT + 8 * PAGES * PAGE;
+const SHARED_AT: u64 = AT + 4 * PAGES * PAGE;
 
 struct World {
     m: Machine,
     p: Process,
+    /// Shares memory with it.
+    q: Process,
 }
 
 type Done = Result<(), String>;
@@ -60,8 +64,14 @@ impl World {
         }
         // The host's file has its bytes; what it keeps them in is not the library's.
         p.msync(FILE_AT, PAGES * PAGE, SyncFlags::empty()).unwrap();
+        let (flags, len) = (MapFlags::SHARED | MapFlags::ANON | MapFlags::FIXED, PAGES * PAGE);
+        p.mmap(&MapRequest { addr: SHARED_AT, len, prot: 3, flags, file: None, offset: 0 })
+            .unwrap();
+        (0..PAGES).step_by(4).for_each(|page| p.store(SHARED_AT + page * PAGE, &[3]).unwrap());
+        let q = m.spawn("q").unwrap();
+        p.share_range(SHARED_AT, len, &q).unwrap();
         (0..PAGES).step_by(2).for_each(|page| p.store(FILE_AT + page * PAGE, &[2]).unwrap());
-        Self { m, p }
+        Self { m, p, q }
     }
 }
 
@@ -91,6 +101,9 @@ const DEEDS: &[Deed] = &[
     }),
     ("unmap the middle", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGE))),
     ("unmap the end", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGES / 2 * PAGE))),
+    ("unmap pages of shared memory one by one", true, |w| {
+        (1..PAGES).step_by(2).try_for_each(|n| done(w.p.munmap(SHARED_AT + n * PAGE, PAGE)))
+    }),
     ("unmap pages one by one", true, |w| {
         (1..PAGES).step_by(40).try_for_each(|page| done(w.p.munmap(AT + page * PAGE, PAGE)))
     }),
@@ -192,6 +205,29 @@ fn the_heap_is_used_up() {
     assert!(errors > 10, "only {errors} of {refused}");
 }
 
+/// Counts of the slots of shared memory are never lost: what has no room for them is refused, and has changed nothing.
+#[test]
+fn an_unmap_of_shared_memory_in_part_is_refused_whole() {
+    let (w, mut refused) = (World::new(), 0);
+    for n in (1..PAGES).step_by(2) {
+        let before = w.m.dump();
+        let unmap = || w.p.munmap(SHARED_AT + n * PAGE, PAGE);
+        let (answer, asked) = under(Plan { from: FROM, k: 1, and_later: true }, unmap);
+        w.m.verify().unwrap_or_else(|v| panic!("page {n}: {v}"));
+        if let Err(e) = answer {
+            assert_eq!(e.errno, ENOMEM, "page {n}: {e}");
+            assert_ne!(asked.refused, 0, "page {n}: nothing was refused");
+            assert_eq!(w.m.dump().visible(), before.visible(), "page {n}: not as before");
+            assert!(unmap().is_ok(), "page {n}: nothing is refused any more");
+            refused += 1;
+        }
+    }
+    println!("{refused} unmaps refused");
+    assert!(refused > 1, "only {refused}");
+    w.m.processes().iter().for_each(Process::exit);
+    assert_eq!(w.m.swap().live(), 0, "law 3");
+}
+
 /// Who ends cannot be refused, also where a child was not to have all pages.
 #[test]
 fn an_end_is_not_refused() {
@@ -199,7 +235,10 @@ fn an_end_is_not_refused() {
     (1..PAGES).step_by(2).for_each(|page| {
         w.p.madvise(AT + page * PAGE, PAGE, MemAdvice::DontFork).unwrap();
     });
-    under(Plan { from: FROM, k: 1, and_later: true }, || w.p.exit());
+    under(Plan { from: FROM, k: 1, and_later: true }, || {
+        w.p.exit();
+        w.q.exit();
+    });
     w.m.verify().unwrap();
     assert_eq!((w.m.swap().live(), w.m.anon().maps().len()), (0, 0), "law 3");
 }

@@ -165,6 +165,13 @@ impl Scene {
     pub(crate) fn file(&self, file: u32) -> &File {
         &self.runner.world().file_in(FileSlot(file)).expect("the file was made").vnode
     }
+    /// How many hold a file.
+    #[allow(dead_code, reason = "for the target of the behaviours, which has this module too")]
+    #[track_caller]
+    pub(crate) fn file_holders(&self, file: u32) -> usize {
+        let handle = self.runner.world().file_in(FileSlot(file)).expect("the file was made");
+        std::sync::Arc::strong_count(&handle.vnode)
+    }
     /// Takes every translation of user memory away, as the hat may do at any time (T2).
     pub(crate) fn forget_translations(&mut self) {
         let cx = self.machine().cx();

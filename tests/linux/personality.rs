@@ -17,7 +17,7 @@
 //! What is left runs on the machine and on the kernel, and every line must be equal. One difference is explained, as it is everywhere: a lock belongs to the
 //! frame here, and to the process there.
 
-use segvm::model::{Backing, Model};
+use segvm::model::{Attempt, Backing, Model, Process};
 use segvm::script::ast::{
     Addr, AddrBase, Advice, FileRef, Length, Map, ProcRef, Prot, Range, Share, Source,
 };
@@ -31,7 +31,7 @@ use super::kernel::{Kernel, Means};
 use super::variants::Variant;
 use super::{GenerateOptions, Profile, for_all, number, say};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 /// Why an operation is not portable, where a row of the personality decides it; and the rows.
@@ -57,11 +57,14 @@ struct Shadow {
     runner: Runner<Model>,
     /// What the model has done.
     past: Vec<Operation>,
+    /// Who has ever locked memory that is promised to nobody and that he might not touch: only Linux has a mark there.
+    marked: BTreeSet<u32>,
 }
 
 impl Shadow {
     fn new() -> Shadow {
-        Shadow { runner: Runner::new(Model::new(), RunOptions::default()), past: Vec::new() }
+        let runner = Runner::new(Model::new(), RunOptions::default());
+        Shadow { runner, past: Vec::new(), marked: BTreeSet::new() }
     }
 
     fn model(&self) -> &Model {
@@ -78,13 +81,13 @@ impl Shadow {
             _ => None,
         };
         // A page past the end of its file is not there to be locked, and keeps its mark on Linux alone.
-        let doubtful = thrown_away.is_some_and(|range| self.locks_pages_of_files(range));
+        let doubtful = thrown_away.is_some_and(|range| self.locks_what_is_not_there(range));
         let known = undefined(self.model(), operation).is_none() && !doubtful;
         decided && known && !self.cuts_private(operation)
     }
 
-    /// Whether locked pages of files are among those of a range: they may have been past the end when they were locked.
-    fn locks_pages_of_files(&self, range: &Range) -> bool {
+    /// Whether locked pages are among those of a range that may not have been there to be locked: of files, past the end, and those in `marked`.
+    fn locks_what_is_not_there(&self, range: &Range) -> bool {
         let ProcRef::Slot(proc) = range.proc else { return false };
         let Some(process) = self.model().processes().get(&proc) else { return false };
         let addr = range.addr.resolve(Model::LAYOUT);
@@ -92,7 +95,7 @@ impl Shadow {
         let first = addr / PAGE_BYTES;
         process.pages().range(first..end.max(first)).any(|(_, page)| {
             let file = matches!(page.backing, Backing::Object { object, .. } if self.model().objects()[object].is_file());
-            page.locked && file
+            page.locked && (file || (page.noreserve && self.marked.contains(&proc)))
         })
     }
 
@@ -118,7 +121,18 @@ impl Shadow {
                 self.pieces(range, |r| Operation::Advise(r, Advice::Discard))
             }
             Operation::Advise(range, how) => self.pieces(range, |r| Operation::Advise(r, *how)),
-            Operation::Lock(range) => self.first_piece(range, Operation::Lock),
+            Operation::Lock(range) => {
+                // What is locked is brought in, whether anything is reserved for it or not.
+                let read = |r| Operation::Advise(r, Advice::PopulateRead);
+                let mut done = self.first_piece(range, read);
+                done.extend(self.first_piece(range, Operation::Lock));
+                done
+            }
+            Operation::LockAll(proc, _) => {
+                let mut done = self.everything(proc);
+                done.push(operation.clone());
+                done
+            }
             Operation::Unlock(range) => self.first_piece(range, Operation::Unlock),
             other => vec![other.clone()],
         };
@@ -127,6 +141,32 @@ impl Shadow {
             let _ = self.runner.step(&statement, &mut Silent);
             self.past.push(statement.operation);
         }
+        let bare = |p: &Process| {
+            p.pages().values().any(|page| page.locked && page.noreserve && !page.is_readable())
+        };
+        let processes = self.runner.world().processes().iter();
+        self.marked.extend(processes.filter(|(_, p)| bare(p)).map(|(slot, _)| *slot));
+    }
+
+    /// Whether a store to a range comes to its end.
+    fn can_be_stored_to(&self, range: &Range) -> bool {
+        let ProcRef::Slot(proc) = range.proc else { return false };
+        let addr = range.addr.resolve(Model::LAYOUT);
+        let end = addr.saturating_add(range.len.resolve(addr)).div_ceil(PAGE_BYTES);
+        let store = |n| self.model().reach(proc, n * PAGE_BYTES, Attempt::Store, 0);
+        (addr / PAGE_BYTES..end).all(|n| store(n).is_ok())
+    }
+
+    /// Reads of all that is mapped.
+    fn everything(&self, proc: &ProcRef) -> Vec<Operation> {
+        let ProcRef::Slot(slot) = proc else { return Vec::new() };
+        let Some(process) = self.model().processes().get(slot) else { return Vec::new() };
+        let read = |n: &u64| {
+            let addr = Addr { base: AddrBase::Absolute(n * PAGE_BYTES), plus: 0 };
+            let range = Range { proc: proc.clone(), addr, len: Length::Pages(1, 0) };
+            Operation::Advise(range, Advice::PopulateRead)
+        };
+        process.pages().keys().map(read).collect()
     }
 
     fn first_piece(&self, range: &Range, make: impl Fn(Range) -> Operation) -> Vec<Operation> {
@@ -175,8 +215,8 @@ fn asked_of(statements: &[Statement], mut met: impl FnMut(&'static str)) -> Vec<
     for statement in statements {
         let operation = &statement.operation;
         // What was given away is overwritten at once, by the same process.
-        let overwrites =
-            matches!((operation, &freed), (Operation::Write(a, _), Some(r)) if a.range == *r);
+        let overwrites = matches!((operation, &freed), (Operation::Write(a, _), Some(r)) if a.range == *r)
+            && freed.as_ref().is_some_and(|range| shadow.can_be_stored_to(range));
         if freed.take().is_some() && !overwrites {
             kept.pop();
         }

@@ -1,7 +1,7 @@
 //! seg_vn: 20 to 37.
 
 use crate::{Scene, addr, device, page, range, reserved, run_ok, scene, space};
-use addr_space::FaultKind;
+use addr_space::{FaultKind, Signal};
 use page_db::{Access, PAGE_SIZE, RefMod};
 
 fn anon_maps(s: &Scene) -> usize {
@@ -30,12 +30,20 @@ fn b20_anonymous_memory_is_promised_when_mapped_and_made_when_touched() {
 fn b21_memory_without_reservation_is_promised_page_by_page() {
     let mut s = Scene::new();
     let before = reserved(&s);
+    let resv_pages = |s: &Scene| space(s, 0).state().resv_size() / PAGE_SIZE;
     s.run("map 0 0 1g rw priv fixed anon noreserve");
-    assert_eq!(reserved(&s), before);
+    assert_eq!((reserved(&s), resv_pages(&s)), (before, 0));
     s.run("write 0 7 0+1 1; write 0 100000 0+1 1; read 0 200000 0+1");
-    assert_eq!(reserved(&s), before + 3);
+    assert_eq!((reserved(&s), resv_pages(&s)), (before + 3, 3));
     s.run("unmap 0 0 1g");
-    assert_eq!(reserved(&s), before);
+    assert_eq!((reserved(&s), resv_pages(&s)), (before, 0));
+    s.end();
+    // Nothing left to promise: the touch is refused.
+    let mut s = Scene::on("machine memory=128 swap=mem:8");
+    s.run("map 0 0 4096 rw priv fixed anon noreserve");
+    let store = |s: &Scene, n| s.process(0).store(addr(n).get(), &[1]).map_err(|e| e.signal);
+    let refused = (0..4096).find_map(|n| store(&s, n).err());
+    assert_eq!(refused, Some(Signal::BusObjErr(page_db::errno::ENOMEM)));
     s.end();
 }
 

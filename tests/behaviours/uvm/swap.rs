@@ -23,10 +23,13 @@ fn u26_a_locked_private_file_is_copied_by_stores_alone() {
 #[test]
 fn u33_full_swap_takes_places_from_pages_in_memory() {
     // Swap holds half of what is used; whose places go is shown in swapfs, `slots::full_swap_takes_slots_from_pages_in_memory`.
-    let mut s = Scene::on("machine memory=256 swap=mem:64");
+    let mut s = Scene::on("machine memory=160 swap=mem:64");
     s.run("map 0 0 128 rw priv fixed anon");
     for round in 65..69 {
+        let before = s.count("anonpgout");
         s.run(&format!("write 0 0 128 {round}; expect ok; pageout *"));
+        assert!(s.count("anonpgout") - before >= 32, "round {round}: swap is used");
+        assert_eq!(s.machine().swap().swapinfo().0[0].free, 0, "round {round}: and full");
         s.run(&format!(
             "read 0 0 0+1; expect ok b={round:02x}; read 0 127 0+1; expect ok b={round:02x}"
         ));
