@@ -128,6 +128,8 @@ counters! {
     FrameFrees = "frame_frees",
     /// Cost: page-hash chain links followed.
     HashLinks = "hash_links",
+    /// Cost: slots of full swap looked at for pages in memory.
+    SweepLooks = "sweep_looks",
     /// Cost: locks acquired, of every kind that has a rank. Debug builds only; 0 elsewhere, for counting them would cost as much as some of them.
     LockAcquires = "lock_acquires",
 }

@@ -8,11 +8,13 @@
 //! - G2: `free` counts the clear bits.
 
 use crate::device::{Medium, SwapDevice};
+use crate::name::AnonNumber;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::Mutex;
+use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::{GrowTable, Mutex};
 use page_db::{Cx, Rank};
 
 /// Names a swap area: in order of adding, never used again.
@@ -171,6 +173,8 @@ pub struct SwapArea {
     pages: u32,
     priority: i16,
     pub(crate) slots: Mutex<Slots>,
+    /// By slot: the number that took it last (K1).
+    owners: GrowTable<AtomicU32, 6>,
 }
 
 impl SwapArea {
@@ -184,7 +188,7 @@ impl SwapArea {
         let (name, medium) = (device.name(), device.medium());
         let pages = slots.len;
         let slots = Mutex::new(Rank::SwapArea, slots);
-        Self { id, device, name, medium, start, pages, priority, slots }
+        Self { id, device, name, medium, start, pages, priority, slots, owners: GrowTable::new() }
     }
     /// The area's id.
     pub fn id(&self) -> AreaId {
@@ -217,6 +221,20 @@ impl SwapArea {
     #[doc(alias = "swap_phys_free")]
     pub(crate) fn free(&self, cx: &Cx, index: u32) {
         self.slots.lock(cx).free(index);
+    }
+    /// The first taken slot at or after `from`.
+    pub(crate) fn next_taken(&self, cx: &Cx, from: u32) -> Option<u32> {
+        let i = self.slots.lock(cx).next(from, self.pages, true);
+        (i < self.pages).then_some(i)
+    }
+    /// Who took the slot last; a hint for whoever does not own the slot (K1).
+    pub(crate) fn owner(&self, index: u32) -> Option<AnonNumber> {
+        AnonNumber::from_raw(self.owners.get(index)?.load(Ordering::SeqCst))
+    }
+    /// Remembers who takes a slot, before the name's word says so; `false` when the heap refuses.
+    pub(crate) fn set_owner(&self, index: u32, n: AnonNumber) -> bool {
+        let entry = self.owners.ensure(index);
+        entry.map(|e| e.store(n.get(), Ordering::SeqCst)).is_some()
     }
     /// Whether the area shares a page with `[start, start + pages)` of `medium`.
     pub(crate) fn overlaps(&self, medium: &Medium, start: u64, pages: u64) -> bool {

@@ -6,11 +6,12 @@ use crate::error::SwapError;
 use crate::name::{AnonNumber, Names, Place};
 use crate::reserve::{Ledger, minfree_for, reserve_for};
 use crate::space::Space;
+use crate::sweep::Sweep;
 use crate::vnode::SwapVnode;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use page_db::sync::atomic::{AtomicBool, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
 use page_db::{Cx, FailKind, Identity, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno};
 
@@ -55,8 +56,8 @@ pub struct SwapFs {
     pub(crate) pushes: Mutex<Vec<AnonNumber>>,
     /// Whether an area was ever removed: a removal makes pages of anons that it holds no reference on.
     pub(crate) removals: AtomicBool,
-    /// Where the search for slots of resident pages goes on.
-    pub(crate) sweep_at: AtomicU32,
+    /// The search for slots of pages in memory.
+    pub(crate) sweeps: Sweep,
     pub(crate) cluster: usize,
 }
 
@@ -88,7 +89,7 @@ impl SwapFs {
             ledger,
             pushes: Mutex::new(Rank::SwapNames, Vec::new()),
             removals: AtomicBool::new(false),
-            sweep_at: AtomicU32::new(0),
+            sweeps: Sweep::new(),
             cluster: config.cluster.max(1) as usize,
         });
         fs.names.first_vnode(cx, |i| fs.make_vnode(cx, i))?;
@@ -180,19 +181,6 @@ impl SwapFs {
             }
         }
         self.names.free_run(cx, dead);
-    }
-    /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
-    #[doc(alias = "uvm_swapisfull")]
-    pub fn is_full(&self, cx: &Cx) -> bool {
-        let open = |area: &Arc<crate::area::SwapArea>| {
-            let slots = area.slots.lock(cx);
-            slots.removal.is_none() && slots.free_count() != 0
-        };
-        if self.space.areas().by_id.iter().any(open) {
-            return false;
-        }
-        let mut stored = self.names.walk(0).filter(|(_, place)| place.slot().is_some());
-        !stored.any(|(n, _)| self.db.exists(cx, self.identity(n)).is_some())
     }
     /// The name of an anon's page: arithmetic, and the vnode's number. A number never handed out gets a name that no page has.
     #[doc(alias("swap_xlate", "an_vp", "an_off"))]

@@ -77,7 +77,7 @@
 //! # Reading order
 //!
 //! [`name`] for numbers, [`reserve`] for promises, [`area`] for slots, then [`page_in`] and [`push`] for what moves between
-//! them, [`ctl`] for areas that come and go, [`borrow`] for names whose bytes are in another's page.
+//! them, [`sweep`] for full swap, [`ctl`] for areas that come and go, [`borrow`] for names whose bytes are in another's page.
 //!
 //! Sources: [SI §9.8, §11]; illumos.md 5.2, 6; uvm.md 2.6, 6.2, 6.5.
 
@@ -103,6 +103,7 @@ pub mod page_in;
 pub mod push;
 pub mod reserve;
 mod space;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod verify;

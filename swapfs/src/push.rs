@@ -29,8 +29,7 @@
 //!   reads the slot, frees it, or gives the page away.
 //! - U3: a failed or impossible push leaves the page resident and modified.
 //!
-//! When every slot is taken, some belong to pages that are in memory (pushed, and found again before their frame was taken). They can
-//! do without: a sweep takes their slots and marks them modified (uvm.md 6.5, the swap shortage).
+//! When every slot is taken, those of pages that are in memory can be had: [`crate::sweep`].
 //!
 //! Sources: illumos.md 6.3; uvm.md 6.2, 6.5.
 
@@ -42,11 +41,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use page_db::pvn::{self, DirtyPage};
 use page_db::selock::LockedPage as _;
-use page_db::sync::atomic::Ordering;
-use page_db::{Counter, Cx, FailKind, Identity, Pfn, PutFlags, RefMod, VnodeError, errno};
-
-/// Stored pages that one sweep looks at. Enough to find slots if any are to be had; bounded, because it runs with pages locked.
-const SWEEP: usize = 4096;
+use page_db::{Counter, Cx, FailKind, Identity, Pfn, PutFlags, VnodeError, errno};
 
 /// A dirty page and whose it is.
 type Dirty<'a> = (AnonNumber, DirtyPage<'a>);
@@ -160,16 +155,19 @@ impl SwapFs {
                     for index in run.first..run.first + run.count {
                         let slot = PhysSlot { area: run.area.id(), index };
                         let (n, dirty) = todo.pop_front().expect("a run is no longer than asked");
-                        if self.install(cx, n, slot) {
+                        // K1. Without the heap to remember it, the page has no place.
+                        if run.area.set_owner(index, n) && self.install(cx, n, slot) {
                             placed.push(Placed { n, dirty, slot });
                         } else {
-                            left.push((n, dirty)); // a dead name: whoever frees it destroys the page
+                            self.space().free(cx, slot);
+                            left.push((n, dirty)); // of a dead name, perhaps: whoever frees it destroys the page
                         }
                     }
+                    self.sweeps.names_took_slots();
                 }
                 None if !swept => {
                     swept = true;
-                    self.sweep(cx, todo.len());
+                    self.sweep(cx, todo.len() as u64);
                 }
                 None => break,
             }
@@ -182,13 +180,12 @@ impl SwapFs {
         }
         (placed, left)
     }
-    /// Puts a new slot in the name's word and gives the old one back; `false` for a dead name, which gets none.
+    /// Puts a new slot in the name's word and gives the old one back; `false` for a dead name, which takes none.
     #[doc(alias = "swap_newphysname")]
     fn install(&self, cx: &Cx, n: AnonNumber, slot: PhysSlot) -> bool {
         loop {
             let at = self.names().place(n);
             if at == Place::Dead {
-                self.space().free(cx, slot);
                 return false;
             }
             if self.names().change(n, at, Place::At(slot)) {
@@ -223,32 +220,6 @@ impl SwapFs {
             done = done.and(pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags));
         }
         wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno }).and(done)
-    }
-    /// Takes slots from pages that are in memory, `want` of them if that many are found; the pages are modified then (W3).
-    ///
-    /// Pages on the cache list keep theirs: the slot is where their bytes are once the frame is taken.
-    fn sweep(&self, cx: &Cx, want: usize) {
-        let start = self.sweep_at.load(Ordering::Relaxed);
-        let wrapped = self.names().walk(0).take_while(|(n, _)| n.get() < start);
-        let stored = self
-            .names()
-            .walk(start)
-            .chain(wrapped)
-            .filter(|(_, place)| place.slot().is_some())
-            .take(SWEEP);
-        let mut freed = 0;
-        for (n, place) in stored {
-            self.sweep_at.store(n.get().wrapping_add(1), Ordering::Relaxed);
-            let Some(page) = self.db().try_lookup_excl(cx, self.identity(n)) else { continue };
-            if self.names().change(n, place, Place::Nowhere) {
-                page.page().set_ref_mod(RefMod::MOD);
-                self.space().free(cx, place.slot().expect("filtered above"));
-                freed += 1;
-                if freed == want {
-                    return;
-                }
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, V1, V2 and R1.
+//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, K1, V1, V2 and R1.
 //!
 //! The walk goes over every word and every area and names the first disagreement. [`SwapFs::plant`] breaks one thing at a
 //! time, so that tests can see each check fail.
@@ -128,6 +128,9 @@ impl SwapFs {
             *owned.entry(slot.area).or_default() += 1;
         }
         census.stored = owners.len() as u64;
+        let mut strays = owners.iter().filter(|(slot, n)| {
+            areas.get(slot.area).is_some_and(|a| a.owner(slot.index) != Some(**n))
+        });
         for area in &areas.by_id {
             let slots = area.slots.lock(cx);
             let (free, bad, taken) = (slots.free_count(), slots.bad_count(), slots.taken());
@@ -146,6 +149,12 @@ impl SwapFs {
             census.slots += u64::from(area.pages());
             census.free_slots += u64::from(free);
             census.bad_slots += u64::from(bad);
+        }
+        if let Some((slot, n)) = strays.next() {
+            return Err(broken(
+                "K1",
+                format!("slot {slot} does not remember anon {n}, who owns it"),
+            ));
         }
         Ok(())
     }

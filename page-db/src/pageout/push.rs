@@ -64,7 +64,8 @@ impl Pageout {
     /// Has up to `most` queued pages pushed and flushed by their vnodes. held: nothing (O2)
     pub(super) fn push(&self, cx: &Cx, db: &PageDb, most: u64, report: &mut ScanReport) {
         let before = db.freemem();
-        let mut asked: Vec<Arc<dyn Vnode>> = Vec::new();
+        let mut asked: Vec<Arc<dyn Vnode>> = Vec::new(); // each once, in order
+        let mut known = BTreeSet::new();
         let mut pushed = 0;
         cx.freeing_memory(|| {
             while pushed < most {
@@ -75,7 +76,7 @@ impl Pageout {
                 if vnode.put_page(cx, db, id.offset, PAGE_SIZE, flags).is_err() {
                     report.failed += 1; // the page is dirty and resident (O4)
                 }
-                if !asked.iter().any(|v| v.id() == vnode.id()) {
+                if known.insert(id.vnode) {
                     asked.push(vnode);
                 }
             }

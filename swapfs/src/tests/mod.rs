@@ -9,6 +9,7 @@ mod names;
 mod random;
 mod reserve;
 mod slots;
+mod sweep;
 mod threads;
 mod verify;
 

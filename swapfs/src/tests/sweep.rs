@@ -1,0 +1,72 @@
+//! Full swap: what it costs to find slots that can be done without, and when it is known that there are none.
+
+use super::World;
+use crate::{AnonNumber, PhysSlot};
+use page_db::{Counter, PutFlags};
+
+/// A machine with 8 slots, all of absent pages, and `names` names beside them.
+fn full_of_absent(names: u32) -> World {
+    let w = World::new(64);
+    w.add("d", 8, 0);
+    let cold: alloc::vec::Vec<_> = (0..8).map(|i| w.anon(i)).collect();
+    for n in &cold {
+        w.evict(*n);
+    }
+    (0..names).for_each(|_| drop(w.alloc()));
+    w
+}
+
+#[test]
+fn what_full_swap_costs_does_not_depend_on_the_names() {
+    let looks = |names| {
+        let w = full_of_absent(names);
+        for i in 0..20 {
+            assert!(w.push(w.anon(i)).is_err(), "every slot is an absent page's");
+        }
+        assert!(w.fs.is_full(&w.cx));
+        w.check();
+        w.counter(Counter::SweepLooks)
+    };
+    let few = looks(1000);
+    assert_eq!(few, looks(64_000));
+    assert_eq!(few, 8, "one turn; after that it is known");
+}
+
+#[test]
+fn a_turn_in_vain_is_forgotten_when_a_name_gets_a_slot() {
+    let w = full_of_absent(0);
+    let first = AnonNumber::from_raw(1).expect("a number");
+    let late = w.anon(9);
+    assert!(w.push(late).is_err() && w.fs.is_full(&w.cx));
+    assert_eq!(w.load(first), (0, true)); // read back: its slot is free
+    assert!(!w.fs.is_full(&w.cx));
+    w.fs.put_page(&w.cx, first, PutFlags::empty()).expect("room"); // stored again, and stays in memory
+    assert!(!w.fs.is_full(&w.cx), "it can do without");
+    w.push(late).expect("the slot of the page in memory");
+    assert_eq!((w.fs.slot(&w.cx, first), w.modified(first)), (None, true));
+    assert!(w.fs.is_full(&w.cx) == !w.resident(late), "cached, it is in memory still");
+    w.check();
+}
+
+#[test]
+fn a_sweep_goes_on_where_the_last_one_ended() {
+    let w = World::new(1024);
+    let (_, id) = w.add("d", 700, 0);
+    let all: alloc::vec::Vec<_> = (0..700).map(|i| w.anon(i as u8)).collect();
+    for n in &all {
+        w.evict(*n);
+    }
+    // One page in memory, whose slot is the last.
+    let warm = all[699];
+    w.load(warm);
+    w.fs.put_page(&w.cx, warm, PutFlags::empty()).expect("room");
+    assert_eq!(w.fs.slot(&w.cx, warm), Some(PhysSlot { area: id, index: 699 }));
+    let late = w.anon(1);
+    for looks in [256, 512] {
+        assert!(w.push(late).is_err(), "not found so soon");
+        assert_eq!(w.counter(Counter::SweepLooks), looks);
+    }
+    w.push(late).expect("found");
+    assert_eq!(w.counter(Counter::SweepLooks), 700);
+    w.check();
+}
