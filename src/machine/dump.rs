@@ -242,7 +242,7 @@ impl<'m> Walk<'m> {
                 Err(e) => return e.to_string(),
             },
             (None, Place::Borrowed(lender), _) => db.mem().read(db.pfn(lender), 0, &mut bytes),
-            (None, Place::Bad, _) => return "nothing: lost".into(),
+            (None, Place::Bad(_), _) => return "nothing: lost".into(),
             (None, ..) => {}
         }
         format!("{:016x}", page_hash(&bytes))

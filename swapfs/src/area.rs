@@ -6,6 +6,7 @@
 //!
 //! - G1: a bit is set from allocation until the slot is freed; a bad slot keeps its bit until the area goes.
 //! - G2: `free` counts the clear bits.
+//! - G3: `bad` = names whose word says bad, of this area, + `lost`, when quiet.
 
 use crate::device::{Medium, SwapDevice};
 use crate::name::AnonNumber;
@@ -55,6 +56,8 @@ pub(crate) struct Slots {
     len: u32,
     free: u32,
     bad: u32,
+    /// Bad slots of names that have ended or moved on: nobody's promise any more (V4).
+    lost: u32,
     /// Where the next search starts.
     hint: u32,
     /// Runs of this length are known not to exist since the last free.
@@ -70,13 +73,29 @@ impl Slots {
         let mut words = Vec::new();
         words.try_reserve_exact(n).ok()?;
         words.resize(n, 0);
-        Some(Self { words, len, free: len, bad: 0, hint: 0, no_run: u32::MAX, removal: None })
+        Some(Self {
+            words,
+            len,
+            free: len,
+            bad: 0,
+            lost: 0,
+            hint: 0,
+            no_run: u32::MAX,
+            removal: None,
+        })
     }
     pub(crate) fn free_count(&self) -> u32 {
         self.free
     }
     pub(crate) fn bad_count(&self) -> u32 {
         self.bad
+    }
+    pub(crate) fn lost_count(&self) -> u32 {
+        self.lost
+    }
+    /// Slots that back a promise: all but the lost.
+    pub(crate) fn promised(&self) -> u64 {
+        u64::from(self.len - self.lost)
     }
     /// Slots that some name owns, or is about to.
     pub(crate) fn owned(&self) -> u32 {
@@ -152,6 +171,10 @@ impl Slots {
     pub(crate) fn mark_bad(&mut self, i: u32) {
         debug_assert!(self.is_taken(i), "W2: only an owned slot goes bad");
         self.bad += 1;
+    }
+    /// Counts a bad slot that no name says any more (G3).
+    pub(crate) fn lose(&mut self) {
+        self.lost += 1;
     }
     /// Flips a bit behind everybody's back, for tests of verify.
     pub(crate) fn plant(&mut self, i: u32) {

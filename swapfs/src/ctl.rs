@@ -14,7 +14,7 @@
 //!
 //! Sources: illumos.md 6.5; uvm.md 6.5.
 
-use crate::area::{AreaId, Slots, SwapArea};
+use crate::area::{AreaId, PhysSlot, Slots, SwapArea};
 use crate::device::SwapDevice;
 use crate::dump::AreaInfo;
 use crate::error::SwapError;
@@ -61,8 +61,9 @@ impl SwapFs {
             if let Some(old) = areas.by_id.iter().find(|a| a.overlaps(&medium, start_page, pages)) {
                 let same = old.start() == start_page && u64::from(old.pages()) == pages;
                 // The remover finds its mark gone and gives up.
-                if same && old.slots.lock_nested(cx).removal.take().is_some() {
-                    self.ledger().grow(self.db().free_mem(), pages);
+                let mut slots = old.slots.lock_nested(cx);
+                if same && slots.removal.take().is_some() {
+                    self.ledger().grow(self.db().free_mem(), slots.promised());
                     return Ok(old.id());
                 }
                 let area = old.id();
@@ -103,7 +104,7 @@ impl SwapFs {
             let mut slots = area.slots.lock_nested(cx);
             if slots.removal == Some(token) {
                 slots.removal = None; // else whoever called it off has put the books back
-                self.ledger().grow(self.db().free_mem(), u64::from(area.pages()));
+                self.ledger().grow(self.db().free_mem(), slots.promised());
             }
         })
     }
@@ -116,7 +117,7 @@ impl SwapFs {
         if slots.removal.is_some() {
             return Err(SwapError::BeingRemoved { area: id });
         }
-        let (mem, pages) = (self.db().free_mem(), u64::from(area.pages()));
+        let (mem, pages) = (self.db().free_mem(), slots.promised());
         if !self.ledger().shrink(mem, pages) {
             return Err(SwapError::StillNeeded { area: id, pages, availrmem: mem.availrmem() });
         }
@@ -187,6 +188,16 @@ impl SwapFs {
             }
         }
         Ok(())
+    }
+    /// A name that said `slot` is bad says it no more: nobody will have that page of the disk again (V4).
+    pub(crate) fn lose(&self, cx: &Cx, slot: PhysSlot) {
+        let areas = self.space().areas();
+        let Some(area) = areas.get(slot.area) else { return }; // removed, with all its pages
+        let mut slots = area.slots.lock(cx);
+        slots.lose();
+        if slots.removal.is_none() {
+            self.ledger().lose(self.db().free_mem()); // else the books have none of the area's pages
+        }
     }
     /// The areas, by id.
     #[doc(alias("SC_LIST", "swap_list"))]

@@ -161,6 +161,7 @@ impl SwapFs {
             }
             match was {
                 Place::At(slot) => self.space.free(cx, slot),
+                Place::Bad(slot) => self.lose(cx, slot),
                 Place::Borrowed(lender) => self.db.unlend(cx, lender),
                 _ => {}
             }

@@ -90,8 +90,8 @@ pub enum Place {
     Nowhere,
     /// In a slot.
     At(PhysSlot),
-    /// Lost: the slot could not be read.
-    Bad,
+    /// Lost: this slot could not be read.
+    Bad(PhysSlot),
     /// In a page that it has on loan ([`crate::borrow`]).
     Borrowed(PageId),
 }
@@ -106,26 +106,26 @@ impl Place {
         match self {
             Self::Dead => 0,
             Self::Nowhere => LIVE,
-            Self::Bad => LIVE | BAD,
+            Self::Bad(s) => LIVE | BAD | u64::from(s.area.0) << 32 | u64::from(s.index),
             Self::At(s) => LIVE | HAS | u64::from(s.area.0) << 32 | u64::from(s.index),
             Self::Borrowed(page) => LIVE | BORROWED | u64::from(page.link()),
         }
     }
     pub(crate) fn of_word(w: u64) -> Self {
+        let slot = PhysSlot { area: AreaId((w >> 32) as u32 & AreaId::MAX.0), index: w as u32 };
         if w & LIVE == 0 {
             Self::Dead
         } else if w & BAD != 0 {
-            Self::Bad
+            Self::Bad(slot)
         } else if w & HAS != 0 {
-            let area = AreaId((w >> 32) as u32 & AreaId::MAX.0);
-            Self::At(PhysSlot { area, index: w as u32 })
+            Self::At(slot)
         } else if w & BORROWED != 0 {
             PageId::of_link(w as u32).map_or(Self::Nowhere, Self::Borrowed)
         } else {
             Self::Nowhere
         }
     }
-    /// The slot, if there is one.
+    /// The slot that its bytes are in, if there is one.
     pub fn slot(self) -> Option<PhysSlot> {
         if let Self::At(s) = self { Some(s) } else { None }
     }

@@ -5,7 +5,7 @@
 //!      │ miss
 //!      └▶ make it, exclusive ─▶ the word says
 //!            slot     read it ─▶ slot freed, page modified ─▶ shared
-//!                         └ error ─▶ page destroyed, word says bad, slot leaks ─▶ EIO
+//!                         └ error ─▶ page destroyed, word says bad, slot of no use to anybody else (V4) ─▶ EIO
 //!            nowhere  zeros, clean: evicting it loses nothing
 //!            bad      EIO, nothing is read
 //!            borrowed nothing is made: the lender's page is adopted or copied ([`super::borrow`])
@@ -76,7 +76,7 @@ impl SwapFs {
         let Identity { vnode, offset } = id;
         match place {
             Place::Dead => Err(VnodeError::NoName { vnode, offset }),
-            Place::Bad => Err(VnodeError::Io { vnode, offset, errno: errno::EIO }),
+            Place::Bad(_) => Err(VnodeError::Io { vnode, offset, errno: errno::EIO }),
             Place::Nowhere | Place::At(_) | Place::Borrowed(_) => Ok(()),
         }
     }
@@ -139,7 +139,7 @@ impl SwapFs {
                 Ok(())
             }
             Err(e) => {
-                if self.names().change(n, at, Place::Bad) {
+                if self.names().change(n, at, Place::Bad(slot)) {
                     area.slots.lock(cx).mark_bad(slot.index);
                 }
                 Err(VnodeError::Io { vnode, offset, errno: e.errno })

@@ -189,8 +189,10 @@ impl SwapFs {
                 return false;
             }
             if self.names().change(n, at, Place::At(slot)) {
-                if let Place::At(old) = at {
-                    self.space().free(cx, old);
+                match at {
+                    Place::At(old) => self.space().free(cx, old),
+                    Place::Bad(old) => self.lose(cx, old),
+                    _ => {}
                 }
                 return true;
             }

@@ -17,6 +17,9 @@
 //! - V1: `ani_phys_resv <= ani_max`, `ani_locked_swap <= ani_mem_resv`.
 //! - V2: `ani_mem_resv` pages are charged to availrmem, no more and no fewer.
 //! - V3: each change happens whole, under one lock.
+//! - V4: `ani_max` counts the slots that can back a promise. One gone bad backs that of its own name, which never asks for another; when the
+//!   name ends the promise returns and the slot does not, so `ani_max` is one less. If it is promised to the last and memory cannot take
+//!   one promise over, the slot is owed: `ani_max` = slots that back promises + `owed`, and `owed` is 0 unless `ani_phys_resv = ani_max`.
 //!
 //! Everything counts pages. Sources: [SI §11.4]; illumos.md 5.2, 6.5.
 
@@ -42,7 +45,7 @@ pub fn reserve_for(total: u64) -> u64 {
 #[doc(alias = "k_anoninfo")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct AnonInfo {
-    /// Slots on all areas.
+    /// Slots on all areas, less those gone bad whose names have ended.
     #[doc(alias = "ani_max")]
     pub max: u64,
     /// Names that could still be made: slots and memory-backed promises less names.
@@ -84,9 +87,17 @@ pub(crate) struct Books {
     pub(crate) phys_resv: u64,
     pub(crate) mem_resv: u64,
     pub(crate) locked: u64,
+    /// Slots lost that are still promised (V4).
+    pub(crate) owed: u64,
 }
 
 impl Books {
+    /// Pays what is owed out of disk that nobody is promised.
+    fn settle(&mut self) {
+        let n = self.owed.min(self.max.saturating_sub(self.phys_resv));
+        self.owed -= n;
+        self.max -= n;
+    }
     /// Moves promises from memory to whatever disk is left.
     fn shift_to_disk(&mut self, mem: &FreeMem) {
         let movable = self.mem_resv.saturating_sub(self.locked);
@@ -135,12 +146,14 @@ impl Ledger {
         let to_mem = pages.min(b.mem_resv.saturating_sub(b.locked));
         b.mem_resv -= to_mem;
         b.phys_resv = b.phys_resv.saturating_sub(pages - to_mem);
+        b.settle();
         mem.uncharge(to_mem);
     }
     /// `pages` of disk more; promises move there from memory.
     pub(crate) fn grow(&self, mem: &FreeMem, pages: u64) {
         let mut b = self.books.lock_leaf();
         b.max += pages;
+        b.settle();
         b.shift_to_disk(mem);
     }
     /// `pages` of disk fewer; what was promised from them moves to memory. Says whether memory could take it; nothing changes otherwise.
@@ -154,7 +167,19 @@ impl Ledger {
         b.max = max;
         b.phys_resv -= excess;
         b.mem_resv += excess;
+        b.settle();
         true
+    }
+    /// One page of disk fewer, for good; if it is promised, memory takes the promise over, now or when another is returned (V4).
+    pub(crate) fn lose(&self, mem: &FreeMem) {
+        let mut b = self.books.lock_leaf();
+        b.owed += 1;
+        b.settle();
+        if b.owed != 0 && mem.charge(1, self.minfree) {
+            b.phys_resv -= 1;
+            b.mem_resv += 1;
+            b.settle();
+        }
     }
 }
 
@@ -249,6 +274,7 @@ impl SwapFs {
         b.phys_resv -= short;
         b.mem_resv += short;
         b.locked += pages;
+        b.settle();
         Ok(())
     }
     /// Undoes [`SwapFs::lock_reserved`]; the promises move to disk where there is room.

@@ -1,14 +1,15 @@
-//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, K1, V1, V2 and R1.
+//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, G3, K1, V1, V2, V4 and R1.
 //!
 //! The walk goes over every word and every area and names the first disagreement. [`SwapFs::plant`] breaks one thing at a
 //! time, so that tests can see each check fail.
 
-use crate::area::{AreaId, PhysSlot};
+use crate::area::{AreaId, PhysSlot, SwapArea};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use page_db::{Cx, PageId, VnodeId};
 
 /// A broken invariant of swap.
@@ -59,6 +60,10 @@ pub enum Plant {
     ForgeSlot(AnonNumber, PhysSlot),
     /// A name forgets the slot it owns.
     LoseSlot(AnonNumber),
+    /// A slot remembers another than its owner.
+    Misremember(PhysSlot, AnonNumber),
+    /// A lost slot is owed that could be paid for.
+    Owe,
     /// A name says that it borrows a page.
     Borrow(AnonNumber, PageId),
     /// A name dies without being freed.
@@ -114,8 +119,12 @@ impl SwapFs {
         let areas = self.space().areas();
         let mut owners: BTreeMap<PhysSlot, AnonNumber> = BTreeMap::new();
         let mut owned: BTreeMap<AreaId, u32> = BTreeMap::new();
+        let mut lost: BTreeMap<AreaId, u32> = BTreeMap::new();
         for (n, place) in self.names().walk(0) {
-            census.lost += u64::from(place == Place::Bad);
+            if let Place::Bad(slot) = place {
+                census.lost += 1;
+                *lost.entry(slot.area).or_default() += 1;
+            }
             let Some(slot) = place.slot() else { continue };
             if let Some(other) = owners.insert(slot, n) {
                 return Err(broken("W2", format!("slot {slot} belongs to anons {other} and {n}")));
@@ -145,6 +154,12 @@ impl SwapFs {
                     area.id()
                 );
                 return Err(broken("W2 (I9)", what));
+            }
+            let (named, gone) = (lost.get(&area.id()).copied().unwrap_or(0), slots.lost_count());
+            if bad != named + gone {
+                let what =
+                    format!("area {}: {bad} bad, {named} said by names, {gone} lost", area.id());
+                return Err(broken("G3", what));
             }
             census.slots += u64::from(area.pages());
             census.free_slots += u64::from(free);
@@ -197,9 +212,17 @@ impl SwapFs {
         if b.phys_resv > b.max || b.locked > b.mem_resv {
             return Err(broken("V1", format!("{b:?}")));
         }
-        let listed: u64 = self.list().iter().filter(|a| !a.removing).map(|a| a.pages).sum();
-        if listed != b.max {
+        let areas = self.space().areas();
+        let backs = |a: &Arc<SwapArea>| {
+            let slots = a.slots.lock_leaf();
+            if slots.removal.is_some() { 0 } else { slots.promised() }
+        };
+        let listed: u64 = areas.by_id.iter().map(backs).sum();
+        if listed + b.owed != b.max {
             return Err(broken("W5", format!("areas have {listed} pages, the books {}", b.max)));
+        }
+        if b.owed != 0 && b.phys_resv != b.max {
+            return Err(broken("V4", format!("owed and not paid: {b:?}")));
         }
         let mem = self.db().free_mem();
         let charged = mem.total().saturating_sub(mem.availrmem());
@@ -225,6 +248,16 @@ impl SwapFs {
             }
             Plant::ForgeSlot(n, s) => {
                 self.names().change(n, self.names().place(n), Place::At(s));
+            }
+            Plant::Misremember(s, n) => {
+                if let Some(a) = self.space().areas().get(s.area) {
+                    a.set_owner(s.index, n);
+                }
+            }
+            Plant::Owe => {
+                let mut b = self.ledger().books.lock_leaf();
+                b.owed += 1;
+                b.max += 1;
             }
             Plant::LoseSlot(n) => {
                 self.names().change(n, self.names().place(n), Place::Nowhere);

@@ -1,7 +1,7 @@
 //! Devices that fail, and what is left where.
 
 use super::World;
-use crate::{AreaId, FaultyDevice, MemDevice, Place, SwapError};
+use crate::{AnonNumber, AreaId, FaultyDevice, MemDevice, PhysSlot, Place, SwapError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{Counter, PutFlags, VnodeError, errno};
@@ -24,7 +24,7 @@ fn a_page_that_cannot_be_read_is_lost_once() {
     let io = |e: VnodeError| matches!(e, VnodeError::Io { errno: errno::EIO, .. });
     assert!(w.fs.get_page(&w.cx, n, 0).is_err_and(io));
     assert!(!w.resident(n), "no half-filled page stays");
-    assert_eq!(w.fs.place(n), Place::Bad);
+    assert_eq!(w.fs.place(n), Place::Bad(PhysSlot { area: id, index: 0 }));
     let reads = mem.transfers().0;
     assert!(w.fs.get_page(&w.cx, n, 0).is_err_and(io));
     assert_eq!(mem.transfers().0, reads, "the device is not asked again");
@@ -107,5 +107,84 @@ fn an_unreadable_page_keeps_its_area() {
     w.fs.remove(&w.cx, id).expect("what was lost is lost");
     assert_eq!(w.load(all[3]).0, 3);
     assert!(w.fs.get_page(&w.cx, all[2], 0).is_err());
+    w.check();
+}
+
+/// A machine with 8 slots, the first of which could not be read, and the name that lost its page by that. Disk is promised to the last.
+fn one_bad_slot() -> (World, Arc<FaultyDevice>, AnonNumber, AreaId) {
+    let w = World::new(64);
+    let (_, dev, id) = faulty(&w, 8);
+    w.fs.reserve(8).expect("disk");
+    let n = w.anon(1);
+    w.evict(n);
+    dev.fail_read(1);
+    assert!(w.fs.get_page(&w.cx, n, 0).is_err());
+    let info = w.fs.info();
+    assert_eq!(
+        (info.max, info.phys_resv, info.mem_resv),
+        (8, 8, 0),
+        "its name holds its slot's promise"
+    );
+    (w, dev, n, id)
+}
+
+#[test]
+fn a_lost_slot_backs_no_promise_once_its_name_has_ended() {
+    let (w, _, n, id) = one_bad_slot();
+    let availrmem = w.db.free_mem().availrmem();
+    w.free(n);
+    let info = w.fs.info();
+    assert_eq!((info.max, info.phys_resv, info.mem_resv), (7, 7, 1), "memory has taken one over");
+    assert_eq!(w.db.free_mem().availrmem(), availrmem - 1);
+    w.check();
+    w.fs.unreserve(1);
+    assert_eq!(w.db.free_mem().availrmem(), availrmem);
+    w.fs.unreserve(7);
+    w.fs.reserve(8).expect("7 of disk, 1 of memory");
+    assert_eq!((w.fs.info().phys_resv, w.fs.info().mem_resv), (7, 1));
+    w.check();
+    // The area goes and comes with 7.
+    w.fs.unreserve(8);
+    w.fs.remove(&w.cx, id).expect("nothing is on it");
+    assert_eq!(w.fs.info().max, 0);
+    w.check();
+}
+
+#[test]
+fn a_lost_slot_is_owed_when_memory_cannot_take_it_over() {
+    let (w, _, n, id) = one_bad_slot();
+    let mem = w.db.free_mem();
+    let rest = mem.availrmem() - 8;
+    assert!(mem.charge(rest, 0));
+    w.free(n);
+    let info = w.fs.info();
+    assert_eq!((info.max, info.phys_resv, info.mem_resv), (8, 8, 0), "owed");
+    w.check();
+    assert!(w.fs.reserve(1).is_err());
+    w.fs.unreserve(1); // what the name was promised
+    assert_eq!((w.fs.info().max, w.fs.info().phys_resv), (7, 7), "paid");
+    assert!(w.fs.reserve(1).is_err(), "and not promised again");
+    w.check();
+    mem.uncharge(rest);
+    w.fs.unreserve(7);
+    w.fs.remove(&w.cx, id).expect("nothing is on it");
+    w.check();
+}
+
+#[test]
+fn a_removal_called_off_brings_back_what_the_area_still_has() {
+    let (w, dev, n, id) = one_bad_slot();
+    let kept = w.anon(2);
+    w.evict(kept);
+    w.fs.unreserve(8);
+    w.free(n);
+    assert_eq!(w.fs.info().max, 7);
+    dev.fail_read(1);
+    assert!(matches!(w.fs.remove(&w.cx, id), Err(SwapError::BringBack { .. })));
+    assert_eq!(w.fs.info().max, 7, "the second is bad as well, and its name lives");
+    w.check();
+    w.free(kept);
+    assert_eq!(w.fs.info().max, 6);
+    w.fs.remove(&w.cx, id).expect("bad slots stay behind");
     w.check();
 }

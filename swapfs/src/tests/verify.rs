@@ -24,6 +24,8 @@ fn verify_names_what_is_broken() {
     case(|w| Plant::Kill(second(w)), "Q2");
     case(|w| Plant::Borrow(second(w), w.page_of(second(w))), "R1 (I3)");
     case(|w| Plant::Borrow(w.alloc(), w.page_of(second(w))), "R2");
+    case(|w| Plant::Misremember(w.fs.slot(&w.cx, first(w)).expect("stored"), second(w)), "K1");
+    case(|_| Plant::Owe, "V4");
     case(|_| Plant::OverPromise, "V1");
     case(|_| Plant::FreeMemory, "V2");
 }
@@ -51,4 +53,10 @@ fn a_page_of_a_dead_name_and_a_lost_slot_are_found() {
     w.fs.names().change(n, w.fs.place(n), crate::Place::Nowhere);
     let found = w.fs.verify(&w.cx).expect_err("a slot nobody owns");
     assert_eq!(found.invariant, "W2 (I9)", "{found}");
+
+    let w = World::new(32);
+    let (_, id) = w.add("d", 8, 0);
+    w.fs.space().areas().get(id).expect("just added").slots.lock(&w.cx).lose();
+    let found = w.fs.verify(&w.cx).expect_err("a slot lost that was not bad");
+    assert_eq!(found.invariant, "G3", "{found}");
 }
