@@ -17,6 +17,8 @@
 //! - Q1: 0 is no number.
 //! - Q2: a number is in exactly one place: live, on one CPU's stack, in one CPU's fresh run, in the depot, or not yet made.
 //! - Q3: on one CPU the order is that of one stack; runs repeat exactly.
+//! - Q4: a vnode is made, and the heap asked, with neither stack nor depot held (N1 of [`page_db::sync::spin`]): whoever finds no number lets go
+//!   of them, makes a vnode if no other has meanwhile, and looks again.
 //!
 //! The word of a number says whether it lives and where its page is stored ([`Place`]), so "install this slot if the anon still lives"
 //! is one compare-and-swap (W1). The road not taken is illumos's: the name is the structure's *address*, which needs no
@@ -180,7 +182,9 @@ struct Depot {
 pub(crate) struct Names {
     limit: u32,
     cpus: PerCpu<PerCpuNames>,
-    depot: Mutex<Depot>,
+    depot: SpinMutex<Depot>,
+    /// Held by the one thread that makes a vnode, and by nobody who holds a stack or the depot.
+    making: Mutex<()>,
     /// Length of the depot, to pass it by without its lock.
     spare: AtomicU64,
     vnodes: GrowTable<Once<Vnode>, 6>,
@@ -204,7 +208,8 @@ impl Names {
         Self {
             limit: limit.min(u32::MAX - 1),
             cpus: PerCpu::new(cpus, cpu),
-            depot: Mutex::new(Rank::SwapNames, Depot { free: Vec::new(), vnodes: 0 }),
+            depot: SpinMutex::new(Rank::SwapNames, Depot { free: Vec::new(), vnodes: 0 }),
+            making: Mutex::new(Rank::SwapNames, ()),
             spare: AtomicU64::new(0),
             vnodes: GrowTable::new(),
             made: AtomicU32::new(0),
@@ -217,20 +222,10 @@ impl Names {
     pub(crate) fn alloc(
         &self,
         cx: &Cx,
-        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+        make: impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<(AnonNumber, Identity), SwapError> {
         let cpu = self.cpus.mine(cx);
-        let raw = {
-            let mut stack = cpu.stack.lock(cx);
-            let ready = !stack.free.is_empty()
-                || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
-            let raw = if ready { stack.take() } else { self.refill(cx, &mut stack, make)? };
-            if raw.is_some() {
-                cpu.count(1);
-            }
-            raw
-        };
-        let raw = match raw {
+        let raw = match self.draw(cx, cpu, &make)? {
             Some(raw) => raw,
             None => self.steal(cx).ok_or_else(|| SwapError::NoNames { live: self.live() })?,
         };
@@ -245,33 +240,76 @@ impl Names {
         word.store(Place::Nowhere.to_word(), Ordering::Release);
         Ok((n, Identity::new(vnode.id, n.offset())))
     }
-    /// Numbers from the depot, else the fresh run, else a new vnode; `None` when nothing is left there.
-    #[cold]
-    fn refill(
+    /// A number from this CPU's stack or fresh run, filled up if need be; `None` when nothing is left there.
+    #[inline]
+    fn draw(
         &self,
         cx: &Cx,
-        stack: &mut Stack,
-        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+        cpu: &PerCpuNames,
+        make: &impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<Option<u32>, SwapError> {
+        loop {
+            {
+                let mut stack = cpu.stack.lock(cx);
+                let ready = !stack.free.is_empty()
+                    || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
+                if (ready || self.restock(cx, &mut stack))
+                    && let Some(raw) = stack.take()
+                {
+                    cpu.count(1);
+                    return Ok(Some(raw));
+                }
+            }
+            if !self.grow(cx, make)? {
+                return Ok(None);
+            }
+        }
+    }
+    /// Numbers from the depot, else the fresh run, else a vnode that has been made; says whether there is one now. held: the stack
+    #[cold]
+    fn restock(&self, cx: &Cx, stack: &mut Stack) -> bool {
         let mut depot = self.depot.lock_nested(cx); // the CPU's stack before the depot
         let keep = depot.free.len().saturating_sub(STACK / 2);
         if keep < depot.free.len() {
-            stack
-                .free
-                .try_reserve(STACK)
-                .map_err(|_| SwapError::NoHeap { what: "free anon numbers" })?;
-            stack.free.extend(depot.free.drain(keep..));
+            stack.free.extend(depot.free.drain(keep..)); // it is empty, and has room for all it ever has
             self.spare.store(keep as u64, Ordering::Relaxed);
-        } else if stack.fresh.is_empty() {
-            let run = self.run(depot.vnodes);
-            if run.is_empty() {
-                return Ok(None);
-            }
-            self.make_vnode(depot.vnodes, make)?;
-            depot.vnodes += 1;
-            stack.fresh = run;
+            return true;
         }
-        Ok(stack.take())
+        if stack.fresh.is_empty() && depot.vnodes < self.vnodes_made() {
+            stack.fresh = self.run(depot.vnodes);
+            depot.vnodes += 1;
+        }
+        !stack.fresh.is_empty()
+    }
+    /// Makes one vnode more, and room for its numbers to come back; `false` when all have been made. held: nothing (Q4)
+    #[cold]
+    fn grow(
+        &self,
+        cx: &Cx,
+        make: &impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<bool, SwapError> {
+        let _making = self.making.lock(cx);
+        let index = self.vnodes_made();
+        if self.depot.lock_nested(cx).vnodes < index {
+            return Ok(true); // made by another CPU meanwhile
+        }
+        if self.run(index).is_empty() {
+            return Ok(false);
+        }
+        self.make_vnode(cx, index, make)?;
+        Ok(true)
+    }
+    /// Room in the depot for every number below `end`: they come back where nothing may fail.
+    fn make_room(&self, cx: &Cx, end: usize) -> Option<()> {
+        if self.depot.lock_nested(cx).free.capacity() < end {
+            let mut room = Vec::new();
+            room.try_reserve_exact(end.next_power_of_two()).ok()?;
+            let mut depot = self.depot.lock_nested(cx);
+            room.append(&mut depot.free); // few, if any: there were none a moment ago
+            core::mem::swap(&mut depot.free, &mut room);
+            drop(depot); // before what was too small
+        }
+        Some(())
     }
     /// The numbers of a vnode; empty past the limit.
     fn run(&self, index: u32) -> Range<u32> {
@@ -279,21 +317,21 @@ impl Names {
         let at = |i: u64| (i << VNODE_SHIFT).min(end).max(1) as u32;
         at(u64::from(index))..at(u64::from(index) + 1)
     }
+    /// held: the making lock
     fn make_vnode(
         &self,
+        cx: &Cx,
         index: u32,
-        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+        make: impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<(), SwapError> {
         let no_heap = || SwapError::NoHeap { what: "words of a swap vnode" };
         let place = self.vnodes.ensure(index).ok_or_else(no_heap)?;
-        if place.get().is_some() {
-            return Ok(()); // made by `first_vnode`
-        }
+        self.make_room(cx, self.run(index).end as usize).ok_or_else(no_heap)?;
         let words = filled(VNODE_PAGES as usize).ok_or_else(no_heap)?;
         let object = make(index)?;
         let back = self.index_of.ensure(object.number().0).ok_or_else(no_heap)?;
         back.store(index + 1, Ordering::Release);
-        let _ = place.set(Vnode { id: object.number(), _object: object, words }); // the depot's lock makes us the only one
+        let _ = place.set(Vnode { id: object.number(), _object: object, words }); // the making lock makes us the only one
         self.made.store(index + 1, Ordering::Release);
         Ok(())
     }
@@ -301,10 +339,10 @@ impl Names {
     pub(crate) fn first_vnode(
         &self,
         cx: &Cx,
-        make: impl FnOnce(u32) -> Result<Arc<SwapVnode>, SwapError>,
+        make: impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<(), SwapError> {
-        let _depot = self.depot.lock(cx);
-        self.make_vnode(0, make)
+        let _making = self.making.lock(cx);
+        self.make_vnode(cx, 0, make)
     }
     /// A number from another CPU, when everything else is used up.
     #[cold]
@@ -392,7 +430,8 @@ impl Names {
     }
     /// Every number that is free or fresh, in no order, for checks.
     pub(crate) fn unused(&self, cx: &Cx) -> Vec<u32> {
-        let mut all = self.depot.lock(cx).free.clone();
+        let mut all = Vec::with_capacity(self.made_numbers(cx) as usize); // before the locks (Q4)
+        all.extend_from_slice(&self.depot.lock(cx).free);
         for c in self.cpus.iter() {
             let stack = c.stack.lock(cx);
             all.extend_from_slice(&stack.free);

@@ -11,9 +11,11 @@
 //!   single-threaded use is deterministic.
 //! - R3: `live` counts ids handed out; it is exact when quiet.
 //! - R4: giving an id back cannot fail and allocates nothing.
+//! - R5: the heap is asked with no lock held (N1 of [`super::spin`]): whoever finds neither old ids nor records for new ones lets go of its
+//!   magazine, makes them (a bucket may be large) and looks again. Whoever comes first uses them.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-use super::{GrowTable, Mutex, PerCpu, SpinMutex};
+use super::{GrowTable, PerCpu, SpinMutex, SpinMutexGuard};
 use crate::cx::Cx;
 use crate::fail::FailKind;
 use crate::lock::Rank;
@@ -49,6 +51,16 @@ impl Stock {
     }
 }
 
+/// What an empty magazine found in the depot.
+enum Restock {
+    /// It has ids now.
+    Filled,
+    /// There are new ids, but records or room for those below this one only when they are made.
+    Grow(u32),
+    /// Every id up to the limit has been handed out.
+    Empty,
+}
+
 struct Depot {
     free: Vec<u32>,
     next: u32,
@@ -60,7 +72,7 @@ pub struct Arena<T> {
     limit: u32,
     records: GrowTable<T, FIRST>,
     stocks: PerCpu<Stock>,
-    depot: Mutex<Depot>,
+    depot: SpinMutex<Depot>,
     high: AtomicU32,
 }
 
@@ -75,7 +87,7 @@ impl<T: Default> Arena<T> {
                 magazine: SpinMutex::new(Rank::Arena, Vec::with_capacity(MAGAZINE)),
                 live: AtomicU64::new(0),
             }),
-            depot: Mutex::new(Rank::Arena, Depot { free: Vec::new(), next: 1 }),
+            depot: SpinMutex::new(Rank::Arena, Depot { free: Vec::new(), next: 1 }),
             high: AtomicU32::new(0),
         }
     }
@@ -101,16 +113,12 @@ impl<T: Default> Arena<T> {
             return Err(ArenaFull { what: self.what, live: self.live() });
         }
         let stock = self.stocks.mine(cx);
-        let mut mag = stock.magazine.lock(cx);
-        let id = match mag.pop() {
-            Some(id) => Some(id),
-            None => self.refill(cx, &mut mag),
-        };
-        if let Some(id) = id {
+        if let Some(mut mag) = self.stocked(cx, stock)
+            && let Some(id) = mag.pop()
+        {
             stock.count(1);
             return Ok(id);
         }
-        drop(mag);
         self.steal(cx)
     }
     /// Hands out as many ids as this CPU has at hand, `ids.len()` at most; how many. For what would be asked for one by one right afterwards.
@@ -119,42 +127,72 @@ impl<T: Default> Arena<T> {
             return 0;
         }
         let stock = self.stocks.mine(cx);
-        let mut mag = stock.magazine.lock(cx);
-        if mag.is_empty()
-            && let Some(id) = self.refill(cx, &mut mag)
-        {
-            mag.push(id);
-        }
+        let Some(mut mag) = self.stocked(cx, stock) else { return 0 };
         let n = mag.len().min(ids.len());
         ids[..n].iter_mut().for_each(|id| *id = mag.pop().unwrap_or(0));
         stock.count(n as u64);
         n
     }
-    /// Fills an empty magazine and takes an id out of it; `None` when neither old nor new ids are to be had. held: the magazine
+    /// This CPU's magazine with an id in it or more; `None` when neither old nor new ids are to be had.
+    #[inline]
+    fn stocked<'a>(&'a self, cx: &'a Cx, stock: &'a Stock) -> Option<SpinMutexGuard<'a, Vec<u32>>> {
+        loop {
+            let mut mag = stock.magazine.lock(cx);
+            if !mag.is_empty() {
+                return Some(mag);
+            }
+            match self.restock(cx, &mut mag) {
+                Restock::Filled => return Some(mag),
+                Restock::Empty => return None,
+                Restock::Grow(end) => {
+                    drop(mag);
+                    self.grow(cx, end)?;
+                }
+            }
+        }
+    }
+    /// Moves ids from the depot to an empty magazine, or new ones whose records are there. held: the magazine
     #[cold]
-    fn refill(&self, cx: &Cx, mag: &mut Vec<u32>) -> Option<u32> {
-        let mut depot = self.depot.lock_nested(cx);
+    fn restock(&self, cx: &Cx, mag: &mut Vec<u32>) -> Restock {
+        let mut depot = self.depot.lock_nested(cx); // the magazine before the depot
         let keep = depot.free.len().saturating_sub(MAGAZINE / 2);
         if keep < depot.free.len() {
             mag.extend(depot.free.drain(keep..));
-            return mag.pop();
+            return Restock::Filled;
         }
         let fresh = (MAGAZINE as u32 / 2).min(self.limit.saturating_sub(depot.next - 1));
         if fresh == 0 {
-            return None;
+            return Restock::Empty;
         }
-        // Room for every id to come back: freeing allocates nothing (R4).
-        let ids = (depot.next + fresh) as usize;
-        let room = ids.saturating_sub(depot.free.len());
-        depot.free.try_reserve(room).ok()?;
-        // Fewer than the smallest bucket, so they lie in at most two.
-        for id in [depot.next, depot.next + fresh - 1] {
+        let end = depot.next + fresh;
+        let made = |id| self.records.get(id).is_some();
+        if depot.free.capacity() < end as usize || !made(depot.next) || !made(end - 1) {
+            return Restock::Grow(end);
+        }
+        mag.extend((depot.next..end).rev());
+        depot.next = end;
+        self.high.store(end - 1, Ordering::Release);
+        Restock::Filled
+    }
+    /// Makes the last records below `end`, and room for every id below it to come back, for freeing allocates nothing (R4); `None` when the heap
+    /// refuses. held: nothing (R5)
+    #[cold]
+    fn grow(&self, cx: &Cx, end: u32) -> Option<()> {
+        // A magazine's worth is less than the smallest bucket, so they lie in at most two.
+        for id in [end.saturating_sub(MAGAZINE as u32 / 2), end - 1] {
             self.records.ensure(id)?;
         }
-        mag.extend((depot.next..depot.next + fresh).rev());
-        depot.next += fresh;
-        self.high.store(depot.next - 1, Ordering::Release);
-        mag.pop()
+        if self.depot.lock(cx).free.capacity() < end as usize {
+            let mut room = Vec::new();
+            room.try_reserve_exact((end as usize).next_power_of_two()).ok()?;
+            let mut depot = self.depot.lock(cx);
+            if depot.free.capacity() < room.capacity() {
+                room.append(&mut depot.free); // few, if any: there were none a moment ago
+                core::mem::swap(&mut depot.free, &mut room);
+            }
+            drop(depot); // before what was too small
+        }
+        Some(())
     }
     /// The last ids may lie in magazines of other CPUs.
     #[cold]
@@ -301,5 +339,17 @@ mod tests {
         assert_eq!(a.alloc(&cx), Err(ArenaFull { what: "test", live: 3 }));
         a.free(&cx, 2);
         assert_eq!(a.alloc(&cx), Ok(2));
+    }
+
+    #[test]
+    fn giving_ids_back_wants_no_more_room() {
+        let cx = cx();
+        let a = Arena::<AtomicU32>::new("test", 1, 1000);
+        let ids: Vec<u32> = core::iter::from_fn(|| a.alloc(&cx).ok()).collect();
+        assert_eq!(ids, (1..=1000).collect::<Vec<_>>());
+        let room = a.depot.lock(&cx).free.capacity();
+        ids.iter().for_each(|id| a.free(&cx, *id));
+        assert_eq!(a.depot.lock(&cx).free.capacity(), room, "R4");
+        assert_eq!(a.live(), 0);
     }
 }

@@ -11,7 +11,9 @@
 //! | no `std` | `spin`'s | turns [`crate::WaitHooks::pause`] |
 //! | `cfg(shuttle)` | shuttle's mutex | shuttle's scheduler |
 //!
-//! - N1: nothing is waited for under such a lock but a lock of its own kind and a later rank.
+//! - N1: nothing is waited for under such a lock but a lock of its own kind, of a later rank or of the same one in a known order (a magazine before
+//!   its depot). The heap is not asked either: its locks are not ours, and what it hands out may be large. What is wanted of it is made
+//!   before, with nothing held, and the lock's holder only puts it in its place (`Arena::grow`, `VnodePages::give_room`).
 
 use super::imp;
 use crate::cx::Cx;

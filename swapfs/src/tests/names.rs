@@ -1,12 +1,13 @@
 //! Numbers: handed out, computed into names, given back.
 
 use super::World;
-use crate::name::VNODE_PAGES;
+use crate::name::{Names, VNODE_PAGES};
+use crate::vnode::SwapVnode;
 use crate::{AnonNumber, SwapConfig, SwapError, SwapFs};
 use alloc::collections::BTreeSet;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use page_db::{CpuId, FileOffset, Identity, PAGE_SIZE, VnodeError, VnodeId, VnodeKind};
+use page_db::{CpuId, FileOffset, Identity, PAGE_SIZE, Rank, VnodeError, VnodeId, VnodeKind};
 
 #[test]
 fn numbers_ascend_and_the_last_freed_is_the_next_used() {
@@ -159,4 +160,22 @@ fn creating_a_page_reads_nothing() {
     w.free(n);
     assert_eq!(v.create_page(&w.cx, &w.db, id.offset).map(drop), Err(no_name(&w.fs, n)));
     w.check();
+}
+
+#[test]
+fn a_vnode_is_made_with_no_spin_lock_held() {
+    let w = World::new(16);
+    let names = Names::new(1, u32::MAX);
+    let make = |index| {
+        // The making lock, for which others sleep; neither the stack nor the depot.
+        assert_eq!(w.cx.held(), [Rank::SwapNames]);
+        Ok(Arc::new(SwapVnode::new(Weak::new(), VnodeId(index + 1), index)))
+    };
+    let all: Vec<AnonNumber> =
+        (0..3 * VNODE_PAGES).map(|_| names.alloc(&w.cx, make).expect("numbers").0).collect();
+    assert_eq!(names.vnodes_made(), 4, "number 0 is none, so the last is of a fourth");
+    names.free_run(&w.cx, &all);
+    let room = names.unused(&w.cx).len();
+    assert_eq!(room, 4 * VNODE_PAGES as usize - 1);
+    assert!(w.cx.held().is_empty());
 }
