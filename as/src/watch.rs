@@ -379,6 +379,14 @@ pub enum Moved<'a> {
 }
 
 impl Moved<'_> {
+    /// The same once more, for a pass that may have to be followed by another.
+    pub(crate) fn again(&mut self) -> Moved<'_> {
+        match self {
+            Self::Load(b) => Moved::Load(b),
+            Self::Fetch(b) => Moved::Fetch(b),
+            Self::Store(b) => Moved::Store(b),
+        }
+    }
     /// What is attempted.
     pub fn access(&self) -> Access {
         match self {
@@ -462,8 +470,8 @@ impl Hat for MoveHat<'_> {
         }
         if prot.allows(self.access) {
             let stores = if self.access.is_write() { RefMod::MOD } else { RefMod::empty() };
-            page.page().set_ref_mod(RefMod::REF | stores);
             self.move_bytes(page.pfn());
+            page.page().set_ref_mod(RefMod::REF | stores); // after the store
         }
         Ok(Loaded::Done)
     }

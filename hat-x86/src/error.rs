@@ -12,6 +12,12 @@ pub enum SetupError {
     /// The page database has a hat already; a page's translations are kept by one.
     #[error("the page database has a hat already")]
     SecondHat,
+    /// A frame whose number no entry can hold.
+    #[error("frame {pfn:?} is out of the reach of a page table")]
+    OutOfReach {
+        /// The last frame.
+        pfn: page_db::Pfn,
+    },
 }
 
 /// A broken invariant of the hat; see the list in [`crate`].

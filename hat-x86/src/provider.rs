@@ -22,8 +22,8 @@ use crate::htable::HTable;
 use crate::htable::Supply;
 use crate::mmu::{Caps, Mmu, SpaceId};
 use crate::page::PageSide;
-use crate::pte::{PteBits, X86Pte};
-use crate::tlb::{Debts, FlushDue};
+use crate::pte::{MAX_PFN, PteBits, X86Pte};
+use crate::tlb::{Debts, FlushDue, MANY};
 use addr_space::{Hat, HatError, HatProvider};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -60,7 +60,7 @@ pub struct HatX86 {
     pub(crate) debts: Arc<Debts>,
     pub(crate) hats: Mutex<BTreeMap<u32, Arc<HatState>>>,
     kernel: Once<Arc<HatState>>,
-    next_id: AtomicU32,
+    pub(crate) next_id: AtomicU32,
     /// The hat last stolen from; the next search starts behind it.
     pub(crate) steal_hand: AtomicU32,
 }
@@ -94,6 +94,11 @@ impl HatX86 {
         limits: HatLimits,
     ) -> Result<Arc<Self>, SetupError> {
         let (cpus, frames) = (db.cpus(), db.pages().len());
+        if let Some(last) = db.pages().ids().next_back().map(|id| db.pfn(id))
+            && last > MAX_PFN
+        {
+            return Err(SetupError::OutOfReach { pfn: last });
+        }
         let hx = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             caps: mmu.caps(),
@@ -132,10 +137,17 @@ impl HatX86 {
     }
     /// Makes a hat of a gathered table and enters it in the registry.
     fn register(&self, cx: &Cx, window: page_db::VirtRange, supply: &mut Supply) -> Arc<HatState> {
-        let id = self.next_id.fetch_add(1, Relaxed);
+        let mut hats = self.hats.lock(cx);
+        // held: the registry. Numbers begin anew after the last one, and those in use are passed over.
+        let id = loop {
+            let id = self.next_id.fetch_add(1, Relaxed);
+            if id != MANY && !hats.contains_key(&id) {
+                break id;
+            }
+        };
         let root = self.become_root(id, supply);
         let st = Arc::new(HatState::new(id, window, root, self.db.cpus()));
-        self.hats.lock(cx).insert(id, Arc::clone(&st));
+        hats.insert(id, Arc::clone(&st));
         st
     }
     pub(crate) fn kernel_state(&self) -> &Arc<HatState> {

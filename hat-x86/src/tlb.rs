@@ -77,7 +77,7 @@ pub(crate) struct Debts {
 }
 
 /// Debts for several spaces, or for spaces not known in advance.
-const MANY: u32 = u32::MAX;
+pub(crate) const MANY: u32 = u32::MAX;
 
 impl Debts {
     pub(crate) fn new(cpus: u16) -> Self {

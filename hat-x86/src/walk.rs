@@ -23,7 +23,9 @@ use crate::pte::X86Pte;
 use crate::walker::narrow;
 use addr_space::{HatError, Translation};
 use core::ops::RangeInclusive;
-use page_db::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, spin_loop};
+use page_db::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst, spin_loop,
+};
 use page_db::sync::{Mutation, mutated};
 use page_db::{Access, Counter, Cx, PAGE_SHIFT, Prot, VirtAddr, VirtRange};
 
@@ -56,6 +58,7 @@ const fn unfiled(h: u64, addr: u64, level: u8) -> Option<u32> {
     if h != 0 && h >> 32 == filed(addr, level, 0) >> 32 { Some(h as u32) } else { None }
 }
 
+/// Hints are shared by all threads of a processor: whoever reads an id must see the place it is for, which may be new.
 impl Hint {
     #[inline]
     fn slot(&self, addr: u64) -> &AtomicU64 {
@@ -63,32 +66,32 @@ impl Hint {
     }
     #[inline]
     pub(crate) fn get(&self, addr: u64) -> Option<u32> {
-        let h = self.slot(addr).load(Relaxed);
+        let h = self.slot(addr).load(Acquire);
         let id = unfiled(h, addr, 0)?;
-        if self.last.load(Relaxed) != h {
-            self.last.store(h, Relaxed);
+        if self.last.load(Acquire) != h {
+            self.last.store(h, Release);
         }
         Some(id)
     }
     /// The same for a look, which is no use.
     #[inline]
     fn peek(&self, addr: u64) -> Option<u32> {
-        unfiled(self.slot(addr).load(Relaxed), addr, 0)
+        unfiled(self.slot(addr).load(Acquire), addr, 0)
     }
     /// The same, if it is the one used last.
     fn last(&self, addr: u64) -> Option<u32> {
-        unfiled(self.last.load(Relaxed), addr, 0)
+        unfiled(self.last.load(Acquire), addr, 0)
     }
     pub(crate) fn set(&self, addr: u64, id: u32) {
         let h = filed(addr, 0, id);
-        self.last.store(h, Relaxed);
-        self.slot(addr).store(h, Relaxed);
+        self.last.store(h, Release);
+        self.slot(addr).store(h, Release);
     }
     fn middle(&self, addr: u64) -> Option<u32> {
-        unfiled(self.middle.load(Relaxed), addr, 1)
+        unfiled(self.middle.load(Acquire), addr, 1)
     }
     fn set_middle(&self, addr: u64, id: u32) {
-        self.middle.store(filed(addr, 1, id), Relaxed);
+        self.middle.store(filed(addr, 1, id), Release);
     }
 }
 

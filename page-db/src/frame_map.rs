@@ -183,8 +183,9 @@ impl FrameMaps {
     }
     pub(crate) fn add(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         let (map, at) = self.place(pages, id);
-        self.maps[map].lock_nested(cx).add(at);
-        self.total.fetch_add(1, Relaxed);
+        let mut map = self.maps[map].lock_nested(cx);
+        map.add(at);
+        self.total.fetch_add(1, Relaxed); // before anybody can take it out
     }
     /// Puts pages in. Without colours the lock is taken once.
     pub(crate) fn add_all(

@@ -376,6 +376,7 @@ impl PageArray {
     /// Structures of `frames` frames from `base` on, none of them named or listed; `None` when there are more than ids, or no heap.
     pub fn new(base: Pfn, frames: u64) -> Option<Self> {
         let n = usize::try_from(frames).ok().filter(|n| *n < u32::MAX as usize)?;
+        base.0.checked_add(frames)?;
         Some(Self { base, pages: heap::boxed(n, |_| Page::default()).ok()? })
     }
     /// The structure named `id`.

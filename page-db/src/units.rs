@@ -159,7 +159,7 @@ impl VirtRange {
         }
         Ok(Self { start: base, len: end - base.0 })
     }
-    /// The single page that holds `addr`.
+    /// The single page that holds `addr`. The last page of all ends where no number points: its [`VirtRange::end`] is that of its last byte.
     pub const fn page_of(addr: VirtAddr) -> Self {
         Self { start: addr.page_floor(), len: PAGE_SIZE }
     }
@@ -174,7 +174,11 @@ impl VirtRange {
     }
     /// First byte past the range. May be the first address of the hole, hence a bare number.
     pub const fn end(self) -> u64 {
-        self.start.0 + self.len
+        self.start.0.saturating_add(self.len)
+    }
+    /// Last byte of the range.
+    const fn last(self) -> u64 {
+        self.start.0 + (self.len - 1)
     }
     /// Number of pages.
     pub const fn pages(self) -> PageCount {
@@ -186,13 +190,13 @@ impl VirtRange {
     }
     /// Whether every byte of `other` lies in the range.
     pub const fn covers(self, other: Self) -> bool {
-        other.start.0 >= self.start.0 && other.end() <= self.end()
+        other.start.0 >= self.start.0 && other.last() <= self.last()
     }
     /// The common part, if any.
     pub fn intersect(self, other: Self) -> Option<Self> {
         let start = self.start.0.max(other.start.0);
-        let end = self.end().min(other.end());
-        (start < end).then(|| Self { start: VirtAddr(start), len: end - start })
+        let last = self.last().min(other.last());
+        (start <= last).then(|| Self { start: VirtAddr(start), len: last - start + 1 })
     }
     /// The part from `addr` (page-aligned, inside or at the end) on; `None` when nothing is left.
     pub fn from(self, addr: u64) -> Option<Self> {
@@ -358,6 +362,19 @@ mod tests {
         assert_eq!(VirtAddr::new(0x8000_0000_0000), Err(UnitError::NonCanonical(0x8000_0000_0000)));
         assert!(VirtAddr::new(0xffff_8000_0000_0000).is_ok());
         assert!(VirtAddr::new(u64::MAX).is_ok());
+    }
+
+    /// Whatever address a processor may report has its page, and questions about that are answered.
+    #[test]
+    fn the_last_page_of_all_is_asked_about_without_a_wrap() {
+        let last = VirtRange::page_of(VirtAddr::new(u64::MAX).expect("addressable"));
+        let user = VirtRange::exact(0x1000, 0x7000).expect("aligned");
+        assert!(!user.covers(last) && user.intersect(last).is_none());
+        assert!(last.covers(last) && last.contains(VirtAddr(u64::MAX)));
+        assert_eq!((last.intersect(last), last.end()), (Some(last), u64::MAX));
+        assert!(!alloc::format!("{last:?} {last}").is_empty());
+        let first = VirtRange::page_of(VirtAddr(0));
+        assert_eq!((first.end(), first.intersect(last)), (0x1000, None));
     }
 
     #[test]

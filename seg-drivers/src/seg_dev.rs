@@ -142,7 +142,9 @@ impl SegDev {
         {
             // Counted first, under the lock: a change of rights holds it until the translations are changed.
             let _publishers = self.prots.lock(scx.cx);
-            self.softlocks.fetch_add(pages, Ordering::AcqRel);
+            let more = |pins: u32| pins.checked_add(pages);
+            let counted = self.softlocks.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+            counted.map_err(|_| no_room)?;
         }
         for addr in range.iter_pages() {
             let page = VirtRange::page_of(addr);
@@ -245,8 +247,12 @@ impl SegOps for SegDev {
             FaultKind::Invalid => self.load(scx, range, access, LoadFlags::empty()),
             FaultKind::SoftLock => self.soft_lock(scx, range, access),
             FaultKind::SoftUnlock => {
-                scx.hat.unlock(scx.cx, range);
-                self.unpinned(scx, u32::try_from(range.pages().get()).unwrap_or(u32::MAX));
+                let pages = u32::try_from(range.pages().get()).unwrap_or(u32::MAX);
+                // What was not locked is left alone: the tables may be locked for others.
+                if pages <= self.softlocks.load(Ordering::Acquire) {
+                    scx.hat.unlock(scx.cx, range);
+                    self.unpinned(scx, pages);
+                }
                 Ok(())
             }
         }

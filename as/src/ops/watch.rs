@@ -10,7 +10,7 @@ use super::fault::is_transient;
 use crate::addr_space::AddrSpace;
 use crate::error::{AsError, SegError};
 use crate::fault::{FaultError, FaultKind};
-use crate::hat::{Hat, UnloadFlags};
+use crate::hat::UnloadFlags;
 use crate::seg::SegCx;
 use crate::segs::Segs;
 use crate::watch::{Areas, MoveHat, Moved, WatchArea, WatchError, WatchFlags, WatchHit};
@@ -72,7 +72,7 @@ impl AddrSpace {
         &self,
         cx: &Cx,
         addr: VirtAddr,
-        bytes: Moved<'_>,
+        mut bytes: Moved<'_>,
     ) -> Result<(), FaultError> {
         let (access, page) = (bytes.access(), VirtRange::page_of(addr));
         if bytes.len() > PAGE_SIZE - addr.page_offset() {
@@ -82,34 +82,36 @@ impl AddrSpace {
             // Whoever looks at the segments meanwhile would wait for itself.
             return Err(FaultError::Object { addr, errno: page_db::errno::EBUSY });
         }
-        let raw = self.watch.hat().map_or(&*self.hat, |watched| watched as &dyn Hat);
-        let hat = MoveHat::new(raw, self.db.mem(), addr, bytes);
         let mut redo = Redo::new(self, cx, 1);
         loop {
             // What takes long is done as any fault does it, beside other threads; the driver sends us back here if it must be done again.
             self.fault(cx, page, FaultKind::Invalid, access)?;
-            match self.move_pass(cx, page, access, &hat) {
-                Ok(()) if hat.is_done() => return Ok(()),
-                Ok(()) => return Err(FaultError::Hardware { addr }),
+            match self.move_pass(cx, page, addr, bytes.again()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(FaultError::Hardware { addr }),
                 Err(error) if is_transient(&error) => self.amend(cx, &mut redo, error)?,
                 Err(error) => return Err(error),
             }
         }
     }
+    /// Answers whether the bytes have been moved; once they have, nothing that comes after fails.
     fn move_pass(
         &self,
         cx: &Cx,
         page: VirtRange,
-        access: Access,
-        hat: &MoveHat<'_>,
-    ) -> Result<(), FaultError> {
+        addr: VirtAddr,
+        bytes: Moved<'_>,
+    ) -> Result<bool, FaultError> {
+        let access = bytes.access();
         let segs = self.lock.write(cx);
-        // held: as (write): nobody changes the rights between the look at them and the move
+        // held: as (write): nobody changes the rights, or what is watched, between the look at them and the move
         let Some(seg) = segs.seg_at(cx, page.start()) else {
             return Err(FaultError::NoMap { addr: page.start() });
         };
-        let scx = SegCx { hat, ..self.scx(cx, seg.range(), true) };
-        seg.ops().fault(&scx, page, FaultKind::Invalid, access)
+        let scx = self.scx(cx, seg.range(), true);
+        let hat = MoveHat::new(scx.hat, self.db.mem(), addr, bytes);
+        let done = seg.ops().fault(&SegCx { hat: &hat, ..scx }, page, FaultKind::Invalid, access);
+        if hat.is_done() { Ok(true) } else { done.map(|()| false) }
     }
     /// The pages of bytes that may be watched.
     fn watchable(&self, start: VirtAddr, len: u64) -> Result<VirtRange, AsError> {

@@ -184,6 +184,32 @@ fn a_machine_drops_whole() {
 }
 
 #[test]
+fn numbers_of_hats_begin_anew_after_the_last_one() {
+    let w = World::new(64);
+    let first = w.hat();
+    w.hx.next_id.store(u32::MAX - 1, core::sync::atomic::Ordering::Relaxed);
+    let hats: Vec<_> = (0..3).map(|_| w.hat()).collect();
+    // The kernel's, the first one's and what stands for many are passed over.
+    let ids: Vec<u32> = hats.iter().map(|hat| hat.id()).collect();
+    assert_eq!((first.id(), ids), (1, alloc::vec![u32::MAX - 1, 2, 3]));
+    drop((first, hats));
+    w.verify();
+}
+
+#[test]
+fn a_frame_that_no_entry_can_hold_is_refused() {
+    let mem: Arc<dyn PhysMem> =
+        Arc::new(HostMem::new(Pfn(crate::pte::MAX_PFN.0 - 6), 8).expect("heap"));
+    let counters = Counters::new(1);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let clock = Arc::new(ManualClock::default());
+    let db = PageDb::new(&cx, Arc::clone(&mem), clock, counters, &PageDbConfig::default());
+    let hat = HatX86::new(&cx, Arc::new(db.expect("heap")), HostMmu::new(mem, 1));
+    let pfn = Pfn(crate::pte::MAX_PFN.0 + 1);
+    assert_eq!(hat.err(), Some(crate::SetupError::OutOfReach { pfn }));
+}
+
+#[test]
 fn a_database_has_one_hat() {
     let w = World::new(64);
     let free = w.db.freemem();

@@ -84,7 +84,7 @@ pub struct PageDbConfig {
     pub frames: Option<u64>,
     /// Processors: sizes the per-CPU arrays.
     pub cpus: u16,
-    /// Cache colours (rounded up to a power of two).
+    /// Cache colours (rounded up to a power of two; no more than there are frames).
     pub colours: u32,
     /// Which page hash.
     pub hash: HashKind,
@@ -98,10 +98,16 @@ impl Default for PageDbConfig {
     }
 }
 
+/// More colours than any cache has.
+const MOST_COLOURS: u64 = 1 << 20;
+
 /// Why a page database cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PageDbError {
-    /// More frames than page ids, or no heap for their structures.
+    /// No frame.
+    #[error("no frame to manage")]
+    NoFrames,
+    /// More frames than page ids or frame numbers, or no heap for their structures.
     #[error("cannot keep structures for {frames} frames")]
     TooManyFrames {
         /// Frames asked for.
@@ -163,6 +169,11 @@ impl PageDb {
         config: &PageDbConfig,
     ) -> Result<Self, PageDbError> {
         let frames = config.frames.unwrap_or(u64::MAX).min(mem.frames());
+        if frames == 0 {
+            return Err(PageDbError::NoFrames);
+        }
+        // One frame of each colour is as far apart as frames can be kept.
+        let colours = u64::from(config.colours).min(frames).min(MOST_COLOURS) as u32;
         let pages =
             PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
         let hash: Box<dyn PageHash> = match config.hash {
@@ -172,7 +183,7 @@ impl PageDb {
             #[cfg(not(feature = "dashmap"))]
             HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
         };
-        let free = FreeList::new(&pages, config.cpus, config.colours)?;
+        let free = FreeList::new(&pages, config.cpus, colours)?;
         for id in pages.ids() {
             pages.get(id).set_state(PageState::FREE, PageState::empty());
             free.add(cx, &pages, id);
@@ -186,7 +197,7 @@ impl PageDb {
             hash,
             vnodes: VnodeTable::new(),
             free,
-            cache: CacheList::new(config.colours)?,
+            cache: CacheList::new(colours)?,
             free_mem: FreeMem::new(frames, thresholds),
             claimed: AtomicU64::new(0),
             lent: AtomicU64::new(0),

@@ -76,7 +76,9 @@ impl PageDb {
         if self.to_retire.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return Ok(());
         }
-        if word.fetch_or(RETIRE_PENDING, SeqCst) & (RETIRE_PENDING | RETIRED) != 0 {
+        // Only where nobody has done so meanwhile: the mark must not come to a page that is retired already.
+        let unmarked = |w: u32| (w & (RETIRE_PENDING | RETIRED) == 0).then_some(w | RETIRE_PENDING);
+        if word.fetch_update(SeqCst, SeqCst, unmarked).is_err() {
             self.to_retire.fetch_sub(1, SeqCst);
             return Err(RetireError::Already(pfn));
         }

@@ -133,9 +133,10 @@ impl AnonMap {
     pub fn pins(&self) -> u32 {
         self.pins.load(Ordering::Acquire)
     }
-    /// A shared segment is about to pin `pages`.
-    pub(crate) fn pin(&self, pages: u32) {
-        self.pins.fetch_add(pages, Ordering::AcqRel);
+    /// A shared segment is about to pin `pages`; says whether there is room in the count.
+    pub(crate) fn pin(&self, pages: u32) -> bool {
+        let more = |pins: u32| pins.checked_add(pages);
+        self.pins.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
     /// It has let go of them.
     pub(crate) fn unpin(&self, pages: u32) {

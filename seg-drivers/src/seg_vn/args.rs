@@ -226,6 +226,7 @@ impl SegVn {
             swresv: AtomicU64::new(0),
             seq: AtomicU32::new(0),
             softlocks: AtomicU32::new(0),
+            pinned_shared: AtomicBool::new(false),
             prot: AtomicU8::new(prot.bits()),
             max_prot: Prot::RWX,
             kind: SegKind::empty(),

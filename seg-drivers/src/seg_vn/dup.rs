@@ -138,6 +138,7 @@ pub(super) fn dup_as(
         swresv: AtomicU64::new(own + gained),
         seq: AtomicU32::new(0),
         softlocks: AtomicU32::new(0),
+        pinned_shared: AtomicBool::new(false),
         prot: AtomicU8::new(seg.prot().bits()),
         max_prot: seg.max_prot,
         kind: child_kind(seg, heir),
@@ -153,7 +154,9 @@ pub(super) fn take_over(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, made: &Se
     let gained = made.swresv.load(Ordering::Acquire).saturating_sub(part.len());
     if gained != 0 {
         made.swresv.fetch_sub(gained, Ordering::AcqRel);
-        Gain::take_over(gained, seg, scx, &mut seg.lock.lock(scx.cx).vpage, part);
+        let mut inner = seg.lock.lock(scx.cx);
+        Gain::take_over(gained, seg, scx, &mut inner.vpage, part);
+        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
 }
 

@@ -102,6 +102,7 @@ impl Extract for SegVn {
             swresv: AtomicU64::new(own),
             seq: AtomicU32::new(0),
             softlocks: AtomicU32::new(0),
+            pinned_shared: AtomicBool::new(false),
             prot: AtomicU8::new(self.prot().bits()),
             max_prot: self.max_prot,
             kind: self.kind,

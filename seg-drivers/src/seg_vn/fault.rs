@@ -190,8 +190,8 @@ fn fault_page(
     } else {
         anon_first(seg, &f)?
     };
-    // held: as (reader). Neighbours ask for the segment's lock, so the slot is gone by now.
-    if found != Found::Made && !f.access.is_write() && !f.soft() {
+    // held: as (reader, or as writer, when nothing is done that can wait). Neighbours ask for the segment's lock, so the slot is gone by now.
+    if found != Found::Made && !f.access.is_write() && !f.soft() && !f.quick {
         seg.free_behind(&f);
         if found == Found::Read {
             seg.read_kluster(&f);

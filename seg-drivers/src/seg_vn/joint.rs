@@ -27,8 +27,9 @@
 //!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. The
 //!   map's own segments are not marked `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
 //!
-//! - J5: the old page may be pinned by a stranger, for as long as he likes, and he needs his own address-space lock to let go. Whoever holds such a lock as
-//!   writer (a fork, the showing of a range twice, which holds two) therefore only tries, and lets everything go when he may not.
+//! - J5: the old page may be pinned by a stranger, for as long as he likes, and he needs his own address-space lock to let go. A fork, or the showing of a range
+//!   twice, holds such a lock as writer while it waits for slots. So nobody waits for the old page with its slot busy: it is tried, and everything let go
+//!   when somebody has it.
 //!
 //! A shared file mapping has no map; what is stored there goes to the file.
 //!
@@ -46,7 +47,7 @@ use addr_space::{FaultError, SegCx, SegError};
 use alloc::sync::Arc;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
-use page_db::{ExclPage, SharedPage, VirtRange};
+use page_db::{ExclPage, SharedPage, VirtRange, errno};
 use swapfs::AnonNumber;
 
 impl SegVn {
@@ -70,16 +71,19 @@ impl SegVn {
     /// Removes every translation of a page that is about to be replaced in a joint map (J1), and returns it locked as it was.
     ///
     /// # Locks
-    /// On entry and return: as, slot, page (shared). Waits for pins of strangers as reader; as writer it answers [`FaultError::Retry`] instead (J5).
+    /// On entry and return: as, slot, page (shared). Whoever has the page as well is not waited for here, with the slot busy: a fork of another segment of the
+    /// map waits for the slot as writer, and may be keeping a pin of its own process from its end. The fault starts over, as reader a tick later (J5).
     pub(super) fn unmap_everywhere<'a>(
         &self,
         f: &PageFault<'a>,
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
-        // Gone meanwhile: it is not mapped then, and has to be brought back.
-        let page = if f.scx.writer { page.try_upgrade().ok() } else { db.upgrade(cx, page) };
-        let page = page.ok_or(FaultError::Retry { addr: f.addr })?;
+        let held = match f.scx.writer {
+            true => FaultError::Retry { addr: f.addr },
+            false => FaultError::Object { addr: f.addr, errno: errno::EDEADLK },
+        };
+        let page = page.try_upgrade().map_err(|_| held)?;
         if !mutated(Mutation::OthersKeepTheOld) {
             db.unload(cx, &page);
         }

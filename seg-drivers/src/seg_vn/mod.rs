@@ -119,6 +119,8 @@ pub struct SegVn {
     swresv: AtomicU64,
     seq: AtomicU32,
     softlocks: AtomicU32,
+    /// Since there were no pins, pages have been pinned that a store has to copy ([`SegVn::is_pinned_as`]). Changes under `lock`.
+    pinned_shared: AtomicBool,
     prot: AtomicU8,
     max_prot: Prot,
     kind: SegKind,

@@ -51,6 +51,9 @@ pub(super) fn verify(seg: &SegVn, scx: &SegCx<'_>) -> Result<(), String> {
     if !inner.vpage.verify() {
         return Err("U1: per-page runs are not in order".into());
     }
+    if (seg.vpaged.load(Ordering::SeqCst) != 0) == inner.vpage.is_plain() {
+        return Err("S1: the segment does not say whether its pages have state of their own".into());
+    }
     let by_page = inner.vpage.count(vpns(scx.seg), |v: VPage| v.reserved) * PAGE_SIZE;
     let writable = |v: VPage| v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
     let stores = inner.vpage.any(vpns(scx.seg), writable);

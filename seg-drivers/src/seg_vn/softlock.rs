@@ -10,7 +10,7 @@ use super::SegVn;
 use crate::anon::AnonMap;
 use addr_space::{FaultError, FaultKind, PageList, SegCx, SegError};
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, Identity, LockedPage, RefMod, VirtAddr, VirtRange, errno, heap};
+use page_db::{Access, Identity, LockedPage, RefMod, SharedPage, VirtAddr, VirtRange, errno, heap};
 
 impl SegVn {
     /// The name of the page that `addr` shows: the anon's, else the file's.
@@ -32,23 +32,46 @@ impl SegVn {
         let others = || self.shared() && self.amap().is_some_and(|map| map.pins() != 0);
         self.softlocks.load(Ordering::Acquire) != 0 || others()
     }
+    /// Whether somebody may have `page` pinned through this segment though it is not the segment's own ([`Access::ReadNoCow`]), the caller aside. A store there
+    /// waits: the i/o would stay at the old page, and the unlock would look for the pin at the new one.
+    #[inline]
+    pub(super) fn is_pinned_as(&self, scx: &SegCx<'_>, page: &SharedPage<'_>) -> bool {
+        self.pinned_shared.load(Ordering::Acquire) && scx.db.lock_state(page.id()).shared > 1
+    }
     /// Pins are counted under the segment's lock, and before the first page: whoever changes rights, or takes pages from their slots, holds it until that is
     /// done. So it either sees the count or is done before a page is pinned.
-    fn count_pins(&self, scx: &SegCx<'_>, pages: u32) {
+    ///
+    /// Answers whether there is room in the count.
+    fn count_pins(&self, scx: &SegCx<'_>, pages: u32, access: Access) -> bool {
         let _publishers = self.lock.lock(scx.cx);
-        self.softlocks.fetch_add(pages, Ordering::AcqRel);
-        // A shared segment has the map from the first if it has one at all.
-        if let Some(map) = self.amap().filter(|_| self.shared()) {
-            map.pin(pages);
+        // Counts also change without the lock, but only downwards.
+        if self.softlocks.load(Ordering::Acquire).checked_add(pages).is_none() {
+            return false;
         }
+        // A shared segment has the map from the first if it has one at all.
+        if self.amap().is_some_and(|map| self.shared() && !map.pin(pages)) {
+            return false;
+        }
+        self.softlocks.fetch_add(pages, Ordering::AcqRel);
+        if access == Access::ReadNoCow && !self.shared() {
+            self.pinned_shared.store(true, Ordering::Release);
+        }
+        true
     }
     fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
         if let Some(map) = self.amap().filter(|_| self.shared()) {
             map.unpin(pages);
         }
-        if self.softlocks.fetch_sub(pages, Ordering::AcqRel) == pages {
-            scx.space.pins_released(scx.db.waits());
+        if self.softlocks.fetch_sub(pages, Ordering::AcqRel) != pages {
+            return;
         }
+        if self.pinned_shared.load(Ordering::Acquire) {
+            let _publishers = self.lock.lock(scx.cx);
+            if self.softlocks.load(Ordering::Acquire) == 0 {
+                self.pinned_shared.store(false, Ordering::Release);
+            }
+        }
+        scx.space.pins_released(scx.db.waits());
     }
 }
 
@@ -63,7 +86,9 @@ pub(super) fn lock(
     // More pages than there are page numbers cannot all be in memory.
     let no_room = FaultError::Object { addr: range.start(), errno: errno::ENOMEM };
     let pages = u32::try_from(range.pages().get()).map_err(|_| no_room)?;
-    seg.count_pins(scx, pages);
+    if !seg.count_pins(scx, pages, access) {
+        return Err(no_room);
+    }
     for (done, addr) in (0u32..).zip(range.iter_pages()) {
         if let Err(e) = super::fault::fault_at(seg, scx, addr, FaultKind::SoftLock, access) {
             if let Some(before) = range.until(addr.get()) {
@@ -76,18 +101,23 @@ pub(super) fn lock(
     Ok(())
 }
 
-/// Undoes soft locks of `range`. `access` says what the i/o did to the pages.
+/// Undoes soft locks of `range`. `access` says what the i/o did to the pages. What is not soft-locked through this segment is left alone, whoever else may
+/// have it: there are no more locks here than were counted, and a page that is locked is mapped.
 #[doc(alias = "segvn_softunlock")]
 pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, access: Access) {
-    scx.hat.unlock(scx.cx, range);
-    let mut pages = 0;
+    let (mut pages, most) = (0, seg.softlocks.load(Ordering::Acquire));
     for addr in range.iter_pages() {
+        if pages == most {
+            break; // the caller's range was not the one it locked
+        }
         let id = seg.identity_at(scx, addr);
         // The page is locked, so it has kept its name and its place.
         let Some(page) = id.and_then(|i| scx.db.exists(scx.cx, i)) else { continue };
-        if scx.db.lock_state(page).shared == 0 {
-            continue; // not soft-locked: the caller's range was not the one it locked
+        let mapped = scx.hat.probe(scx.cx, addr).is_some_and(|t| t.pfn == scx.db.pfn(page));
+        if !mapped || scx.db.lock_state(page).shared == 0 {
+            continue;
         }
+        scx.hat.unlock(scx.cx, VirtRange::page_of(addr));
         let page = scx.db.adopt_shared(scx.cx, page);
         match access {
             Access::Write => page.page().set_ref_mod(RefMod::REF | RefMod::MOD),
@@ -97,7 +127,7 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, access: Acc
         drop(page);
         pages += 1;
     }
-    if pages != 0 && seg.softlocks.load(Ordering::Acquire) >= pages {
+    if pages != 0 {
         seg.unpinned(scx, pages);
     }
 }
@@ -116,7 +146,9 @@ pub(super) fn lock_pages(
     let Some(map) = seg.amap() else { return slow };
     let count = range.pages().get();
     let Ok(pins) = u32::try_from(count) else { return Err(SegError::NoMemory { range }) };
-    seg.count_pins(scx, pins);
+    if !seg.count_pins(scx, pins, access) {
+        return Err(SegError::NoMemory { range });
+    }
     let done = pin_pages(seg, scx, range, access, map);
     match &done {
         Ok(_) => drop(seg.driver.pinned.fetch_add(count, Ordering::AcqRel)),

@@ -5,8 +5,9 @@
 //!
 //! Sources: illumos.md 4.8 (sync, swapout).
 
-use super::SegVn;
+use super::{SegVn, run_range, vpns};
 use addr_space::{SegCx, SegError, SyncFlags};
+use core::ops::Range;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
 use swapfs::AnonNumber;
 
@@ -112,40 +113,32 @@ fn each_layer(
     mut upper: impl FnMut(VirtAddr, AnonNumber) -> Result<(), SegError>,
 ) -> Result<(), SegError> {
     let slots = seg.slots_of(scx.seg, range);
-    let mut at = range.start();
+    let mut done = 0;
     if let Some(map) = seg.amap() {
         for (slot, n) in map.slots(scx.cx, slots.clone()) {
-            let addr = range.page_at(slot.wrapping_sub(slots.start));
-            sync_file(seg, scx, at, addr, put)?;
-            upper(addr, n)?;
-            at = VirtAddr::new(addr.get() + PAGE_SIZE).unwrap_or(addr);
+            let page = slot.wrapping_sub(slots.start);
+            sync_file(seg, scx, range, done..page, put)?;
+            upper(range.page_at(page), n)?;
+            done = page + 1;
         }
     }
-    if at.get() < range.end() { sync_file(seg, scx, at, at_end(range), put) } else { Ok(()) }
+    sync_file(seg, scx, range, done..range.pages().get(), put)
 }
 
-fn at_end(range: VirtRange) -> VirtAddr {
-    VirtAddr::new(range.end()).unwrap_or_default()
-}
-
-/// The file's pages of `[from, to)`; `to` of 0 stands for the end of the lower half.
+/// The file's pages that the `pages` of `range` show.
 fn sync_file(
     seg: &SegVn,
     scx: &SegCx<'_>,
-    from: VirtAddr,
-    to: VirtAddr,
+    range: VirtRange,
+    pages: Range<u64>,
     put: PutFlags,
 ) -> Result<(), SegError> {
-    let Some(b) = &seg.backing else { return Ok(()) };
-    let len = to.get().wrapping_sub(from.get());
-    if len == 0 {
-        return Ok(());
-    }
-    let offset = seg.file_offset(scx.seg, from).unwrap_or_default();
-    b.vnode.put_page(scx.cx, scx.db, offset, len, put).map_err(|e| {
-        let piece = VirtRange::exact(from.get(), len).unwrap_or(VirtRange::page_of(from));
-        vnode_error(piece, offset, e)
-    })
+    let Some(b) = seg.backing.as_ref().filter(|_| !pages.is_empty()) else { return Ok(()) };
+    let part = run_range(range, &(vpns(range).start + pages.start..vpns(range).start + pages.end));
+    let offset = seg.file_offset(scx.seg, part.start()).unwrap_or_default();
+    b.vnode
+        .put_page(scx.cx, scx.db, offset, part.len(), put)
+        .map_err(|e| vnode_error(part, offset, e))
 }
 
 /// Calls `f` with the name of each page of `range` that may be resident: occupied slots, and resident pages of the file.

@@ -224,6 +224,7 @@ pub(super) fn upper_part(
         swresv: AtomicU64::new(swresv),
         seq: AtomicU32::new(0),
         softlocks: AtomicU32::new(0),
+        pinned_shared: AtomicBool::new(false),
         prot: AtomicU8::new(seg.prot().bits()),
         max_prot: seg.max_prot,
         kind: seg.kind,

@@ -92,6 +92,9 @@ impl SegVn {
         source: SharedPage<'_>,
     ) -> Result<(), FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
+        if self.is_pinned_as(f.scx, &source) {
+            return Err(FaultError::Object { addr: f.addr, errno: page_db::errno::EDEADLK }); // again, a tick later
+        }
         let source = if self.is_joint() { self.unmap_everywhere(f, source)? } else { source };
         if !f.stamp.is_current() {
             // Locked or unlocked in memory meanwhile: the claims move with the copy, so what was read must still hold.

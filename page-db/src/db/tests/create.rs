@@ -4,7 +4,11 @@ use crate::db::{PageDbConfig, Reserve};
 use crate::free_mem::Thresholds;
 use crate::pageout::{Pageout, PageoutConfig};
 use crate::testing::{World, hashes, name};
-use crate::{Counter, ExclPage, LockedPage, PageError, PageId, RefMod, VnodeKind};
+use crate::{
+    Counter, Counters, CpuId, Cx, ExclPage, HostMem, LockedPage, ManualClock, PageDb, PageDbError,
+    PageError, PageId, Pfn, RefMod, SpinHooks, ThreadId, VnodeKind,
+};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 fn thresholds(lotsfree: u64, throttlefree: u64, pageout_reserve: u64) -> Option<Thresholds> {
@@ -253,4 +257,24 @@ fn frames_freed_in_no_order_come_back_in_the_order_of_their_addresses() {
         w.db.free(&w.cx, w.db.adopt_excl(&w.cx, first), false);
         assert_eq!(w.verify().free, 769);
     }
+}
+
+/// Settings from outside that make no sense for the memory are an error, or bounded; none is a panic.
+#[test]
+fn a_database_is_of_some_frames_and_of_no_more_colours() {
+    let counters = Counters::new(1);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let make = |base, config: &PageDbConfig| {
+        let mem = Arc::new(HostMem::new(Pfn(base), 8).expect("heap"));
+        let clock = Arc::new(ManualClock::default());
+        PageDb::new(&cx, mem, clock, Arc::clone(&counters), config)
+    };
+    let none = PageDbConfig { frames: Some(0), ..PageDbConfig::default() };
+    assert_eq!(make(16, &none).err(), Some(PageDbError::NoFrames));
+    let past = make(u64::MAX - 4, &PageDbConfig::default());
+    assert_eq!(past.err(), Some(PageDbError::TooManyFrames { frames: 8 }));
+    let colours = PageDbConfig { colours: u32::MAX, ..PageDbConfig::default() };
+    let db = make(16, &colours).expect("bounded");
+    assert_eq!(db.free_list().colours(), 8);
+    db.verify(&cx).expect("sound");
 }

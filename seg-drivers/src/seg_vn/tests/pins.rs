@@ -223,3 +223,133 @@ fn a_files_page_that_a_stranger_has_pinned_is_not_lent() {
     [&*p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
     assert_eq!(w.swap.live(), 0);
 }
+
+/// Whoever has pinned a page that is not its own finds the pin where it was: who stores there waits.
+#[test]
+fn a_store_waits_for_a_pin_of_the_page_that_it_copies() {
+    let w = world(128);
+    let p = Arc::new(w.proc());
+    let file = w.file(2);
+    w.map_file(&p, &file, 2, Prot::RW);
+    pin(&w, &p, 0, FaultKind::SoftLock);
+    let (says, hears) = mpsc::channel();
+    let q = Arc::clone(&p);
+    std::thread::spawn(move || {
+        let done = q.space.fault(&another(), range(0, 1), FaultKind::Invalid, Access::Write);
+        says.send(done)
+    });
+    let ticks = w.db.clock().now();
+    while w.db.clock().now() == ticks {
+        std::thread::yield_now();
+    }
+    assert!(hears.try_recv().is_err(), "the page is pinned");
+    pin(&w, &p, 0, FaultKind::SoftUnlock);
+    hears.recv_timeout(Duration::from_secs(20)).expect("in time").expect("copied");
+    assert_eq!(w.refs(&p, 1), [1]);
+    p.space.try_unmap(&w.cx, range(0, 2)).expect("nothing is pinned");
+    let name = page_db::Identity::new(file.id(), page_db::FileOffset(0));
+    let page = w.db.exists(&w.cx, name);
+    assert!(page.is_none_or(|page| w.db.lock_state(page).shared == 0), "no lock is left over");
+    p.space.free(&w.cx);
+}
+
+/// Whose pin it is says who mapped the page, not who asks.
+#[test]
+fn what_a_stranger_has_pinned_is_not_unlocked() {
+    let w = world(128);
+    let (p, q, _file) = readers(&w);
+    for page in [0, 1] {
+        p.space.fault(&w.cx, range(page, 1), FaultKind::Invalid, Access::Read).expect("mapped");
+    }
+    pin(&w, &p, 0, FaultKind::SoftUnlock);
+    pin(&w, &p, 1, FaultKind::SoftLock);
+    pin(&w, &p, 1, FaultKind::SoftUnlock);
+    pin(&w, &p, 0, FaultKind::SoftUnlock);
+    let refused = q.space.try_unmap(&w.cx, range(0, 2));
+    assert_eq!(refused, Err(SegError::Pinned { range: range(0, 2) }.into()));
+    pin(&w, &q, 0, FaultKind::SoftUnlock);
+    q.space.try_unmap(&w.cx, range(0, 2)).expect("nothing is pinned");
+    [&*p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
+}
+
+/// A count that is full is an error, and hides no pin.
+#[test]
+fn more_pins_than_can_be_counted_are_refused() {
+    let w = world(128);
+    let p = w.proc();
+    let kind = SegKind::NORESERVE;
+    let args = SegVnArgs { kind, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    let pages = u64::from(u32::MAX);
+    p.space.map(&w.cx, range(0, pages), &args).expect("free");
+    pin(&w, &p, 0, FaultKind::SoftLock);
+    let all = p.space.fault(&w.cx, range(0, pages), FaultKind::SoftLock, Access::Read);
+    assert!(
+        matches!(all, Err(FaultError::Object { errno: page_db::errno::ENOMEM, .. })),
+        "{all:?}"
+    );
+    let refused = p.space.try_unmap(&w.cx, range(0, 1));
+    assert_eq!(refused, Err(SegError::Pinned { range: range(0, 1) }.into()));
+    pin(&w, &p, 0, FaultKind::SoftUnlock);
+    p.space.free(&w.cx);
+    assert_eq!(w.swap.live(), 0);
+}
+
+/// The last page that there can be of a private file mapping is written out, and none behind it.
+#[test]
+fn a_sync_at_the_end_of_the_lower_half_ends_there() {
+    let w = world(128);
+    let all = VirtRange::exact(BASE, VirtAddr::LOWER_END - BASE).expect("aligned");
+    let hat = w.hat.alloc(&w.cx).expect("frames");
+    let p = Proc { space: AddrSpace::new(&w.cx, AsId(9), all, hat, Arc::clone(&w.db)) };
+    let file = w.file(8);
+    let last = VirtRange::exact(all.end() - 2 * PAGE_SIZE, 2 * PAGE_SIZE).expect("aligned");
+    let vnode = Some(Arc::clone(&file));
+    let args = SegVnArgs { vnode, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, last, &args).expect("free");
+    let fault = |page, access| {
+        let at = VirtRange::page_of(last.page_at(page));
+        p.space.fault(&w.cx, at, FaultKind::Invalid, access).expect("mapped");
+    };
+    fault(0, Access::Write); // there is a map
+    fault(1, Access::Read);
+    let name = |page| page_db::Identity::new(file.id(), page_db::FileOffset(page * PAGE_SIZE));
+    drop(file.get_page(&w.cx, &w.db, name(5).offset, Access::Read).expect("read"));
+    p.space.sync(&w.cx, last, SyncFlags::INVALIDATE).expect("nothing is locked");
+    assert!(w.db.exists(&w.cx, name(1)).is_none(), "thrown out");
+    assert!(w.db.exists(&w.cx, name(5)).is_some(), "not mapped");
+    p.space.free(&w.cx);
+}
+
+/// A store to joint memory whose page somebody has pinned waits without the slot, which a fork of the memory needs.
+#[test]
+fn a_fork_does_not_stand_behind_a_store_that_waits_for_a_pin() {
+    let w = world(128);
+    let (p, q) = (Arc::new(w.proc()), Arc::new(w.proc()));
+    let file = w.file(2);
+    w.map_file(&p, &file, 2, Prot::RW);
+    p.space.share_range(&w.cx, range(0, 2), &q.space, range(0, 2).start()).expect("free");
+    // The file's page is pinned through another mapping of the process that forks.
+    let other = range(8, 1);
+    let vnode = Some(Arc::clone(&file));
+    let args = SegVnArgs { vnode, kind: SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    p.space.map(&w.cx, other, &args).expect("free");
+    pin(&w, &p, 8, FaultKind::SoftLock);
+    let ticks = w.db.clock().now();
+    let storer = Arc::clone(&q);
+    let (says, hears) = mpsc::channel();
+    std::thread::spawn(move || {
+        let done = storer.space.fault(&another(), range(0, 1), FaultKind::Invalid, Access::Write);
+        says.send(done)
+    });
+    while w.db.clock().now() == ticks {
+        std::thread::yield_now();
+    }
+    let child = Arc::new(w.proc());
+    let (from, to) = (Arc::clone(&p), Arc::clone(&child));
+    in_time(move |cx| from.space.dup(cx, &to.space)).expect("forked");
+    assert!(hears.try_recv().is_err(), "the page is pinned");
+    pin(&w, &p, 8, FaultKind::SoftUnlock);
+    hears.recv_timeout(Duration::from_secs(20)).expect("in time").expect("stored");
+    [&p, &q, &child].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!(w.swap.live(), 0);
+}

@@ -148,3 +148,22 @@ fn a_wrong_reservation_of_a_file_mapping_is_reported() {
         assert!(found.to_string().contains("I12"), "{found}");
     }
 }
+
+/// What a page that is shown twice may come to need is marked page by page, and the segment says so (I12).
+#[test]
+fn a_page_of_a_read_only_file_shown_twice_is_accounted_for_when_others_go() {
+    let w = world(64);
+    let p = w.proc();
+    let file = w.file(6);
+    w.map_file(&p, &file, 6, Prot::READ);
+    p.space.share_range(&w.cx, range(1, 1), &p.space, range(23, 1).start()).expect("free");
+    w.check(&p);
+    let reserved = w.swap.info().reserved();
+    p.space.unmap(&w.cx, range(4, 2)).expect("mapped");
+    w.check(&p);
+    assert_eq!(w.swap.info().reserved(), reserved, "the page that is shown twice is another");
+    p.space.unmap(&w.cx, range(0, 3)).expect("mapped");
+    w.check(&p);
+    p.space.free(&w.cx);
+    assert_eq!(w.swap.info().reserved(), 0);
+}
