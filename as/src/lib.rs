@@ -32,6 +32,7 @@ pub mod error;
 pub mod extract;
 pub mod fault;
 pub mod hat;
+pub mod leaving;
 pub mod ops;
 pub mod runs;
 pub mod seg;
@@ -55,6 +56,7 @@ pub use hat::{
     Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
 };
+pub use leaving::{Contents, Leaving};
 pub use ops::{
     AddrRequest, FoundGap, GapOrder, GapRequest, Leave, LentPages, LockAll, PinnedPages,
     RangeClaim, Selection, Target,

@@ -12,7 +12,7 @@
 //!
 //! - G1: every range handed to a driver lies wholly inside its segment and is page-aligned.
 //! - G2: base and length of a segment change only under the address-space lock as writer, and only by the address space.
-//! - G3: `dup`, `unmap` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader; [`SegCreate::create`] and
+//! - G3: `dup`, `unmap`, `unmap_part` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader; [`SegCreate::create`] and
 //!   [`SegOps::free`], for a segment that is not in the tree, without it.
 //!
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
@@ -22,6 +22,7 @@ use crate::error::SegError;
 use crate::extract::Extract;
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::Hat;
+use crate::leaving::Leaving;
 use crate::state::AsState;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -316,6 +317,18 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range.
     #[doc(alias = "segop_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError>;
+    /// As [`SegOps::unmap`] of a part of the segment, but what the part held may be left to the caller, who empties it when the lock is free: other threads wait
+    /// for that lock. Translations and geometry are not left.
+    ///
+    /// # Errors
+    /// As [`SegOps::unmap`].
+    fn unmap_part(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+    ) -> Result<(Remnant, Option<Leaving>), SegError> {
+        Ok((self.unmap(scx, range)?, None))
+    }
 
     /// The end of a segment that gave itself up whole, or never came into the tree: no translation to it is left, nobody can reach it, and the
     /// lock is not held (but when there is no heap to put it off). Called once, with `scx.seg` as it was then. What takes long is done here, so that

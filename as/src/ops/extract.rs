@@ -175,6 +175,7 @@ impl AddrSpace {
             heap::push(&mut left_out, run).map_err(refused).map_err(Stop::Space)?;
         }
         self.unmap_pass(cx, segs, to, gone)?;
+        gone.empty_parts(cx); // or what comes to lie there would not join its neighbours, whose slots those were
         // Nothing fails from here on.
         self.cut_at(cx, segs, from.start().get());
         self.cut_at(cx, segs, from.end());

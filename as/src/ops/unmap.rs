@@ -5,7 +5,12 @@
 //! first address again, where what was taken away before is a hole by now.
 //!
 //! Under the lock a segment gives up its translations and leaves the tree. What it held (pages, slots, a reservation, the driver itself) is
-//! freed after the lock, since nobody can reach it any more and every thread of the process may be waiting.
+//! freed after the lock, since nobody can reach it any more and every thread of the process may be waiting. So is what a part held that a segment gave up and
+//! lives on without ([`crate::leaving`]).
+//!
+//! ```text
+//!   [ low | gone ] [ whole ] [ gone | high ]      lock ─▶ unlock ─▶ empty, empty, free      parts first: one call meets two at most
+//! ```
 //!
 //! - G5: what the driver says is left is what the geometry says. The one thing that could fail, room for
 //!   the second half of a cut segment, is reserved before the driver lets go.
@@ -18,6 +23,7 @@ use crate::addr_space::AddrSpace;
 use crate::avl::NodeId;
 use crate::callback::Events;
 use crate::error::AsError;
+use crate::leaving::Leaving;
 use crate::seg::Remnant;
 use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
@@ -64,11 +70,18 @@ impl AddrSpace {
             }
             segs.make_room(piece).map_err(Stop::Space)?;
             let scx = self.scx(cx, seg, true);
-            let left = segs.get(id).ops().unmap(&scx, piece);
-            let left = left.map_err(|error| Stop::Seg { error, seg })?;
+            let ops = segs.get(id).ops();
+            let left = match piece == seg {
+                true => ops.unmap(&scx, piece).map(|left| (left, None)),
+                false => ops.unmap_part(&scx, piece),
+            };
+            let (left, leaving) = left.map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
             segs.forget(piece);
             gone.bytes += piece.len();
+            if let Some(leaving) = leaving {
+                gone.leave(cx, leaving);
+            }
             if let Some(whole) = cut(segs, id, seg, piece, left)
                 && let Err(whole) = gone.keep(whole)
             {
@@ -78,7 +91,8 @@ impl AddrSpace {
         Ok(())
     }
     /// Does what [`AddrSpace::unmap_pass`] left to be done without the lock.
-    pub(crate) fn finish(&self, cx: &Cx, gone: Gone) {
+    pub(crate) fn finish(&self, cx: &Cx, mut gone: Gone) {
+        gone.empty_parts(cx);
         if gone.bytes != 0 {
             self.state.sub_size(gone.bytes);
             self.state.sub_resv(gone.bytes); // a driver that counts for itself has put it back
@@ -90,11 +104,12 @@ impl AddrSpace {
     }
 }
 
-/// What a pass took out of the tree. One segment, the usual case, is remembered without the heap.
+/// What a pass took out of the tree. One segment, the usual case, is remembered without the heap, and so are the parts at the ends of a range.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     /// Bytes unmapped, of whole segments and of parts.
     bytes: u64,
+    parts: [Option<Leaving>; 2],
     first: Option<Removed>,
     others: Vec<Removed>,
 }
@@ -113,6 +128,17 @@ impl Gone {
             return Err(seg);
         }
         Ok(())
+    }
+    /// Remembers a part that a segment gave up.
+    fn leave(&mut self, cx: &Cx, leaving: Leaving) {
+        match self.parts.iter_mut().find(|part| part.is_none()) {
+            Some(part) => *part = Some(leaving),
+            None => leaving.empty(cx), // of a pass over several ranges: here and now
+        }
+    }
+    /// Empties the parts that segments gave up (G9), in the order in which they did.
+    pub(crate) fn empty_parts(&mut self, cx: &Cx) {
+        self.parts.iter_mut().filter_map(Option::take).for_each(|part| part.empty(cx));
     }
 }
 

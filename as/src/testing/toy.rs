@@ -4,6 +4,7 @@ use crate::error::SegError;
 use crate::extract::{Extract, Like};
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
+use crate::leaving::{Contents, Leaving};
 use crate::seg::{
     Advice, InCore, Join, LockOp, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx,
     SegDetail, SegKind, SegOps, SyncFlags,
@@ -14,7 +15,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use page_db::{Access, PAGE_SIZE, PageId, Pfn, Prot, VirtAddr, VirtRange};
+use page_db::{Access, Cx, PAGE_SIZE, PageId, Pfn, Prot, VirtAddr, VirtRange};
 use std::sync::{Mutex, MutexGuard};
 
 /// One call of a driver.
@@ -95,6 +96,15 @@ impl Plan {
     }
 }
 
+/// Notes what is emptied, and as `writer` whether a lock was held.
+impl Contents for Plan {
+    fn empty(&self, cx: &Cx, part: core::ops::Range<u64>, _: u64, _: u64) {
+        let (start, end) = (part.start * PAGE_SIZE, part.end * PAGE_SIZE);
+        let call = Call { op: "empty", start, end, writer: !cx.held().is_empty() };
+        self.calls.lock().expect("quiet").push(call);
+    }
+}
+
 /// How to make a toy.
 #[derive(Clone, Debug)]
 pub(crate) struct ToyArgs {
@@ -111,6 +121,8 @@ pub(crate) struct ToyArgs {
     /// Whether it says that fork copies what is locked.
     pub(crate) copies_locked: bool,
     pub(crate) moves: bool,
+    /// Whether what a part held is left to be emptied.
+    pub(crate) leaves: bool,
 }
 
 impl ToyArgs {
@@ -127,6 +139,7 @@ impl ToyArgs {
             offers_pages: false,
             copies_locked: false,
             moves: false,
+            leaves: false,
         }
     }
     pub(crate) fn named(self, name: &'static str) -> Self {
@@ -270,6 +283,17 @@ impl SegOps for Toy {
             }
             (Some(_), Some(_)) => Remnant::Both(self.args.make(above)),
         })
+    }
+    fn unmap_part(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+    ) -> Result<(Remnant, Option<Leaving>), SegError> {
+        assert_ne!(range, scx.seg, "a part is less than the whole");
+        let left = self.unmap(scx, range)?;
+        let leaving =
+            || Leaving::new(Arc::clone(&self.args.plan) as _, vpns(range), range.pages().get(), 0);
+        Ok((left, self.args.leaves.then(leaving)))
     }
     fn make_own(&mut self, scx: &SegCx<'_>) -> Result<(), SegError> {
         self.args.plan.seg("make_own", scx, scx.seg)

@@ -1,9 +1,9 @@
 //! Mapping, merging, unmapping, and what is left when one of them fails.
 
-use crate::FaultKind;
 use crate::error::{AsError, SegError};
 use crate::seg::SegKind;
 use crate::testing::*;
+use crate::{FaultKind, Leave, Target};
 use page_db::{Access, Counter, Prot};
 
 fn no_swap() -> Fail {
@@ -84,6 +84,38 @@ fn unmap_of_the_middle_leaves_two_segments_with_their_pages() {
         .prots(&w.cx, range(0x12000, P), &mut |run, prot| runs.push((run, prot)))
         .expect("mapped");
     assert_eq!(runs, [(range(0x12000, P), Prot::READ)], "the upper part kept its page");
+}
+
+/// Both ends of a range cut a segment, and between them one goes whole.
+#[test]
+fn what_parts_held_is_emptied_once_and_with_the_lock_free() {
+    let w = World::new();
+    let leaves = ToyArgs { leaves: true, ..w.toy() };
+    for start in [0x10000, 0x20000, 0x30000] {
+        w.map_as(start, 2 * P, &leaves);
+    }
+    w.space.unmap(&w.cx, range(0x11000, 0x20000)).expect("nothing is pinned");
+    w.check();
+    let emptied = |w: &World| {
+        let calls = w.plan.take("empty").into_iter();
+        calls.map(|c| (c.start, c.end, c.writer)).collect::<alloc::vec::Vec<_>>()
+    };
+    assert_eq!(emptied(&w), [(0x11000, 0x12000, false), (0x30000, 0x31000, false)], "G9");
+    // Also when the pass ends with an error above.
+    w.map_as(0x50000, P, &leaves);
+    let pinned = Fail::Seg(SegError::Pinned { range: range(0x50000, P) });
+    w.plan.fail("unmap", 0x50000, 1, pinned);
+    assert!(w.space.try_unmap(&w.cx, range(0x10000, 0x50000)).is_err());
+    assert!(w.space.try_unmap(&w.cx, range(0x10000, 0x50000)).is_ok());
+    assert_eq!(emptied(&w), [], "of whole segments nothing is left behind");
+    // What takes the place of a part is to find it empty.
+    w.map_as(0x10000, 3 * P, &leaves);
+    w.map_as(0x20000, P, &leaves.moving());
+    w.space
+        .move_range(&w.cx, range(0x20000, P), at(0x11000), Leave::Hole, Target::Replace)
+        .expect("nothing is pinned");
+    assert_eq!(emptied(&w), [(0x11000, 0x12000, cfg!(debug_assertions))], "G9");
+    w.check();
 }
 
 #[test]

@@ -82,8 +82,10 @@ mutations! {
     BusySlotTaken,
     /// A range gives up its contents first and its translations afterwards. `store_against_unmap`
     TranslationsAfterContents,
-    /// M3: slots on their way out count as gone before they are empty. `map_beside_what_is_leaving`
+    /// M3: slots on their way out count as gone before they are empty. `map_beside_what_is_leaving`, `map_where_a_part_is_leaving`
     LeavingOverEarly,
+    /// M3: references are forgotten while somebody empties slots by them. `part_leaves_against_exit`
+    RefsForgottenEarly,
     /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
     PushNotAwaited,
     /// N5: an anon's number goes back before its page is gone. `swap_in_against_discard`

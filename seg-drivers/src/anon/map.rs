@@ -12,8 +12,8 @@
 //!
 //! - M1 (I6): `0 <= slot_refs[i] <= refs`, and a slot with 0 is empty.
 //! - M2: without `slot_refs`, every segment that refers to the map covers the same slots.
-//! - M3: slots that nobody covers any more are emptied after the lock is gone, and by then another segment of the map may want to grow over
-//!   them; it does not while any part is on its way out.
+//! - M3: slots that nobody covers any more are emptied after the lock is gone (that of the map, and if a segment lives on without them that of the address
+//!   space), and by then another segment of the map may want to grow over them; it does not while any part is on its way out.
 //! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock. Then the map remembers, and whoever gives up a part next
 //!   looks again. As every segment gives up its part in the end, nothing is left of a map without one.
 //!
@@ -25,6 +25,7 @@
 use super::array::{CHUNK, SharedShape, owner_word};
 use super::{AnonHome, AnonLayer};
 use crate::runs::Runs;
+use addr_space::Contents;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -61,8 +62,10 @@ pub struct AnonMap {
     refs: AtomicU32,
     /// Pages pinned through shared segments; see [`AnonMap::pins`].
     pins: AtomicU32,
-    /// Parts that somebody has given up and not yet emptied; changes under `grow`.
+    /// Parts that somebody has given up and not yet emptied; grows under `grow`.
     leaving: AtomicU32,
+    /// The slots' references outlive their use, for a part was on its way out; whoever empties the last one looks again. Set under `grow`.
+    kept: AtomicBool,
     /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
     pub(super) missed: AtomicBool,
     /// Private segments share the map for good; see [`AnonMap::is_joint`].
@@ -90,6 +93,13 @@ impl Drop for AnonMap {
     }
 }
 
+impl Contents for AnonMap {
+    fn empty(&self, cx: &Cx, part: Range<u64>, lost: u64, promised: u64) {
+        self.empty_lost(cx, part, lost);
+        self.layer().swap().unreserve(promised);
+    }
+}
+
 impl AnonMap {
     /// An empty map with one reference, which has `swresv` bytes of swap reserved.
     #[doc(alias = "anonmap_alloc")]
@@ -102,6 +112,7 @@ impl AnonMap {
                 refs: AtomicU32::new(1),
                 pins: AtomicU32::new(0),
                 leaving: AtomicU32::new(0),
+                kept: AtomicBool::new(false),
                 missed: AtomicBool::new(false),
                 joint: AtomicBool::new(false),
                 loan: AtomicBool::new(false),
@@ -348,57 +359,93 @@ impl AnonMap {
     /// Translations are gone by now.
     #[doc(alias("amap_unref", "anon_free"))]
     pub fn lose(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Lost {
+        let (lost, last) = self.give_up(cx, coverage, part.clone());
+        self.empty_places(cx, part, lost.slots, last.as_deref());
+        if lost.refs != 0 && lost.slots != 0 {
+            self.no_longer_leaving(cx);
+        }
+        lost
+    }
+    /// The first half of [`AnonMap::lose`], of a part of what a segment covers that lives on: no segment comes by these slots any more, and what they hold is
+    /// still there. Where `slots` of the answer is not 0, [`AnonMap::empty_lost`] is called next, with no lock that anybody waits for.
+    pub(crate) fn lose_part(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Lost {
+        debug_assert_ne!(coverage, part, "a segment that lives on keeps something");
+        let (lost, last) = self.give_up(cx, coverage, part);
+        debug_assert!(last.is_none() && lost.refs != 0, "a segment that lives on has a reference");
+        if lost.slots == 0 {
+            self.free_missed_chunks(cx);
+        }
+        lost
+    }
+    /// The second half, once: empties those slots of `part` that nobody covers, `lost` of them.
+    pub(crate) fn empty_lost(&self, cx: &Cx, part: Range<u64>, lost: u64) {
+        self.empty_places(cx, part, lost, None);
+        self.no_longer_leaving(cx);
+    }
+    /// A segment gives up `part`. If others are left and some of its slots are nobody's now, they are on their way out (M3). Answers references that
+    /// nobody needs any more, but to find those slots.
+    fn give_up(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> (Lost, SlotRefs) {
         let whole = coverage == part;
-        let (all, slots, left, last);
-        {
-            let mut grow = self.grow.lock(cx);
-            let refs = self.refs();
-            all = refs == 1 && grow.is_none();
-            slots = if all {
-                part.end.wrapping_sub(part.start)
-            } else if whole && grow.is_none() {
-                0
-            } else {
-                let pp = self.establish(&mut grow, coverage);
-                pp.update(part.clone(), |n| n.saturating_sub(1));
-                pp.trim();
-                pp.count(part.clone(), |n| n == 0)
-            };
-            left = if whole { self.refs.fetch_sub(1, Ordering::AcqRel) - 1 } else { refs };
-            last = if left == 1 {
+        let mut grow = self.grow.lock(cx);
+        let refs = self.refs();
+        let slots = if grow.is_none() && refs == 1 {
+            part.end.wrapping_sub(part.start)
+        } else if whole && grow.is_none() {
+            0
+        } else {
+            let pp = self.establish(&mut grow, coverage);
+            pp.update(part.clone(), |n| n.saturating_sub(1));
+            pp.trim();
+            pp.count(part, |n| n == 0)
+        };
+        let left = if whole { self.refs.fetch_sub(1, Ordering::AcqRel) - 1 } else { refs };
+        let last = match left {
+            0 => grow.take(),
+            1 if whole => {
                 self.joint.store(false, Ordering::Release);
                 self.forget_refs(&mut grow)
-            } else {
-                None
-            };
-            if left != 0 && slots != 0 {
-                self.leaving.fetch_add(1, Ordering::AcqRel);
             }
+            _ => None,
+        };
+        if left != 0 && slots != 0 && !mutated(Mutation::LeavingOverEarly) {
+            self.leaving.fetch_add(1, Ordering::SeqCst);
         }
-        // M3: until the slots are empty nobody takes them over.
-        let leaves = left != 0 && slots != 0;
-        let early = leaves && mutated(Mutation::LeavingOverEarly);
-        if early {
-            self.leaving.fetch_sub(1, Ordering::AcqRel);
-        }
-        if all {
+        (Lost { refs: left, slots }, last)
+    }
+    /// Empties the `lost` slots of `part` that nobody covers, and looks for chunks that nobody could free.
+    fn empty_places(&self, cx: &Cx, part: Range<u64>, lost: u64, refs: Option<&Runs<u32>>) {
+        if lost == part.end.wrapping_sub(part.start) {
             self.free_range(cx, part);
-        } else if slots != 0 {
-            self.free_unreferenced(cx, part, last.as_deref());
+        } else if lost != 0 {
+            self.free_unreferenced(cx, part, refs);
         }
         self.free_missed_chunks(cx);
-        if leaves && !early {
-            self.leaving.fetch_sub(1, Ordering::AcqRel);
+    }
+    /// Slots that were on their way out are empty.
+    fn no_longer_leaving(&self, cx: &Cx) {
+        if mutated(Mutation::LeavingOverEarly) {
+            return;
         }
-        Lost { refs: left, slots }
+        self.leaving.fetch_sub(1, Ordering::SeqCst);
+        if self.kept.load(Ordering::SeqCst) {
+            let mut grow = self.grow.lock(cx);
+            if self.refs() == 1 {
+                self.forget_refs(&mut grow);
+            }
+        }
     }
     /// One segment is left, and it covers every slot that will stay occupied (M2): it may grow like any other. But while somebody empties slots that
-    /// nobody covers (M3), the references are what he goes by, and stay.
+    /// nobody covers (M3), the references are what he goes by, and stay until he is through.
     fn forget_refs(&self, grow: &mut SlotRefs) -> SlotRefs {
-        if self.leaving.load(Ordering::Acquire) == 0 { grow.take() } else { None }
+        // Said before it is looked: either he is not through yet, or he sees it when he is.
+        self.kept.store(true, Ordering::SeqCst);
+        if self.leaving.load(Ordering::SeqCst) != 0 && !mutated(Mutation::RefsForgottenEarly) {
+            return None;
+        }
+        self.kept.store(false, Ordering::SeqCst);
+        grow.take()
     }
-    /// Empties the slots of `part` that no segment covers: as `refs` says, or as the map's own references say, looked at run by run. What another
-    /// segment gives up meanwhile may be met here too, and is emptied twice: nobody takes it over before both are through (M3).
+    /// Empties the slots of `part` that no segment covers: as `refs` says, or as the map's own references say, looked at run by run. What another segment gives up meanwhile may be met here too, and is emptied twice: nobody takes it over before both are through (M3).
     fn free_unreferenced(&self, cx: &Cx, part: Range<u64>, refs: Option<&Runs<u32>>) {
         let mut rest = part;
         while !rest.is_empty() {
@@ -406,7 +453,7 @@ impl AnonMap {
                 Some(refs) => Some(refs.first_of(rest.clone())),
                 None => self.grow.lock(cx).as_ref().map(|refs| refs.first_of(rest.clone())),
             };
-            let Some((run, n)) = first else { return };
+            let (run, n) = first.unwrap_or_else(|| (rest.clone(), 0));
             rest.start = run.end;
             if n == 0 {
                 self.free_range(cx, run);

@@ -149,6 +149,62 @@ fn slots_go_with_the_last_segment_that_reaches_them() {
 }
 
 #[test]
+fn a_part_on_its_way_out_is_nobodys_and_is_not_taken_over() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    for i in 0..4 {
+        fill(&w, &map, i, true);
+    }
+    assert_eq!(map.lose_part(&w.cx, 0..4, 2..4), Lost { refs: 1, slots: 2 });
+    assert_eq!(w.layer.swap().live(), 4, "it is still there");
+    assert!(!map.cover(&w.cx, 2..3), "M3");
+    assert_eq!(map.gain_beside(&w.cx, 0..2, 2..4), Ok(None), "M3");
+    map.empty_lost(&w.cx, 2..4, 2);
+    assert_eq!(w.layer.swap().live(), 2);
+    assert!(map.cover(&w.cx, 2..4), "one segment has whatever there is");
+    check(&w, &map);
+    map.lose(&w.cx, 0..4, 0..4);
+    assert_eq!((w.layer.swap().live(), w.layer.chunks.live()), (0, 0));
+}
+
+#[test]
+fn references_stay_as_long_as_somebody_empties_by_them_and_no_longer() {
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    for i in 0..4 {
+        fill(&w, &map, i, true);
+    }
+    // B has 0-1, A all; A gives up 1-3 and ends before they are empty: slot 1 is still B's.
+    map.gain(&w.cx, 0..4, 0..2).expect("heap");
+    assert_eq!(map.lose_part(&w.cx, 0..4, 1..4), Lost { refs: 2, slots: 2 });
+    assert_eq!(map.lose(&w.cx, 0..1, 0..1), Lost { refs: 1, slots: 0 });
+    assert_eq!(map.slot_refs(&w.cx, 0..4), [(0..2, 1), (2..4, 0)]);
+    assert_eq!(w.layer.swap().live(), 4);
+    map.empty_lost(&w.cx, 1..4, 2);
+    assert_eq!((w.layer.swap().live(), map.count(&w.cx, 0..2)), (2, 2));
+    assert_eq!(map.slot_refs(&w.cx, 0..4), [(0..4, 1)], "M2");
+    check(&w, &map);
+    // The last segment ends while a part is on its way out: it takes nothing along, and each empties its own.
+    assert_eq!(map.lose_part(&w.cx, 0..2, 0..1), Lost { refs: 1, slots: 1 });
+    assert_eq!(map.lose(&w.cx, 1..2, 1..2), Lost { refs: 0, slots: 1 });
+    assert_eq!(w.layer.swap().live(), 1);
+    map.empty_lost(&w.cx, 0..1, 1);
+    assert_eq!((w.layer.swap().live(), w.layer.chunks.live()), (0, 0));
+    // The same where the part was another's too.
+    let map = AnonMap::new(w.home(), 0);
+    for i in 0..4 {
+        fill(&w, &map, i, true);
+    }
+    map.gain(&w.cx, 0..4, 0..2).expect("heap");
+    assert_eq!(map.lose_part(&w.cx, 0..4, 1..4), Lost { refs: 2, slots: 2 });
+    for (range, left) in [(0..1, 1), (0..2, 0)] {
+        assert_eq!(map.lose(&w.cx, range.clone(), range).refs, left);
+    }
+    map.empty_lost(&w.cx, 1..4, 2);
+    assert_eq!((w.layer.swap().live(), w.layer.chunks.live()), (0, 0));
+}
+
+#[test]
 fn a_split_map_knows_its_halves() {
     let w = world();
     let map = AnonMap::new(w.home(), 0);

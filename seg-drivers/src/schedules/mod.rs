@@ -150,6 +150,77 @@ fn map_beside_what_is_leaving() {
     });
 }
 
+/// The same where the segment lives on: its upper part is emptied when the lock is free, and by then another thread may map and store there.
+#[test]
+fn map_where_a_part_is_leaving() {
+    explore(100, &[M::LeavingOverEarly], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, CHUNK + 1);
+        w.run(&cx, &p);
+        for n in [0, CHUNK - 1, CHUNK] {
+            w.store(&cx, &p, n * PAGE_SIZE, 7).expect("mapped");
+        }
+        let upper = pages(CHUNK - 1, 2);
+        let unmap = {
+            let p = p.clone();
+            w.spawn(1, move |_, cx| p.unmap(cx, upper).expect("no driver refuses"))
+        };
+        let map = {
+            let p = p.clone();
+            w.spawn(0, move |w, cx| match p.map(cx, upper, &SegVnArgs::zfod(&w.driver, Prot::RW)) {
+                Ok(()) => {
+                    let at = CHUNK * PAGE_SIZE;
+                    assert_eq!(w.load(cx, &p, at), Ok(0), "M3: an old page");
+                    w.store(cx, &p, at, 9).expect("mapped");
+                }
+                Err(e) => assert!(matches!(e, AsError::Overlap { .. }), "{e}"),
+            })
+        };
+        join([unmap, map]);
+        let there = w.load(&cx, &p, CHUNK * PAGE_SIZE);
+        assert!(matches!(there, Ok(9) | Err(FaultError::NoMap { .. })), "M3: {there:?}");
+        assert_eq!(w.load(&cx, &p, 0), Ok(7));
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// Of two processes that share memory one unmaps a part of it, of which the other has a half, and ends at once, by another thread; the other loads from its half:
+/// it finds what it had, and of the rest nothing is left.
+#[test]
+fn part_leaves_against_exit() {
+    explore(150, &[M::RefsForgottenEarly], || {
+        let (w, cx) = World::new(64);
+        let p = w.proc(&cx, 1);
+        let shared = SegVnArgs { kind: SegKind::SHARED, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+        p.map(&cx, pages(0, 4), &shared).expect("free");
+        w.run(&cx, &p);
+        for n in 0..4 {
+            w.store(&cx, &p, n * PAGE_SIZE, 7).expect("mapped");
+        }
+        let sharer = w.fork(&cx, &p, 2);
+        sharer.unmap(&cx, pages(2, 2)).expect("no driver refuses");
+        let unmap = {
+            let p = p.clone();
+            w.spawn(0, move |_, cx| p.unmap(cx, pages(1, 3)).expect("no driver refuses"))
+        };
+        let exit = {
+            let p = p.clone();
+            w.spawn(1, move |_, cx| p.free(cx))
+        };
+        let loads = {
+            let sharer = sharer.clone();
+            w.spawn(2, move |w, cx| {
+                w.run(cx, &sharer);
+                assert_eq!(w.load(cx, &sharer, PAGE_SIZE), Ok(7), "M1: a slot that is covered");
+            })
+        };
+        join([unmap, exit, loads]);
+        assert_eq!([0, 1].map(|n| w.peek(&cx, &sharer, n * PAGE_SIZE)), [7, 7]);
+        assert_eq!(w.swap.live(), 2, "nobody covers the others");
+        w.finish(&cx, &[&p, &sharer]);
+    });
+}
+
 /// A process forks while one of its threads stores: what the child has once seen stays, and the parent's last store is the parent's.
 #[test]
 fn fault_against_dup() {

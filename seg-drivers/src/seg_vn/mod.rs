@@ -71,8 +71,9 @@ use vpage::VPages;
 use crate::anon::AnonMap;
 use crate::runs::{run_range, vpns};
 use addr_space::{
-    Advice, Borrower, Extract, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked,
-    PageList, Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags,
+    Advice, Borrower, Extract, FaultError, FaultKind, Inherit, Join, Leaving, LockOp, MemId,
+    NewlyLocked, PageList, Remnant, Residency, SegCx, SegDetail, SegError, SegKind, SegOps,
+    SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -237,6 +238,15 @@ impl SegOps for SegVn {
         }
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        let (left, leaving) = unmap::unmap(self, scx, range)?;
+        leaving.into_iter().for_each(|leaving| leaving.empty(scx.cx));
+        Ok(left)
+    }
+    fn unmap_part(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+    ) -> Result<(Remnant, Option<Leaving>), SegError> {
         unmap::unmap(self, scx, range)
     }
     fn free(&self, scx: &SegCx<'_>) {

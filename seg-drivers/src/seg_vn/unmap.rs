@@ -8,8 +8,13 @@
 //! Translations go before contents, so that no frame is freed that a CPU can reach. After that nothing can fail.
 //!
 //! A segment that goes whole keeps its contents until it is out of the tree and the address-space lock is dropped ([`free`]): nobody can
-//! reach them any more, and every thread of the process waits for that lock. Of a part they go at once, because the driver lives on and
-//! its geometry says which slots are its own.
+//! reach them any more, and every thread of the process waits for that lock. A part gives up its slots under the lock, because the driver lives on and
+//! its geometry says which slots are its own; what is in them is emptied after it, by name of the map and the slots ([`Leaving`], M3).
+//! A promise of swap goes after what it was made for: who gets it finds the place.
+//!
+//! ```text
+//!   under the lock   translations ─▶ slots given up ─▶ per-page state, geometry, books           lock free   anons ─▶ promise
+//! ```
 //!
 //! Without layers there is no page, so there is no translation either, and none is looked for. As writer that is exact: no fault is under way.
 //!
@@ -17,7 +22,8 @@
 
 use super::vpage::VPages;
 use super::{Backing, SegVn, VPage, lock, own, vpns};
-use addr_space::{Remnant, SegCx, SegError, SegKind, UnloadFlags};
+use crate::anon::AnonMap;
+use addr_space::{Leaving, Remnant, SegCx, SegError, SegKind, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -25,7 +31,11 @@ use page_db::sync::{Mutation, mutated};
 use page_db::{PAGE_SIZE, VirtRange, pvn};
 
 #[doc(alias = "segvn_unmap")]
-pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+pub(super) fn unmap(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+) -> Result<(Remnant, Option<Leaving>), SegError> {
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
@@ -40,14 +50,16 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
     if below.is_none() && above.is_none() {
         let own = if seg.shared() { 0 } else { seg.swresv.load(Ordering::Acquire) };
         partial_resv(seg, scx, range, own);
-        return Ok(Remnant::Nothing); // the rest by `free`
+        return Ok((Remnant::Nothing, None)); // the rest by `free`
     }
     free_file_pages(seg, scx, range);
     let reserved_before = Reserved::of(seg, scx);
-    if let Some(map) = seg.amap() {
-        lose_slots(seg, scx, range, map);
-    }
+    let (mut lost, mut promised) = lose_part(seg, scx, range);
+    let slots = seg.slots_of(scx.seg, range);
     if late {
+        if let (Some(map), true) = (seg.amap(), lost != 0) {
+            map.empty_lost(scx.cx, slots.clone(), core::mem::take(&mut lost));
+        }
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
     if seg.vpaged.load(Ordering::SeqCst) != 0 {
@@ -59,23 +71,17 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
         seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
     }
     forget_file(seg, scx, range);
+    let left = |part: Option<VirtRange>| part.map_or(0, |p| reserved_before.left(seg, scx, p));
+    let (l, h) = (left(below), left(above));
+    promised += give_back(seg, scx, reserved_before, l + h, range);
     let remnant = match (below, above) {
         (None, None) => Remnant::Nothing,
-        (Some(low), None) => {
-            let left = reserved_before.left(seg, scx, low);
-            give_back(seg, scx, reserved_before, left, range);
-            Remnant::Low
-        }
+        (Some(_), None) => Remnant::Low,
         (None, Some(high)) => {
-            let left = reserved_before.left(seg, scx, high);
-            give_back(seg, scx, reserved_before, left, range);
             move_base(seg, scx.seg, high);
             Remnant::High
         }
         (Some(low), Some(high)) => {
-            let (l, h) =
-                (reserved_before.left(seg, scx, low), reserved_before.left(seg, scx, high));
-            give_back(seg, scx, reserved_before, l + h, range);
             if let Some(map) = seg.amap() {
                 map.split(scx.cx, seg.slots_of(scx.seg, low), seg.slots_of(scx.seg, high));
             }
@@ -84,7 +90,14 @@ pub(super) fn unmap(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<Re
             Remnant::Both(Box::new(twin))
         }
     };
-    Ok(remnant)
+    let leaving = match seg.amap() {
+        Some(map) if lost != 0 => Some(Leaving::new(Arc::clone(map) as _, slots, lost, promised)),
+        _ => {
+            seg.driver.layer.swap().unreserve(promised);
+            None
+        }
+    };
+    Ok((remnant, leaving))
 }
 
 /// Makes room for what a cut changes page by page and slot by slot. Says what the pages of a part above a hole have.
@@ -117,7 +130,7 @@ fn make_room(
 pub(super) fn free(seg: &SegVn, scx: &SegCx<'_>) {
     free_file_pages(seg, scx, scx.seg);
     if let Some(map) = seg.amap() {
-        lose_slots(seg, scx, scx.seg, map);
+        lose_slots(seg, scx, map);
     }
     forget_file(seg, scx, scx.seg);
     if !seg.shared() {
@@ -132,11 +145,20 @@ fn forget_file(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     }
 }
 
-/// Slots of the range go; a shared map gives back the reservation of those that nobody covers any more, and with its last segment all it has.
-fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, map: &crate::anon::AnonMap) {
-    let lost = map.lose(scx.cx, seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
+/// All slots of the segment go; a shared map gives back the reservation of those that nobody covers any more, and with its last segment all it has.
+fn lose_slots(seg: &SegVn, scx: &SegCx<'_>, map: &AnonMap) {
+    let mine = seg.slots_of(scx.seg, scx.seg);
+    let lost = map.lose(scx.cx, mine.clone(), mine);
     let bytes = if lost.refs == 0 { u64::MAX } else { lost.slots * PAGE_SIZE };
     seg.driver.layer.swap().unreserve(map.take_swresv(bytes) / PAGE_SIZE);
+}
+
+/// The segment gives up the slots of `range`. Answers how many of them nobody covers any more, and how many pages of swap a shared map had promised for these.
+fn lose_part(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> (u64, u64) {
+    let Some(map) = seg.amap() else { return (0, 0) };
+    let (mine, part) = (seg.slots_of(scx.seg, scx.seg), seg.slots_of(scx.seg, range));
+    let lost = map.lose_part(scx.cx, mine, part).slots;
+    (lost, map.take_swresv(lost * PAGE_SIZE) / PAGE_SIZE)
 }
 
 /// How the segment's reservation was counted before the cut.
@@ -175,15 +197,16 @@ impl Reserved {
     }
 }
 
-fn give_back(seg: &SegVn, scx: &SegCx<'_>, how: Reserved, left: u64, range: VirtRange) {
+/// The segment's books have `left` bytes from here on; answers how many pages of swap are to be given back.
+fn give_back(seg: &SegVn, scx: &SegCx<'_>, how: Reserved, left: u64, range: VirtRange) -> u64 {
     if matches!(how, Reserved::Nothing) {
         partial_resv(seg, scx, range, 0);
-        return;
+        return 0;
     }
     let own = seg.swresv.load(Ordering::Acquire);
     seg.swresv.store(left, Ordering::Release);
-    seg.driver.layer.swap().unreserve((own - left) / PAGE_SIZE);
     partial_resv(seg, scx, range, own - left);
+    (own - left) / PAGE_SIZE
 }
 
 /// The address space takes the whole range out of its reserved size; a partly reserved mapping only ever put in what it touched.

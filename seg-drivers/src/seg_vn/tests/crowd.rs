@@ -81,6 +81,41 @@ fn beside(long: impl Fn(&Cx, &AddrSpace, VirtRange) + Sync, lets_writers_in: boo
     p.space.free(&w.cx);
 }
 
+/// What a part held is emptied when the lock is free: a page of it that somebody has is waited for, and nobody who maps waits along. Only then is its
+/// promise given back.
+#[test]
+fn a_part_is_emptied_with_the_lock_free() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 3);
+    (0..3).for_each(|page| w.write(&p, page, 7));
+    let (space, middle) = (&p.space, range(1, 1));
+    let books = || (w.swap.live(), w.swap.info().reserved());
+    let (says, mapped) = channel();
+    let cx_of = |n| Cx::new(&Counters::new(1), CpuId(0), ThreadId(n), Arc::new(SpinHooks));
+    let (holder, other) = (cx_of(7), SegVnArgs::zfod(&w.driver, Prot::RW));
+    let anon = w.swap.live_numbers().nth(1).expect("three");
+    let held = w.db.lookup_shared(&holder, w.swap.identity(anon)).expect("resident");
+    let (done, before) = std::thread::scope(|s| {
+        s.spawn(|| space.unmap(&cx_of(1), middle).expect("mapped"));
+        s.spawn(|| {
+            let cx = cx_of(2);
+            while space.segs(&cx).range_at(&cx, middle.start()).is_some() {
+                std::thread::yield_now();
+            }
+            space.map(&cx, range(1000, 1), &other).expect("free");
+            let _ = says.send(());
+        });
+        let seen = (mapped.recv_timeout(PATIENCE), books());
+        drop(held);
+        seen
+    });
+    assert_eq!((done, before), (Ok(()), (3, 4)), "all is still there, and the lock is free");
+    assert_eq!(books(), (2, 3));
+    w.check(&p);
+    p.space.free(&w.cx);
+}
+
 #[test]
 fn filling_a_range_lets_others_fault_and_map() {
     beside(|cx, space, range| space.populate(cx, range, Access::Write).expect("mapped"), true);

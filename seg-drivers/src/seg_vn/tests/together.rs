@@ -2,7 +2,7 @@
 
 use super::unhappy::range;
 use super::*;
-use addr_space::{Advice, Inherit, SegKind};
+use addr_space::{Advice, Inherit, Leave, SegKind, Target};
 use alloc::string::ToString;
 
 /// A process that has mapped `pages` pages at page `first`, of `kind`.
@@ -66,6 +66,22 @@ fn a_lock_over_a_file_copies_only_what_is_shared() {
     p.space.unlock(&w.cx, range(0, 4)).expect("locked");
     assert_eq!(w.db.free_mem().availrmem(), w.db.free_mem().total(), "every claim was given back");
     end(&w, &[&p, &q, &r]);
+}
+
+/// What is moved into the middle of memory joins it, over the slots of what was there.
+#[test]
+fn what_moves_over_a_part_joins_what_is_left() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 3);
+    (0..3).for_each(|page| w.write(&p, page, 65));
+    map_at(&w, &p, 9, 1, SegKind::empty());
+    let (from, to) = (range(9, 1), range(1, 1).start());
+    p.space.move_range(&w.cx, from, to, Leave::Hole, Target::Replace).expect("there is room");
+    w.check(&p);
+    assert_eq!((p.space.segs(&w.cx).len(), w.swap.live(), w.swap.info().reserved()), (1, 2, 3));
+    assert_eq!([0, 1, 2].map(|page| w.read(&p, page)), [65, 0, 65]);
+    end(&w, &[&p]);
 }
 
 /// A map is joint no longer when the segments that one process cut of it are one again.
