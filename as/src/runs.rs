@@ -200,14 +200,22 @@ impl<V: Copy + Eq> Runs<V> {
     }
     /// Replaces each value `v` of `range` by `f(v)`.
     pub fn update(&mut self, range: Range<u64>, mut f: impl FnMut(V) -> V) {
+        self.update_runs(range, |_, v| f(v));
+    }
+    /// The same, and `f` is told how many pages in a row have the value: each page of `range` is among them once.
+    pub fn update_runs(&mut self, range: Range<u64>, mut f: impl FnMut(u64, V) -> V) {
+        let pages = range.end.saturating_sub(range.start);
         if range.start >= range.end {
             return;
         }
         match &mut self.held {
-            Held::None => self.hold(range, f(self.default)),
+            Held::None => {
+                let v = f(pages, self.default);
+                self.hold(range, v);
+            }
             // All of the only run changes, and nothing beside it.
             Held::One(run) if range == (run.start..run.end) => {
-                let v = f(run.v);
+                let v = f(pages, run.v);
                 self.hold(range, v);
             }
             Held::One(run) => {
@@ -228,7 +236,12 @@ impl<V: Copy + Eq> Runs<V> {
         let run = Run { start: range.start, end: range.end, v };
         self.held = if plain { Held::None } else { Held::One(run) };
     }
-    fn update_store(&mut self, mut runs: Store<V>, range: Range<u64>, mut f: impl FnMut(V) -> V) {
+    fn update_store(
+        &mut self,
+        mut runs: Store<V>,
+        range: Range<u64>,
+        mut f: impl FnMut(u64, V) -> V,
+    ) {
         cut(&mut runs, range.start);
         cut(&mut runs, range.end);
         let mut at = range.start;
@@ -236,7 +249,7 @@ impl<V: Copy + Eq> Runs<V> {
             let place = runs.seek(at);
             match runs.get(place).filter(|run| run.start < range.end) {
                 Some(run) if run.start == at => {
-                    let v = f(run.v);
+                    let v = f(run.end - at, run.v);
                     at = run.end;
                     match v == self.default {
                         true => runs.remove(place),
@@ -245,7 +258,7 @@ impl<V: Copy + Eq> Runs<V> {
                 }
                 next => {
                     let end = next.map_or(range.end, |run| run.start);
-                    let v = f(self.default);
+                    let v = f(end - at, self.default);
                     if v != self.default {
                         runs.insert(place, Run { start: at, end, v });
                     }
@@ -387,7 +400,12 @@ mod tests {
             if next(2) == 0 {
                 runs.make_room(a..b).expect("heap");
             }
-            runs.update(a..b, |old| if v == 2 { 1 - old.min(1) } else { v });
+            let mut told = 0;
+            runs.update_runs(a..b, |pages, old| {
+                told += pages;
+                if v == 2 { 1 - old.min(1) } else { v }
+            });
+            assert_eq!(told, b - a, "each page once");
             for x in &mut array[a as usize..b as usize] {
                 *x = if v == 2 { 1 - (*x).min(1) } else { v };
             }

@@ -4,6 +4,8 @@
 //! effect that shows. A page that gains the right to write gets no writable translation here: its translation goes, and the
 //! next store faults and decides (copy or not).
 //!
+//! A change looks at the pages of its range and at nothing else of the segment, however many pages of it have rights of their own (U4).
+//!
 //! Sources: illumos.md 4.7; uvm.md 5.4.
 
 use super::vpage::VPages;
@@ -28,7 +30,7 @@ pub(super) fn set_prot(
     }
     let mut inner = seg.lock.lock(scx.cx);
     let whole = range == scx.seg;
-    let page_prot = inner.vpage.any(vpns(scx.seg), |v| v.prot.is_some());
+    let page_prot = inner.vpage.any_prot();
     if !page_prot && prot == seg.prot() {
         return Ok(());
     }
@@ -43,9 +45,8 @@ pub(super) fn set_prot(
         if prot.contains(Prot::WRITE) {
             gain = Some(Gain::plan(seg, scx, &inner.vpage, range)?);
         } else if whole && seg.backing.is_some() && seg.amap().is_none() && !page_prot {
-            let by_page = inner.vpage.any(vpns(scx.seg), |v| v.reserved);
             let own = seg.swresv.load(Ordering::Acquire);
-            if own != 0 && !by_page {
+            if own != 0 && inner.vpage.reserved() == 0 {
                 if !scx.writer {
                     return Err(SegError::Retry { range }); // no fault may be making the first copy meanwhile
                 }
@@ -121,8 +122,7 @@ impl<'a> Gain<'a> {
     }
     fn is_whole(seg: &SegVn, scx: &SegCx<'_>, vpage: &VPages, range: VirtRange) -> bool {
         let own = seg.swresv.load(Ordering::Acquire);
-        let by_page = vpage.any(vpns(scx.seg), |v| v.reserved);
-        !by_page && (range == scx.seg || own == scx.seg.len())
+        vpage.reserved() == 0 && (range == scx.seg || own == scx.seg.len())
     }
     pub(super) fn commit(self, seg: &SegVn, scx: &SegCx<'_>, vpage: &mut VPages, range: VirtRange) {
         let whole = self.whole;
@@ -155,7 +155,7 @@ impl<'a> Gain<'a> {
             return;
         }
         vpage.update(vpns(range), |v| VPage { reserved: true, ..v });
-        if vpage.count(vpns(scx.seg), |v| v.reserved) == scx.seg.pages().get() {
+        if vpage.reserved() == scx.seg.pages().get() {
             vpage.update(vpns(scx.seg), |v| VPage { reserved: false, ..v }); // whole again
         }
     }
@@ -233,7 +233,6 @@ pub(super) fn prots(
 
 impl SegVn {
     pub(super) fn has_page_prot(&self, scx: &SegCx<'_>) -> bool {
-        self.vpaged.load(Ordering::Acquire) != 0
-            && self.lock.lock(scx.cx).vpage.any(vpns(scx.seg), |v| v.prot.is_some())
+        self.vpaged.load(Ordering::Acquire) != 0 && self.lock.lock(scx.cx).vpage.any_prot()
     }
 }

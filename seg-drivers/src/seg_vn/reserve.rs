@@ -40,8 +40,7 @@ impl SegVn {
     }
     /// Whether single pages are marked as reserved, so that the segment is reserved neither whole nor not at all.
     pub(super) fn reserves_by_page(&self, scx: &SegCx<'_>) -> bool {
-        let inner = self.lock.lock(scx.cx);
-        inner.vpage.any(vpns(scx.seg), |v| v.reserved)
+        self.lock.lock(scx.cx).vpage.reserved() != 0
     }
 }
 

@@ -146,6 +146,47 @@ fn purging_after_a_fork_is_the_same_under_both_policies() {
     }
 }
 
+/// A change of rights looks at its own pages, of a segment with a few pages that have rights of their own as of one with thousands; of a private file's
+/// mapping, too, which reserves page by page what may be stored to.
+#[test]
+fn a_change_of_rights_looks_at_its_own_pages() {
+    let looks = |pages: u64, of_a_file: bool| {
+        let w = world(8192);
+        let p = w.proc();
+        match of_a_file {
+            true => w.map_file(&p, &w.file(pages), pages, Prot::READ),
+            false => w.map(&p, pages),
+        }
+        let (own, other) = if of_a_file { (Prot::RW, Prot::READ) } else { (Prot::READ, Prot::RW) };
+        for page in (0..pages).step_by(2) {
+            p.space.set_prot(&w.cx, range(page, 1), own).expect("may");
+        }
+        w.check(&p);
+        let looked = || {
+            let segs = p.space.segs(&w.cx);
+            let any: &dyn core::any::Any = segs.iter().next().expect("one").ops();
+            let vn = any.downcast_ref::<crate::SegVn>().expect("seg_vn");
+            vn.lock.lock(&w.cx).vpage.looked()
+        };
+        // One page, to what its neighbours have and back; three that are not alike; what they have already.
+        let mid = pages / 2;
+        let seen = [(1, 1, own), (1, 1, other), (1, 3, own), (1, 3, own)].map(|(off, n, prot)| {
+            let before = looked();
+            p.space.set_prot(&w.cx, range(mid + off, n), prot).expect("may");
+            looked() - before
+        });
+        w.check(&p);
+        p.space.free(&w.cx);
+        assert_eq!(w.swap.info().reserved(), 0);
+        seen
+    };
+    for of_a_file in [false, true] {
+        let (few, many) = (looks(16, of_a_file), looks(4096, of_a_file));
+        assert_eq!(few, many, "file: {of_a_file}");
+        assert!(many.iter().all(|n| *n <= 12), "file: {of_a_file}: {many:?}");
+    }
+}
+
 /// A private file mapping has reserved all of it, what is marked, or nothing that may be stored to.
 #[test]
 fn a_wrong_reservation_of_a_file_mapping_is_reported() {
