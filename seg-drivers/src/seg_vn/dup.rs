@@ -90,15 +90,20 @@ pub(super) fn dup_as(
     let no_swap = |_| SegError::NoSwap { range: part, bytes: own };
     let held = swap.take(own / PAGE_SIZE).map_err(no_swap)?;
     // Either side may go on alone with what both have stored, so both have reserved it. What the parent gains is the child's until no other segment can fail.
-    let whole_file = heir == Heir::Same && !seg.shared() && seg.backing.is_some();
-    let gain = if whole_file {
-        let mut inner = seg.lock.lock(scx.cx);
-        let no_room = |_| SegError::NoMemory { range: part };
-        inner.vpage.make_room(vpns(scx.seg)).map_err(no_room)?; // for all parts: they are taken over one after the other
-        Some(Gain::plan(seg, scx, &inner.vpage, part)?)
+    let joins = heir == Heir::Same && !seg.shared();
+    let mut gain = if joins && seg.backing.is_some() {
+        Some(Gain::plan(seg, scx, &seg.lock.lock(scx.cx).vpage, part)?)
     } else {
         None
     };
+    if joins && !seg.needs_copy() {
+        joint::join(seg, scx, part, gain.as_mut())?;
+    }
+    if gain.is_some() {
+        let no_room = |_| SegError::NoMemory { range: part };
+        let room = seg.lock.lock(scx.cx).vpage.make_room(vpns(scx.seg)); // for all parts: they are taken over one after the other
+        room.map_err(no_room)?;
+    }
     let below = seg.backing.as_ref().filter(|_| heir != Heir::Zeros);
     let offset = seg.file_offset(scx.seg, part.start()).unwrap_or_default();
     if let Some(b) = below {
@@ -215,7 +220,7 @@ fn child_map(
                 map.gain(scx.cx, coverage, slots).map_err(no_room)?;
                 map
             } else {
-                let map = joint::join(seg, scx, part)?;
+                let map = seg.amap_or_make(scx); // made by `join`
                 map.gain_joint(scx.cx, coverage, slots).map_err(no_room)?;
                 map
             };

@@ -41,6 +41,7 @@
 //! Sources: uvm.md 2.1, 2.4, 4.1 (the latent hole), 7.3; FreeBSD CVE-2021-29626.
 
 use super::fault::PageFault;
+use super::protect::Gain;
 use super::{SegVn, lock};
 use crate::anon::{AnonMap, SlotGuard};
 use addr_space::{FaultError, SegCx, SegError};
@@ -113,13 +114,14 @@ impl SegVn {
     }
 }
 
-/// The map of a private segment, made if need be, before a child comes to have it as well ([`AnonMap::gain_joint`]): the pages that are locked in
-/// memory are made its own.
-pub(super) fn join<'a>(
-    seg: &'a SegVn,
+/// Makes the map of a private segment, if need be, before a child comes to have it as well ([`AnonMap::gain_joint`]): the pages that are locked in
+/// memory are made its own. What is promised for these of what the segment is to `gain` is its own at once: they are made, whatever becomes of the fork.
+pub(super) fn join(
+    seg: &SegVn,
     scx: &SegCx<'_>,
     part: VirtRange,
-) -> Result<&'a Arc<AnonMap>, SegError> {
+    gain: Option<&mut Gain<'_>>,
+) -> Result<(), SegError> {
     let map = seg.amap_or_make(scx);
     if seg.softlocks.load(Ordering::Acquire) != 0
         && (!map.is_joint() || map.sole_somewhere(scx.cx, seg.slots_of(scx.seg, part)))
@@ -127,8 +129,7 @@ pub(super) fn join<'a>(
         return Err(SegError::Pinned { range: part }); // perhaps there, and not the map's alone
     }
     // Also of a map that is joint already: pages of another part of it, locked when it was not, are handed on only now.
-    lock::settle_locked(seg, scx, part, map)?;
-    Ok(map)
+    lock::settle_locked(seg, scx, part, map, gain)
 }
 
 /// Copies a joint map for a child that is to see it as it is now (J3, J4). `keep` says which slots.

@@ -13,6 +13,7 @@
 //! Sources: illumos.md 4.8 (lockop), 7.6.
 
 use super::fault::PageFault;
+use super::protect::Gain;
 use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
 use crate::anon::{AnonMap, SlotGuard};
@@ -179,12 +180,13 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
 }
 
 /// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has
-/// pinned of them is not waited for (J5).
+/// pinned of them is not waited for (J5). A page that gets contents of its own has its promise from `gain`, also when another cannot be settled (I12).
 pub(super) fn settle_locked(
     seg: &SegVn,
     scx: &SegCx<'_>,
     part: VirtRange,
     map: &AnonMap,
+    mut gain: Option<&mut Gain<'_>>,
 ) -> Result<(), SegError> {
     let mut rest = vpns(part);
     while !rest.is_empty() {
@@ -197,10 +199,21 @@ pub(super) fn settle_locked(
         for addr in run_range(scx.seg, &run).iter_pages() {
             let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
             let f = PageFault { locked: true, ..f };
+            let range = VirtRange::page_of(addr);
+            if let Some(gain) = &gain {
+                gain.make_room(seg, scx, range)?;
+            }
             let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr));
-            let slot = slot.map_err(|_| SegError::NoMemory { range: VirtRange::page_of(addr) })?;
-            seg.settle_slot(&f, &slot).map_err(|e| match e {
-                FaultError::Retry { .. } => SegError::Pinned { range: VirtRange::page_of(addr) },
+            let slot = slot.map_err(|_| SegError::NoMemory { range })?;
+            let done = seg.settle_slot(&f, &slot);
+            let made = slot.get().is_some();
+            drop(slot);
+            // held: as (writer)
+            if let (Some(gain), true) = (&mut gain, made) {
+                gain.commit_page(seg, scx, range);
+            }
+            done.map_err(|e| match e {
+                FaultError::Retry { .. } => SegError::Pinned { range },
                 e => e.into(),
             })?;
         }

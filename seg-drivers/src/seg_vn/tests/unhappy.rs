@@ -332,6 +332,41 @@ fn a_fork_that_fails_leaves_nothing_reserved_for_those_who_would_have_shared() {
     assert_eq!(w.reserved(), 0);
 }
 
+/// What is locked is made the parent's own before it is shared; what is promised for that is the parent's then, too, whatever becomes of the fork.
+#[test]
+fn what_a_fork_that_fails_has_made_is_promised() {
+    for locked in [1, 3, 4] {
+        let w = world(64);
+        let p = w.proc();
+        w.map_file(&p, &w.file(4), 4, Prot::READ);
+        p.space.lock(&w.cx, range(0, locked)).expect("room");
+        p.space.inherit(&w.cx, range(0, 4), addr_space::Inherit::Share).expect("mapped");
+        // Room for both sides of the first segment, and not for the child's part of the second one.
+        let more = SegVnArgs::zfod(&w.driver, Prot::RW);
+        p.space.map(&w.cx, range(100, 8), &more).expect("free");
+        let mut all = 0;
+        while p.space.map(&w.cx, range(200 + all, 1), &more).is_ok() {
+            all += 1;
+        }
+        p.space.unmap(&w.cx, range(200, 12)).expect("mapped");
+        let before = w.reserved();
+        for _ in 0..2 {
+            let done = p.space.dup(&w.cx, &w.proc().space);
+            assert!(matches!(done, Err(AsError::Seg(SegError::NoSwap { .. }))), "{done:?}");
+            w.check(&p);
+            assert_eq!((w.swap.live(), w.reserved()), (locked, before + locked), "I12");
+        }
+        p.space.unmap(&w.cx, range(200, all)).expect("mapped");
+        let child = w.proc();
+        p.space.dup(&w.cx, &child.space).expect("there is room");
+        assert_eq!(w.reserved(), 8 + 16, "either side may go on alone");
+        w.check(&p);
+        w.check(&child);
+        [&p, &child].into_iter().for_each(|p| p.space.free(&w.cx));
+        assert_eq!((w.swap.live(), w.reserved()), (0, 0));
+    }
+}
+
 #[test]
 fn a_range_that_cannot_be_shown_twice_leaves_nothing_reserved() {
     let w = world(64);
