@@ -4,7 +4,7 @@
 //! it named. Not part of the interface: hidden, and of no use to anybody whose machine is to go on.
 
 use crate::cx::Cx;
-use crate::db::PageDb;
+use crate::db::{Claims, PageDb};
 use crate::page::{ORPHAN, PageId, PageState};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::vnode::{Identity, VnodeId};
@@ -81,7 +81,11 @@ impl PageDb {
             Damage::LoseCached(id) => self.cache_list().remove(cx, self.pages(), id),
             Damage::Unlink(id) => self.page(id).prev.store(u32::MAX, Relaxed),
             Damage::Map(id) => self.page(id).mapping().set_head(cx, 1),
-            Damage::Claim(id, n) => self.page(id).claims.store(u32::from(n) << 16, Relaxed),
+            Damage::Claim(id, n) => {
+                let era = (n != 0).then(|| self.claim_era());
+                let claims = Claims { lck: 0, cow: n, era };
+                self.page(id).claims.store(claims.word(), Relaxed);
+            }
             Damage::Lend(id, n, orphan) => {
                 let word = if orphan { n | ORPHAN } else { n };
                 self.page(id).loans.store(word, Relaxed);

@@ -22,6 +22,7 @@
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
 
 use crate::cx::Cx;
+use crate::db::{Claims, Era};
 use crate::heap;
 use crate::mappings::RefMod;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -86,12 +87,12 @@ pub struct Page {
     pub(crate) vp_prev: AtomicU32,
     pub(crate) next: AtomicU32,
     pub(crate) prev: AtomicU32,
-    /// `p_lckcnt` in the low half, `p_cowcnt` in the high half.
-    pub(crate) claims: AtomicU32,
-    /// For the hat: who maps the page ([`MapWord`]), and the lock of that list.
-    pub(crate) mapping: AtomicU64,
     /// For the hat: number of mappings.
     pub(crate) share: AtomicU32,
+    /// `p_lckcnt`, `p_cowcnt` and the era they are of ([`crate::db`], `claim`).
+    pub(crate) claims: AtomicU64,
+    /// For the hat: who maps the page ([`MapWord`]), and the lock of that list.
+    pub(crate) mapping: AtomicU64,
     /// Loans, and whether the owner has gone ([`crate::db`], `lend`).
     pub(crate) loans: AtomicU32,
     pub(crate) iolock: AtomicU8,
@@ -112,9 +113,9 @@ impl Default for Page {
             vp_prev: AtomicU32::new(0),
             next: AtomicU32::new(0),
             prev: AtomicU32::new(0),
-            claims: AtomicU32::new(0),
-            mapping: AtomicU64::new(0),
             share: AtomicU32::new(0),
+            claims: AtomicU64::new(0),
+            mapping: AtomicU64::new(0),
             loans: AtomicU32::new(0),
             iolock: AtomicU8::new(0),
             state: AtomicU8::new(0),
@@ -151,7 +152,12 @@ impl Page {
                 self.offset.store(i.offset.page_index(), Ordering::Relaxed);
                 self.vnode.store(i.vnode.0, Ordering::Release);
             }
-            None => self.vnode.store(0, Ordering::Release),
+            None => {
+                if !self.is_claimed() {
+                    self.claims.store(0, Ordering::Relaxed); // nor is there an era any more (Q4)
+                }
+                self.vnode.store(0, Ordering::Release);
+            }
         }
     }
     /// `p_state`.
@@ -207,15 +213,22 @@ impl Page {
     }
     /// Claims through shared or read-only mappings (`p_lckcnt`).
     pub fn lckcnt(&self) -> u16 {
-        self.claims.load(Ordering::Acquire) as u16
+        self.claims().lck
     }
     /// Claims through private writable mappings (`p_cowcnt`).
     pub fn cowcnt(&self) -> u16 {
-        (self.claims.load(Ordering::Acquire) >> 16) as u16
+        self.claims().cow
+    }
+    /// The era of the page's claims, if it was ever claimed under its name.
+    pub fn claim_era(&self) -> Option<Era> {
+        self.claims().era
+    }
+    pub(crate) fn claims(&self) -> Claims {
+        Claims::from_word(self.claims.load(Ordering::Acquire))
     }
     /// Whether any claim keeps the page in memory.
     pub fn is_claimed(&self) -> bool {
-        self.claims.load(Ordering::Acquire) != 0
+        !self.claims().is_none()
     }
     /// How many loans of the page are out ([`crate::PageDb::lend`]).
     #[doc(alias = "loan_count")]

@@ -311,9 +311,9 @@ fn claims() {
         let claimer = |n, claim| {
             spawn(&w.db, n, move |db, cx| {
                 let page = db.lock_shared(cx, id);
-                if db.claim(&page, claim).is_ok() {
-                    let _ = db.move_claim(&page, Claim::Cow);
-                    db.unclaim(&page, Claim::Cow);
+                if let Ok(era) = db.claim(&page, claim) {
+                    let _ = db.move_claim(&page, Claim::Cow, era);
+                    db.unclaim(&page, Claim::Cow, era);
                 }
             })
         };

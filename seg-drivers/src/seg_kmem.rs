@@ -171,7 +171,7 @@ impl Kmem {
         scx.db.mem().zero(page.pfn());
         scx.cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
         page.end_io();
-        if !scx.db.claim_forced(&page, Claim::Lck) {
+        if !scx.db.claim_forced(&page, Claim::Lck, None) {
             scx.db.destroy(scx.cx, page);
             return Err(SegError::NoMemory { range });
         }

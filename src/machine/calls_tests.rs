@@ -585,19 +585,52 @@ fn a_mapping_that_may_not_be_locked_replaces_nothing() {
     m.verify().expect("sound");
 }
 
-/// Where nothing is reserved there is nothing to lock when memory is mapped, and a first touch does not lock either.
+/// Where nothing is reserved there is nothing to lock when memory is mapped; with all future memory locked it is locked as it is touched, if that can be
+/// done.
 #[test]
-fn a_first_touch_of_unreserved_memory_locks_nothing() {
-    let p = machine().spawn("p").expect("a process");
+fn unreserved_memory_is_locked_as_it_is_touched() {
+    let m = machine();
+    let p = m.spawn("p").expect("a process");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::NORESERVE;
+    let request = MapRequest { addr: 0, len: 8 * P, prot: 3, flags, file: None, offset: 0 };
     p.mlockall(LockAll::FUTURE).expect("allowed");
+    let at = p.mmap(&request).expect("room");
+    let locked = || p.space().state().locked() / P;
+    let busy = |addr| p.msync(addr, P, SyncFlags::SYNC | SyncFlags::INVALIDATE).is_err();
+    assert_eq!(locked(), 0, "nothing is there");
+    p.store(at, &[1]).expect("stored");
+    p.load(at + P, &mut [0]).expect("a load makes a page as well");
+    assert_eq!((locked(), busy(at), busy(at + P)), (2, true, true));
+    m.verify().expect("sound");
+    // Best effort: over the limit the page is there and not locked, until a lock of it succeeds.
+    p.set_limit(Limit::Memlock, 2 * P);
+    p.store(at + 2 * P, &[1]).expect("stored");
+    assert_eq!((locked(), busy(at + 2 * P)), (2, false));
+    p.set_limit(Limit::Memlock, u64::MAX);
+    p.store(at + 2 * P, &[2]).expect("stored");
+    assert_eq!(locked(), 2, "touched before");
+    p.mlock(at, 8 * P).expect("what is there is locked");
+    assert_eq!(locked(), 3);
+    // No longer asked for.
+    p.munlockall().expect("allowed");
+    p.store(at + 4 * P, &[1]).expect("stored");
+    assert_eq!(locked(), 0);
+    m.verify().expect("sound");
+}
+
+/// What was mapped before all future memory was to be locked is not future memory.
+#[test]
+fn unreserved_memory_mapped_before_is_not_locked() {
+    let p = machine().spawn("p").expect("a process");
     let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::NORESERVE;
     let request = MapRequest { addr: 0, len: 2 * P, prot: 3, flags, file: None, offset: 0 };
     let at = p.mmap(&request).expect("room");
+    p.mlockall(LockAll::FUTURE).expect("allowed");
     p.store(at, &[1]).expect("stored");
     assert_eq!(p.space().state().locked(), 0);
-    assert_eq!(p.msync(at, 2 * P, SyncFlags::SYNC | SyncFlags::INVALIDATE), Ok(()));
+    // Locked while nothing was there to lock: what is touched from then on is.
     p.mlock(at, 2 * P).expect("what is there is locked");
     assert_eq!(p.space().state().locked(), P);
-    let refused = p.msync(at, 2 * P, SyncFlags::SYNC | SyncFlags::INVALIDATE);
-    assert_eq!(refused.map_err(|e| e.errno), Err(EBUSY));
+    p.store(at + P, &[1]).expect("stored");
+    assert_eq!(p.space().state().locked(), 2 * P);
 }

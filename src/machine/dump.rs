@@ -179,7 +179,7 @@ impl<'m> Walk<'m> {
             let prot = v.prot.map(|p| p.to_string()).unwrap_or_default();
             let advice = v.advice.unwrap_or_default();
             let marks = [
-                (v.locked, " locked"),
+                (v.is_locked(), " locked"),
                 (v.reserved, " promised"),
                 (v.inherit == Some(Inherit::Zero), " zero in a child"),
                 (v.inherit == Some(Inherit::Share), " shared with a child"),

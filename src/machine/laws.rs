@@ -20,6 +20,7 @@
 use super::Machine;
 use super::verify::Violation;
 use addr_space::{AddrSpace, Seg, SegCx};
+use page_db::db::{Claim, Era};
 use page_db::{Identity, PageId, PageState, Prot, VirtAddr, Vnode as _};
 use seg_drivers::AnonMap;
 use seg_drivers::anon::array::CHUNK;
@@ -49,7 +50,7 @@ pub(super) fn check(m: &Machine) -> Checked {
     reservations(m)?;
     conservation(m)?;
     ends(m)?;
-    let mut claims = BTreeMap::new();
+    let mut claims = Marks::new();
     for (pid, space) in m.spaces() {
         let who = pid.map_or_else(|| "kas".to_string(), |p| format!("process {}", p.0));
         locked_bytes(m, &who, &space)?;
@@ -61,9 +62,9 @@ pub(super) fn check(m: &Machine) -> Checked {
                 return broken("I7", format!("{who}: {} is to copy no anon map", seg.range()));
             }
             translations(m, &who, &scx, vn)?;
-            for (addr, cow) in vn.locked_pages(&scx) {
-                let (lck, c) = claims.entry(shown(m, &scx, vn, addr)).or_insert((0u64, 0u64));
-                *if cow { c } else { lck } += 1;
+            for (addr, kind, era) in vn.locked_pages(&scx) {
+                let marks: &mut Vec<_> = claims.entry(shown(m, &scx, vn, addr)).or_default();
+                marks.push((kind, era));
             }
         }
     }
@@ -313,24 +314,28 @@ fn translations(m: &Machine, who: &str, scx: &SegCx<'_>, vn: &SegVn) -> Checked 
     result
 }
 
-/// V19: claims on pages are those of the mappings that locked them.
-fn claims_match(m: &Machine, claims: &BTreeMap<Option<Identity>, (u64, u64)>) -> Checked {
+/// What mappings have noted of the pages they have locked in memory, by the page's name.
+type Marks = BTreeMap<Option<Identity>, Vec<(Claim, Era)>>;
+
+/// V19: claims on pages are those of the mappings that locked them, since the page is there. (Truncation drops the claims with the page. A page of the file
+/// that grows again has none of theirs, while mappings go on being locked.)
+fn claims_match(m: &Machine, marks: &Marks) -> Checked {
     let db = m.db();
-    let count = |p: PageId| (u64::from(db.page(p).lckcnt()), u64::from(db.page(p).cowcnt()));
+    let count = |p: PageId| (usize::from(db.page(p).lckcnt()), usize::from(db.page(p).cowcnt()));
     for p in db.pages().ids() {
         let page = db.page(p);
         let id = page.identity();
         let kernel = page.state().contains(PageState::KERNEL)
             || id.is_some_and(|i| db.vnodes().kind(i.vnode) == page_db::VnodeKind::Kernel);
-        let want = claims.get(&id).copied().unwrap_or((0, 0));
-        // Truncation drops the claims with the page. A page of the file that grows again has none, while mappings go on being locked.
-        let file = id.is_some_and(|i| {
-            use page_db::VnodeKind::{Exec, File};
-            matches!(db.vnodes().kind(i.vnode), File | Exec)
-        });
-        let have = count(p);
-        let fewer = file && have.0 <= want.0 && have.1 <= want.1;
-        if !kernel && id.is_some() && have != want && !fewer {
+        // An anon's page does not end while a mapping shows it.
+        let anon = page.state().contains(PageState::SWAP);
+        let of = |kind| {
+            let marks = marks.get(&id).into_iter().flatten();
+            let holds = |era| anon || page.claim_era() == Some(era);
+            marks.filter(|(k, era)| *k == kind && holds(*era)).count()
+        };
+        let (have, want) = (count(p), (of(Claim::Lck), of(Claim::Cow)));
+        if !kernel && id.is_some() && have != want {
             return broken(
                 "V19",
                 format!("page {p} {id:?} has claims {have:?}, mappings account for {want:?}"),

@@ -162,6 +162,11 @@ impl Process {
         self.brk
     }
 
+    /// Whether a page that is touched for the first time is locked for certain, where that is what new mappings come to: no limit is in the way.
+    pub fn locks_what_is_touched(&self) -> bool {
+        self.future && self.limit(Limit::Memlock) == u64::MAX
+    }
+
     fn limit(&self, limit: Limit) -> u64 {
         self.limits.get(limit.word()).copied().unwrap_or(u64::MAX)
     }

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range as Span;
 
-use crate::model::{Attempt, Model, Page};
+use crate::model::{Attempt, Model, Page, Process};
 
 use super::ast::{
-    Addr, Advice, Inherit, Length, Map, Operation, ProcRef, Range, RemapFlags, Share, Source,
+    Addr, Advice, Inherit, Length, LockAll, Map, Operation, ProcRef, Range, RemapFlags, Share,
+    Source,
 };
 use super::frames::{Frames, Handed, Place};
 use super::outcome::{Errno, Outcome, PAGE_BYTES};
@@ -72,7 +73,9 @@ impl Books {
             Operation::Unlock(_) if outcome != Some(Errno::EINVAL.into()) => {
                 walked.iter().for_each(|place| _ = self.stuck.remove(place));
             }
-            Operation::LockAll(p, _) if done => self.see_what_is_skipped(self.places_of(p)),
+            Operation::LockAll(p, LockAll::Current | LockAll::Both) if done => {
+                self.see_what_is_skipped(self.places_of(p));
+            }
             Operation::UnlockAll(p) if done => {
                 let slot = self.slot(p);
                 self.stuck.retain(|(of, _)| Some(*of) != slot);
@@ -94,6 +97,7 @@ impl Books {
         } else {
             self.see_what_is_loaded(&reached);
         }
+        self.see_what_is_touched(&reached);
         self.touched.extend(reached);
         self.see_what_lapses();
     }
@@ -210,7 +214,9 @@ impl Books {
             let past_end = self.page(&place).is_some_and(|p| self.model.world().is_past_end(p));
             if locked && past_end && !self.lapsed.contains(&place) {
                 self.missed.insert(place);
-            } else if locked && !past_end && self.missed.remove(&place) {
+            } else if locked && !past_end {
+                // What is there is claimed, for the first time or again.
+                self.missed.remove(&place);
                 self.lapsed.remove(&place);
             }
             if locked && self.unreserved.contains(&place) && !self.touched.contains(&place) {
@@ -223,6 +229,15 @@ impl Books {
             }
         }
         self.see_what_is_loaded(&found);
+    }
+
+    /// What was passed over is locked when it is first touched, if all future memory is to be.
+    fn see_what_is_touched(&mut self, reached: &[Place]) {
+        let model = self.model.world();
+        let future = |slot| model.processes().get(slot).is_some_and(Process::locks_what_is_touched);
+        for place in reached.iter().filter(|(slot, _)| future(slot)) {
+            self.skipped.remove(place);
+        }
     }
 
     /// The pages of private memory that an operation loads from or stores to.

@@ -352,10 +352,6 @@ mod tests {
         let again = format!("{late} lock 0 1 1; ");
         assert_eq!(why(&format!("{again} sync 0 1 1 sync+inval"), "ok", "EBUSY"), None);
         assert_eq!(why(&format!("{again} sync 1 1 1 sync+inval"), "EBUSY", "ok"), LOCKS);
-        // One that was cut off counts as locked.
-        let cut = "file 0 8192; map 0 0 2 rw shared fixed file 0 0; fork 0 1; lock 0 0 2; truncate 0 4096; truncate 0 8192; lock 0 1 1; ";
-        assert_eq!(why(&format!("{cut} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
-        assert_eq!(why(&format!("{cut} sync 1 1 1 sync+inval"), "EBUSY", "ok"), None);
     }
 
     #[test]
@@ -363,6 +359,30 @@ mod tests {
         let past = "file 0 4096; map 0 0 2 rw priv fixed file 0 0; lock 0 0 2; truncate 0 8192; write 0 1 1 3; ";
         assert_eq!(why(&format!("{past} advise 0 1 1 dontneed"), "ok", "EBUSY"), LAPSED);
         assert_eq!(why(&format!("{past} lock 0 1 1; advise 0 1 1 dontneed"), "ok", "EBUSY"), None);
+    }
+
+    #[test]
+    fn what_is_locked_again_has_a_claim_again() {
+        let two = "file 0 8192; fork 0 1; map 0 0 2 rw shared fixed file 0 0; map 1 0 2 rw shared fixed file 0 0; ";
+        let cut = format!("{two} lock 0 0 2; truncate 0 0; truncate 0 8192; ");
+        assert_eq!(why(&format!("{cut} sync 0 1 1 sync+inval"), "ok", "EBUSY"), LAPSED);
+        for again in ["lock 0 0 2", "lockall 0 current"] {
+            let again = format!("{cut} {again}; ");
+            assert_eq!(why(&format!("{again} sync 0 1 1 sync+inval"), "ok", "EBUSY"), None);
+            assert_eq!(why(&format!("{again} sync 1 1 1 sync+inval"), "EBUSY", "ok"), LOCKS);
+        }
+        assert_eq!(why(&format!("{cut} sync 1 1 1 sync+inval"), "EBUSY", "ok"), None);
+        assert_eq!(
+            why(&format!("{cut} lockall 0 future; sync 0 1 1 sync+inval"), "ok", "EBUSY"),
+            LAPSED
+        );
+    }
+
+    #[test]
+    fn what_nobody_touched_is_locked_as_it_is_touched() {
+        let map = "lockall 0 future; map 0 0 3 rw priv fixed anon noreserve; write 0 1 1 5; ";
+        assert_eq!(why(&format!("{map} sync 0 0 1 sync+inval"), "ok", "EBUSY"), SKIPPED);
+        assert_eq!(why(&format!("{map} sync 0 1 1 sync+inval"), "ok", "EBUSY"), None);
     }
 
     #[test]

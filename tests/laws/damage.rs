@@ -254,7 +254,14 @@ const CONSERVATION: &[Case] = &[
     }),
     case("V19", "a mapping locked a page that is not claimed", |s| {
         let page = s.m.db().lock_shared(s.m.cx(), s.frame(LOCKED));
-        s.m.db().unclaim(&page, Claim::Cow);
+        let era = page.page().claim_era().unwrap();
+        s.m.db().unclaim(&page, Claim::Cow, era);
+    }),
+    case("V19", "a mapping locked a page of a file that is not claimed", |s| {
+        s.p.mlock(at(FILE_SHARED), PAGE).unwrap();
+        let page = s.m.db().lock_shared(s.m.cx(), s.frame(FILE_SHARED));
+        let era = page.page().claim_era().unwrap();
+        s.m.db().unclaim(&page, Claim::Lck, era);
     }),
     case("V19", "locked bytes are charged that nobody locked", |s| {
         assert!(s.space().state().charge_locked(PAGE));

@@ -312,27 +312,27 @@ fn locked_in_memory(b: &Bench<'_>) -> Result<(), Breach> {
     b.store(at, 4)?;
     let got = b.got(at, Access::Read)?;
     let page = got.page.id();
-    if b.c.db.claim(&got.page, Claim::Lck).is_err() {
+    let Ok(era) = b.c.db.claim(&got.page, Claim::Lck) else {
         return Ok(()); // the machine has no memory to lock
-    }
+    };
     drop(got);
     // Said or not: the page may not go.
     let _ = b.put(at, PAGE_SIZE, PutFlags::INVAL);
     let now = b.resident(at);
     if now == Some(page) {
-        b.c.db.unclaim(&b.c.db.lock_shared(b.c.cx, page), Claim::Lck);
+        b.c.db.unclaim(&b.c.db.lock_shared(b.c.cx, page), Claim::Lck, era);
     }
     b.judge.same(CLAIMED, format_args!("the claimed page after INVAL"), now, Some(page))?;
     b.judge.holds_nothing(b.c.cx, "INVAL of a claimed page")?;
     let got = b.got(at, Access::Read)?;
     let claimed = b.c.db.claim(&got.page, Claim::Lck);
     drop(got);
-    if claimed.is_ok() {
+    if let Ok(era) = claimed {
         let flags = PutFlags::INVAL | PutFlags::FORCE;
         let put = b.put(at, PAGE_SIZE, flags);
         let left = b.resident(at);
         if let (Some(page), Err(VnodeError::Locked { .. })) = (left, put) {
-            b.c.db.unclaim(&b.c.db.lock_shared(b.c.cx, page), Claim::Lck);
+            b.c.db.unclaim(&b.c.db.lock_shared(b.c.cx, page), Claim::Lck, era);
             return Ok(());
         }
         b.judge.same(FORCE, format_args!("a claimed page after FORCE ({put:?})"), left, None)?;

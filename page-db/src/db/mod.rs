@@ -36,7 +36,8 @@ mod run;
 mod tests;
 mod verify;
 
-pub use claim::Claim;
+pub(crate) use claim::Claims;
+pub use claim::{Claim, Era};
 pub use create::Reserve;
 pub use free::Released;
 pub use retire::RetireError;
@@ -132,6 +133,8 @@ pub struct PageDb {
     free_mem: FreeMem,
     /// Pages with claims on them: nearly always none, and then nobody need look at a page to know that it has none.
     claimed: AtomicU64,
+    /// How often a page with claims has ended: what the era of claims is counted in (Q3).
+    ended_claimed: AtomicU64,
     /// Pages that are lent.
     lent: AtomicU64,
     waits: WaitTable,
@@ -200,6 +203,7 @@ impl PageDb {
             cache: CacheList::new(colours)?,
             free_mem: FreeMem::new(frames, thresholds),
             claimed: AtomicU64::new(0),
+            ended_claimed: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             waits: WaitTable::default(),
             mappings: Once::new(),

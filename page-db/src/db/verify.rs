@@ -17,7 +17,6 @@
 //! | T1 | retired pages are nameless, on no list, and counted; so are those to be retired (T2) |
 //! | T3 | no free page is to be retired |
 
-use super::claim::Claims;
 use super::{MEMORY_KEY, PageDb};
 use crate::cx::Cx;
 use crate::page::{PageId, PageState};
@@ -107,9 +106,13 @@ impl PageDb {
         let (mut claimed, mut pages, mut lent, mut to_retire) = (0, 0, 0, 0);
         for id in self.pages().ids() {
             self.verify_page(id, met[id.link() as usize], &hashed, &mut census)?;
-            let word = self.page(id).claims.load(Ordering::Acquire);
-            claimed += Claims::from_word(word).charge();
-            pages += u64::from(word != 0);
+            let claims = self.page(id).claims();
+            let some = !claims.is_none();
+            let named = self.page(id).is_named();
+            check!(claims.era.is_some() || !some, "Q4", "page {id} has {claims:?}");
+            check!(claims.era.is_none() || named, "Q4", "page {id} without a name has {claims:?}");
+            claimed += claims.charge();
+            pages += u64::from(some);
             lent += u64::from(self.page(id).is_lent());
             let marks = self.page(id).selock.load(Ordering::SeqCst) & (RETIRE_PENDING | RETIRED);
             to_retire += u64::from(marks != 0);

@@ -327,7 +327,7 @@ fn with_nothing_but_claimed_pages_a_run_ends_and_po_share_grows() {
     let (file, _ids) = w.file(40);
     for i in 0..40 {
         let page = w.db.lookup_shared(&w.cx, file.page(i)).expect("there");
-        assert!(w.db.claim_forced(&page, Claim::Lck));
+        assert!(w.db.claim_forced(&page, Claim::Lck, None));
     }
     let r = p.run(&w.cx, &w.db);
     assert_eq!((r.scanned, r.freed, r.turns), (0, 0, 128));
@@ -370,7 +370,7 @@ fn waiting_for_memory_runs_page_out_and_fails_when_nothing_can_go() {
     fill(&mut n);
     for i in 0..n {
         if let Some(page) = w.db.try_lookup_shared(&w.cx, file.page(i)) {
-            assert!(w.db.claim_forced(&page, Claim::Lck));
+            assert!(w.db.claim_forced(&page, Claim::Lck, None));
         }
     }
     let reserve = w.db.free_mem().thresholds().pageout_reserve;

@@ -48,7 +48,7 @@ fn note(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Resul
             .update(vpns(range), |v| VPage { advice: (advice != base).then_some(advice), ..v });
     }
     inner.vpage.trim();
-    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    seg.note_pages(&inner.vpage);
     // held: as, segment: nobody pins before the translations are gone
     if advice == Advice::Sequential && range == scx.seg {
         // Translations go, so that free-behind finds the pages unmapped.

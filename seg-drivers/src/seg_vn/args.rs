@@ -232,6 +232,7 @@ impl SegVn {
             kind: SegKind::empty(),
             advice: AtomicU8::new(0),
             vpaged: AtomicU8::new(0),
+            noted: AtomicBool::new(false),
             needs_copy: AtomicBool::new(false),
             lock: Self::lock_over(VPages::default()),
         }

@@ -46,7 +46,10 @@ pub(super) fn concat(
         }
         inner.vpage.absorb(pages.theirs);
         inner.vpage.trim();
-        a.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+        a.note_pages(&inner.vpage);
+        if b.noted() {
+            a.noted.store(true, Ordering::Relaxed);
+        }
     }
     a.swresv.fetch_add(b.swresv.load(Ordering::Acquire), Ordering::AcqRel);
     if let (None, Some(map)) = (a.amap(), b.amap()) {

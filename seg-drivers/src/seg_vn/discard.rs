@@ -71,7 +71,7 @@ pub(super) fn empty(
     if seg.softlocks.load(Ordering::Acquire) != 0 {
         return Err(SegError::Pinned { range });
     }
-    let locked = inner.vpage.iter(vpns(range)).find(|(_, v)| v.locked);
+    let locked = inner.vpage.iter(vpns(range)).find(|(_, v)| v.is_locked());
     let locked = locked.map(|(run, _)| run_range(scx.seg, &run).start());
     let part = locked.map_or(Some(range), |at| range.until(at.get()));
     let (mut emptied, mut dead) = (0, Later::default());

@@ -149,6 +149,7 @@ pub(super) fn dup_as(
         kind: child_kind(seg, heir),
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
+        noted: AtomicBool::new(seg.noted()),
         needs_copy: AtomicBool::new(lazy),
         lock: SegVn::lock_over(vpage),
     })
@@ -178,7 +179,7 @@ fn child_kind(seg: &SegVn, heir: Heir) -> SegKind {
 fn child_pages(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Result<VPages, SegError> {
     let copy = seg.lock.lock(scx.cx).vpage.part(vpns(part));
     let mut vpage = copy.map_err(|_| SegError::NoMemory { range: part })?;
-    vpage.update(vpns(part), |v| VPage { locked: false, ..v }); // joins runs, and makes none
+    vpage.update(vpns(part), |v| VPage { claim: None, ..v }); // joins runs, and makes none
     Ok(vpage)
 }
 
@@ -275,7 +276,7 @@ fn locked_runs(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Result<Vec<Virt
         return Ok(locked);
     }
     let inner = seg.lock.lock(scx.cx);
-    for (run, _) in inner.vpage.iter(vpns(part)).filter(|(_, v)| v.locked) {
+    for (run, _) in inner.vpage.iter(vpns(part)).filter(|(_, v)| v.is_locked()) {
         heap::push(&mut locked, run_range(scx.seg, &run))
             .map_err(|_| SegError::NoMemory { range: part })?;
     }

@@ -108,6 +108,7 @@ impl Extract for SegVn {
             kind: self.kind,
             advice: AtomicU8::new(self.advice.load(Ordering::Relaxed)),
             vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
+            noted: AtomicBool::new(self.noted()),
             needs_copy: AtomicBool::new(false),
             lock: Self::lock_over(vpage),
         }))
@@ -127,7 +128,7 @@ impl Extract for SegVn {
     }
     fn is_locked(&self, scx: &SegCx<'_>, addr: VirtAddr) -> bool {
         self.vpaged.load(Ordering::SeqCst) != 0
-            && self.lock.lock(scx.cx).vpage.get(addr.vpn()).locked
+            && self.lock.lock(scx.cx).vpage.get(addr.vpn()).is_locked()
     }
 }
 
@@ -152,7 +153,7 @@ fn states(
     } else {
         to.set(new.clone(), inner.vpage.get(from - 1));
     }
-    to.update(new, |v| VPage { locked: false, reserved: false, ..v }); // joins runs, and makes none
+    to.update(new, |v| VPage { claim: None, reserved: false, ..v }); // joins runs, and makes none
     Ok(to)
 }
 

@@ -25,8 +25,9 @@
 //!
 //! Sources: illumos.md 4.5, uvm.md 3; [UVM §4.7].
 
-use super::{SegVn, softlock};
+use super::{SegVn, lock, softlock};
 use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stamp};
+use page_db::db::Era;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
 use page_db::{
@@ -47,8 +48,8 @@ pub(super) struct PageFault<'a> {
     pub(super) stamp: Stamp<'a>,
     /// Whether a shared source must be copied: a store, or a soft lock that does not say otherwise, in a mapping that has pages of its own and can be stored to.
     pub(super) break_cow: bool,
-    /// Whether this mapping has the page locked in memory.
-    pub(super) locked: bool,
+    /// Whether this mapping has the page locked in memory: of which era its claim is.
+    pub(super) claim: Option<Era>,
     /// Whether it waits for nobody and reads nothing: everybody else waits for the lock, which is held as writer. What it would wait for is
     /// [`FaultError::Retry`], and a fault that may wait comes first. (A file's page is looked for, then asked of the file: whoever takes it exclusively between
     /// the two is waited for.)
@@ -64,7 +65,7 @@ impl<'a> PageFault<'a> {
         stamp: Stamp<'a>,
     ) -> Self {
         let (kind, access) = (FaultKind::Invalid, Access::Other);
-        Self { scx, addr, kind, access, prot, stamp, break_cow: false, locked: false, quick: false }
+        Self { scx, addr, kind, access, prot, stamp, break_cow: false, claim: None, quick: false }
     }
     pub(super) fn soft(&self) -> bool {
         self.kind == FaultKind::SoftLock
@@ -190,7 +191,10 @@ fn fault_page(
     } else {
         anon_first(seg, &f)?
     };
-    // held: as (reader, or as writer, when nothing is done that can wait). Neighbours ask for the segment's lock, so the slot is gone by now.
+    // held: as (reader, or as writer, when nothing is done that can wait). What follows asks for the segment's lock, so the slot is gone by now.
+    if found == Found::Made && seg.locks_what_is_touched(scx) {
+        lock::lock_touched(seg, scx, addr);
+    }
     if found != Found::Made && !f.access.is_write() && !f.soft() && !f.quick {
         seg.free_behind(&f);
         if found == Found::Read {
@@ -256,6 +260,11 @@ fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
 }
 
 impl SegVn {
+    /// Whether a page that has just been made is to be locked in memory (`lock.rs`, what is touched later).
+    #[inline]
+    fn locks_what_is_touched(&self, scx: &SegCx<'_>) -> bool {
+        self.noreserve() && self.backing.is_none() && scx.space.lock_future() && self.noted()
+    }
     /// Reads what decides a fault on one page: stamp first, then rights and lock state.
     #[inline]
     pub(super) fn look<'a>(
@@ -266,7 +275,7 @@ impl SegVn {
         access: Access,
     ) -> Result<PageFault<'a>, FaultError> {
         let stamp = Stamp::take(&self.seq);
-        let (prot, locked) = self.page_state(scx, addr);
+        let (prot, claim) = self.page_state(scx, addr);
         if !prot.allows(access) {
             return Err(FaultError::Prot { addr, access });
         }
@@ -277,19 +286,19 @@ impl SegVn {
                 || self.shares_slot(scx, self.slot_of(scx.seg, addr)));
         let break_cow = !self.stores_below() && (access == Access::Write || softlock);
         let quick = scx.writer;
-        Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, locked, quick })
+        Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, claim, quick })
     }
-    /// Rights of one page, and whether it is locked in memory; read after taking a stamp.
+    /// Rights of one page, and whether it is locked in memory, since when; read after taking a stamp.
     #[inline]
-    pub(super) fn page_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, bool) {
+    pub(super) fn page_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, Option<Era>) {
         if self.vpaged.load(Ordering::SeqCst) == 0 {
-            return (self.prot(), false);
+            return (self.prot(), None);
         }
         self.own_state(scx, addr)
     }
     #[cold]
-    fn own_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, bool) {
+    fn own_state(&self, scx: &SegCx<'_>, addr: VirtAddr) -> (Prot, Option<Era>) {
         let own = self.lock.lock(scx.cx).vpage.get(addr.vpn());
-        (own.prot.unwrap_or_else(|| self.prot()), own.locked)
+        (own.prot.unwrap_or_else(|| self.prot()), own.claim)
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn incore(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, out: &mut [
         let first = range.start().vpn();
         let inner = seg.lock.lock(scx.cx);
         let locks = inner.vpage.iter(first..first + pages as u64);
-        for (run, _) in locks.filter(|(_, v)| v.locked) {
+        for (run, _) in locks.filter(|(_, v)| v.is_locked()) {
             let run = (run.start - first) as usize..(run.end - first) as usize;
             out[run].iter_mut().for_each(|byte| *byte |= InCore::LOCKED.bits());
         }
@@ -176,6 +176,6 @@ pub(super) fn residency(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Resid
         r.anon += u64::from(bits.contains(InCore::ANON));
         Ok(())
     });
-    r.locked = seg.lock.lock(scx.cx).vpage.count(vpns(range), |v| v.locked);
+    r.locked = seg.lock.lock(scx.cx).vpage.count(vpns(range), |v| v.is_locked());
     r
 }

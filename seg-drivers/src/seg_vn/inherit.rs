@@ -85,7 +85,7 @@ pub(super) fn inherit(
         inner.vpage.make_room(vpns(range)).map_err(no_room)?;
         inner.vpage.update(vpns(range), |v| VPage { inherit: note, ..v });
         inner.vpage.trim();
-        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+        seg.note_pages(&inner.vpage);
     }
     Ok(())
 }

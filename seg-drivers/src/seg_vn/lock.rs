@@ -4,13 +4,41 @@
 //! writable, `p_lckcnt` otherwise. The claim follows the page when a store copies it, and moves between the counts when the right to
 //! write changes. Locks do not nest: one unlock ends any number of them. Locking does not break copy-on-write.
 //!
-//! - V19: claims on pages equal the locked pages of mappings.
+//! # What truncation takes
+//!
+//! A claim ends with its page when the file is cut, and the mapping's mark stays: the page is charged to the process, and locked again as soon as there is
+//! something to lock. Between the two the mark has no claim behind it, and another mapping may have claimed the page that the file has by then. So the mark
+//! notes the era of its claim (`page_db::db`, `claim`):
+//!
+//! ```text
+//!   unlock       gives back a claim of that era, or none
+//!   lock         claims the page anew where there is none of that era; nothing is charged twice
+//!   a store      takes the claim along to the copy, or claims that: the copy is the mapping's own
+//! ```
+//!
+//! Only pages of a file can lose a claim, and none has while the era is what it was, so a lock of what is locked looks at no page otherwise.
+//!
+//! # What is touched later
+//!
+//! Where swap is reserved at the first touch, a lock passes over what nobody has touched. With all future memory locked
+//! (`AS_PAGLCK`) a page of such a segment is locked when a fault has made it, if that can be done; else it stays unlocked. It is so in segments that a
+//! lock has been asked of, as it is of all that is mapped from then on, or that had state page by page for another reason. The fault is over by then: claims
+//! are noted under the segment's lock, which ranks before the slot.
+//!
+//! # Invariants
+//!
+//! - V19: the claims on a page are the marks of mappings that show it and are of its era.
 //!
 //! The segment's lock is held throughout. Before the first page is looked for, the segment says that it has per-page state and bumps the sequence
 //! number ([`SegVn::hold_claims`]), and a page is looked for with its slot busy. So a fault that copies either finishes before the page is looked
 //! for, or starts over and waits for the segment's lock, and then sees the mark.
 //!
-//! Sources: illumos.md 4.8 (lockop), 7.6.
+//! # The other road
+//!
+//! illumos gives back whatever claim the page has: the first to unlock after the file was cut and grew takes away what another has locked since, and a lock
+//! of what was cut off claims nothing.
+//!
+//! Sources: illumos.md 4.5 (d), 4.8 (lockop), 7.6.
 
 use super::fault::PageFault;
 use super::protect::Gain;
@@ -20,7 +48,7 @@ use crate::anon::{AnonMap, SlotGuard};
 use addr_space::{FaultError, NewlyLocked, SegCx, SegError, Stamp};
 use alloc::vec::Vec;
 use core::ops::Range;
-use page_db::db::Claim;
+use page_db::db::{Claim, Era};
 use page_db::sync::atomic::Ordering;
 use page_db::{
     Access, LockedPage, PAGE_SIZE, Prot, RefMod, SharedPage, VirtAddr, VirtRange, VnodeError, errno,
@@ -45,11 +73,11 @@ pub(super) fn lock(
     seg.hold_claims();
     let done = lock_pages(seg, scx, range, &mut inner.vpage, newly);
     inner.vpage.trim();
-    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    seg.note_pages(&inner.vpage);
     done
 }
 
-/// Locks and marks the pages of `range` that are not locked yet. held: the segment's lock
+/// Claims and marks the pages of `range` that are not locked yet, and claims those again that have lost their claim. held: the segment's lock
 fn lock_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -61,46 +89,78 @@ fn lock_pages(
     while !rest.is_empty() {
         let (run, v) = vpage.first_of(rest.clone());
         rest.start = run.end;
-        if v.locked {
+        if v.is_locked() && (seg.backing.is_none() || v.claim == Some(scx.db.claim_era())) {
             continue;
         }
-        let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
-            let page = addr.vpn()..addr.vpn() + 1;
-            vpage.make_room(page.clone()).map_err(|_| SegError::NoMemory { range })?;
             newly.make_room().map_err(|_| SegError::NoMemory { range })?;
-            if !scx.space.charge_locked(PAGE_SIZE) {
-                return Err(SegError::LockLimit { range });
-            }
-            match lock_page(seg, scx, addr, prot) {
-                Ok(true) => {
-                    vpage.update(page, |v| VPage { locked: true, ..v });
-                    newly.note(addr);
-                }
-                Ok(false) => scx.space.credit_locked(PAGE_SIZE),
-                Err(e) => {
-                    scx.space.credit_locked(PAGE_SIZE);
-                    return Err(e);
-                }
+            if mark_page(seg, scx, vpage, (range, addr), v)? && !v.is_locked() {
+                newly.note(addr);
             }
         }
     }
     Ok(())
 }
 
-/// Claims one page. `Ok(false)`: there is nothing to lock (an untouched NORESERVE page, past the end of a file).
-fn lock_page(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, prot: Prot) -> Result<bool, SegError> {
+/// Claims one page of `range`, whose state is `had`, and marks it. `Ok(false)`: there is nothing to lock. held: the segment's lock
+fn mark_page(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    vpage: &mut VPages,
+    (range, addr): (VirtRange, VirtAddr),
+    had: VPage,
+) -> Result<bool, SegError> {
+    let page = addr.vpn()..addr.vpn() + 1;
+    vpage.make_room(page.clone()).map_err(|_| SegError::NoMemory { range })?;
+    let cost = if had.is_locked() { 0 } else { PAGE_SIZE };
+    if cost != 0 && !scx.space.charge_locked(cost) {
+        return Err(SegError::LockLimit { range });
+    }
+    let claimed = claim_page(seg, scx, addr, had);
+    match claimed {
+        Ok(Some(era)) => vpage.update(page, |v| VPage { claim: Some(era), ..v }),
+        _ => scx.space.credit_locked(cost),
+    }
+    Ok(claimed?.is_some())
+}
+
+/// Claims one page, whose state is `had`, unless it is claimed; says of which era the claim is. `None`: there is nothing to lock (an untouched NORESERVE
+/// page, past the end of a file).
+fn claim_page(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    had: VPage,
+) -> Result<Option<Era>, SegError> {
     let range = VirtRange::page_of(addr);
+    let prot = had.prot.unwrap_or_else(|| seg.prot());
+    let kind = claim_kind(seg, prot);
     let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
     // The slot stays busy until its page is claimed (J3).
     let (page, _slot) = match find_page(seg, &f) {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(false),
+        Ok(None) => return Ok(None),
         Err(FaultError::NoMemory { .. }) => return Err(SegError::NoMemory { range }),
         Err(e) => return Err(e.into()),
     };
-    scx.db.claim(&page, claim_kind(seg, prot)).map_err(|_| SegError::LockLimit { range })?;
-    Ok(true)
+    if let Some(era) = had.claim.filter(|era| scx.db.has_claim(&page, kind, *era)) {
+        return Ok(Some(era));
+    }
+    scx.db.claim(&page, kind).map(Some).map_err(|_| SegError::LockLimit { range })
+}
+
+/// Locks a page that a fault has just made, if that can be done: all future memory is to be locked, and only what is touched is there to be.
+pub(super) fn lock_touched(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) {
+    let mut inner = seg.lock.lock(scx.cx);
+    seg.hold_claims();
+    let had = inner.vpage.get(addr.vpn());
+    if !had.is_locked() {
+        // Refused, it is a page like others, which a later lock may lock.
+        let page = (VirtRange::page_of(addr), addr);
+        let _ = mark_page(seg, scx, &mut inner.vpage, page, had);
+    }
+    inner.vpage.trim();
+    seg.note_pages(&inner.vpage);
 }
 
 /// A page and its slot, if it has one.
@@ -164,19 +224,17 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
     while !rest.is_empty() {
         let (run, v) = inner.vpage.first_of(rest.clone());
         rest.start = run.end;
-        if !v.locked {
-            continue;
-        }
+        let Some(era) = v.claim else { continue };
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in run_range(scx.seg, &run).iter_pages() {
             if let Some(page) = seg.claimed_page(scx, addr) {
-                scx.db.unclaim(&page, claim_kind(seg, prot));
+                scx.db.unclaim(&page, claim_kind(seg, prot), era);
             }
             scx.space.credit_locked(PAGE_SIZE);
         }
-        inner.vpage.update(run, |v| VPage { locked: false, ..v });
+        inner.vpage.update(run, |v| VPage { claim: None, ..v });
     }
-    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    seg.note_pages(&inner.vpage);
 }
 
 /// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has
@@ -192,13 +250,13 @@ pub(super) fn settle_locked(
     while !rest.is_empty() {
         let (run, v) = seg.lock.lock(scx.cx).vpage.first_of(rest.clone());
         rest.start = run.end;
-        if !v.locked {
+        if !v.is_locked() {
             continue;
         }
         let prot = v.prot.unwrap_or_else(|| seg.prot());
         for addr in run_range(scx.seg, &run).iter_pages() {
             let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
-            let f = PageFault { locked: true, ..f };
+            let f = PageFault { claim: v.claim, ..f };
             let range = VirtRange::page_of(addr);
             if let Some(gain) = &gain {
                 gain.make_room(seg, scx, range)?;
@@ -226,6 +284,7 @@ impl SegVn {
     /// caller holds the segment's lock and sets `vpaged` right again.
     pub(super) fn hold_claims(&self) {
         // A stamp taken after this is followed by a look at the pages' own state, which waits for the lock.
+        self.noted.store(true, Ordering::Relaxed);
         self.publish(|| self.vpaged.store(1, Ordering::SeqCst));
     }
     /// The pages of `range` at which there may be something to lock. Address space that nobody has touched is not walked (D12): where swap is reserved
@@ -251,8 +310,8 @@ impl SegVn {
         let touched = touched.map(move |(slot, _)| range.page_at(slot.wrapping_sub(start)));
         range.iter_pages().take(usize::try_from(everywhere).unwrap_or(usize::MAX)).chain(touched)
     }
-    /// The page a claim of this mapping is on, found with its slot busy, so that a copy under way is over. Claimed pages stay resident. The caller
-    /// has called [`SegVn::hold_claims`].
+    /// The page a claim of this mapping is on, if it still is, found with its slot busy, so that a copy under way is over. Claimed pages stay resident. The
+    /// caller has called [`SegVn::hold_claims`].
     pub(super) fn claimed_page<'a>(
         &self,
         scx: &SegCx<'a>,
@@ -265,16 +324,16 @@ impl SegVn {
         };
         scx.db.lookup_shared(scx.cx, id)
     }
-    /// The pages this mapping has locked in memory, and whether their claims count in `p_cowcnt`. For checks.
-    pub fn locked_pages(&self, scx: &SegCx<'_>) -> Vec<(VirtAddr, bool)> {
+    /// The pages this mapping has locked in memory, in which count their claims are and of which era. For checks.
+    pub fn locked_pages(&self, scx: &SegCx<'_>) -> Vec<(VirtAddr, Claim, Era)> {
         let inner = self.lock.lock(scx.cx);
-        let runs = inner.vpage.iter(vpns(scx.seg)).filter(|(_, v)| v.locked);
-        runs.flat_map(|(run, v)| {
-            let cow = claim_kind(self, v.prot.unwrap_or_else(|| self.prot())) == Claim::Cow;
-            let pages: Vec<_> = run_range(scx.seg, &run).iter_pages().map(|a| (a, cow)).collect();
-            pages
-        })
-        .collect()
+        let runs = inner.vpage.iter(vpns(scx.seg));
+        let runs = runs.filter_map(|(run, v)| Some((run, v.claim?, v.prot)));
+        let pages = runs.flat_map(|(run, era, prot)| {
+            let kind = claim_kind(self, prot.unwrap_or_else(|| self.prot()));
+            run_range(scx.seg, &run).iter_pages().map(move |addr| (addr, kind, era))
+        });
+        pages.collect()
     }
     /// What each page of the segment has, by its own or the segment's state, as runs: rights and advice are always said.
     pub fn page_states(&self, scx: &SegCx<'_>) -> Vec<(VirtRange, VPage)> {
@@ -288,21 +347,15 @@ impl SegVn {
     }
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {
-        if !f.locked {
-            return;
-        }
-        let kind = claim_kind(self, f.prot);
-        let claimed = match kind {
-            Claim::Cow => from.page().cowcnt(),
-            Claim::Lck => from.page().lckcnt(),
-        };
-        if claimed == 0 {
-            // The page was cut off its file and grew again since: the claim went with it, the lock on the mapping did not.
-            f.scx.db.claim_forced(to, kind);
-        } else if f.scx.db.use_claim(from, to, kind).is_err() {
+        let Some(era) = f.claim else { return };
+        let (db, kind) = (f.scx.db, claim_kind(self, f.prot));
+        if !db.has_claim(from, kind, era) {
+            // The page was cut off its file and grew again since: the claim went with it, the mark of the mapping did not.
+            db.claim_forced(to, kind, Some(era));
+        } else if db.use_claim(from, to, kind, era).is_err() {
             // Not one page is left to be promised twice for a moment: what the source gives up pays for the copy.
-            f.scx.db.unclaim(from, kind);
-            f.scx.db.claim_forced(to, kind);
+            db.unclaim(from, kind, era);
+            db.claim_forced(to, kind, Some(era));
         }
     }
 }

@@ -128,6 +128,8 @@ pub struct SegVn {
     advice: AtomicU8,
     /// Whether any page has state of its own; read under a stamp.
     vpaged: AtomicU8,
+    /// Whether any ever had, or was to be locked in memory: illumos has an array for such state from then on.
+    noted: AtomicBool,
     /// The anon map is shared with another side of a fork until one of them needs its own (O1). Changes under the address-space lock as writer.
     needs_copy: AtomicBool,
     lock: Mutex<Private>,
@@ -202,6 +204,17 @@ impl SegVn {
         let r = change();
         self.seq.fetch_add(1, Ordering::SeqCst);
         r
+    }
+    /// Publishes whether any page has state of its own. The caller holds `lock`.
+    fn note_pages(&self, vpage: &VPages) {
+        let any = !vpage.is_plain();
+        if any {
+            self.noted.store(true, Ordering::Relaxed);
+        }
+        self.vpaged.store(u8::from(any), Ordering::SeqCst);
+    }
+    fn noted(&self) -> bool {
+        self.noted.load(Ordering::Relaxed)
     }
     fn lock_over(vpage: VPages) -> Mutex<Private> {
         Mutex::new(Rank::SegPrivate, Private { vpage })

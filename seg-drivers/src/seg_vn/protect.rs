@@ -74,7 +74,7 @@ pub(super) fn set_prot(
                 .vpage
                 .update(vpns(range), |v| VPage { prot: (prot != base).then_some(prot), ..v });
         }
-        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+        seg.note_pages(&inner.vpage);
     });
     inner.vpage.trim();
     if give_back != 0 {
@@ -189,29 +189,31 @@ fn move_claims(
 ) -> Result<(), SegError> {
     let to = if prot.contains(Prot::WRITE) { Claim::Cow } else { Claim::Lck };
     let from = if to == Claim::Cow { Claim::Lck } else { Claim::Cow };
-    if !vpage.any(vpns(range), |v| v.locked) {
+    if !vpage.any(vpns(range), VPage::is_locked) {
         return Ok(());
     }
     seg.hold_claims(); // `vpaged` stays as it is: a locked page is state of its own
     // The pages whose claims move, from the lowest on: those moved before one that cannot be are met again in the same order.
     let whole = scx.seg;
-    let moves = move |v: &VPage| {
+    let moves = move |v: VPage| {
         let had = v.prot.unwrap_or_else(|| seg.prot()).contains(Prot::WRITE);
-        v.locked && had != prot.contains(Prot::WRITE)
+        v.claim.filter(|_| had != prot.contains(Prot::WRITE))
     };
     let pages = move || {
-        let runs = vpage.iter(vpns(range)).filter(move |(_, v)| moves(v));
-        runs.flat_map(move |(run, _)| run_range(whole, &run).iter_pages())
+        let runs = vpage.iter(vpns(range)).filter_map(move |(run, v)| Some((run, moves(v)?)));
+        runs.flat_map(move |(run, era)| {
+            run_range(whole, &run).iter_pages().map(move |addr| (addr, era))
+        })
     };
-    for addr in pages() {
+    for (addr, era) in pages() {
         let Some(page) = seg.claimed_page(scx, addr) else { continue };
-        if scx.db.move_claim(&page, to).is_ok() {
+        if scx.db.move_claim(&page, to, era).is_ok() {
             continue;
         }
         drop(page);
-        for addr in pages().take_while(|moved| *moved != addr) {
+        for (addr, era) in pages().take_while(|(moved, _)| *moved != addr) {
             if let Some(page) = seg.claimed_page(scx, addr) {
-                let _ = scx.db.move_claim(&page, from); // the charge it needs was just given up
+                let _ = scx.db.move_claim(&page, from, era); // the charge it needs was just given up
             }
         }
         return Err(SegError::LockLimit { range });

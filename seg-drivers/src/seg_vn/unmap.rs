@@ -68,7 +68,7 @@ pub(super) fn unmap(
         if below.and(above).is_none() {
             inner.vpage.trim(); // else the room is for what the part above takes along, too
         }
-        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+        seg.note_pages(&inner.vpage);
     }
     forget_file(seg, scx, range);
     let left = |part: Option<VirtRange>| part.map_or(0, |p| reserved_before.left(seg, scx, p));
@@ -237,7 +237,7 @@ pub(super) fn upper_part(
     let mut inner = seg.lock.lock(scx.cx);
     inner.vpage.set(vpns(high), VPage::PLAIN);
     inner.vpage.trim();
-    seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+    seg.note_pages(&inner.vpage);
     let offset = seg.file_offset(scx.seg, high.start()).unwrap_or_default();
     SegVn {
         driver: Arc::clone(&seg.driver),
@@ -253,6 +253,7 @@ pub(super) fn upper_part(
         kind: seg.kind,
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
+        noted: AtomicBool::new(seg.noted()),
         needs_copy: AtomicBool::new(seg.needs_copy()),
         lock: SegVn::lock_over(vpage),
     }

@@ -5,6 +5,7 @@ use addr_space::{Advice, Inherit};
 use alloc::boxed::Box;
 use core::ops::Range;
 use page_db::Prot;
+use page_db::db::Era;
 use page_db::heap::NoHeap;
 
 /// Per-page state, kept as runs. The default says "as the segment".
@@ -15,8 +16,8 @@ pub struct VPage {
     pub prot: Option<Prot>,
     /// Advice, where it differs from the segment's.
     pub advice: Option<Advice>,
-    /// Locked in memory by this mapping (`PPLOCK`).
-    pub locked: bool,
+    /// Locked in memory by this mapping (`PPLOCK`): of which era its claim on the page is, if that is still there.
+    pub claim: Option<Era>,
     /// Swap for this page is reserved, in segments that reserve page by page (`SWAPRES`).
     pub reserved: bool,
     /// What a forked child finds (`INHZERO` is one of them), where that is not what the mapping's kind says.
@@ -26,7 +27,12 @@ pub struct VPage {
 impl VPage {
     /// As the segment.
     pub const PLAIN: Self =
-        Self { prot: None, advice: None, locked: false, reserved: false, inherit: None };
+        Self { prot: None, advice: None, claim: None, reserved: false, inherit: None };
+
+    /// Whether this mapping has locked the page in memory.
+    pub const fn is_locked(self) -> bool {
+        self.claim.is_some()
+    }
 }
 
 /// The per-page state of a segment, by virtual page number. Nearly every segment has none: it pays for a pointer only.

@@ -154,6 +154,56 @@ fn b52_claims_for_copies_are_charged_each_and_others_once() {
     s.end();
 }
 
+/// V19: truncation takes what was claimed of the pages it cuts, and nobody takes the claims of others afterwards.
+#[test]
+fn a_lock_ends_with_the_page_it_is_on_and_takes_no_others() {
+    let mut s = scene("file 0 8192; fork 0 1");
+    let before = available(&s);
+    for kind in ["shared", "priv"] {
+        let claims = |s: &Scene, at| {
+            let page = page(s, 1, at);
+            page.lckcnt() + page.cowcnt()
+        };
+        s.run(&format!("map 0 0 2 rw {kind} fixed file 0 0; map 1 0 2 rw {kind} fixed file 0 0"));
+        s.run("lock 0 0 2; lock 1 0 1; truncate 0 4096; truncate 0 8192; read 1 0 2; verify");
+        assert_eq!((claims(&s, 0), claims(&s, 1)), (2, 0), "page 1 is another");
+        s.run("lock 1 1 1; verify");
+        assert_eq!(claims(&s, 1), 1);
+        // The mark of the first process is older than the page. It neither gives back nor moves the second one's claim.
+        s.run("protect 0 0 2 r; verify; protect 0 0 2 rw; verify; unlock 0 1 1; verify");
+        assert_eq!((claims(&s, 0), claims(&s, 1)), (2, 1));
+        s.run("sync 0 1 1 sync+inval; expect EBUSY; sync 1 1 1 sync+inval; expect EBUSY");
+        s.run("unlock 1 0 2; verify");
+        assert_eq!((claims(&s, 0), claims(&s, 1)), (1, 0));
+        s.run("sync 0 1 1 sync+inval; expect ok; unmap 0 0 2; verify; unmap 1 0 2; verify");
+        assert_eq!(available(&s), before);
+    }
+    s.end();
+}
+
+/// A page that was cut off is locked again by a lock of it, and by a store that copies it; it is paid for once.
+#[test]
+fn what_was_cut_off_is_locked_again_when_it_is_there_again() {
+    let mut s =
+        scene("file 0 8192; map 0 0 2 rw shared fixed file 0 0; map 0 4 2 rw priv fixed file 0 0");
+    let bytes = |s: &Scene| space(s, 0).state().locked();
+    s.run("lock 0 0 2; lock 0 4 2; truncate 0 0; truncate 0 8192; read 0 0 2; verify");
+    assert_eq!((bytes(&s), s.machine().db().claimed_pages()), (4 * PAGE_SIZE, 0));
+    s.run("lock 0 0 2; verify; sync 0 0 2 sync+inval; expect EBUSY");
+    assert_eq!((bytes(&s), s.machine().db().claimed_pages()), (4 * PAGE_SIZE, 2));
+    s.run("write 0 4 0+1 65; verify");
+    assert_eq!((page(&s, 0, 4).cowcnt(), s.machine().db().claimed_pages()), (1, 3));
+    // A lock that fails leaves what it has claimed again: it was locked before.
+    s.run("truncate 0 0; truncate 0 8192; lock 0 0 4; expect ENOMEM; verify");
+    assert_eq!((bytes(&s), s.machine().db().claimed_pages()), (4 * PAGE_SIZE, 3));
+    s.run("lockall 0 current; verify; read 0 1 1");
+    let both = (page(&s, 0, 1).lckcnt(), page(&s, 0, 1).cowcnt());
+    assert_eq!((bytes(&s), both), (4 * PAGE_SIZE, (1, 1)), "both mappings claim page 1");
+    s.run("unlockall 0; verify");
+    assert_eq!((bytes(&s), s.machine().db().claimed_pages()), (0, 0));
+    s.end();
+}
+
 #[test]
 fn b53_each_reserve_leaves_what_it_must() {
     // That a sleeper adds to `needfree` and is woken: `threads::a_sleeper_for_memory_…`.

@@ -2,7 +2,7 @@
 
 use crate::db::Claim;
 use crate::testing::{World, name};
-use crate::{PageError, SharedPage, VnodeKind};
+use crate::{LockedPage as _, PageError, SharedPage, VnodeKind};
 use std::thread;
 
 struct Claimed {
@@ -25,7 +25,6 @@ impl Claimed {
         self.w.db.free_mem().availrmem()
     }
     fn counts(&self) -> (u16, u16) {
-        use crate::LockedPage as _;
         let page = self.page(0);
         (page.page().lckcnt(), page.page().cowcnt())
     }
@@ -39,14 +38,13 @@ fn cow_claims_are_charged_each_and_lck_claims_once() {
         db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
     }
     assert_eq!((c.avail(), c.counts()), (998, (0, 2)));
-    for _ in 0..2 {
-        db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
-    }
+    db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
+    let era = db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
     assert_eq!((c.avail(), c.counts()), (997, (2, 2)));
-    db.unclaim(&c.page(0), Claim::Lck);
+    db.unclaim(&c.page(0), Claim::Lck, era);
     assert_eq!(c.avail(), 997);
-    db.unclaim(&c.page(0), Claim::Lck);
-    db.unclaim(&c.page(0), Claim::Lck); // at 0 already: tolerated
+    db.unclaim(&c.page(0), Claim::Lck, era);
+    db.unclaim(&c.page(0), Claim::Lck, era); // at 0 already: tolerated
     assert_eq!((c.avail(), c.counts()), (998, (0, 2)));
 }
 
@@ -62,7 +60,7 @@ fn claims_at_the_floor_change_nothing() {
         assert_eq!(e.errno(), crate::errno::EAGAIN);
     }
     assert_eq!((c.avail(), c.counts()), (floor, (0, 0)));
-    assert!(db.claim_forced(&c.page(0), Claim::Cow), "a claim that must not be lost");
+    assert!(db.claim_forced(&c.page(0), Claim::Cow, None), "a claim that must not be lost");
     assert_eq!((c.avail(), c.counts()), (floor - 1, (0, 1)));
 }
 
@@ -70,23 +68,23 @@ fn claims_at_the_floor_change_nothing() {
 fn the_last_lck_claim_just_moves_and_one_of_several_costs() {
     let c = Claimed::new();
     let (mem, db) = (c.w.db.free_mem(), &c.w.db);
-    db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
-    db.move_claim(&c.page(0), Claim::Cow).expect("page_addclaim of the only claim");
+    let era = db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
+    db.move_claim(&c.page(0), Claim::Cow, era).expect("page_addclaim of the only claim");
     assert_eq!((c.avail(), c.counts()), (999, (0, 1)));
-    db.move_claim(&c.page(0), Claim::Lck).expect("page_subclaim");
+    db.move_claim(&c.page(0), Claim::Lck, era).expect("page_subclaim");
     assert_eq!((c.avail(), c.counts()), (999, (1, 0)));
     db.claim(&c.page(0), Claim::Lck).expect("free of charge");
-    db.move_claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    db.move_claim(&c.page(0), Claim::Cow, era).expect("memory to spare");
     assert_eq!((c.avail(), c.counts()), (998, (1, 1)));
     // Back: both are lck claims again, one page is given up.
-    db.move_claim(&c.page(0), Claim::Lck).expect("gives memory up");
+    db.move_claim(&c.page(0), Claim::Lck, era).expect("gives memory up");
     assert_eq!((c.avail(), c.counts()), (999, (2, 0)));
     // At the floor the costly move is refused and nothing has changed.
     assert!(mem.charge(mem.availrmem() - mem.pages_pp_maximum(), 0));
-    assert!(db.move_claim(&c.page(0), Claim::Cow).is_err());
+    assert!(db.move_claim(&c.page(0), Claim::Cow, era).is_err());
     assert_eq!(c.counts(), (2, 0));
     // Without a claim to move there is nothing to do.
-    db.move_claim(&c.page(1), Claim::Cow).expect("nothing");
+    db.move_claim(&c.page(1), Claim::Cow, era).expect("nothing");
     c.w.verify();
 }
 
@@ -94,15 +92,53 @@ fn the_last_lck_claim_just_moves_and_one_of_several_costs() {
 fn a_claim_goes_along_with_the_copy() {
     let c = Claimed::new();
     let db = &c.w.db;
-    db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    let era = db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
     let from = c.page(0);
     let copy = name(crate::VnodeId(1), 1);
     let to = db.try_lookup_shared(&c.w.cx, copy).expect("there");
-    db.use_claim(&from, &to, Claim::Cow).expect("net cost nothing");
+    db.use_claim(&from, &to, Claim::Cow, era).expect("net cost nothing");
     drop((from, to));
     assert_eq!((c.avail(), c.counts()), (999, (0, 0)));
-    db.unclaim(&c.page(1), Claim::Cow);
+    db.unclaim(&c.page(1), Claim::Cow, era);
     assert_eq!(c.avail(), 1000);
+}
+
+/// Q3: who claimed a page that has ended since does not take what others have claimed of the page that has its name now.
+#[test]
+fn a_claim_ends_with_its_page() {
+    let c = Claimed::new();
+    let db = &c.w.db;
+    let first = db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    let kept = db.claim(&c.page(1), Claim::Cow).expect("memory to spare");
+    assert_eq!(first, kept, "nothing has ended between the two");
+    let id = name(crate::VnodeId(1), 0);
+    db.destroy(&c.w.cx, db.lookup_excl(&c.w.cx, id).expect("there"));
+    c.w.make(id);
+    assert_eq!((c.avail(), c.counts()), (999, (0, 0)));
+    let second = db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    let has = |era| db.has_claim(&c.page(0), Claim::Cow, era);
+    assert_eq!(
+        (has(first), has(second), db.has_claim(&c.page(1), Claim::Cow, kept)),
+        (false, true, true)
+    );
+    db.unclaim(&c.page(0), Claim::Cow, first);
+    db.move_claim(&c.page(0), Claim::Lck, first).expect("nothing");
+    assert!(!db.claim_forced(&c.page(0), Claim::Cow, Some(first)), "claims of two eras do not mix");
+    let (from, copy) = (c.page(0), name(crate::VnodeId(1), 1));
+    let to = db.try_lookup_shared(&c.w.cx, copy).expect("there");
+    db.use_claim(&from, &to, Claim::Cow, first).expect("nothing");
+    drop((from, to));
+    assert_eq!((c.avail(), c.counts()), (998, (0, 1)));
+    let joined = db.claim(&c.page(1), Claim::Lck).expect("memory to spare");
+    assert_eq!(joined, kept, "a claim that joins others is of their era");
+    db.unclaim(&c.page(1), Claim::Lck, joined);
+    db.unclaim(&c.page(1), Claim::Cow, kept);
+    let again = db.claim(&c.page(1), Claim::Cow).expect("memory to spare");
+    assert_eq!(again, kept, "the page is what it was");
+    db.unclaim(&c.page(1), Claim::Cow, again);
+    db.unclaim(&c.page(0), Claim::Cow, second);
+    assert_eq!((c.avail(), c.counts()), (1000, (0, 0)));
+    c.w.verify();
 }
 
 #[test]
@@ -129,8 +165,8 @@ fn claims_of_several_holders_are_charged_exactly() {
                 for i in 0..5000 {
                     let page = db.lock_shared(&cx, id);
                     let claim = if (i + t) % 3 == 0 { Claim::Cow } else { Claim::Lck };
-                    if db.claim(&page, claim).is_ok() {
-                        db.unclaim(&page, claim);
+                    if let Ok(era) = db.claim(&page, claim) {
+                        db.unclaim(&page, claim, era);
                     }
                 }
             });

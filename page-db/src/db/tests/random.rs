@@ -160,21 +160,22 @@ impl Run {
         let Some(page) = self.w.db.lookup_shared(&self.w.cx, id) else { unreachable!("known") };
         k.cached = false;
         let db = &self.w.db;
+        let era = page.page().claim_era().unwrap_or_else(|| db.claim_era());
         match self.lot.below(6) {
             0 if db.claim(&page, Claim::Lck).is_ok() => k.lck += 1,
             1 if db.claim(&page, Claim::Cow).is_ok() => k.cow += 1,
             2 => {
-                db.unclaim(&page, Claim::Lck);
+                db.unclaim(&page, Claim::Lck, era);
                 k.lck = k.lck.saturating_sub(1);
             }
             3 => {
-                db.unclaim(&page, Claim::Cow);
+                db.unclaim(&page, Claim::Cow, era);
                 k.cow = k.cow.saturating_sub(1);
             }
-            4 if db.move_claim(&page, Claim::Cow).is_ok() && k.lck > 0 => {
+            4 if db.move_claim(&page, Claim::Cow, era).is_ok() && k.lck > 0 => {
                 (k.lck, k.cow) = (k.lck - 1, k.cow + 1);
             }
-            5 if db.move_claim(&page, Claim::Lck).is_ok() && k.cow > 0 => {
+            5 if db.move_claim(&page, Claim::Lck, era).is_ok() && k.cow > 0 => {
                 (k.lck, k.cow) = (k.lck + 1, k.cow - 1);
             }
             _ => {}

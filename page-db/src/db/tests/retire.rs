@@ -67,11 +67,11 @@ fn a_dirty_or_claimed_page_waits_until_it_is_neither() {
     assert_eq!(w.db.retire(&w.cx, pfn), Err(RetireError::Pending(pfn)));
     let page = w.db.lookup_excl(&w.cx, name(v, 0)).expect("still there");
     page.page().clear_ref_mod(RefMod::MOD);
-    w.db.claim(&page, Claim::Lck).expect("memory to spare");
+    let era = w.db.claim(&page, Claim::Lck).expect("memory to spare");
     drop(page);
     assert_eq!(w.db.retire_check(pfn), Err(RetireError::Pending(pfn)), "claimed");
     let page = w.db.lookup_excl(&w.cx, name(v, 0)).expect("still there");
-    w.db.unclaim(&page, Claim::Lck);
+    w.db.unclaim(&page, Claim::Lck, era);
     drop(page);
     assert_eq!(w.db.retire_check(pfn), Ok(()));
     w.verify();
