@@ -304,6 +304,7 @@ impl Process {
             hint: VirtAddr::new(hint).ok().filter(|_| at_hint),
             window: Some(self.mapping_window()),
             align,
+            spare: None,
         };
         claim.map_anywhere(&wanted, args).map_err(|e| SysError::of(MMAP, e))
     }

@@ -139,7 +139,8 @@ impl Process {
     /// `EINVAL` for unknown flags, flags that do not go together, misaligned addresses, a length of 0, what wraps, a place that overlaps the old
     /// range, and where the offsets of a file end; `EFAULT` when part of the old range is not mapped; `ENOMEM` when there is no room, or a limit is
     /// passed; `EAGAIN` while pages are pinned for i/o, when no swap can be reserved, and when the new pages cannot be locked as the old
-    /// ones are; `ENOTSUP` for mappings of devices. Nothing has changed, except that what was at a fixed place may be gone.
+    /// ones are; `ENOTSUP` for mappings of devices. Nothing has changed, except that what was at a fixed place may be gone, and other mappings that may be
+    /// thrown away for want of room.
     pub fn mremap(
         &self,
         old: u64,
@@ -183,7 +184,7 @@ impl Process {
         call: &Remap,
     ) -> Result<u64, SysError> {
         loop {
-            let to = self.new_place(claim, call.len)?;
+            let to = self.new_place(claim, call.len, Some(call.from))?;
             match self.carry(space, call, to, Target::Free) {
                 // A mapping at a given address, which needs no claim, was faster; or the old range has gone, and the place is its own.
                 Err(AsError::Overlap { .. }) => {
@@ -249,9 +250,15 @@ impl Process {
             }
         })
     }
-    fn new_place(&self, claim: &RangeClaim<'_>, len: u64) -> Result<VirtRange, SysError> {
+    /// A place for what is mapped in `spare` now, if that is here: it is not thrown away to make room for itself.
+    fn new_place(
+        &self,
+        claim: &RangeClaim<'_>,
+        len: u64,
+        spare: Option<VirtRange>,
+    ) -> Result<VirtRange, SysError> {
         let window = Some(self.mapping_window());
-        let request = AddrRequest { window, ..AddrRequest::new(len) };
+        let request = AddrRequest { window, spare, ..AddrRequest::new(len) };
         claim.choose_addr(&request).map_err(failed)
     }
 
@@ -267,9 +274,10 @@ impl Process {
         let from = super::process::user_pages(SHARE, addr, len)?;
         self.check_machine_of(into)?;
         let (space, theirs) = (self.space(), into.space());
+        let own = std::sync::Arc::ptr_eq(&*space, &*theirs).then_some(from);
         let claim = theirs.claim_range(self.cx());
         loop {
-            let to = into.new_place(&claim, from.len())?;
+            let to = into.new_place(&claim, from.len(), own)?;
             match space.share_range(self.cx(), from, &theirs, to.start()) {
                 // A mapping at a given address, which needs no claim, was faster.
                 Err(AsError::Overlap { .. }) => {}

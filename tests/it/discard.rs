@@ -4,7 +4,7 @@ use crate::Scene;
 use crate::harness::addr;
 use addr_space::{Advice, FaultKind};
 use page_db::{Access, PAGE_SIZE, VirtRange, errno};
-use segvm::machine::{MapFlags, MapRequest, MemAdvice};
+use segvm::machine::{MapFlags, MapRequest, MemAdvice, RemapFlags};
 
 fn scene(setup: &str) -> Scene {
     let mut s = Scene::new();
@@ -163,6 +163,54 @@ fn a_mapping_may_be_thrown_away_whole() {
     s.run("read 1 1 0+1; expect SEGV at=0 code=maperr; read 0 1 0+1; expect ok b=42");
     s.process(0).space().purge(s.machine().cx()).expect("nothing is pinned");
     s.run("verify; read 0 0 0+1; expect ok b=41; read 0 1 0+1; expect SEGV at=0 code=maperr");
+    s.end();
+}
+
+/// Whoever moves or shows again a mapping that may be thrown away does not throw it away to make room for itself. Others go.
+#[test]
+fn what_is_to_move_is_not_thrown_away_for_its_own_sake() {
+    let mut s = scene("");
+    {
+        let p = s.process(0);
+        let flags = MapFlags::PRIVATE | MapFlags::ANON;
+        let all = |len, flags| MapRequest { addr: 0, len, prot: 3, flags, file: None, offset: 0 };
+        let mut first = 0;
+        for shift in (12..48).rev() {
+            while let Ok(at) = p.mmap(&all(1 << shift, flags | MapFlags::NORESERVE)) {
+                first = if first == 0 { at } else { first };
+            }
+        }
+        let disposable = |addr, pages: u64| {
+            let flags = flags | MapFlags::FIXED | MapFlags::PURGE;
+            let request = MapRequest { addr, ..all(pages * PAGE_SIZE, flags) };
+            assert_eq!(p.mmap(&request), Ok(addr));
+            p.store(addr, b"kept").expect("stored");
+        };
+        let kept = |addr| {
+            let mut bytes = [0; 4];
+            p.load(addr, &mut bytes).map(|_| bytes == *b"kept").unwrap_or(false)
+        };
+        let grow = |addr| {
+            let moved = p.mremap(addr, 2 * PAGE_SIZE, 4 * PAGE_SIZE, RemapFlags::MAYMOVE, 0);
+            moved.map_err(|e| e.errno)
+        };
+        let (one, two) = (first + 16 * PAGE_SIZE, first + 32 * PAGE_SIZE);
+        disposable(one, 2);
+        assert_eq!(p.share_range(one, 2 * PAGE_SIZE, &p).map_err(|e| e.errno), Err(errno::ENOMEM));
+        disposable(two, 3);
+        assert_eq!(grow(one), Err(errno::ENOMEM));
+        assert_eq!((kept(one), kept(two)), (true, false), "the other one has gone, for nothing");
+        disposable(two, 4);
+        // A part of what may be thrown away is as good as all of it.
+        let part = p.mremap(one, PAGE_SIZE, 5 * PAGE_SIZE, RemapFlags::MAYMOVE, 0);
+        assert_eq!(part.map_err(|e| e.errno), Err(errno::ENOMEM));
+        disposable(two, 4);
+        assert_eq!((grow(one), kept(two), kept(one)), (Ok(two), true, false), "moved there");
+        disposable(one, 2);
+        let shown = p.share_range(two, 2 * PAGE_SIZE, &p).expect("there is room by now");
+        assert_eq!((shown, kept(shown), kept(two)), (one, true, true));
+    }
+    s.run("verify");
     s.end();
 }
 

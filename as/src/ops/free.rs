@@ -74,27 +74,42 @@ impl AddrSpace {
     /// A driver's; the segments below are gone.
     #[doc(alias("as_purge", "AS_NEEDSPURGE"))]
     pub fn purge(&self, cx: &Cx) -> Result<(), AsError> {
-        let pass = |gone: &mut Gone| self.purge_pass(cx, &mut self.lock.write(cx), gone);
+        self.purge_but(cx, None)
+    }
+    /// The same, but for what lies in `spared`.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::purge`].
+    pub(super) fn purge_but(&self, cx: &Cx, spared: Option<VirtRange>) -> Result<(), AsError> {
+        let pass = |gone: &mut Gone| self.purge_pass(cx, &mut self.lock.write(cx), spared, gone);
         self.redo_taking(cx, OnPinned::Wait(Events::UNMAP), pass)
     }
     /// What may be thrown away is looked for and goes under one hold of the lock: later its addresses may be somebody else's.
-    fn purge_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> Result<(), Stop> {
+    fn purge_pass(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        spared: Option<VirtRange>,
+        gone: &mut Gone,
+    ) -> Result<(), Stop> {
         let mut at = segs.find_or_next(cx, self.limits().start().get());
         while let Some(id) = at {
             at = segs.next_id(id);
-            if is_disposable(&segs.get(id)) {
+            if is_disposable(&segs.get(id), spared) {
                 let range = segs.range(id);
                 self.unmap_pass(cx, segs, range, gone)?;
             }
         }
         Ok(())
     }
-    /// Whether there is anything to throw away.
-    pub(super) fn needs_purge(&self, cx: &Cx) -> bool {
-        self.lock.read(cx).iter().any(|seg| is_disposable(&seg))
+    /// Whether there is anything to throw away but in `spared`.
+    pub(super) fn needs_purge(&self, cx: &Cx, spared: Option<VirtRange>) -> bool {
+        self.lock.read(cx).iter().any(|seg| is_disposable(&seg, spared))
     }
 }
 
-fn is_disposable(seg: &Seg<'_>) -> bool {
-    seg.ops().kind().contains(SegKind::PURGE)
+/// Whether the segment may be thrown away, and has no page in `spared`: it goes whole or not at all.
+fn is_disposable(seg: &Seg<'_>, spared: Option<VirtRange>) -> bool {
+    let wanted = spared.is_some_and(|range| range.intersect(seg.range()).is_some());
+    seg.ops().kind().contains(SegKind::PURGE) && !wanted
 }

@@ -113,12 +113,14 @@ pub struct AddrRequest {
     pub window: Option<VirtRange>,
     /// A power of two, or 0. A hint is not tried with an alignment.
     pub align: u64,
+    /// What lies here the place is for: it is not thrown away to make room.
+    pub spare: Option<VirtRange>,
 }
 
 impl AddrRequest {
     /// Asks for `len` bytes anywhere.
     pub const fn new(len: u64) -> Self {
-        Self { len, hint: None, window: None, align: 0 }
+        Self { len, hint: None, window: None, align: 0, spare: None }
     }
 }
 
@@ -176,7 +178,7 @@ impl RangeClaim<'_> {
         self.space.find_gap(self.cx, request)
     }
     /// Chooses the place of a mapping: at the hint if there is room, else as high as possible. Where no hole is large enough what may be thrown away goes
-    /// first ([`AddrSpace::purge`]).
+    /// first ([`AddrSpace::purge`]), but for what is to be spared; it is gone also where there is no room then.
     ///
     /// # Errors
     /// As [`AddrSpace::find_gap`] and [`AddrSpace::purge`].
@@ -192,8 +194,8 @@ impl RangeClaim<'_> {
         let gap = GapRequest { window: request.window, ..GapRequest::new(request.len) };
         let gap = gap.aligned(request.align);
         let found = match self.find_gap(&gap) {
-            Err(AsError::NoGap { .. }) if self.space.needs_purge(self.cx) => {
-                self.space.purge(self.cx)?;
+            Err(AsError::NoGap { .. }) if self.space.needs_purge(self.cx, request.spare) => {
+                self.space.purge_but(self.cx, request.spare)?;
                 self.find_gap(&gap)
             }
             found => found,
