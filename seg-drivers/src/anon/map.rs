@@ -16,6 +16,8 @@
 //!   space), and by then another segment of the map may want to grow over them; it does not while any part is on its way out.
 //! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock. Then the map remembers, and whoever gives up a part next
 //!   looks again. As every segment gives up its part in the end, nothing is left of a map without one.
+//! - M5: a map that was made for an object of some slots can be mapped by who has the map, as far as that (`gain_object`): slots that nobody covers any
+//!   more are no object's, and nothing is promised for them.
 //!
 //! # Locks
 //!
@@ -74,6 +76,10 @@ pub struct AnonMap {
     loan: AtomicBool,
     /// Bytes of swap reserved by the map itself (shared memory).
     swresv: AtomicU64,
+    /// Slots of the object it was made for, from slot 0 on; 0 for the pages of one mapping (M5).
+    size: u64,
+    /// Not every segment covers all of that: slots have been given up, or others added. Changes under `grow`.
+    uneven: AtomicBool,
     pub(super) shape: SharedShape,
     pub(super) grow: Mutex<SlotRefs>,
 }
@@ -101,9 +107,16 @@ impl Contents for AnonMap {
 }
 
 impl AnonMap {
-    /// An empty map with one reference, which has `swresv` bytes of swap reserved.
+    /// An empty map with one reference, which has `swresv` bytes of swap reserved: those of an object that has as many pages, or of none.
     #[doc(alias = "anonmap_alloc")]
     pub fn new(home: &Arc<AnonHome>, swresv: u64) -> Arc<Self> {
+        Self::of(home, swresv, swresv / page_db::PAGE_SIZE, false)
+    }
+    /// The same for a loan, whose one reference is that of the loan; it is no object ([`AnonMap::is_loan`]).
+    pub(crate) fn for_loan(home: &Arc<AnonHome>, swresv: u64) -> Arc<Self> {
+        Self::of(home, swresv, 0, true)
+    }
+    fn of(home: &Arc<AnonHome>, swresv: u64, size: u64, loan: bool) -> Arc<Self> {
         home.list(|id, place| {
             Arc::new(Self {
                 home: Arc::clone(home),
@@ -115,15 +128,17 @@ impl AnonMap {
                 kept: AtomicBool::new(false),
                 missed: AtomicBool::new(false),
                 joint: AtomicBool::new(false),
-                loan: AtomicBool::new(false),
+                loan: AtomicBool::new(loan),
                 swresv: AtomicU64::new(swresv),
+                size,
+                uneven: AtomicBool::new(false),
                 shape: SharedShape::default(),
                 grow: Mutex::new(Rank::AnonMap, None),
             })
         })
     }
     #[inline]
-    pub(super) fn layer(&self) -> &AnonLayer {
+    pub(crate) fn layer(&self) -> &AnonLayer {
         self.home.layer()
     }
     /// The number.
@@ -180,7 +195,24 @@ impl AnonMap {
     pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Result<(), NoHeap> {
         self.count_segment(&mut self.grow.lock(cx), coverage, part)
     }
-    /// The same, and private segments share the map for good from now on: one step, because a segment that leaves meanwhile may find that it leaves one
+    /// One segment more, covering the first `pages` slots of the object that the map was made for. Says no, and nothing has changed, where that has not as
+    /// many, or nobody covers one of them any more (M5).
+    ///
+    /// # Errors
+    /// As [`AnonMap::gain`]'s.
+    pub(crate) fn gain_object(&self, cx: &Cx, pages: u64) -> Result<bool, NoHeap> {
+        let mut grow = self.grow.lock(cx);
+        let covered = match &*grow {
+            Some(pp) => !pp.any(0..pages, |n| n == 0),
+            None => self.refs() != 0 && !self.uneven.load(Ordering::Acquire),
+        };
+        let reaches = pages <= self.size && covered;
+        if reaches {
+            self.count_segment(&mut grow, 0..self.size, 0..pages)?;
+        }
+        Ok(reaches)
+    }
+    /// The same as [`AnonMap::gain`], and private segments share the map for good from now on: one step, because a segment that leaves meanwhile may find that it leaves one
     /// alone with the map ([`AnonMap::lose`]).
     ///
     /// # Errors
@@ -263,9 +295,9 @@ impl AnonMap {
     pub fn is_loan(&self) -> bool {
         self.loan.load(Ordering::Acquire)
     }
-    /// The reference that the caller has is a loan's from now on, or no more.
-    pub(crate) fn set_loan(&self, on: bool) {
-        self.loan.store(on, Ordering::Release);
+    /// The reference that the caller has is a loan's no more.
+    pub(crate) fn end_loan(&self) {
+        self.loan.store(false, Ordering::Release);
     }
     /// A segment becomes two, which cover `low` and `high`; what lay between has been given up before.
     #[doc(alias = "amap_splitref")]
@@ -331,6 +363,7 @@ impl AnonMap {
         let fresh = pp.count(part.clone(), |n| n == 0) * page_db::PAGE_SIZE;
         pp.update(part.clone(), |n| n + 1);
         pp.trim();
+        self.uneven.store(true, Ordering::Release);
         self.refs.fetch_add(1, Ordering::AcqRel);
         self.swresv.fetch_add(fresh, Ordering::AcqRel);
         Ok(Some((part.end - part.start) * page_db::PAGE_SIZE - fresh))
@@ -407,8 +440,11 @@ impl AnonMap {
             }
             _ => None,
         };
-        if left != 0 && slots != 0 && !mutated(Mutation::LeavingOverEarly) {
-            self.leaving.fetch_add(1, Ordering::SeqCst);
+        if left != 0 && slots != 0 {
+            self.uneven.store(true, Ordering::Release);
+            if !mutated(Mutation::LeavingOverEarly) {
+                self.leaving.fetch_add(1, Ordering::SeqCst);
+            }
         }
         (Lost { refs: left, slots }, last)
     }

@@ -118,8 +118,8 @@ pub struct SegVnArgs {
     pub max_prot: Prot,
     /// `SHARED`, `NORESERVE`, `TEXT`, `INITDATA`.
     pub kind: SegKind,
-    /// An anon map to share (System V memory); its first slot is slot 0. The mapping must be `SHARED`, and cover as much of the map as every
-    /// other user does.
+    /// An anon map to share (System V memory); its first slot is slot 0. The mapping must be `SHARED`, and no longer than the object that the map was made
+    /// for ([`AnonMap::new`]), as far as the map's users still have that.
     pub amp: Option<Arc<AnonMap>>,
 }
 
@@ -146,6 +146,9 @@ impl SegVnArgs {
         if self.amp.is_some() && !self.kind.contains(SegKind::SHARED) {
             // Stores into it would not be private: its anons have one reference each.
             return Err(Self::invalid(scx, "an anon map can only be mapped shared"));
+        }
+        if self.amp.as_ref().is_some_and(|amp| !core::ptr::eq(amp.layer(), &*self.driver.layer)) {
+            return Err(Self::invalid(scx, "an anon map of another machine"));
         }
         if !self.offset.is_page_aligned() {
             return Err(Self::invalid(scx, "misaligned file offset"));
@@ -185,9 +188,10 @@ impl SegCreate for SegVnArgs {
         let mut own = reserve;
         let mut index = FIRST_SLOT;
         if let Some(amp) = &self.amp {
-            let all = 0..scx.seg.pages().get();
-            amp.gain(scx.cx, all.clone(), all)
-                .map_err(|_| SegError::NoMemory { range: scx.seg })?;
+            let gained = amp.gain_object(scx.cx, scx.seg.pages().get());
+            if !gained.map_err(|_| SegError::NoMemory { range: scx.seg })? {
+                return Err(Self::invalid(scx, "the anon map does not reach as far"));
+            }
             let _ = amap.set(Arc::clone(amp));
             index = 0;
         } else if shared && anonymous {

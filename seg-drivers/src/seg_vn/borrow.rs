@@ -58,8 +58,7 @@ impl LentAnons {
         same_machine(driver, space, range)?;
         let held = driver.layer.swap().take(range.pages().get());
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: range.len() })?;
-        let map = AnonMap::new(driver.home(cx), held.keep() * PAGE_SIZE);
-        map.set_loan(true);
+        let map = AnonMap::for_loan(driver.home(cx), held.keep() * PAGE_SIZE);
         let mut lent = Self { driver: Arc::clone(driver), map, range };
         match space.lend_anons(cx, range, &mut lent) {
             Ok(()) => Ok(lent),
@@ -107,7 +106,7 @@ impl LentAnons {
     /// Ends the loan: each anon loses a reference, and what was lent to one that nobody has any more is the lender's alone again.
     #[doc(alias = "uvm_unloan")]
     pub fn give_back(self, cx: &Cx) {
-        self.map.set_loan(false);
+        self.map.end_loan();
         self.map.lose(cx, self.slots(), self.slots());
         let promised = self.map.take_swresv(u64::MAX);
         self.driver.layer.swap().unreserve(promised / PAGE_SIZE);

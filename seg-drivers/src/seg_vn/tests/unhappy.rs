@@ -2,6 +2,7 @@
 
 use super::hooked::Hooked;
 use super::*;
+use crate::anon::AnonMap;
 use addr_space::{AsError, SegError, SegKind};
 use alloc::string::String;
 use core::time::Duration;
@@ -77,6 +78,63 @@ impl World {
     fn reserved(&self) -> u64 {
         self.swap.info().reserved()
     }
+    /// Maps `pages` pages of `map` at page `at`, and says what is wrong with that.
+    fn attach(&self, p: &Proc, map: &Arc<AnonMap>, at: u64, pages: u64) -> Result<(), String> {
+        let (amp, kind) = (Some(Arc::clone(map)), SegKind::SHARED);
+        let args = SegVnArgs { amp, kind, ..SegVnArgs::zfod(&self.driver, Prot::RW) };
+        p.space.map(&self.cx, range(at, pages), &args).map_err(|e| match e {
+            AsError::Seg(SegError::Invalid { what, .. }) => what.into(),
+            e => panic!("{e}"),
+        })
+    }
+}
+
+/// M5: an anon map is mapped as far as the object it was made for, and as far as somebody still has it.
+#[test]
+fn an_anon_map_is_mapped_as_far_as_its_object_reaches() {
+    const SHORT: &str = "the anon map does not reach as far";
+    let w = world(64);
+    let p = w.proc();
+    let before = w.reserved();
+    w.swap.reserve(4).expect("swap");
+    let map = AnonMap::new(w.driver.home(&w.cx), 4 * PAGE_SIZE);
+    let attach = |at, pages| w.attach(&p, &map, at, pages);
+    assert_eq!(attach(0, 5), Err(SHORT.into()));
+    assert_eq!(attach(0, 1 << 20), Err(SHORT.into()));
+    assert_eq!(attach(0, 4), Ok(()));
+    assert_eq!(attach(8, 2), Ok(()), "less will do");
+    w.write(&p, 3, 65);
+    w.write(&p, 9, 66);
+    assert_eq!(w.read(&p, 1), 66);
+    // Its name goes, then its end: nobody covers that any more, and nothing is promised for it.
+    map.lose(&w.cx, 0..4, 0..4);
+    p.space.unmap(&w.cx, range(3, 1)).expect("mapped");
+    assert_eq!(attach(16, 4), Err(SHORT.into()));
+    assert_eq!((attach(16, 3), w.read(&p, 17)), (Ok(()), 66));
+    for (at, pages) in [(0, 3), (8, 2)] {
+        p.space.unmap(&w.cx, range(at, pages)).expect("mapped");
+    }
+    // One is left, and it is known no more what of the object it has.
+    assert_eq!(attach(0, 1), Err(SHORT.into()));
+    p.space.unmap(&w.cx, range(16, 3)).expect("mapped");
+    assert_eq!(attach(0, 1), Err(SHORT.into()), "it is gone");
+    w.check(&p);
+    assert_eq!((w.swap.live(), w.reserved()), (0, before));
+}
+
+/// The pages of one mapping are no object, nor are those of another machine.
+#[test]
+fn an_anon_map_of_one_mapping_is_not_mapped_by_others() {
+    let (w, other) = (world(64), world(64));
+    let (p, q) = (w.proc(), other.proc());
+    w.map(&p, 2);
+    w.write(&p, 0, 65);
+    let maps = w.driver.layer().maps();
+    let map = maps.first().expect("a page was stored to");
+    assert_eq!(w.attach(&p, map, 8, 1), Err("the anon map does not reach as far".into()));
+    assert_eq!(other.attach(&q, map, 8, 1), Err("an anon map of another machine".into()));
+    drop(maps);
+    w.check(&p);
 }
 
 pub(super) fn range(first: u64, pages: u64) -> VirtRange {
