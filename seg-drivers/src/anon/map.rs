@@ -16,8 +16,6 @@
 //!   space), and by then another segment of the map may want to grow over them; it does not while any part is on its way out.
 //! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock. Then the map remembers, and whoever gives up a part next
 //!   looks again. As every segment gives up its part in the end, nothing is left of a map without one.
-//! - M5: a map that was made for an object of some slots can be mapped by who has the map, as far as that (`gain_object`): slots that nobody covers any
-//!   more are no object's, and nothing is promised for them.
 //!
 //! # Locks
 //!
@@ -76,10 +74,10 @@ pub struct AnonMap {
     loan: AtomicBool,
     /// Bytes of swap reserved by the map itself (shared memory).
     swresv: AtomicU64,
-    /// Slots of the object it was made for, from slot 0 on; 0 for the pages of one mapping (M5).
-    size: u64,
+    /// Slots of the object it was made for, from slot 0 on; 0 for the pages of one mapping; see `object`.
+    pub(super) size: u64,
     /// Not every segment covers all of that: slots have been given up, or others added. Changes under `grow`.
-    uneven: AtomicBool,
+    pub(super) uneven: AtomicBool,
     pub(super) shape: SharedShape,
     pub(super) grow: Mutex<SlotRefs>,
 }
@@ -195,23 +193,6 @@ impl AnonMap {
     pub fn gain(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Result<(), NoHeap> {
         self.count_segment(&mut self.grow.lock(cx), coverage, part)
     }
-    /// One segment more, covering the first `pages` slots of the object that the map was made for. Says no, and nothing has changed, where that has not as
-    /// many, or nobody covers one of them any more (M5).
-    ///
-    /// # Errors
-    /// As [`AnonMap::gain`]'s.
-    pub(crate) fn gain_object(&self, cx: &Cx, pages: u64) -> Result<bool, NoHeap> {
-        let mut grow = self.grow.lock(cx);
-        let covered = match &*grow {
-            Some(pp) => !pp.any(0..pages, |n| n == 0),
-            None => self.refs() != 0 && !self.uneven.load(Ordering::Acquire),
-        };
-        let reaches = pages <= self.size && covered;
-        if reaches {
-            self.count_segment(&mut grow, 0..self.size, 0..pages)?;
-        }
-        Ok(reaches)
-    }
     /// The same as [`AnonMap::gain`], and private segments share the map for good from now on: one step, because a segment that leaves meanwhile may find that it leaves one
     /// alone with the map ([`AnonMap::lose`]).
     ///
@@ -234,7 +215,7 @@ impl AnonMap {
         }
         Ok(())
     }
-    fn count_segment(
+    pub(super) fn count_segment(
         &self,
         grow: &mut SlotRefs,
         coverage: Range<u64>,

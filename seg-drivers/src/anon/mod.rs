@@ -27,6 +27,7 @@ mod copy;
 pub(crate) mod free;
 mod home;
 pub mod map;
+mod object;
 mod radix;
 pub mod slot;
 pub mod slots;
