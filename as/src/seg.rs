@@ -192,8 +192,10 @@ pub enum Inherit {
 pub enum LockOp {
     /// Lock in memory.
     Lock,
-    /// Let go.
+    /// Let go. Where the heap does not give what a part of a locked range needs to be told from the rest: [`SegError::NoMemory`], and nothing has changed.
     Unlock,
+    /// Let go of what has just been locked, which cannot be refused.
+    Undo,
 }
 
 /// Pages that a lock call has newly locked, so that exactly those can be undone.

@@ -281,7 +281,8 @@ impl Process {
     /// Unlocks `[addr, addr + len)`, up to the first hole.
     ///
     /// # Errors
-    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EPERM` without the privilege.
+    /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes, for what is no user range, and without memory to tell a part of what is locked from the
+    /// rest; `EPERM` without the privilege.
     #[doc(alias = "MC_UNLOCK")]
     pub fn munlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "munlock";

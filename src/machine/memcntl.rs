@@ -205,8 +205,8 @@ impl Process {
                 done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::UnlockAll => {
-                self.space().unlock_all_meant(self.cx(), meant);
-                Ok(())
+                let done = self.space().unlock_all_meant(self.cx(), meant);
+                done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::HatAdvise if call.attr != 0 => Err(wrong("a selection for page sizes")),
             MemCommand::HatAdvise => {

@@ -99,6 +99,10 @@ const DEEDS: &[Deed] = &[
     ("lock pages between others", true, |w| {
         (1..PAGES).step_by(8).try_for_each(|page| done(w.p.mlock(AT + page * PAGE, PAGE)))
     }),
+    ("unlock pages between others", true, |w| {
+        done(w.p.mlock(AT, PAGES / 4 * PAGE))?;
+        (1..PAGES / 4).step_by(2).try_for_each(|page| done(w.p.munlock(AT + page * PAGE, PAGE)))
+    }),
     ("unmap the middle", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGE))),
     ("unmap the end", false, |w| done(w.p.munmap(AT + PAGES / 2 * PAGE, PAGES / 2 * PAGE))),
     ("unmap pages of shared memory one by one", true, |w| {

@@ -9,8 +9,8 @@
 use super::select::each_meant;
 use super::{OnPinned, Selection, Stop};
 use crate::addr_space::AddrSpace;
-use crate::error::AsError;
-use crate::seg::{LockOp, NewlyLocked, SegKind};
+use crate::error::{AsError, SegError};
+use crate::seg::{LockOp, NewlyLocked, SegCx, SegKind};
 use crate::segs::{Seg, Segs};
 use page_db::{Cx, VirtRange};
 
@@ -23,6 +23,14 @@ bitflags::bitflags! {
         const CURRENT = 1;
         /// What will be mapped, at the time it is.
         const FUTURE = 2;
+    }
+}
+
+/// Best effort, as in illumos; what needs memory is done when there is some.
+fn unlock_run(scx: &SegCx<'_>, seg: Seg<'_>, run: VirtRange) -> Result<(), SegError> {
+    match seg.ops().lock_op(scx, run, LockOp::Unlock, &mut NewlyLocked::default()) {
+        Err(error @ SegError::NoMemory { .. }) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -56,10 +64,10 @@ impl AddrSpace {
             done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))
         })
     }
-    /// Unlocks `range`; drivers' errors are ignored.
+    /// Unlocks `range`; drivers' errors are ignored, but for want of memory.
     ///
     /// # Errors
-    /// [`AsError::Unmapped`] at a hole; what lies below is unlocked.
+    /// [`AsError::Unmapped`] at a hole, [`AsError::NoMemory`] where the heap has none for the borders of the range; what lies below is unlocked.
     #[doc(alias = "MC_UNLOCK")]
     pub fn unlock(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.unlock_meant(cx, range, None)
@@ -75,20 +83,9 @@ impl AddrSpace {
         meant: Option<Selection>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        let segs = self.lock.read(cx);
-        for piece in segs.pieces(cx, range) {
-            let (seg, piece) = piece?;
-            self.unlock_piece(cx, seg, piece, meant);
-        }
-        Ok(())
-    }
-    /// Best effort, as in illumos.
-    fn unlock_piece(&self, cx: &Cx, seg: Seg<'_>, piece: VirtRange, meant: Option<Selection>) {
-        let scx = self.scx(cx, seg.range(), false);
-        let _ = each_meant(meant, &scx, seg, piece, &mut |run| {
-            let _ = seg.ops().lock_op(&scx, run, LockOp::Unlock, &mut NewlyLocked::default());
-            Ok(())
-        });
+        self.redo(cx, 0, OnPinned::Return, |segs, writer| {
+            self.walk_meant(cx, segs, range, writer, meant, unlock_run)
+        })
     }
     /// Locks everything mapped now, or whatever will be mapped, or both. Holes that only look unmapped are skipped.
     ///
@@ -132,24 +129,32 @@ impl AddrSpace {
             Ok(())
         })
     }
-    /// Unlocks everything, and future mappings are not locked any more. Drivers' errors are ignored.
+    /// Unlocks everything, and future mappings are not locked any more. Drivers' errors are ignored: of whole segments nothing needs memory.
     #[doc(alias = "MC_UNLOCKAS")]
     pub fn unlock_all(&self, cx: &Cx) {
-        self.unlock_all_meant(cx, None);
+        let _ = self.unlock_all_meant(cx, None);
     }
     /// The same for the pages that are meant.
-    pub fn unlock_all_meant(&self, cx: &Cx, meant: Option<Selection>) {
+    ///
+    /// # Errors
+    /// [`AsError::NoMemory`], as [`AddrSpace::unlock`]'s.
+    pub fn unlock_all_meant(&self, cx: &Cx, meant: Option<Selection>) -> Result<(), AsError> {
         self.state.set_lock_future(false);
-        for seg in self.lock.read(cx).iter() {
-            self.unlock_piece(cx, seg, seg.range(), meant);
-        }
+        self.redo(cx, 0, OnPinned::Return, |segs, writer| {
+            segs.iter().try_for_each(|seg| {
+                let scx = self.scx(cx, seg.range(), writer);
+                let run = &mut |run| unlock_run(&scx, seg, run);
+                let done = each_meant(meant, &scx, seg, seg.range(), run);
+                done.map_err(|error| Stop::Seg { error, seg: seg.range() })
+            })
+        })
     }
     fn undo_locks(&self, cx: &Cx, segs: &Segs, writer: bool, newly: &NewlyLocked) {
         for run in newly.runs() {
             // A run may pass a border between segments.
             for (seg, piece) in segs.pieces(cx, *run).flatten() {
                 let scx = self.scx(cx, seg.range(), writer);
-                let _ = seg.ops().lock_op(&scx, piece, LockOp::Unlock, &mut NewlyLocked::default());
+                let _ = seg.ops().lock_op(&scx, piece, LockOp::Undo, &mut NewlyLocked::default());
             }
         }
     }

@@ -214,15 +214,37 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>,
     }
 }
 
-pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+/// Unlocks, unless the heap has no room for where `range` begins and ends.
+pub(super) fn try_unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
     if seg.vpaged.load(Ordering::SeqCst) == 0 {
-        return;
+        return Ok(());
     }
     let mut inner = seg.lock.lock(scx.cx);
+    if !inner.vpage.any(vpns(range), VPage::is_locked) {
+        return Ok(());
+    }
+    if range != scx.seg {
+        inner.vpage.make_room(vpns(range)).map_err(|_| SegError::NoMemory { range })?;
+    }
+    unlock_pages(seg, scx, range, &mut inner.vpage);
+    inner.vpage.trim();
+    Ok(())
+}
+
+/// Unlocks where nothing may fail: room was made, or what was locked beside others a moment ago is told from them again, for which the heap must give
+/// what it took back.
+pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
+    if seg.vpaged.load(Ordering::SeqCst) != 0 {
+        unlock_pages(seg, scx, range, &mut seg.lock.lock(scx.cx).vpage);
+    }
+}
+
+/// Unclaims the pages of `range` that are locked, and takes their marks away. held: the segment's lock
+fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, vpage: &mut VPages) {
     seg.hold_claims();
     let mut rest = vpns(range);
     while !rest.is_empty() {
-        let (run, v) = inner.vpage.first_of(rest.clone());
+        let (run, v) = vpage.first_of(rest.clone());
         rest.start = run.end;
         let Some(era) = v.claim else { continue };
         let prot = v.prot.unwrap_or_else(|| seg.prot());
@@ -232,9 +254,9 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
             }
             scx.space.credit_locked(PAGE_SIZE);
         }
-        inner.vpage.update(run, |v| VPage { claim: None, ..v });
+        vpage.update(run, |v| VPage { claim: None, ..v });
     }
-    seg.note_pages(&inner.vpage);
+    seg.note_pages(vpage);
 }
 
 /// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has

@@ -318,7 +318,8 @@ impl SegOps for SegVn {
     ) -> Result<(), SegError> {
         match op {
             LockOp::Lock => lock::lock(self, scx, range, newly),
-            LockOp::Unlock => {
+            LockOp::Unlock => lock::try_unlock(self, scx, range),
+            LockOp::Undo => {
                 lock::unlock(self, scx, range);
                 Ok(())
             }

@@ -163,7 +163,7 @@ fn noted(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
     let whole = p.range(0, PAGES);
     if !b.can(SegCan::LOCK) {
         let mut newly = NewlyLocked::default();
-        for op in [LockOp::Lock, LockOp::Unlock] {
+        for op in [LockOp::Lock, LockOp::Unlock, LockOp::Undo] {
             let done = p.ask(0, |scx, ops| ops.lock_op(scx, whole, op, &mut newly));
             nothing(b, p, "lock_op", done)?;
         }
