@@ -196,7 +196,7 @@ fn what_is_to_move_is_not_thrown_away_for_its_own_sake() {
         };
         let (one, two) = (first + 16 * PAGE_SIZE, first + 32 * PAGE_SIZE);
         disposable(one, 2);
-        assert_eq!(p.share_range(one, 2 * PAGE_SIZE, &p).map_err(|e| e.errno), Err(errno::ENOMEM));
+        assert_eq!(p.share_range(one, 2 * PAGE_SIZE, p).map_err(|e| e.errno), Err(errno::ENOMEM));
         disposable(two, 3);
         assert_eq!(grow(one), Err(errno::ENOMEM));
         assert_eq!((kept(one), kept(two)), (true, false), "the other one has gone, for nothing");
@@ -207,7 +207,7 @@ fn what_is_to_move_is_not_thrown_away_for_its_own_sake() {
         disposable(two, 4);
         assert_eq!((grow(one), kept(two), kept(one)), (Ok(two), true, false), "moved there");
         disposable(one, 2);
-        let shown = p.share_range(two, 2 * PAGE_SIZE, &p).expect("there is room by now");
+        let shown = p.share_range(two, 2 * PAGE_SIZE, p).expect("there is room by now");
         assert_eq!((shown, kept(shown), kept(two)), (one, true, true));
     }
     s.run("verify");
