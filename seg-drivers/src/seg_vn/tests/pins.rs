@@ -1,6 +1,6 @@
 //! Pages in a stranger's hands: who holds an address space as writer waits for none of them.
 
-use super::super::LentAnons;
+use super::super::{LentAnons, SegVn};
 use super::unhappy::{another, range};
 use super::*;
 use addr_space::{Inherit, SegError, SegKind, SyncFlags};
@@ -12,7 +12,7 @@ use std::sync::mpsc;
 fn in_time<R: Send + 'static>(f: impl FnOnce(&Cx) -> R + Send + 'static) -> R {
     let (says, hears) = mpsc::channel();
     std::thread::spawn(move || says.send(f(&another())));
-    hears.recv_timeout(Duration::from_secs(20)).expect("it waits for a stranger's pin as writer")
+    hears.recv_timeout(Duration::from_secs(20)).expect("it waits for what a stranger holds")
 }
 
 /// A parent that has locked two pages in memory, and the child it forked: both anons have two references.
@@ -70,6 +70,27 @@ fn a_fork_that_inherits_by_sharing_does_not_wait_for_a_strangers_pin() {
     assert_eq!((w.read(&child, 1), w.read(&q, 1)), (9, 2));
     [&p, &q, &child].into_iter().for_each(|p| p.space.free(&w.cx));
     r.space.free(&w.cx);
+    assert_eq!(w.swap.live(), 0);
+}
+
+/// Rights are read under a sequence number: a fault does without the segment's lock, which is another's here.
+#[test]
+fn a_fault_takes_no_lock_of_the_segment() {
+    let w = world(128);
+    let p = Arc::new(w.proc());
+    w.map(&p, 4);
+    w.write(&p, 0, 1);
+    let segs = p.space.segs(&w.cx);
+    let ops: &dyn core::any::Any = segs.iter().next().expect("mapped").ops();
+    let held = ops.downcast_ref::<SegVn>().expect("a seg_vn").lock.lock(&w.cx);
+    for (page, access) in [(1, Access::Write), (2, Access::Read), (0, Access::Write)] {
+        let who = Arc::clone(&p);
+        let fault = move |cx: &Cx| who.space.fault(cx, range(page, 1), FaultKind::Invalid, access);
+        assert_eq!(in_time(fault), Ok(()), "page {page}");
+    }
+    drop(held);
+    drop(segs);
+    p.space.free(&w.cx);
     assert_eq!(w.swap.live(), 0);
 }
 
