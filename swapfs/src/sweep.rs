@@ -99,18 +99,21 @@ impl SwapFs {
         let areas = self.space().areas();
         let all: u64 = areas.by_id.iter().map(|a| u64::from(a.pages())).sum();
         let mut turn = self.sweeps.turn();
-        let (mut looks, mut freed) = (0, 0);
-        while turn.passed < all && looks < want.saturating_mul(LOOKS) && freed < want {
+        let (mut looks, mut freed, mut gone) = (0, 0, 0); // `gone`: slots passed by this sweep, a turn at most
+        while turn.passed < all && gone < all && looks < want.saturating_mul(LOOKS) && freed < want
+        {
             // The area where the turn is, or the next by id, or the first.
             let i = areas.by_id.partition_point(|a| a.id() < turn.at.area) % areas.by_id.len();
             let area = &areas.by_id[i];
             let from = if area.id() == turn.at.area { turn.at.index } else { 0 };
             let Some(index) = area.next_taken(cx, from) else {
-                turn.passed += u64::from(area.pages() - from.min(area.pages()));
+                let rest = u64::from(area.pages() - from.min(area.pages()));
+                (turn.passed, gone) = (turn.passed + rest, gone + rest);
                 turn.at = PhysSlot { area: AreaId(area.id().0 + 1), index: 0 };
                 continue;
             };
-            turn.passed += u64::from(index - from) + 1;
+            let step = u64::from(index - from) + 1;
+            (turn.passed, gone) = (turn.passed + step, gone + step);
             turn.at = PhysSlot { area: area.id(), index: index + 1 };
             looks += 1;
             match self.look_at(cx, area, index) {

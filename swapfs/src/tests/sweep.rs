@@ -72,3 +72,18 @@ fn a_sweep_goes_on_where_the_last_one_ended() {
     assert_eq!(w.counter(Counter::SweepLooks), 700);
     w.check();
 }
+
+#[test]
+fn a_sweep_makes_one_turn_at_most() {
+    let w = World::new(64);
+    w.add("d", 2, 0);
+    for i in 0..2 {
+        w.push(w.anon(i)).expect("room"); // cached: it keeps its slot, and the turn is not in vain
+    }
+    let late = w.anon(3);
+    for looks in [2, 4, 6] {
+        assert!(w.push(late).is_err());
+        assert_eq!(w.counter(Counter::SweepLooks), looks);
+    }
+    w.check();
+}
