@@ -114,11 +114,13 @@ fn a_thread_that_goes_on_storing_reaches_nobody_elses_memory() {
                     }
                 }
             });
-            while p.space().hat().resident() < PAGES {
+            while p.space().hat().resident() < PAGES && !user.is_finished() {
                 thread::yield_now();
             }
             p.exit();
-            let signal = user.join().expect("no panic");
+            let signal = user.join();
+            stop.fetch_or(signal.is_err(), Ordering::Relaxed); // whoever fails leaves nobody running
+            let signal = signal.expect("no panic");
             assert_eq!(signal, Signal::SegvMapErr, "round {round}: nothing is mapped any more");
         }
         stop.store(true, Ordering::Relaxed);

@@ -16,6 +16,7 @@
 //!
 //! - Q1: 0 is no number.
 //! - Q2: a number is in exactly one place: live, on one CPU's stack, in one CPU's fresh run, in the depot, or not yet made.
+//!   In the depot it is in a list that runs through the words of its numbers, whose links are in the bits of a word that no dead one uses.
 //! - Q3: on one CPU the order is that of one stack; runs repeat exactly.
 //! - Q4: a vnode is made, and the heap asked, with neither stack nor depot held (N1 of [`page_db::sync::spin`]): whoever finds no number lets go
 //!   of them, makes a vnode if no other has meanwhile, and looks again.
@@ -174,7 +175,10 @@ impl PerCpuNames {
 }
 
 struct Depot {
-    free: Vec<u32>,
+    /// The number that came last, 0 for none.
+    first: u32,
+    len: u64,
+    /// Vnodes whose numbers have been handed to a CPU.
     vnodes: u32,
 }
 
@@ -208,7 +212,7 @@ impl Names {
         Self {
             limit: limit.min(u32::MAX - 1),
             cpus: PerCpu::new(cpus, cpu),
-            depot: SpinMutex::new(Rank::SwapNames, Depot { free: Vec::new(), vnodes: 0 }),
+            depot: SpinMutex::new(Rank::SwapNames, Depot { first: 0, len: 0, vnodes: 0 }),
             making: Mutex::new(Rank::SwapNames, ()),
             spare: AtomicU64::new(0),
             vnodes: GrowTable::new(),
@@ -235,7 +239,7 @@ impl Names {
         }
         let vnode = self.vnode(n.vnode_index()).expect("Q2: numbers come from made vnodes");
         let word = &vnode.words[(raw & (VNODE_PAGES - 1)) as usize];
-        debug_assert_eq!(word.load(Ordering::Relaxed), 0, "W4: a free number is dead");
+        debug_assert_eq!(word.load(Ordering::Relaxed) & LIVE, 0, "W4: a free number is dead");
         // Nobody changes the word of a number that is not live (W4), and nobody learns of this one before it is in a slot.
         word.store(Place::Nowhere.to_word(), Ordering::Release);
         Ok((n, Identity::new(vnode.id, n.offset())))
@@ -269,10 +273,14 @@ impl Names {
     #[cold]
     fn restock(&self, cx: &Cx, stack: &mut Stack) -> bool {
         let mut depot = self.depot.lock_nested(cx); // the CPU's stack before the depot
-        let keep = depot.free.len().saturating_sub(STACK / 2);
-        if keep < depot.free.len() {
-            stack.free.extend(depot.free.drain(keep..)); // it is empty, and has room for all it ever has
-            self.spare.store(keep as u64, Ordering::Relaxed);
+        if depot.first != 0 {
+            while stack.free.len() < STACK / 2 && depot.first != 0 {
+                stack.free.push(depot.first); // it was empty, and has room for all it ever has
+                depot.first = self.after(depot.first);
+                depot.len -= 1;
+            }
+            stack.free.reverse(); // the last that came goes first
+            self.spare.store(depot.len, Ordering::Relaxed);
             return true;
         }
         if stack.fresh.is_empty() && depot.vnodes < self.vnodes_made() {
@@ -296,20 +304,13 @@ impl Names {
         if self.run(index).is_empty() {
             return Ok(false);
         }
-        self.make_vnode(cx, index, make)?;
+        self.make_vnode(index, make)?;
         Ok(true)
     }
-    /// Room in the depot for every number below `end`: they come back where nothing may fail.
-    fn make_room(&self, cx: &Cx, end: usize) -> Option<()> {
-        if self.depot.lock_nested(cx).free.capacity() < end {
-            let mut room = Vec::new();
-            room.try_reserve_exact(end.next_power_of_two()).ok()?;
-            let mut depot = self.depot.lock_nested(cx);
-            room.append(&mut depot.free); // few, if any: there were none a moment ago
-            core::mem::swap(&mut depot.free, &mut room);
-            drop(depot); // before what was too small
-        }
-        Some(())
+    /// The number behind `raw` in the depot's list, 0 at its end. held: the depot
+    fn after(&self, raw: u32) -> u32 {
+        let word = AnonNumber::from_raw(raw).and_then(|n| self.word(n));
+        word.map_or(0, |w| w.load(Ordering::Relaxed) as u32)
     }
     /// The numbers of a vnode; empty past the limit.
     fn run(&self, index: u32) -> Range<u32> {
@@ -320,13 +321,11 @@ impl Names {
     /// held: the making lock
     fn make_vnode(
         &self,
-        cx: &Cx,
         index: u32,
         make: impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<(), SwapError> {
         let no_heap = || SwapError::NoHeap { what: "words of a swap vnode" };
         let place = self.vnodes.ensure(index).ok_or_else(no_heap)?;
-        self.make_room(cx, self.run(index).end as usize).ok_or_else(no_heap)?;
         let words = filled(VNODE_PAGES as usize).ok_or_else(no_heap)?;
         let object = make(index)?;
         let back = self.index_of.ensure(object.number().0).ok_or_else(no_heap)?;
@@ -342,7 +341,7 @@ impl Names {
         make: impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<(), SwapError> {
         let _making = self.making.lock(cx);
-        self.make_vnode(cx, 0, make)
+        self.make_vnode(0, make)
     }
     /// A number from another CPU, when everything else is used up.
     #[cold]
@@ -361,8 +360,14 @@ impl Names {
         for n in dead {
             if stack.free.len() >= STACK {
                 let mut depot = self.depot.lock_nested(cx);
-                depot.free.extend(stack.free.drain(..STACK / 2));
-                self.spare.store(depot.free.len() as u64, Ordering::Relaxed);
+                for raw in stack.free.drain(..STACK / 2) {
+                    if let Some(word) = AnonNumber::from_raw(raw).and_then(|n| self.word(n)) {
+                        word.store(u64::from(depot.first), Ordering::Relaxed);
+                        depot.first = raw;
+                        depot.len += 1;
+                    }
+                }
+                self.spare.store(depot.len, Ordering::Relaxed);
             }
             stack.free.push(n.get());
         }
@@ -412,7 +417,9 @@ impl Names {
     }
     /// Makes the number dead and says what its word said.
     pub(crate) fn kill(&self, n: AnonNumber) -> Place {
-        self.word(n).map_or(Place::Dead, |w| Place::of_word(w.swap(0, Ordering::SeqCst)))
+        let live = |w: u64| (w & LIVE != 0).then_some(0); // a dead one may be in the depot's list
+        let word = self.word(n).map(|w| w.fetch_update(Ordering::SeqCst, Ordering::SeqCst, live));
+        word.and_then(Result::ok).map_or(Place::Dead, Place::of_word)
     }
     /// The numbers from `first` on that are not dead, ascending, with what their words say.
     pub(crate) fn walk(&self, first: u32) -> impl Iterator<Item = (AnonNumber, Place)> + '_ {
@@ -424,14 +431,21 @@ impl Names {
                 v.words.iter().enumerate().skip(skip).map(move |(p, w)| (i, p as u32, w))
             })
             .filter_map(|(i, p, w)| match w.load(Ordering::SeqCst) {
-                0 => None,
+                w if w & LIVE == 0 => None,
                 w => Some((AnonNumber::from_raw(i << VNODE_SHIFT | p)?, Place::of_word(w))),
             })
     }
     /// Every number that is free or fresh, in no order, for checks.
     pub(crate) fn unused(&self, cx: &Cx) -> Vec<u32> {
         let mut all = Vec::with_capacity(self.made_numbers(cx) as usize); // before the locks (Q4)
-        all.extend_from_slice(&self.depot.lock(cx).free);
+        {
+            let depot = self.depot.lock(cx);
+            let mut raw = depot.first;
+            while raw != 0 {
+                all.push(raw);
+                raw = self.after(raw);
+            }
+        }
         for c in self.cpus.iter() {
             let stack = c.stack.lock(cx);
             all.extend_from_slice(&stack.free);

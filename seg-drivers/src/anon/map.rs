@@ -32,9 +32,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use page_db::heap::NoHeap;
-use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
-use page_db::{Cx, Rank};
+use page_db::{Cx, PAGE_MASK, Rank};
 
 /// An anon map's number, in order of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
@@ -52,6 +52,50 @@ pub struct Lost {
     pub slots: u64,
 }
 
+/// Bytes of swap that the map itself has reserved (shared memory): whole pages. In the bits below a page is what is so or not so of the map, since there are
+/// as many maps as mappings.
+pub(super) struct Promised(AtomicU64);
+
+impl Promised {
+    /// The slots' references outlive their use, for a part was on its way out; whoever empties the last one looks again. Set under `grow`.
+    pub(super) const KEPT: u64 = 1;
+    /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
+    pub(super) const MISSED: u64 = 2;
+    /// Private segments share the map for good; see [`AnonMap::is_joint`].
+    pub(super) const JOINT: u64 = 4;
+    /// One reference is a loan's, not a segment's; see [`AnonMap::is_loan`].
+    pub(super) const LOAN: u64 = 8;
+    /// Not every segment covers all of the object: slots have been given up, or others added. Changes under `grow`.
+    pub(super) const UNEVEN: u64 = 16;
+
+    #[inline]
+    pub(super) fn has(&self, flag: u64) -> bool {
+        self.0.load(Ordering::SeqCst) & flag != 0
+    }
+    pub(super) fn set(&self, flag: u64) {
+        self.0.fetch_or(flag, Ordering::SeqCst);
+    }
+    /// Takes a flag away; says whether it was there.
+    pub(super) fn clear(&self, flag: u64) -> bool {
+        self.0.fetch_and(!flag, Ordering::SeqCst) & flag != 0
+    }
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Acquire) & !PAGE_MASK
+    }
+    /// Takes up to `bytes`, and says how many there were.
+    fn take(&self, bytes: u64) -> u64 {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            let taken = bytes.min(word & !PAGE_MASK) & !PAGE_MASK;
+            let next = word - taken;
+            match self.0.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return taken,
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
 /// The map.
 #[doc(alias("struct anon_map", "amp", "vm_amap"))]
 pub struct AnonMap {
@@ -64,20 +108,9 @@ pub struct AnonMap {
     pins: AtomicU32,
     /// Parts that somebody has given up and not yet emptied; grows under `grow`.
     leaving: AtomicU32,
-    /// The slots' references outlive their use, for a part was on its way out; whoever empties the last one looks again. Set under `grow`.
-    kept: AtomicBool,
-    /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
-    pub(super) missed: AtomicBool,
-    /// Private segments share the map for good; see [`AnonMap::is_joint`].
-    joint: AtomicBool,
-    /// One reference is a loan's, not a segment's; see [`AnonMap::is_loan`].
-    loan: AtomicBool,
-    /// Bytes of swap reserved by the map itself (shared memory).
-    swresv: AtomicU64,
-    /// Slots of the object it was made for, from slot 0 on; 0 for the pages of one mapping; see `object`.
-    pub(super) size: u64,
-    /// Not every segment covers all of that: slots have been given up, or others added. Changes under `grow`.
-    pub(super) uneven: AtomicBool,
+    pub(super) promised: Promised,
+    /// Slots of the object it was made for, from slot 0 on, as many as there are numbers for; 0 for the pages of one mapping; see `object`.
+    pub(super) size: u32,
     pub(super) shape: SharedShape,
     pub(super) grow: Mutex<SlotRefs>,
 }
@@ -123,13 +156,10 @@ impl AnonMap {
                 refs: AtomicU32::new(1),
                 pins: AtomicU32::new(0),
                 leaving: AtomicU32::new(0),
-                kept: AtomicBool::new(false),
-                missed: AtomicBool::new(false),
-                joint: AtomicBool::new(false),
-                loan: AtomicBool::new(loan),
-                swresv: AtomicU64::new(swresv),
-                size,
-                uneven: AtomicBool::new(false),
+                promised: Promised(AtomicU64::new(
+                    (swresv & !PAGE_MASK) | if loan { Promised::LOAN } else { 0 },
+                )),
+                size: u32::try_from(size).unwrap_or(u32::MAX),
                 shape: SharedShape::default(),
                 grow: Mutex::new(Rank::AnonMap, None),
             })
@@ -168,19 +198,11 @@ impl AnonMap {
     }
     /// Bytes of swap reserved by the map itself.
     pub fn swresv(&self) -> u64 {
-        self.swresv.load(Ordering::Acquire)
+        self.promised.bytes()
     }
     /// Takes up to `bytes` from what the map has reserved, and says how many there were.
     pub(crate) fn take_swresv(&self, bytes: u64) -> u64 {
-        let mut have = self.swresv();
-        loop {
-            let taken = bytes.min(have);
-            let next = have - taken;
-            match self.swresv.compare_exchange(have, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return taken,
-                Err(now) => have = now,
-            }
-        }
+        self.promised.take(bytes)
     }
 
     // ---- references ----
@@ -206,12 +228,12 @@ impl AnonMap {
     ) -> Result<(), NoHeap> {
         let early = mutated(Mutation::JointBeforeCounted);
         if early {
-            self.joint.store(true, Ordering::Release);
+            self.promised.set(Promised::JOINT);
         }
         let mut grow = self.grow.lock(cx);
         self.count_segment(&mut grow, coverage, part)?;
         if !early {
-            self.joint.store(true, Ordering::Release);
+            self.promised.set(Promised::JOINT);
         }
         Ok(())
     }
@@ -270,15 +292,15 @@ impl AnonMap {
     #[doc(alias = "AMAP_SHARED")]
     #[inline]
     pub fn is_joint(&self) -> bool {
-        self.joint.load(Ordering::Acquire)
+        self.promised.has(Promised::JOINT)
     }
     /// Whether one reference is that of a loan ([`crate::seg_vn::LentAnons`]), which covers the slots as a segment would.
     pub fn is_loan(&self) -> bool {
-        self.loan.load(Ordering::Acquire)
+        self.promised.has(Promised::LOAN)
     }
     /// The reference that the caller has is a loan's no more.
     pub(crate) fn end_loan(&self) {
-        self.loan.store(false, Ordering::Release);
+        self.promised.clear(Promised::LOAN);
     }
     /// A segment becomes two, which cover `low` and `high`; what lay between has been given up before.
     #[doc(alias = "amap_splitref")]
@@ -297,7 +319,7 @@ impl AnonMap {
         let mut grow = self.grow.lock(cx);
         if self.refs.fetch_sub(1, Ordering::AcqRel) == 2 {
             self.forget_refs(&mut grow);
-            self.joint.store(false, Ordering::Release); // one segment covers whatever is left, and shares it with nobody
+            self.promised.clear(Promised::JOINT); // one segment covers whatever is left, and shares it with nobody
         }
     }
     /// A segment beside `range` takes it over, if no segment covers any of its slots. Says whether it did; not without heap to note it.
@@ -344,9 +366,9 @@ impl AnonMap {
         let fresh = pp.count(part.clone(), |n| n == 0) * page_db::PAGE_SIZE;
         pp.update(part.clone(), |n| n + 1);
         pp.trim();
-        self.uneven.store(true, Ordering::Release);
+        self.promised.set(Promised::UNEVEN);
         self.refs.fetch_add(1, Ordering::AcqRel);
-        self.swresv.fetch_add(fresh, Ordering::AcqRel);
+        self.promised.0.fetch_add(fresh, Ordering::AcqRel); // whole pages
         Ok(Some((part.end - part.start) * page_db::PAGE_SIZE - fresh))
     }
     /// Whether no segment but the one that asks, which covers `range`, reaches a slot of it.
@@ -416,13 +438,13 @@ impl AnonMap {
         let last = match left {
             0 => grow.take(),
             1 if whole => {
-                self.joint.store(false, Ordering::Release);
+                self.promised.clear(Promised::JOINT);
                 self.forget_refs(&mut grow)
             }
             _ => None,
         };
         if left != 0 && slots != 0 {
-            self.uneven.store(true, Ordering::Release);
+            self.promised.set(Promised::UNEVEN);
             if !mutated(Mutation::LeavingOverEarly) {
                 self.leaving.fetch_add(1, Ordering::SeqCst);
             }
@@ -444,7 +466,7 @@ impl AnonMap {
             return;
         }
         self.leaving.fetch_sub(1, Ordering::SeqCst);
-        if self.kept.load(Ordering::SeqCst) {
+        if self.promised.has(Promised::KEPT) {
             let mut grow = self.grow.lock(cx);
             if self.refs() == 1 {
                 self.forget_refs(&mut grow);
@@ -455,11 +477,11 @@ impl AnonMap {
     /// nobody covers (M3), the references are what he goes by, and stay until he is through.
     fn forget_refs(&self, grow: &mut SlotRefs) -> SlotRefs {
         // Said before it is looked: either he is not through yet, or he sees it when he is.
-        self.kept.store(true, Ordering::SeqCst);
+        self.promised.set(Promised::KEPT);
         if self.leaving.load(Ordering::SeqCst) != 0 && !mutated(Mutation::RefsForgottenEarly) {
             return None;
         }
-        self.kept.store(false, Ordering::SeqCst);
+        self.promised.clear(Promised::KEPT);
         grow.take()
     }
     /// Empties the slots of `part` that no segment covers: as `refs` says, or as the map's own references say, looked at run by run. What another segment gives up meanwhile may be met here too, and is emptied twice: nobody takes it over before both are through (M3).

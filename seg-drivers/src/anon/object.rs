@@ -16,9 +16,9 @@
 //! Sources: [SI §9.6]; illumos.md 5.1.
 
 use super::AnonMap;
+use super::map::Promised;
 use page_db::Cx;
 use page_db::heap::NoHeap;
-use page_db::sync::atomic::Ordering;
 
 impl AnonMap {
     /// One segment more, covering the first `pages` slots of the object that the map was made for. Says no, and nothing has changed, where that has not as
@@ -30,11 +30,11 @@ impl AnonMap {
         let mut grow = self.grow.lock(cx);
         let covered = match &*grow {
             Some(pp) => !pp.any(0..pages, |n| n == 0),
-            None => self.refs() != 0 && !self.uneven.load(Ordering::Acquire),
+            None => self.refs() != 0 && !self.promised.has(Promised::UNEVEN),
         };
-        let reaches = pages <= self.size && covered;
+        let reaches = pages <= u64::from(self.size) && covered;
         if reaches {
-            self.count_segment(&mut grow, 0..self.size, 0..pages)?;
+            self.count_segment(&mut grow, 0..self.size.into(), 0..pages)?;
         }
         Ok(reaches)
     }

@@ -4,7 +4,7 @@
 //! See [`super::array`] for the picture.
 
 use super::array::{CHUNK, Chunk, FANOUT, Shape, owner_word, under};
-use super::map::AnonMap;
+use super::map::{AnonMap, Promised};
 use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::Cx;
@@ -90,12 +90,12 @@ impl AnonMap {
     pub(super) fn try_free_chunk(&self, cx: &Cx, slot: u64) {
         match self.grow.try_lock(cx) {
             Some(_grow) => self.free_chunk(cx, slot),
-            None => self.missed.store(true, Ordering::SeqCst), // M4
+            None => self.promised.set(Promised::MISSED), // M4
         }
     }
     /// Frees the chunks that [`AnonMap::try_free_chunk`] left where they were, unless they are in use again (M4). No slot is held.
     pub(super) fn free_missed_chunks(&self, cx: &Cx) {
-        if mutated(Mutation::ChunkNotLookedForAgain) || !self.missed.swap(false, Ordering::SeqCst) {
+        if mutated(Mutation::ChunkNotLookedForAgain) || !self.promised.clear(Promised::MISSED) {
             return;
         }
         let _grow = self.grow.lock(cx);

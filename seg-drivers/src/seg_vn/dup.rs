@@ -162,7 +162,7 @@ pub(super) fn take_over(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, made: &Se
         made.swresv.fetch_sub(gained, Ordering::AcqRel);
         let mut inner = seg.lock.lock(scx.cx);
         Gain::take_over(gained, seg, scx, &mut inner.vpage, part);
-        seg.vpaged.store(u8::from(!inner.vpage.is_plain()), Ordering::SeqCst);
+        seg.note_pages(&inner.vpage);
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn lock(
 }
 
 /// Undoes soft locks of `range`. `access` says what the i/o did to the pages. What is not soft-locked through this segment is left alone, whoever else may
-/// have it: there are no more locks here than were counted, and a page that is locked is mapped.
+/// have it: there are no more locks here than were counted.
 #[doc(alias = "segvn_softunlock")]
 pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, access: Access) {
     let (mut pages, most) = (0, seg.softlocks.load(Ordering::Acquire));
@@ -113,8 +113,7 @@ pub(super) fn unlock(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, access: Acc
         let id = seg.identity_at(scx, addr);
         // The page is locked, so it has kept its name and its place.
         let Some(page) = id.and_then(|i| scx.db.exists(scx.cx, i)) else { continue };
-        let mapped = scx.hat.probe(scx.cx, addr).is_some_and(|t| t.pfn == scx.db.pfn(page));
-        if !mapped || scx.db.lock_state(page).shared == 0 {
+        if scx.db.lock_state(page).shared == 0 {
             continue;
         }
         scx.hat.unlock(scx.cx, VirtRange::page_of(addr));

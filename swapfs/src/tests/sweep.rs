@@ -46,7 +46,7 @@ fn a_turn_in_vain_is_forgotten_when_a_name_gets_a_slot() {
     assert!(!w.fs.is_full(&w.cx), "it can do without");
     w.push(late).expect("the slot of the page in memory");
     assert_eq!((w.fs.slot(&w.cx, first), w.modified(first)), (None, true));
-    assert!(w.fs.is_full(&w.cx) == !w.resident(late), "cached, it is in memory still");
+    assert!(w.fs.is_full(&w.cx) != w.resident(late), "cached, it is in memory still");
     w.check();
 }
 
