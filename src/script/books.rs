@@ -61,7 +61,7 @@ impl Books {
             }
             _ => Vec::new(),
         };
-        let reached = self.touched_by(operation);
+        let mut reached = self.touched_by(operation);
         let outcome = self.model.step(&operation.clone().into(), &mut Silent).ok().flatten();
         let done = outcome.is_some_and(|o| o.is_ok()) && outcome != Some(Outcome::MOVED);
         match operation {
@@ -87,6 +87,13 @@ impl Books {
             }
             Operation::Advise(range, Advice::Discard | Advice::Drop) => self.see_what_goes(range),
             _ => {}
+        }
+        if let Operation::Fread(t) | Operation::Fwrite(t) = operation {
+            // As far as there were bytes: a file that is not there, or ends, moves none.
+            let moved =
+                outcome.map_or(0, |o| if let Outcome::Ok(f) = o { f.n.unwrap_or(0) } else { 0 });
+            let addr = t.memory.range.addr.resolve(Model::LAYOUT);
+            reached.retain(|(_, n)| moved != 0 && n * PAGE_BYTES < addr.saturating_add(moved));
         }
         if stores(operation) {
             for place in &reached {

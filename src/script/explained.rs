@@ -280,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_no_bytes_leaves_the_frame_as_it_is() {
+        let two = "map 0 0 2 rw priv fixed anon; fork 0 1; lock 0 0 2; fork 0 2; ";
+        let dontneed = "advise 2 0 2 dontneed";
+        // No such file; one that ends before the second page is reached; and one that does not.
+        assert_eq!(why(&format!("{two} fread 2 3 0 0 2; {dontneed}"), "EBUSY", "ok"), LOCKS);
+        let short = "file 3 4096 rw; fread 2 3 0 0 2; ";
+        assert_eq!(why(&format!("{two} {short} {dontneed}"), "EBUSY", "ok"), LOCKS);
+        let whole = "file 3 8192 rw; fread 2 3 0 0 2; ";
+        assert_eq!(why(&format!("{two} {whole} {dontneed}"), "EBUSY", "ok"), None);
+    }
+
+    #[test]
     fn the_same_bytes_are_not_the_same_frame() {
         let two = "map 0 0 4 rw priv fixed anon; write 0 0 1 7; write 0 2 1 7; fork 0 1; ";
         // Both have stored the same, at the same place.

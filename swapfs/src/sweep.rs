@@ -16,7 +16,7 @@
 //!                        at: the next sweep goes on here, through every area and round again
 //! ```
 //!
-//! A sweep looks at no more than [`LOOKS`] slots for each page that wants one. After a whole turn without a stored page in memory there is
+//! A sweep looks at no more than `LOOKS` slots for each page that wants one. After a whole turn without a stored page in memory there is
 //! nothing to be had, and the next sweep looks at nothing, until some name gets a slot. [`SwapFs::is_full`] asks the same
 //! question without a bound, and the two share the answer.
 //!
