@@ -23,6 +23,7 @@
 //! it is the first in a chunk. See [`super::array`] for what a walk without locks may believe.
 
 use super::array::{CHUNK, SharedShape, owner_word};
+use super::promised::Promised;
 use super::{AnonHome, AnonLayer};
 use crate::runs::Runs;
 use addr_space::Contents;
@@ -32,9 +33,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use page_db::heap::NoHeap;
-use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
-use page_db::{Cx, PAGE_MASK, Rank};
+use page_db::{Cx, Rank};
 
 /// An anon map's number, in order of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
@@ -50,50 +51,6 @@ pub struct Lost {
     pub refs: u32,
     /// Slots that no segment covers any more, occupied or not.
     pub slots: u64,
-}
-
-/// Bytes of swap that the map itself has reserved (shared memory): whole pages. In the bits below a page is what is so or not so of the map, since there are
-/// as many maps as mappings.
-pub(super) struct Promised(AtomicU64);
-
-impl Promised {
-    /// The slots' references outlive their use, for a part was on its way out; whoever empties the last one looks again. Set under `grow`.
-    pub(super) const KEPT: u64 = 1;
-    /// A chunk became empty that could not be freed at once; see [`AnonMap::free_missed_chunks`].
-    pub(super) const MISSED: u64 = 2;
-    /// Private segments share the map for good; see [`AnonMap::is_joint`].
-    pub(super) const JOINT: u64 = 4;
-    /// One reference is a loan's, not a segment's; see [`AnonMap::is_loan`].
-    pub(super) const LOAN: u64 = 8;
-    /// Not every segment covers all of the object: slots have been given up, or others added. Changes under `grow`.
-    pub(super) const UNEVEN: u64 = 16;
-
-    #[inline]
-    pub(super) fn has(&self, flag: u64) -> bool {
-        self.0.load(Ordering::SeqCst) & flag != 0
-    }
-    pub(super) fn set(&self, flag: u64) {
-        self.0.fetch_or(flag, Ordering::SeqCst);
-    }
-    /// Takes a flag away; says whether it was there.
-    pub(super) fn clear(&self, flag: u64) -> bool {
-        self.0.fetch_and(!flag, Ordering::SeqCst) & flag != 0
-    }
-    fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Acquire) & !PAGE_MASK
-    }
-    /// Takes up to `bytes`, and says how many there were.
-    fn take(&self, bytes: u64) -> u64 {
-        let mut word = self.0.load(Ordering::Acquire);
-        loop {
-            let taken = bytes.min(word & !PAGE_MASK) & !PAGE_MASK;
-            let next = word - taken;
-            match self.0.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return taken,
-                Err(now) => word = now,
-            }
-        }
-    }
 }
 
 /// The map.
@@ -156,9 +113,7 @@ impl AnonMap {
                 refs: AtomicU32::new(1),
                 pins: AtomicU32::new(0),
                 leaving: AtomicU32::new(0),
-                promised: Promised(AtomicU64::new(
-                    (swresv & !PAGE_MASK) | if loan { Promised::LOAN } else { 0 },
-                )),
+                promised: Promised::new(swresv, if loan { Promised::LOAN } else { 0 }),
                 size: u32::try_from(size).unwrap_or(u32::MAX),
                 shape: SharedShape::default(),
                 grow: Mutex::new(Rank::AnonMap, None),
@@ -368,7 +323,7 @@ impl AnonMap {
         pp.trim();
         self.promised.set(Promised::UNEVEN);
         self.refs.fetch_add(1, Ordering::AcqRel);
-        self.promised.0.fetch_add(fresh, Ordering::AcqRel); // whole pages
+        self.promised.add(fresh);
         Ok(Some((part.end - part.start) * page_db::PAGE_SIZE - fresh))
     }
     /// Whether no segment but the one that asks, which covers `range`, reaches a slot of it.

@@ -28,6 +28,7 @@ pub(crate) mod free;
 mod home;
 pub mod map;
 mod object;
+mod promised;
 mod radix;
 pub mod slot;
 pub mod slots;

@@ -16,7 +16,7 @@
 //! Sources: [SI §9.6]; illumos.md 5.1.
 
 use super::AnonMap;
-use super::map::Promised;
+use super::promised::Promised;
 use page_db::Cx;
 use page_db::heap::NoHeap;
 

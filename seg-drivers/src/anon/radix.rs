@@ -4,7 +4,8 @@
 //! See [`super::array`] for the picture.
 
 use super::array::{CHUNK, Chunk, FANOUT, Shape, owner_word, under};
-use super::map::{AnonMap, Promised};
+use super::map::AnonMap;
+use super::promised::Promised;
 use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::Cx;
