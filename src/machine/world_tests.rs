@@ -76,6 +76,8 @@ traces! {
     the_mix_trace_as_illumos = "mix-illumos",
     the_sync_trace_as_illumos = "sync-illumos",
     locked_pages_that_were_cut_off_and_are_copied = "cut-lock-illumos",
+    a_lock_of_what_was_cut_off_claims_no_other_page = "cut-claim",
+    a_transfer_that_moves_nothing_copies_no_page = "frames-illumos",
     untouched_pages_are_not_locked_where_nothing_is_reserved = "lock-untouched-illumos",
 }
 

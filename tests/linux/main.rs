@@ -196,7 +196,7 @@ fn remaps_agree_with_linux() {
 #[test]
 fn stored_traces_have_their_stored_results() {
     let means = Means::find();
-    for name in ["map", "cow", "file", "prot", "sync", "err", "mix"] {
+    for name in ["map", "cow", "file", "prot", "sync", "err", "mix", "cut-claim"] {
         let path = |ext| format!("{}/tests/traces/{name}.{ext}", env!("CARGO_MANIFEST_DIR"));
         let read = |ext| std::fs::read_to_string(path(ext)).expect("a stored trace");
         let statements = statements_of(&read("vmt"));
