@@ -200,10 +200,9 @@ impl VirtRange {
     }
     /// The part from `addr` (page-aligned, inside or at the end) on; `None` when nothing is left.
     pub fn from(self, addr: u64) -> Option<Self> {
-        (addr < self.end() && addr >= self.start.0).then(|| Self {
-            start: VirtAddr(addr & !PAGE_MASK),
-            len: self.end() - (addr & !PAGE_MASK),
-        })
+        let start = addr & !PAGE_MASK;
+        let inside = addr >= self.start.0 && addr - self.start.0 < self.len;
+        inside.then(|| Self { start: VirtAddr(start), len: self.len - (start - self.start.0) })
     }
     /// The part below `addr` (page-aligned, inside or at the end); `None` when nothing is left.
     pub fn until(self, addr: u64) -> Option<Self> {
@@ -372,6 +371,7 @@ mod tests {
         assert!(!user.covers(last) && user.intersect(last).is_none());
         assert!(last.covers(last) && last.contains(VirtAddr(u64::MAX)));
         assert_eq!((last.intersect(last), last.end()), (Some(last), u64::MAX));
+        assert_eq!((last.from(last.start().get()), last.from(u64::MAX)), (Some(last), Some(last)));
         assert!(!alloc::format!("{last:?} {last}").is_empty());
         let first = VirtRange::page_of(VirtAddr(0));
         assert_eq!((first.end(), first.intersect(last)), (0x1000, None));

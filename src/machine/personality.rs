@@ -280,7 +280,7 @@ impl Process {
         // Over a hole nothing is brought in but what would not be locked otherwise.
         let meant = |piece: &VirtRange| mapped.hole.is_none() || self.is_unpromised(*piece);
         let pieces = mapped.pieces.iter().filter_map(|p| below.and_then(|b| p.intersect(b)));
-        let brought = pieces.filter(meant).map(|p| self.bring_in(p)).find(Result::is_err);
+        let brought = pieces.filter(meant).map(|p| self.bring_in(p, false)).find(Result::is_err);
         lock()?;
         if let Some(addr) = mapped.hole {
             return Err(SysError::of(call, AsError::Unmapped { addr }));
@@ -294,8 +294,9 @@ impl Process {
         kind.is_some_and(|kind| kind.contains(SegKind::NORESERVE))
             && space.vnode_at(cx, piece.start()).flatten().is_none()
     }
-    /// Brings in one piece of a segment: what may be stored to and is nobody else's, as a store does (10).
-    fn bring_in(&self, piece: VirtRange) -> Result<(), AsError> {
+    /// Brings in one piece of a segment: what may be stored to and is nobody else's, as a store does (10). Ends with the first page that cannot be had, or goes
+    /// on behind the run of rights that it lies in.
+    fn bring_in(&self, piece: VirtRange, go_on: bool) -> Result<(), AsError> {
         let (space, cx) = (self.space(), self.cx());
         let mut runs = Vec::new();
         space.prots(cx, piece, &mut |run, prot| runs.push((run, prot)))?;
@@ -304,13 +305,14 @@ impl Process {
         runs.into_iter().try_for_each(|(run, prot)| {
             let store = !shared && prot.contains(Prot::WRITE);
             let access = if store { Access::Write } else { Access::Read };
-            space.populate(cx, run, access).map_err(AsError::Fault)
+            let done = space.populate(cx, run, access).map_err(AsError::Fault);
+            if go_on { Ok(()) } else { done }
         })
     }
     /// Brings in whatever is mapped in `range`, as far as it goes: what cannot be had now is had when it is touched.
     pub(super) fn bring_in_what_can_be_had(&self, range: VirtRange) {
         for piece in self.mapped_in(range).pieces {
-            let _ = self.bring_in(piece);
+            let _ = self.bring_in(piece, true);
         }
     }
     /// What a lock that was refused is called (11).

@@ -162,6 +162,7 @@ impl SwapFs {
         }
         let rest = self.space().areas().without(area.id());
         self.space().publish(&mut control, rest);
+        self.sweeps.forget();
         Ok(true)
     }
     /// Gets one anon's page into memory and takes its slot in the area.

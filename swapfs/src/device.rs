@@ -2,7 +2,7 @@
 //!
 //! A device is an array of pages. It moves bytes between them and frames through [`PhysMem`], so a driver may use a bounce
 //! buffer or hand the frames to hardware. Every call may take long; swapfs makes it inside [`page_db::Cx::blocking`], holding page
-//! locks and nothing else.
+//! locks and nothing else; around `prepare` the lock of adding areas, so it must not add one.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;

@@ -163,7 +163,7 @@ impl SwapFs {
                             left.push((n, dirty)); // of a dead name, perhaps: whoever frees it destroys the page
                         }
                     }
-                    self.sweeps.names_took_slots();
+                    self.sweeps.forget();
                 }
                 None if !swept => {
                     swept = true;

@@ -66,8 +66,8 @@ impl Sweep {
         let turn = Turn { at: start, passed: 0, since: 0 };
         Self { turn: Mutex::new(Rank::SwapArea, turn), taken: AtomicU64::new(0) }
     }
-    /// Names have got slots: their words say so already.
-    pub(crate) fn names_took_slots(&self) {
+    /// What was looked at before may be otherwise now: names have got slots, as their words say already, or there are other areas.
+    pub(crate) fn forget(&self) {
         self.taken.fetch_add(1, Ordering::SeqCst);
     }
     /// The turn as far as it still holds.
@@ -96,9 +96,9 @@ impl SwapFs {
     ///
     /// Pages on the cache list keep theirs: the slot is where their bytes are once the frame is taken.
     pub(crate) fn sweep(&self, cx: &Cx, want: u64) {
+        let mut turn = self.sweeps.turn(); // before the areas it is about
         let areas = self.space().areas();
         let all: u64 = areas.by_id.iter().map(|a| u64::from(a.pages())).sum();
-        let mut turn = self.sweeps.turn();
         let (mut looks, mut freed, mut gone) = (0, 0, 0); // `gone`: slots passed by this sweep, a turn at most
         while turn.passed < all && gone < all && looks < want.saturating_mul(LOOKS) && freed < want
         {
@@ -151,6 +151,7 @@ impl SwapFs {
     /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
     #[doc(alias = "uvm_swapisfull")]
     pub fn is_full(&self, cx: &Cx) -> bool {
+        let turn = self.sweeps.turn(); // before the areas it is about
         let areas = self.space().areas();
         let open = |area: &SwapArea| {
             let slots = area.slots.lock(cx);
@@ -160,7 +161,6 @@ impl SwapFs {
             return false;
         }
         let all: u64 = areas.by_id.iter().map(|a| u64::from(a.pages())).sum();
-        let turn = self.sweeps.turn();
         if turn.passed >= all {
             return true;
         }

@@ -103,6 +103,13 @@ impl AddrSpace {
         let mut redo = Redo::new(self, cx, range.pages().get());
         loop {
             self.amend(cx, &mut redo, error)?;
+            // A pin may be waited for by whoever has made it, who would wait for itself here.
+            if let FaultError::Object { addr, errno: errno::EDEADLK } = error
+                && kind == FaultKind::SoftLock
+                && !redo.held_long()
+            {
+                return Err(FaultError::Object { addr, errno: errno::EAGAIN });
+            }
             match self.fault_pass(cx, range, kind, access) {
                 Err(again) if is_transient(&again) => error = again,
                 done => return done,

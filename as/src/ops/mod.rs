@@ -145,6 +145,10 @@ impl<'a> Redo<'a> {
     pub(crate) fn held_a_moment(&mut self) -> bool {
         self.held_for(1)
     }
+    /// The same for an operation that waits, but not for ever.
+    pub(crate) fn held_long(&mut self) -> bool {
+        self.held_for(HELD_TICKS)
+    }
     /// Lets a tick pass unless `ticks` have passed for pages that are held.
     fn held_for(&mut self, ticks: u32) -> bool {
         let again = self.held < ticks;

@@ -269,7 +269,7 @@ impl PageDb {
         let _ = self.update_claims(page.page(), 0, |_| Some(Claims::default()));
     }
     /// Adds the claims of `from`, which is being destroyed, to `to`. A sum that passes the maximum stays at it. They are of the era of `from`, whose name
-    /// the holders know, if it had any.
+    /// the holders know, if there were any.
     pub(crate) fn merge_claims(&self, from: &ExclPage<'_>, to: &ExclPage<'_>) {
         // Both are exclusive, so nobody else changes either word, and the sum never costs more than its parts did.
         let moved = Claims::from_word(from.page().claims.swap(0, Ordering::AcqRel));
@@ -277,7 +277,7 @@ impl PageDb {
         let new = Claims {
             lck: old.lck.saturating_add(moved.lck),
             cow: old.cow.saturating_add(moved.cow),
-            era: moved.era.or(old.era),
+            era: if moved.is_none() { old.era.or(moved.era) } else { moved.era },
         };
         to.page().claims.store(new.word(), Ordering::Release);
         self.note_claimed(!moved.is_none(), false);

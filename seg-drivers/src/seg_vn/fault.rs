@@ -186,15 +186,20 @@ fn fault_page(
     access: Access,
 ) -> Result<(), FaultError> {
     let f = seg.look(scx, addr, kind, access)?;
-    let found = if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
-        file_first(seg, &f)?
+    let locks = seg.locks_what_is_touched(scx);
+    let slot = seg.slot_of(scx.seg, addr);
+    let absent = locks && seg.amap().is_none_or(|map| map.peek(slot).is_none());
+    let done = if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
+        file_first(seg, &f)
     } else {
-        anon_first(seg, &f)?
+        anon_first(seg, &f)
     };
     // held: as (reader, or as writer, when nothing is done that can wait). What follows asks for the segment's lock, so the slot is gone by now.
-    if found == Found::Made && seg.locks_what_is_touched(scx) {
+    // A page that was made is there also if its translation was not loaded: whoever starts over finds it.
+    if locks && (absent || matches!(done, Ok(Found::Made))) {
         lock::lock_touched(seg, scx, addr);
     }
+    let found = done?;
     if found != Found::Made && !f.access.is_write() && !f.soft() && !f.quick {
         seg.free_behind(&f);
         if found == Found::Read {

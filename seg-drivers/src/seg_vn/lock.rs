@@ -135,7 +135,10 @@ fn claim_page(
     let range = VirtRange::page_of(addr);
     let prot = had.prot.unwrap_or_else(|| seg.prot());
     let kind = claim_kind(seg, prot);
-    let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
+    let f = PageFault {
+        quick: scx.writer,
+        ..PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq))
+    };
     // The slot stays busy until its page is claimed (J3).
     let (page, _slot) = match find_page(seg, &f) {
         Ok(Some(found)) => found,

@@ -87,3 +87,21 @@ fn a_sweep_makes_one_turn_at_most() {
     }
     w.check();
 }
+
+/// What is known of areas together is of those areas: when one has gone, it is looked again.
+#[test]
+fn a_turn_in_vain_is_forgotten_when_an_area_goes() {
+    let w = World::new(1024);
+    let (_, a) = w.add("a", 256, 1);
+    (0..256).for_each(|i| w.evict(w.anon(i as u8)));
+    w.add("b", 8, 0);
+    let kept: alloc::vec::Vec<_> = (0..8).map(|i| w.anon(i)).collect();
+    for n in &kept {
+        w.fs.put_page(&w.cx, *n, PutFlags::empty()).expect("room"); // in memory, with a slot
+    }
+    assert!(w.push(w.anon(9)).is_err(), "as many slots were looked at as may be for a page");
+    w.fs.remove(&w.cx, a).expect("there is memory for all");
+    assert!(!w.fs.is_full(&w.cx), "eight pages can do without");
+    w.push(w.anon(10)).expect("the slot of one of them");
+    w.check();
+}
