@@ -109,12 +109,16 @@ pub fn get_dirty_shared<'a>(
 
 /// The i/o lock, waited for unless the flags say not to.
 fn lock_for_io(cx: &Cx, db: &PageDb, page: &dyn LockedPage, flags: PutFlags) -> bool {
-    let tried = flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL);
-    if tried {
+    if only_tries(flags) {
         return db.io_trylock(page);
     }
     cx.blocking(|| db.io_lock(cx, page));
     true
+}
+
+/// Whether what would have to be waited for is passed over.
+fn only_tries(flags: PutFlags) -> bool {
+    flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL)
 }
 
 /// Takes an exclusive page that may be dirty. `Some`: write it, then call [`write_done`]. `None`: nothing to write, and the page has been
@@ -353,10 +357,9 @@ pub fn take<'a>(
 ) -> Result<Option<DirtyPage<'a>>, VnodeError> {
     let Identity { vnode, offset } = id;
     let leaves = PutFlags::INVAL | PutFlags::FREE | PutFlags::TRUNC;
-    let tried = flags.contains(PutFlags::ASYNC) && !flags.contains(PutFlags::INVAL);
-    let wait =
-        !tried && !flags.contains(PutFlags::NOWAIT) && !mutated(Mutation::HeldPagePassedOver);
-    let missed = || match flags.contains(PutFlags::NOWAIT) && db.exists(cx, id).is_some() {
+    let nowait = flags.contains(PutFlags::NOWAIT);
+    let wait = !only_tries(flags) && !nowait && !mutated(Mutation::HeldPagePassedOver);
+    let missed = || match nowait && db.exists(cx, id).is_some() {
         true => Err(VnodeError::Deadlock { vnode, offset }),
         false => Ok(None),
     };

@@ -309,8 +309,10 @@ impl Names {
     }
     /// The number behind `raw` in the depot's list, 0 at its end. held: the depot
     fn after(&self, raw: u32) -> u32 {
-        let word = AnonNumber::from_raw(raw).and_then(|n| self.word(n));
-        word.map_or(0, |w| w.load(Ordering::Relaxed) as u32)
+        self.word_of(raw).map_or(0, |w| w.load(Ordering::Relaxed) as u32)
+    }
+    fn word_of(&self, raw: u32) -> Option<&AtomicU64> {
+        self.word(AnonNumber::from_raw(raw)?)
     }
     /// The numbers of a vnode; empty past the limit.
     fn run(&self, index: u32) -> Range<u32> {
@@ -361,7 +363,7 @@ impl Names {
             if stack.free.len() >= STACK {
                 let mut depot = self.depot.lock_nested(cx);
                 for raw in stack.free.drain(..STACK / 2) {
-                    if let Some(word) = AnonNumber::from_raw(raw).and_then(|n| self.word(n)) {
+                    if let Some(word) = self.word_of(raw) {
                         word.store(u64::from(depot.first), Ordering::Relaxed);
                         depot.first = raw;
                         depot.len += 1;

@@ -26,7 +26,7 @@ pub(crate) enum Variant {
     AsLinux,
 }
 
-/// Frames of the other machines: more than a trace has pages, locked ones too.
+/// Frames of the other machines: a trace locks fewer pages, and what is not locked can be paged out.
 const FRAMES: u64 = 640;
 
 /// Frames of the small machine that page tables do not take.

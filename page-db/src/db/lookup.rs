@@ -163,8 +163,7 @@ impl PageDb {
     /// The page named `id`, exclusive, if it is there, in use, and lockable without waiting.
     #[doc(alias = "page_lookup_nowait")]
     pub fn try_lookup_excl<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
-        let page = self.try_lock_excl(cx, self.exists(cx, id)?)?;
-        (page.page().is(id) && !page.page().is_free()).then_some(page)
+        self.try_lookup_excl_cached(cx, id).filter(|page| !page.page().is_free())
     }
     /// As [`PageDb::lookup_excl_cached`] if the page is lockable without waiting.
     pub fn try_lookup_excl_cached<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {

@@ -67,6 +67,13 @@ impl<'a> PageFault<'a> {
         let (kind, access) = (FaultKind::Invalid, Access::Other);
         Self { scx, addr, kind, access, prot, stamp, break_cow: false, claim: None, quick: false }
     }
+    /// The page must be had alone, and somebody has it as well. He is not waited for here, with the slot busy: the fault starts over, as reader a tick later.
+    pub(super) fn held(&self) -> FaultError {
+        match self.scx.writer {
+            true => FaultError::Retry { addr: self.addr },
+            false => FaultError::Object { addr: self.addr, errno: errno::EDEADLK },
+        }
+    }
     pub(super) fn soft(&self) -> bool {
         self.kind == FaultKind::SoftLock
     }
@@ -187,8 +194,8 @@ fn fault_page(
 ) -> Result<(), FaultError> {
     let f = seg.look(scx, addr, kind, access)?;
     let locks = seg.locks_what_is_touched(scx);
-    let slot = seg.slot_of(scx.seg, addr);
-    let absent = locks && seg.amap().is_none_or(|map| map.peek(slot).is_none());
+    let absent =
+        locks && seg.amap().is_none_or(|map| map.peek(seg.slot_of(scx.seg, addr)).is_none());
     let done = if seg.backing.is_some() && (seg.shared() || !f.break_cow) {
         file_first(seg, &f)
     } else {

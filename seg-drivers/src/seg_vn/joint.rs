@@ -48,7 +48,7 @@ use addr_space::{FaultError, SegCx, SegError};
 use alloc::sync::Arc;
 use page_db::sync::atomic::Ordering;
 use page_db::sync::{Mutation, mutated};
-use page_db::{ExclPage, SharedPage, VirtRange, errno};
+use page_db::{ExclPage, SharedPage, VirtRange};
 use swapfs::AnonNumber;
 
 impl SegVn {
@@ -73,18 +73,14 @@ impl SegVn {
     ///
     /// # Locks
     /// On entry and return: as, slot, page (shared). Whoever has the page as well is not waited for here, with the slot busy: a fork of another segment of the
-    /// map waits for the slot as writer, and may be keeping a pin of its own process from its end. The fault starts over, as reader a tick later (J5).
+    /// map waits for the slot as writer, and may be keeping a pin of its own process from its end. The fault starts over (J5).
     pub(super) fn unmap_everywhere<'a>(
         &self,
         f: &PageFault<'a>,
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
-        let held = match f.scx.writer {
-            true => FaultError::Retry { addr: f.addr },
-            false => FaultError::Object { addr: f.addr, errno: errno::EDEADLK },
-        };
-        let page = page.try_upgrade().map_err(|_| held)?;
+        let page = page.try_upgrade().map_err(|_| f.held())?;
         if !mutated(Mutation::OthersKeepTheOld) {
             db.unload(cx, &page);
         }

@@ -12,7 +12,7 @@ use crate::anon::SlotGuard;
 use addr_space::{FaultError, PageList, SegCx, SegError};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, LockedPage, PageDb, PageId, SharedPage, VirtAddr, VirtRange, errno};
+use page_db::{Access, LockedPage, PageDb, PageId, SharedPage, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
 #[doc(alias = "uvm_loan")]
@@ -143,11 +143,7 @@ impl SegVn {
     ) -> Result<SharedPage<'a>, FaultError> {
         let lent = page.id();
         if page.page().is_lent() && f.scx.db.lock_state(lent).shared > 1 {
-            // Whoever has it may have it pinned, and is not waited for with the slot busy (J5).
-            return Err(match f.scx.writer {
-                true => FaultError::Retry { addr: f.addr },
-                false => FaultError::Object { addr: f.addr, errno: errno::EDEADLK },
-            });
+            return Err(f.held()); // perhaps pinned (J5)
         }
         match f.scx.db.break_loan(f.scx.cx, page, PageDb::colour_for(f.addr)) {
             Ok(Some(page)) => {

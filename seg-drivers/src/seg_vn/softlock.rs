@@ -29,8 +29,12 @@ impl SegVn {
     /// Whether pages are pinned for i/o: through this segment, or through another that shares its memory. A hint, except about this segment's while its lock
     /// is held.
     pub(super) fn is_pinned(&self) -> bool {
-        let others = || self.shared() && self.amap().is_some_and(|map| map.pins() != 0);
+        let others = || self.shared_map().is_some_and(|map| map.pins() != 0);
         self.softlocks.load(Ordering::Acquire) != 0 || others()
+    }
+    /// The map of shared memory without a file: a shared segment has it from the first, or never.
+    fn shared_map(&self) -> Option<&AnonMap> {
+        self.amap().filter(|_| self.shared()).map(|map| &**map)
     }
     /// Whether somebody may have `page` pinned through this segment though it is not the segment's own ([`Access::ReadNoCow`]), the caller aside. A store there
     /// waits: the i/o would stay at the old page, and the unlock would look for the pin at the new one.
@@ -48,8 +52,7 @@ impl SegVn {
         if self.softlocks.load(Ordering::Acquire).checked_add(pages).is_none() {
             return false;
         }
-        // A shared segment has the map from the first if it has one at all.
-        if self.amap().is_some_and(|map| self.shared() && !map.pin(pages)) {
+        if self.shared_map().is_some_and(|map| !map.pin(pages)) {
             return false;
         }
         self.softlocks.fetch_add(pages, Ordering::AcqRel);
@@ -59,7 +62,7 @@ impl SegVn {
         true
     }
     fn unpinned(&self, scx: &SegCx<'_>, pages: u32) {
-        if let Some(map) = self.amap().filter(|_| self.shared()) {
+        if let Some(map) = self.shared_map() {
             map.unpin(pages);
         }
         if self.softlocks.fetch_sub(pages, Ordering::AcqRel) != pages {

@@ -93,7 +93,7 @@ impl SegVn {
     ) -> Result<(), FaultError> {
         let (cx, db) = (f.scx.cx, f.scx.db);
         if self.is_pinned_as(f.scx, &source) {
-            return Err(FaultError::Object { addr: f.addr, errno: page_db::errno::EDEADLK }); // again, a tick later
+            return Err(f.held());
         }
         let source = if self.is_joint() { self.unmap_everywhere(f, source)? } else { source };
         if !f.stamp.is_current() {
