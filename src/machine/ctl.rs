@@ -113,6 +113,24 @@ impl Process {
     }
     /// The first page of a piece of a segment that the mapping has locked.
     fn first_locked(&self, piece: VirtRange) -> Option<VirtAddr> {
+        let mut first = None;
+        self.each_locked(piece, &mut |addr| {
+            first = Some(addr);
+            false
+        });
+        first
+    }
+    /// How many pages of a piece of a segment the mapping has locked.
+    pub(super) fn locked_pages_in(&self, piece: VirtRange) -> u64 {
+        let mut pages = 0;
+        self.each_locked(piece, &mut |_| {
+            pages += 1;
+            true
+        });
+        pages
+    }
+    /// Tells of the pages of a piece of a segment that the mapping has locked, from below, for as long as `told` wants more.
+    fn each_locked(&self, piece: VirtRange, told: &mut dyn FnMut(VirtAddr) -> bool) {
         let (space, cx) = (self.space(), self.cx());
         let mut rest = Some(piece).filter(|_| space.state().locked() != 0);
         while let Some(left) = rest {
@@ -121,12 +139,12 @@ impl Process {
             let chunk = left.until(left.page_at(pages).get()).unwrap_or(left);
             let _ = space.incore(cx, chunk, &mut bits[..pages as usize]);
             let is_locked = |bits: &u8| bits & InCore::LOCKED.bits() != 0;
-            if let Some(n) = bits.iter().position(is_locked) {
-                return Some(chunk.page_at(n as u64));
+            let locked = (0..pages).filter(|n| is_locked(&bits[*n as usize]));
+            if !locked.map(|n| chunk.page_at(n)).all(&mut *told) {
+                return;
             }
             rest = piece.from(chunk.end());
         }
-        None
     }
     fn advise_range(&self, range: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
@@ -306,8 +324,13 @@ impl Process {
             let done = self.space().lock_all(self.cx(), what);
             done.map_err(|e| self.lock_error(CALL, e))
         };
+        let brings_in = what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in;
+        if brings_in && self.space().state().size() > self.space().state().memlock_limit() {
+            let limit = SegError::LockLimit { range: USER_RANGE };
+            return Err(self.lock_error(CALL, limit.into()));
+        }
         lock(what)?;
-        if what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in {
+        if brings_in {
             self.bring_in_what_can_be_had(USER_RANGE);
             lock(LockAll::CURRENT)?; // also what was not there the first time
         }

@@ -257,10 +257,16 @@ impl Process {
             kind: checked.kind,
             amp: None,
         };
+        let linux = answers.locks_what_is_in;
+        if linux && (locked || space.state().lock_future()) && !self.may_lock_more(checked.len, &[])
+        {
+            let what = "the limit lets no more memory be locked";
+            return Err(SysError::arg(MMAP, errno::EAGAIN, what));
+        }
         let range = self.place(&space, request, &checked, &args)?;
         // The space is still the one that was begun with, whoever runs a program meanwhile.
         let eager = request.flags.contains(MapFlags::POPULATE);
-        let (linux, lock_future) = (answers.locks_what_is_in, space.state().lock_future());
+        let lock_future = space.state().lock_future();
         if eager && !linux {
             self.populate(range, checked.prot);
         }

@@ -14,6 +14,7 @@
 //! | 10 | a lock, or `MAP_POPULATE`, of a private file's pages that may be stored to | claimed, or read | copied now |
 //! | | a lock of memory that is promised to nobody, untouched | left out | made and locked |
 //! | 11 | `mlock` over the limit | `EAGAIN` | `ENOMEM` |
+//! | | the limit is compared with | what is locked, page by page | lengths, touched or not, before anything is locked or unmapped |
 //! | 12-14 | `MADV_DONTNEED` | written back, contents stay; locked: `EBUSY` | private contents go (`Advice::Discard`); locked: `EINVAL` |
 //! | 15 | `MADV_FREE` of files, shared and locked memory; its length | ignored; rounded down | `EINVAL`; rounded up |
 //! | 19 | a touch past the end of a file | `SIGBUS`, `BUS_OBJERR` | `SIGBUS`, `BUS_ADRERR` |
@@ -263,14 +264,17 @@ impl Process {
     }
     /// Locks as Linux does (7-11): what lies below a hole, and brought in.
     ///
-    /// The first lock is refused before anything is brought in, where it must be. It leaves out what nobody has touched where nothing is promised, so what
-    /// was brought in is locked once more.
+    /// What the limit refuses is refused before anything is locked or brought in. The first lock leaves out what nobody has touched where nothing is
+    /// promised, so what was brought in is locked once more.
     pub(super) fn lock_and_bring_in(
         &self,
         call: &'static str,
         range: VirtRange,
     ) -> Result<(), SysError> {
         let mapped = self.mapped_in(range);
+        if !self.may_lock_more(range.len(), &mapped.pieces) {
+            return Err(self.lock_error(call, SegError::LockLimit { range }.into()));
+        }
         let below = mapped.hole.map_or(Some(range), |hole| range.until(hole.get()));
         let lock = || {
             let done = below.map_or(Ok(()), |below| self.space().lock(self.cx(), below));
@@ -286,6 +290,21 @@ impl Process {
             return Err(SysError::of(call, AsError::Unmapped { addr }));
         }
         brought.unwrap_or(Ok(())).map_err(|e| SysError::with(call, errno::ENOMEM, e))
+    }
+    /// Whether the limit lets `bytes` more be locked, of which `pieces` are mapped: what is locked of them counts once (11). What is not mapped counts, as
+    /// what nobody has touched does.
+    pub(super) fn may_lock_more(&self, bytes: u64, pieces: &[VirtRange]) -> bool {
+        let space = self.space();
+        let (limit, locked) = (space.state().memlock_limit(), space.state().locked());
+        if locked.checked_add(bytes).is_some_and(|sum| sum <= limit) {
+            return true;
+        }
+        // Only a range that the limit itself has room for is looked at page by page.
+        let room = limit.checked_sub(bytes);
+        room.is_some_and(|room| {
+            let twice = pieces.iter().map(|piece| self.locked_pages_in(*piece) * PAGE_SIZE);
+            locked.saturating_sub(twice.sum()) <= room
+        })
     }
     /// Whether a piece of a segment is memory without a file for which nothing is promised.
     fn is_unpromised(&self, piece: VirtRange) -> bool {

@@ -192,6 +192,54 @@ fn r11_a_lock_over_the_limit() {
     row("lock", ask, [EAGAIN, ENOMEM]);
 }
 
+/// Linux compares lengths with the limit before it locks anything: what nobody has touched, and what is not mapped, counts.
+#[test]
+fn r11_the_limit_is_asked_first() {
+    const UNPROMISED: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANON).union(MapFlags::NORESERVE);
+    const LIMIT: u64 = 4 * P;
+    fn limited(g: &Ground) {
+        g.map(20, 4, 3, UNPROMISED, None).expect("room");
+        g.p.mlock(at(0), 2 * P).expect("may");
+        g.p.set_limit(Limit::Memlock, LIMIT);
+    }
+    let lock = |range: (u64, u64)| {
+        move |g: &Ground| {
+            limited(g);
+            (number(g.p.mlock(at(range.0), range.1 * P)), g.locked().len())
+        }
+    };
+    // What is locked already counts once; illumos's undo leaves what was locked before.
+    row("what is locked, and a hole", lock((0, 4)), [(ENOMEM, 2), (ENOMEM, 2)]);
+    row("two more and a hole of two", lock((4, 4)), [(ENOMEM, 2), (ENOMEM, 2)]);
+    row("one more and a hole of one", lock((5, 2)), [(ENOMEM, 2), (ENOMEM, 3)]);
+    row("two more of four", lock((4, 2)), [(OK, 4), (OK, 4)]);
+    row("three more", lock((8, 3)), [(OK, 4), (ENOMEM, 2)]);
+    row("what nobody touched", lock((20, 3)), [(OK, 2), (ENOMEM, 2)]);
+    let all = |what| {
+        move |g: &Ground| {
+            limited(g);
+            (number(g.p.mlockall(what)), g.locked().len(), g.p.space().state().lock_future())
+        }
+    };
+    let both = LockAll::CURRENT | LockAll::FUTURE;
+    row("all of now and later", all(both), [(EAGAIN, 2, true), (ENOMEM, 2, false)]);
+    row("all of later", all(LockAll::FUTURE), [(OK, 2, true), (OK, 2, true)]);
+    let map = |future: bool, flags, pages| {
+        move |g: &Ground| {
+            limited(g);
+            if future {
+                g.p.mlockall(LockAll::FUTURE).expect("may");
+            }
+            let made = number(g.map(4, pages, 3, UNPROMISED | flags, None).map(drop));
+            (made, g.locked().len(), g.byte(4))
+        }
+    };
+    let none = MapFlags::empty();
+    row("map three locked", map(false, MapFlags::LOCKED, 3), [(OK, 2, 0), (EAGAIN, 2, b'o')]);
+    row("map three for later", map(true, none, 3), [(OK, 2, 0), (EAGAIN, 2, b'o')]);
+    row("map two for later", map(true, none, 2), [(OK, 2, 0), (OK, 4, 0)]);
+}
+
 #[test]
 fn r12_private_memory_that_is_not_needed() {
     let ask = |g: &Ground| {
