@@ -245,10 +245,11 @@ impl SwapArea {
     pub(crate) fn free(&self, cx: &Cx, index: u32) {
         self.slots.lock(cx).free(index);
     }
-    /// The first taken slot at or after `from`.
+    /// The first taken slot at or after `from` that could be somebody else's; none while the area is being removed.
     pub(crate) fn next_taken(&self, cx: &Cx, from: u32) -> Option<u32> {
-        let i = self.slots.lock(cx).next(from, self.pages, true);
-        (i < self.pages).then_some(i)
+        let slots = self.slots.lock(cx);
+        let i = slots.next(from, self.pages, true);
+        (i < self.pages && slots.removal.is_none()).then_some(i)
     }
     /// Who took the slot last; a hint for whoever does not own the slot (K1).
     pub(crate) fn owner(&self, index: u32) -> Option<AnonNumber> {

@@ -62,8 +62,8 @@ impl SwapFs {
                 let same = old.start() == start_page && u64::from(old.pages()) == pages;
                 // The remover finds its mark gone and gives up.
                 let mut slots = old.slots.lock_nested(cx);
-                if same && slots.removal.take().is_some() {
-                    self.ledger().grow(self.db().free_mem(), slots.promised());
+                if same && slots.removal.is_some() {
+                    self.reopen(&mut slots);
                     return Ok(old.id());
                 }
                 let area = old.id();
@@ -103,8 +103,7 @@ impl SwapFs {
             let _control = self.space().control(cx);
             let mut slots = area.slots.lock_nested(cx);
             if slots.removal == Some(token) {
-                slots.removal = None; // else whoever called it off has put the books back
-                self.ledger().grow(self.db().free_mem(), slots.promised());
+                self.reopen(&mut slots); // else whoever called it off has
             }
         })
     }
@@ -124,6 +123,12 @@ impl SwapFs {
         control.removals += 1;
         slots.removal = Some(control.removals);
         Ok((Arc::clone(area), control.removals))
+    }
+    /// Ends a removal that came to nothing: the area is in use again, its pages are on the books, and its slots are offered to sweeps.
+    fn reopen(&self, slots: &mut Slots) {
+        slots.removal = None;
+        self.ledger().grow(self.db().free_mem(), slots.promised());
+        self.sweeps.forget(); // K2: after the mark is gone
     }
     fn empty(&self, cx: &Cx, area: &SwapArea, token: u64) -> Result<(), SwapError> {
         let id = area.id();

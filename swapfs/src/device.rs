@@ -196,10 +196,10 @@ impl SwapDevice for MemDevice {
 
 #[derive(Debug, Default)]
 struct FaultPlan {
-    /// Transfers counted per kind: reads, writes.
-    done: [u64; 2],
+    /// Calls counted per kind: preparations, reads, writes.
+    done: [u64; 3],
     /// Which of them fail, by kind, counted from 1.
-    fail: [Vec<u64>; 2],
+    fail: [Vec<u64>; 3],
     /// Pages that fail whatever is done to them.
     pages: Vec<u64>,
 }
@@ -215,17 +215,22 @@ impl FaultyDevice {
     pub fn new(inner: Arc<dyn SwapDevice>) -> Self {
         Self { inner, plan: Mutex::new(Rank::VnodeData, FaultPlan::default()) }
     }
+    /// The `nth` preparation from now on fails (1 is the next), and the inner device hears nothing of it.
+    pub fn fail_prepare(&self, nth: u64) {
+        self.fail(DeviceOp::Open, nth);
+    }
     /// The `nth` read from now on fails (1 is the next).
     pub fn fail_read(&self, nth: u64) {
-        let mut p = self.plan.lock_leaf();
-        let at = p.done[0] + nth;
-        p.fail[0].push(at);
+        self.fail(DeviceOp::Read, nth);
     }
     /// The `nth` write from now on fails (1 is the next).
     pub fn fail_write(&self, nth: u64) {
+        self.fail(DeviceOp::Write, nth);
+    }
+    fn fail(&self, op: DeviceOp, nth: u64) {
         let mut p = self.plan.lock_leaf();
-        let at = p.done[1] + nth;
-        p.fail[1].push(at);
+        let at = p.done[op as usize].saturating_add(nth);
+        p.fail[op as usize].push(at);
     }
     /// Every transfer that touches `page` fails until [`FaultyDevice::heal`].
     pub fn break_page(&self, page: u64) {
@@ -239,7 +244,7 @@ impl FaultyDevice {
     }
     fn judge(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
         let mut p = self.plan.lock_leaf();
-        let kind = usize::from(op == DeviceOp::Write);
+        let kind = op as usize;
         p.done[kind] += 1;
         let now = p.done[kind];
         let broken = p.pages.iter().any(|b| (page..page.saturating_add(count)).contains(b));
@@ -264,6 +269,7 @@ impl SwapDevice for FaultyDevice {
         self.inner.medium()
     }
     fn prepare(&self) -> Result<(), DeviceError> {
+        self.judge(DeviceOp::Open, 0, 0)?; // no page is touched
         self.inner.prepare()
     }
     fn pages(&self) -> u64 {

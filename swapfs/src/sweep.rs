@@ -20,13 +20,16 @@
 //! nothing to be had, and the next sweep looks at nothing, until some name gets a slot. [`SwapFs::is_full`] asks the same
 //! question without a bound, and the two share the answer.
 //!
+//! An area that is being removed gives no slot to anybody, so a slot taken there is of use to nobody, and its page would be written for nothing: the
+//! area is passed over whole, until it goes or the removal is called off.
+//!
 //! # Invariants
 //!
 //! - K1: while a name's word says slot s, s remembers that name. (Written before the word, and the slot is nobody else's until it is freed, W2.)
 //!   Not the reverse: a free slot remembers who had it. So whoever reads the number asks the name's word.
-//! - K2: `passed` slots before `at` belonged to no page in memory when they were passed, and `taken` was `since` before the first. What was so
-//!   then is so now unless a name has got a slot meanwhile, which `taken` counts: the page of a stored name comes into memory by being
-//!   read, and gives its slot up by that.
+//! - K2: `passed` slots before `at` belonged to no page in memory, or to an area on its way out, when they were passed, and `taken` was `since`
+//!   before the first. What was so then is so now unless a name has got a slot meanwhile or an area stays after all, which `taken` counts: the
+//!   page of a stored name comes into memory by being read, and gives its slot up by that.
 //!
 //! The road not taken: counting the stored pages in memory. They come and go with every reclaim from the cache list and every eviction, in
 //! the page layer, which knows nothing of slots; faults would pay for what hardly ever happens.
@@ -66,7 +69,8 @@ impl Sweep {
         let turn = Turn { at: start, passed: 0, since: 0 };
         Self { turn: Mutex::new(Rank::SwapArea, turn), taken: AtomicU64::new(0) }
     }
-    /// What was looked at before may be otherwise now: names have got slots, as their words say already, or there are other areas.
+    /// What was looked at before may be otherwise now: names have got slots, as their words say already, or there are other areas, or one is no
+    /// longer on its way out, as its slots say already.
     pub(crate) fn forget(&self) {
         self.taken.fetch_add(1, Ordering::SeqCst);
     }
@@ -102,7 +106,7 @@ impl SwapFs {
         let (mut looks, mut freed, mut gone) = (0, 0, 0); // `gone`: slots passed by this sweep, a turn at most
         while turn.passed < all && gone < all && looks < want.saturating_mul(LOOKS) && freed < want
         {
-            // The area where the turn is, or the next by id, or the first.
+            // The area where the turn is, or the next by id, or the first. One on its way out has nothing to offer.
             let i = areas.by_id.partition_point(|a| a.id() < turn.at.area) % areas.by_id.len();
             let area = &areas.by_id[i];
             let from = if area.id() == turn.at.area { turn.at.index } else { 0 };

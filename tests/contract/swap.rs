@@ -23,8 +23,9 @@ fn every_device_keeps_the_contract() {
     for inner in [Arc::new(file) as Arc<dyn SwapDevice>, Arc::new(MemDevice::new("memory", 16))] {
         let faulty = FaultyDevice::new(inner);
         let fail = |op| match op {
+            DeviceOp::Open => faulty.fail_prepare(1),
+            DeviceOp::Read => faulty.fail_read(1),
             DeviceOp::Write => faulty.fail_write(1),
-            _ => faulty.fail_read(1),
         };
         swap_device(&faulty, &mem(), Some(&fail));
     }

@@ -1,7 +1,7 @@
 //! Areas that come and go while pages are stored in them.
 
 use super::{World, cx_on};
-use crate::{AreaId, DeviceError, MemDevice, SwapDevice, SwapError, SwapFs};
+use crate::{AreaId, DeviceError, FaultyDevice, MemDevice, SwapDevice, SwapError, SwapFs};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -106,8 +106,8 @@ fn ranges_are_checked() {
 }
 
 /// A device that does something while it is being read.
-struct Meddler {
-    inner: MemDevice,
+pub(super) struct Meddler {
+    pub(super) inner: FaultyDevice,
     fs: Once<(Weak<SwapFs>, Weak<PageDb>)>,
     act: fn(&SwapFs, &page_db::Cx, Arc<dyn SwapDevice>),
     me: Weak<Meddler>,
@@ -138,22 +138,27 @@ impl SwapDevice for Meddler {
     }
 }
 
-fn meddled(w: &World, act: fn(&SwapFs, &page_db::Cx, Arc<dyn SwapDevice>)) -> AreaId {
+/// An area of 20 pages on such a device.
+pub(super) fn meddled(
+    w: &World,
+    act: fn(&SwapFs, &page_db::Cx, Arc<dyn SwapDevice>),
+) -> (Arc<Meddler>, AreaId) {
     let dev = Arc::new_cyclic(|me| Meddler {
-        inner: MemDevice::new("m", 20),
+        inner: FaultyDevice::new(Arc::new(MemDevice::new("m", 20))),
         fs: Once::new(),
         act,
         me: Weak::clone(me),
     });
     let _ = dev.fs.set((Arc::downgrade(&w.fs), Arc::downgrade(&w.db)));
-    w.fs.add(&w.cx, dev, 0, 20, 0).expect("fits")
+    let id = w.fs.add(&w.cx, dev.clone(), 0, 20, 0).expect("fits");
+    (dev, id)
 }
 
 /// Behaviour 40: the same range added while it is being removed.
 #[test]
 fn an_add_of_the_same_range_calls_a_removal_off() {
     let w = World::new(64);
-    let id = meddled(&w, |fs, cx, dev| {
+    let (_, id) = meddled(&w, |fs, cx, dev| {
         let other = fs.add(cx, Arc::clone(&dev), 0, 10, 0).map_err(|e| e.errno());
         assert_eq!(other, Err(errno::EEXIST), "another range is an overlap all the same");
         assert_eq!(fs.remove(cx, AreaId(1)), Err(SwapError::BeingRemoved { area: AreaId(1) }));
@@ -176,7 +181,7 @@ fn an_add_of_the_same_range_calls_a_removal_off() {
 fn an_anon_may_go_while_its_page_is_brought_back() {
     let w = World::new(64);
     // The reader's page is locked by this very thread, so the freeing is cut short before it would wait: the word dies, nothing else.
-    let id = meddled(&w, |fs, cx, _| {
+    let (_, id) = meddled(&w, |fs, cx, _| {
         let n = fs.live_numbers().next().expect("one");
         fs.plant(cx, crate::Plant::Kill(n));
     });

@@ -1,7 +1,10 @@
 //! Devices that fail, and what is left where.
 
 use super::World;
-use crate::{AnonNumber, AreaId, FaultyDevice, MemDevice, PhysSlot, Place, SwapError};
+use crate::{
+    AnonNumber, AreaId, DeviceError, DeviceOp, FaultyDevice, MemDevice, PhysSlot, Place,
+    SwapDevice, SwapError,
+};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{Counter, PutFlags, VnodeError, errno};
@@ -187,4 +190,56 @@ fn a_removal_called_off_brings_back_what_the_area_still_has() {
     assert_eq!(w.fs.info().max, 6);
     w.fs.remove(&w.cx, id).expect("bad slots stay behind");
     w.check();
+}
+
+/// Adds a device whose preparation fails, twice; then it is mended.
+fn an_add_that_cannot_prepare(inner: Arc<dyn SwapDevice>, untouched: &dyn Fn()) {
+    let w = World::new(64);
+    w.fs.reserve(10).expect("memory");
+    let dev = Arc::new(FaultyDevice::new(inner));
+    let before = (w.fs.info(), w.db.free_mem().availrmem());
+    dev.fail_prepare(1);
+    dev.fail_prepare(2);
+    for _ in 0..2 {
+        let refused = w.fs.add(&w.cx, dev.clone(), 0, 20, 0);
+        let why = DeviceError { op: DeviceOp::Open, page: 0, errno: errno::EIO };
+        assert_eq!(refused, Err(SwapError::Device(why)));
+        assert_eq!(refused.map_err(|e| e.errno()), Err(errno::EIO));
+        assert!(w.fs.list().is_empty());
+        assert_eq!((w.fs.info(), w.db.free_mem().availrmem()), before);
+        untouched();
+        w.check();
+    }
+    assert!(w.push(w.anon(1)).is_err(), "there is no slot");
+    assert_eq!(w.fs.add(&w.cx, dev, 0, 20, 0), Ok(AreaId(1)), "no id was used up");
+    assert_eq!((w.fs.info().max, w.fs.info().mem_resv), (20, 0));
+    let n = w.anon(7);
+    w.evict(n);
+    assert_eq!(w.load(n), (7, true));
+    w.check();
+    w.fs.remove(&w.cx, AreaId(1)).expect("memory is plenty");
+}
+
+#[test]
+fn a_device_that_cannot_be_prepared_is_not_added() {
+    let mem = Arc::new(MemDevice::new("d", 20));
+    an_add_that_cannot_prepare(mem.clone(), &|| assert_eq!(mem.transfers(), (0, 0)));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_be_prepared_stays_as_it_is() {
+    use crate::FileDevice;
+    let name = alloc::format!("swapfs-prepare-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let bytes = |n: usize| alloc::vec![0xab; n];
+    for (has, then) in [(5000, 20 << 12), (30 << 12, 30 << 12)] {
+        std::fs::write(&path, bytes(has)).expect("a temporary file");
+        let untouched = || assert!(std::fs::read(&path).expect("there") == bytes(has));
+        let dev = FileDevice::create(&path, 20).expect("a file");
+        an_add_that_cannot_prepare(Arc::new(dev), &untouched);
+        let len = std::fs::metadata(&path).expect("there").len();
+        assert_eq!(len, then, "made longer once prepared, never cut");
+    }
+    std::fs::remove_file(&path).expect("ours");
 }

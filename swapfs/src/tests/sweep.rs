@@ -1,8 +1,9 @@
 //! Full swap: what it costs to find slots that can be done without, and when it is known that there are none.
 
-use super::World;
-use crate::{AnonNumber, PhysSlot};
-use page_db::{Counter, PutFlags};
+use super::ctl::meddled;
+use super::{PUSH, World};
+use crate::{AnonNumber, AreaId, PhysSlot, SwapError, SwapFs};
+use page_db::{Counter, Cx, PutFlags, VnodeError};
 
 /// A machine with 8 slots, all of absent pages, and `names` names beside them.
 fn full_of_absent(names: u32) -> World {
@@ -103,5 +104,68 @@ fn a_turn_in_vain_is_forgotten_when_an_area_goes() {
     w.fs.remove(&w.cx, a).expect("there is memory for all");
     assert!(!w.fs.is_full(&w.cx), "eight pages can do without");
     w.push(w.anon(10)).expect("the slot of one of them");
+    w.check();
+}
+
+/// Fills the area of `meddled`: the first slot is an absent page's, the others belong to pages in memory.
+fn one_absent_of_20(w: &World) {
+    w.evict(w.anon(0));
+    for i in 1..20 {
+        w.fs.put_page(&w.cx, w.anon(i), PutFlags::empty()).expect("room");
+    }
+}
+
+/// Pushes the page of the last number.
+fn push_last(fs: &SwapFs, cx: &Cx) -> Result<(), VnodeError> {
+    let last = fs.live_numbers().last().expect("one");
+    fs.put_page(cx, last, PUSH).and(fs.flush_pushes(cx))
+}
+
+#[test]
+fn a_sweep_takes_no_slot_of_an_area_on_its_way_out() {
+    let w = World::new(64);
+    let (_, id) = meddled(&w, |fs, cx, _| {
+        assert!(fs.list()[0].removing && !fs.is_full(cx), "two pages can do without");
+        push_last(fs, cx).expect("the slot of one of them");
+        assert_eq!(fs.list()[0].free, 0, "of use to nobody");
+    });
+    let (_, other) = w.add("d", 2, -1);
+    one_absent_of_20(&w);
+    for i in 20..22 {
+        w.fs.put_page(&w.cx, w.anon(i), PutFlags::empty()).expect("room");
+    }
+    let late = w.anon(99);
+    w.fs.remove(&w.cx, id).expect("there is memory for all");
+    assert_eq!(w.fs.slot(&w.cx, late).map(|s| s.area), Some(other));
+    w.check();
+}
+
+#[test]
+fn a_removal_that_is_called_off_offers_its_slots_again() {
+    let w = World::new(64);
+    let (_, id) = meddled(&w, |fs, cx, dev| {
+        assert!(push_last(fs, cx).is_err() && fs.is_full(cx), "no area but the one that goes");
+        fs.add(cx, dev, 0, 20, 0).expect("it stays");
+        assert!(!fs.is_full(cx), "nineteen pages can do without");
+        push_last(fs, cx).expect("the slot of one of them");
+    });
+    one_absent_of_20(&w);
+    w.anon(99);
+    assert_eq!(w.fs.remove(&w.cx, id), Err(SwapError::CalledOff { area: id }));
+    w.check();
+}
+
+#[test]
+fn a_removal_that_fails_offers_its_slots_again() {
+    let w = World::new(64);
+    let (dev, id) = meddled(&w, |fs, cx, _| {
+        assert!(push_last(fs, cx).is_err() && fs.is_full(cx), "no area but the one that goes");
+    });
+    one_absent_of_20(&w);
+    let late = w.anon(99);
+    dev.inner.fail_read(1);
+    assert!(matches!(w.fs.remove(&w.cx, id), Err(SwapError::BringBack { area: AreaId(1), .. })));
+    assert!(!w.fs.is_full(&w.cx), "nineteen pages can do without");
+    w.push(late).expect("the slot of one of them");
     w.check();
 }
