@@ -8,7 +8,8 @@
 //! | fault, fault ahead | nothing is mapped |
 //! | protect, check, ask for rights, advise, lock, lend, page size | `ENOMEM`, as at a hole |
 //! | move, go on, show twice | not asked: nothing is mapped |
-//! | pin for i/o | `EFAULT`, as at a hole |
+//! | what a child of fork gets | `ENOMEM`, as at a hole; illumos: `ENOTSUP` |
+//! | pin for i/o, identity | `EFAULT`, as at a hole; illumos of the identity: `ENODEV` |
 //! | incore | answers for no page, so the caller sees a hole |
 //! | sync | nothing to do |
 //! | unmap | from either end, or all; a piece of the middle is `EINVAL` |
@@ -19,8 +20,8 @@
 //! Sources: illumos `vm/seg_hole.c` (behaviour); illumos.md 2.5, 10.
 
 use addr_space::{
-    Advice, Borrower, FaultError, FaultKind, Join, LockOp, NewlyLocked, PageList, Remnant,
-    SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps,
+    Advice, Borrower, FaultError, FaultKind, Inherit, Join, LockOp, MemId, NewlyLocked, PageList,
+    Remnant, SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps,
 };
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -127,6 +128,15 @@ impl SegOps for SegHole {
     fn set_page_size(&self, _: &SegCx<'_>, range: VirtRange, _: u8) -> Result<(), SegError> {
         unmapped(range)
     }
+    fn mem_id(&self, _: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
+        Err(FaultError::NoMap { addr }.into())
+    }
+    fn inherit_zero(&self, _: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        unmapped(range)
+    }
+    fn inherit(&self, _: &SegCx<'_>, range: VirtRange, _: Option<Inherit>) -> Result<(), SegError> {
+        unmapped(range)
+    }
     fn concat(&self, _: &SegCx<'_>, _: VirtRange, next: &dyn SegOps, _: Join) -> bool {
         next.kind().contains(SegKind::HOLE) && next.driver() == self.driver()
     }
@@ -169,6 +179,12 @@ mod tests {
         twice("ahead", &|r| number(space.will_need(cx, r)), errno::ENOMEM);
         twice("page size", &|r| number(space.set_page_size(cx, r, 0)), errno::ENOMEM);
         twice("leave out", &|r| number(space.leave_out(cx, r, true)), errno::ENOMEM);
+        for how in [Inherit::Share, Inherit::Copy, Inherit::None, Inherit::Zero] {
+            twice("inherit", &|r| number(space.inherit(cx, r, how)), errno::ENOMEM);
+        }
+        twice("zeros", &|r| number(space.inherit_zero(cx, r)), errno::ENOMEM);
+        twice("as usual", &|r| number(space.inherit_usual(cx, r)), errno::ENOMEM);
+        twice("identity", &|r| number(space.mem_id(cx, r.start()).map(drop)), errno::EFAULT);
         twice("pin", &|r| number(space.lock_pages(cx, r, Access::Read).map(drop)), errno::EFAULT);
         twice("incore", &|r| number(space.incore(cx, r, &mut [0; 4]).1), errno::ENOMEM);
         twice("lend", &|r| number(space.lend_pages(cx, r).map(drop)), errno::ENOMEM);

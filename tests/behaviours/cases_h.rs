@@ -87,6 +87,14 @@ fn h10_growing_into_the_guard() {
     s.run(&format!("protect 0 {:#x} 1 r; expect ENOMEM", top - PAGE_SIZE));
     s.run(&format!("map 0 {:#x} 1 rw priv noreplace anon; expect EEXIST", top - PAGE_SIZE));
     s.run(&format!("unmap 0 {:#x} 1; expect EINVAL", top - 2 * PAGE_SIZE));
+    for how in ["share", "copy", "none", "zero"] {
+        s.run(&format!("inherit 0 {:#x} 1 {how}; expect ENOMEM", top - PAGE_SIZE));
+    }
+    for how in ["inherit_zero", "inherit_copy", "dontfork"] {
+        s.run(&format!("advise 0 {:#x} 1 {how}; expect ENOMEM", top - PAGE_SIZE));
+    }
+    s.run(&format!("memcntl 0 {:#x} 1 inherit_zero 0 all; expect ENOMEM", top - PAGE_SIZE));
+    s.run(&format!("meminfo 0 {:#x} physical; expect ok n=0", top - PAGE_SIZE));
     let free = s.process(0).map_anon(PAGE_SIZE).expect("room");
     assert!(free < top - STACK_GUARD);
     touch(&mut s, STACK_LIMIT + PAGE_SIZE, "ENOMEM"); // over the limit
