@@ -4,7 +4,7 @@ use crate::fault::FaultError;
 use crate::hat::HatError;
 use crate::state::AsId;
 use crate::watch::WatchError;
-use page_db::{PageError, UnitError, VirtAddr, VirtRange, VnodeError, errno};
+use page_db::{FileOffset, PageError, UnitError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// A segment driver's answer when it cannot do what it is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -81,6 +81,15 @@ pub enum SegError {
         /// The driver's name.
         driver: &'static str,
     },
+    /// The device refuses to have a page of it mapped.
+    #[error("{driver}: the device has no page at offset {offset}")]
+    #[doc(alias = "ENXIO")]
+    NoDevicePage {
+        /// The driver's name.
+        driver: &'static str,
+        /// Offset of the first such page on the device.
+        offset: FileOffset,
+    },
     /// The arguments make no sense to the driver.
     #[error("{driver}: {what} at {range}")]
     Invalid {
@@ -119,6 +128,7 @@ impl SegError {
             Self::Locked { .. } => errno::EBUSY,
             Self::NotSupported { .. } => errno::ENOTSUP,
             Self::NoIdentity { .. } => errno::ENODEV,
+            Self::NoDevicePage { .. } => errno::ENXIO,
             Self::Invalid { .. } => errno::EINVAL,
             Self::Vnode(e) => e.errno(),
             Self::Fault(e) => e.errno(),

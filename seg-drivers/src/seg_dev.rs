@@ -1,8 +1,9 @@
 //! `seg_dev`: the frames of a device, mapped as they are.
 //!
 //! A device's frames have no page structures, no identity and no copy-on-write: a translation is a frame number and rights. So the driver has no
-//! layers and asks the device one question, which frame lies at an offset. Translations carry the segment's rights from the start, hence a
-//! protection fault is always an error.
+//! layers and asks the device one question, which frame lies at an offset: of every page when the range is mapped, so that a hole in the device
+//! is the mapper's error and not a later fault's, and again at each fault, for a device may take a page back. Translations carry the segment's
+//! rights from the start, hence a protection fault is always an error.
 //!
 //! - D1: `offset` follows the segment's base; it changes under the address-space lock as writer.
 //! - D2: rights are read and loaded, and changed together with the translations, under the lock of `prots`. There is no copy to decide about
@@ -33,6 +34,11 @@ pub trait DeviceMemory: fmt::Debug + Send + Sync {
     fn pages(&self) -> u64;
     /// The frame of page `index`, or `None` where the device has none.
     fn frame(&self, index: u64) -> Option<Pfn>;
+    /// The first of `pages` pages from `first` on that has no frame, asked when they are mapped. The default asks for each; a device that knows
+    /// where its frames are may answer at once.
+    fn first_absent(&self, first: u64, pages: u64) -> Option<u64> {
+        (first..first.saturating_add(pages)).find(|index| self.frame(*index).is_none())
+    }
 }
 
 const _: Option<&dyn DeviceMemory> = None; // used as an object everywhere; stays one
@@ -66,6 +72,8 @@ pub struct SegDev {
 }
 
 impl SegCreate for SegDevArgs {
+    /// # Errors
+    /// [`SegError::Invalid`], [`SegError::Access`]; [`SegError::NoDevicePage`] where the device ends, or refuses.
     #[doc(alias = "segdev_create")]
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         let invalid = |what| SegError::Invalid { driver: "seg_dev", what, range: scx.seg };
@@ -78,15 +86,15 @@ impl SegCreate for SegDevArgs {
         if !self.max_prot.contains(self.prot) {
             return Err(SegError::Access { range: scx.seg });
         }
-        let first = self.offset.page_index();
-        let pages = scx.seg.pages().get();
-        let last_byte = self.offset.0.checked_add(scx.seg.len());
-        let end = last_byte.and_then(|_| first.checked_add(pages));
-        if end.is_none_or(|end| end > self.device.pages()) {
-            return Err(SegError::Fault(FaultError::Object {
-                addr: scx.seg.start(),
-                errno: errno::ENXIO,
-            }));
+        let (first, pages) = (self.offset.page_index(), scx.seg.pages().get());
+        let all = self.device.pages().min(u64::MAX / PAGE_SIZE); // offsets are in bytes
+        let absent = match first + pages > all {
+            true => Some(first.max(all)),
+            false => self.device.first_absent(first, pages),
+        };
+        if let Some(index) = absent {
+            let offset = FileOffset(index * PAGE_SIZE);
+            return Err(SegError::NoDevicePage { driver: "seg_dev", offset });
         }
         let prots = Runs::of(Prot::empty(), vpns(scx.seg), self.prot);
         Ok(Box::new(SegDev {
@@ -326,10 +334,11 @@ impl SegOps for SegDev {
 mod tests {
     use super::*;
     use crate::seg_vn::tests::world;
+    use addr_space::AsError;
 
-    /// Eight pages of a device; one of them is missing.
+    /// Eight pages of a device; some are missing, by bit.
     #[derive(Debug)]
-    struct Card;
+    struct Card(AtomicU32);
 
     impl DeviceMemory for Card {
         fn name(&self) -> String {
@@ -339,13 +348,16 @@ mod tests {
             8
         }
         fn frame(&self, index: u64) -> Option<Pfn> {
-            (index != 5).then_some(Pfn(0x8000 + index))
+            (self.0.load(Ordering::SeqCst) >> index & 1 == 0).then_some(Pfn(0x8000 + index))
         }
     }
 
     fn args(first: u64, prot: Prot) -> SegDevArgs {
+        args_of(&Arc::new(Card(AtomicU32::new(0))), first, prot)
+    }
+    fn args_of(card: &Arc<Card>, first: u64, prot: Prot) -> SegDevArgs {
         SegDevArgs {
-            device: Arc::new(Card),
+            device: Arc::clone(card) as _,
             offset: FileOffset(first * PAGE_SIZE),
             prot,
             max_prot: Prot::RW,
@@ -360,7 +372,9 @@ mod tests {
     fn a_soft_lock_that_meets_a_missing_frame_is_undone() {
         let w = world(64);
         let p = w.proc();
-        p.space.map(&w.cx, range(0, 8), &args(0, Prot::RW)).expect("free");
+        let card = Arc::new(Card(AtomicU32::new(0)));
+        p.space.map(&w.cx, range(0, 8), &args_of(&card, 0, Prot::RW)).expect("free");
+        card.0.store(1 << 5, Ordering::SeqCst); // taken back
         let locks = || {
             let tree = w.hat.dump_tables(&w.cx, p.space.hat().id()).expect("a hat");
             tree.tables.iter().map(|t| t.locks).sum::<u32>()
@@ -430,8 +444,32 @@ mod tests {
         let p = w.proc();
         for first in [6, 8, u64::MAX / PAGE_SIZE] {
             let refused = p.space.map(&w.cx, range(0, 3), &args(first, Prot::RW));
-            assert!(refused.is_err(), "{first}: {refused:?}");
+            let offset = FileOffset(first.max(8) * PAGE_SIZE);
+            let due = SegError::NoDevicePage { driver: "seg_dev", offset };
+            assert_eq!(refused, Err(AsError::Seg(due)), "{first}");
         }
+        p.space.free(&w.cx);
+    }
+
+    #[test]
+    fn a_page_that_the_device_refuses_is_refused_to_whoever_maps_it() {
+        let w = world(64);
+        let p = w.proc();
+        let card = Arc::new(Card(AtomicU32::new(1 << 5 | 1 << 7)));
+        let map = |first, at, pages| {
+            p.space.map(&w.cx, range(at, pages), &args_of(&card, first, Prot::RW))
+        };
+        for (first, pages, absent) in [(0, 8, 5), (3, 3, 5), (5, 1, 5), (6, 2, 7)] {
+            let refused = map(first, 0, pages);
+            let offset = FileOffset(absent * PAGE_SIZE);
+            let due = SegError::NoDevicePage { driver: "seg_dev", offset };
+            assert_eq!(refused, Err(AsError::Seg(due)), "{pages} from {first}");
+            assert_eq!(refused.map_err(|e| e.errno()), Err(errno::ENXIO));
+            assert_eq!(p.space.state().size(), 0, "nothing is mapped");
+        }
+        map(0, 0, 5).expect("they are there");
+        map(6, 5, 1).expect("it is there");
+        p.space.verify(&w.cx).expect("whole");
         p.space.free(&w.cx);
     }
 }
