@@ -11,9 +11,9 @@ use page_db::sync::atomic::AtomicU32;
 use page_db::sync::explore::{self, explore, join};
 use page_db::sync::{Mutation as M, Mutex};
 use page_db::{
-    Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageId, Pfn,
-    PhysMem, Prot, Rank, RefMod, Reserve, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr,
-    VirtRange,
+    Counters, CpuId, Cx, FileOffset, HostMem, Identity, LockedPage, ManualClock, PageDb,
+    PageDbConfig, PageId, Pfn, PhysMem, Prot, PutFlags, Rank, RefMod, Reserve, SpinHooks, SyncMode,
+    ThreadId, Thresholds, VirtAddr, VirtRange, VnodeKind, pvn,
 };
 use shuttle::thread;
 
@@ -341,6 +341,47 @@ fn harvest_against_unload() {
             assert_eq!(w.mmu.remembered(cx, CpuId(1)), [], "T1");
         });
         join([harvest, unload]);
+        w.verify(&cx);
+    });
+}
+
+/// V2: what a processor stores through a translation that is being removed is written out, or the page is modified.
+#[test]
+fn write_out_against_unload() {
+    explore(600, &[M::CleanBesideADebt], || {
+        let (w, cx) = world();
+        let vnode = w.db.vnodes().register(&cx, VnodeKind::File).expect("a number");
+        let name = Identity { vnode, offset: FileOffset(0) };
+        let page = w.db.create(&cx, name, 0, Reserve::Push).expect("room");
+        w.db.mem().zero(page.pfn());
+        page.end_io();
+        let page = page.downgrade().id();
+        w.load(&cx, 0x1000, page);
+        w.db.page(page).set_ref_mod(RefMod::MOD);
+        let store = w.spawn(1, move |w, cx| {
+            for byte in 1..8 {
+                let _ = w.mmu.store(cx, CpuId(1), va(0x1000), &[byte]);
+            }
+        });
+        let unload = w.spawn(2, |w, cx| w.unload(cx, 0x1000));
+        let written = Arc::new(AtomicU32::new(0));
+        let out = Arc::clone(&written);
+        let write = w.spawn(0, move |w, cx| {
+            let page = w.db.lock_shared(cx, page);
+            let dirty = pvn::get_dirty_shared(cx, &w.db, page, PutFlags::empty());
+            let dirty = dirty.expect("V2: it is modified");
+            let mut byte = [0];
+            w.db.mem().read(dirty.page.pfn(), 0, &mut byte);
+            out.store(u32::from(byte[0]), SeqCst);
+            pvn::write_done(cx, &w.db, dirty, true, PutFlags::empty()).expect("it may stay");
+        });
+        join([store, unload, write]);
+        let page = w.db.lock_shared(&cx, page);
+        let modified = w.db.sync_ref_mod(&cx, &page, SyncMode::DontZero).contains(RefMod::MOD);
+        let mut byte = [0];
+        w.db.mem().read(page.pfn(), 0, &mut byte);
+        assert!(modified || u32::from(byte[0]) == written.load(SeqCst), "V2: a store is lost");
+        drop(page);
         w.verify(&cx);
     });
 }

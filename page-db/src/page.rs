@@ -190,8 +190,11 @@ impl Page {
         }
     }
     /// Adds bits that were found in a translation, and taken from it by an exchange: what the processor stored before that comes before this.
+    ///
+    /// The look is sequentially consistent, as [`Page::clear_ref_mod`]'s change is: whoever gathers has noted the flush that he owes before, and who clears looks
+    /// for such notes afterwards, so that one of the two sees the other (V2 of [`crate::pvn`]).
     pub fn gather_ref_mod(&self, bits: RefMod) {
-        if !self.ref_mod().contains(bits) {
+        if self.nrm.load(Ordering::SeqCst) & bits.bits() != bits.bits() {
             self.nrm.fetch_or(bits.bits(), Ordering::AcqRel);
         }
     }
@@ -204,7 +207,7 @@ impl Page {
     #[doc(alias = "hat_page_clrattr")]
     pub fn clear_ref_mod(&self, bits: RefMod) {
         if self.ref_mod().intersects(bits) {
-            self.nrm.fetch_and(!bits.bits(), Ordering::AcqRel);
+            self.nrm.fetch_and(!bits.bits(), Ordering::SeqCst);
         }
     }
     /// Whether any translation exists (as the hat keeps it).

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! - V1: contents become visible under a name only when they are complete: the page stays exclusive while it is filled.
-//! - V2: modified is cleared *before* the write starts, so a store during the write makes the page modified again.
+//! - V2: modified is cleared *before* the write starts, so a store during the write makes the page modified again. Whoever removes a translation
+//!   gives the page its bits and flushes later; what a processor stores in between says nothing to anybody, if the bit was there already when it was
+//!   given. So once it is cleared such flushes are waited for: each is noted as owed before its translation's bits are given.
 //! - V3: a failed write leaves the page resident and modified.
 //! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays.
 //! - V5: a clean page that nobody maps goes to the cache list whatever was asked, so that writing a file back does not keep it in use.
@@ -97,7 +99,7 @@ pub fn get_dirty_shared<'a>(
     }
     db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
     if page.page().ref_mod().contains(RefMod::MOD) {
-        page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
+        mark_clean(cx, db, &page);
         return Some(DirtyPage { page, identity, unloaded: false });
     }
     db.io_unlock(page.id());
@@ -145,12 +147,20 @@ pub fn get_dirty<'a>(
     }
     let dirty = page.page().ref_mod().contains(RefMod::MOD) && !flags.contains(PutFlags::TRUNC);
     if dirty {
-        page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
+        mark_clean(cx, db, &page);
         return Some(DirtyPage { page: page.downgrade(), identity, unloaded: leaves });
     }
     page.end_io();
     dispose(cx, db, page, flags);
     None
+}
+
+/// Takes a page that is about to be written for clean (V2).
+fn mark_clean(cx: &Cx, db: &PageDb, page: &dyn LockedPage) {
+    page.page().clear_ref_mod(RefMod::MOD | RefMod::REF);
+    if !mutated(Mutation::CleanBesideADebt) {
+        db.settle(cx);
+    }
 }
 
 /// Frees, destroys or just unlocks a clean, exclusive page as `flags` say. Without `FREE` and `INVAL` it is released (V5).

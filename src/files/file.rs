@@ -16,7 +16,8 @@
 //!
 //! - F2: no page past the end is in memory once `truncate` has returned, nor mapped anywhere.
 //! - F3: bytes past the end in the last page are zeros when it is filled, in the store always, and again when the file grows.
-//! - F4: a page is marked modified, and the size covers it, before its lock is let go: page-out never writes too little.
+//! - F4: whoever stores makes the size cover it first and marks the page modified then, before he lets its lock go. Page-out never writes too
+//!   little: a write-back beside the store that looked at the old size leaves a page that is marked again.
 //! - F5: no user memory is touched with a lock held; callers copy through a buffer of their own.
 //! - F6: who stores to a page takes it from its borrowers first ([`PageDb::break_loan`]).
 //! - F7: a write-back looks at the size with its page in transit. So truncation, once it has set the size, waits for every transit of what
@@ -486,8 +487,8 @@ impl File {
                 break page;
             }
         };
+        self.size.fetch_max(end, Ordering::AcqRel); // F4: the size first
         page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
-        self.size.fetch_max(end, Ordering::AcqRel); // F4: before the page lock goes
         Ok(())
     }
     /// The page as one that may be stored to (F6); `None` when it has to be looked up again.

@@ -13,7 +13,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::atomic::{AtomicBool, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
-use page_db::{Cx, FailKind, Identity, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno};
+use page_db::{
+    Cx, FailKind, Identity, LockedPage, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno,
+};
 
 /// How to build a [`SwapFs`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -235,16 +237,24 @@ impl SwapFs {
     pub fn vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
         (0..self.names.vnodes_made()).filter_map(|i| Some(self.names.vnode(i)?.id))
     }
-    /// Gives up the slot of an anon whose page is in memory; says whether there was one. The caller holds the page's lock (either way) and
-    /// marks the page modified if so (W3). A page on its way out keeps its slot: the answer is `false`.
+    /// Gives up the slot of the anon whose page is `page`, locked either way; says whether there was one. The caller marks the page modified if so (W3). A page
+    /// on its way out keeps its slot, as does one that is not the anon's: the answer is `false`.
     #[doc(alias("anon_swap_free", "swap_phys_free"))]
-    pub fn free_slot(&self, cx: &Cx, n: AnonNumber) -> bool {
+    pub fn free_slot(&self, cx: &Cx, n: AnonNumber, page: &dyn LockedPage) -> bool {
         let Place::At(slot) = self.names.place(n) else { return false };
-        let page = self.db.exists(cx, self.identity(n));
-        if page.is_some_and(|p| self.db.is_io_locked(p)) {
-            return false; // W1: the push that holds the i/o lock owns the word
+        if !page.page().is(self.identity(n)) {
+            return false;
+        }
+        // W1: a write-out that has the page shared, too, has the i/o lock, and may be going to write where the page was stored before.
+        let looks = mutated(Mutation::SlotFreedByALook);
+        let busy = if looks { self.db.is_io_locked(page.id()) } else { !self.db.io_trylock(page) };
+        if busy {
+            return false;
         }
         let ours = self.names.change(n, Place::At(slot), Place::Nowhere);
+        if !looks {
+            self.db.io_unlock(page.id());
+        }
         if ours {
             self.space.free(cx, slot);
         }

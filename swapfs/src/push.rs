@@ -211,6 +211,10 @@ impl SwapFs {
         } else {
             cx.blocking(|| area.device().write(to, &frames, self.db().mem()))
         };
+        debug_assert!(
+            run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),
+            "W1: whoever has a page in transit has its word, and so the slot that is written"
+        );
         cx.count(Counter::PgOut);
         cx.count_n(Counter::PgPgOut, count);
         cx.count_n(Counter::AnonPgOut, count);

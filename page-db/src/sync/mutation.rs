@@ -76,6 +76,8 @@ mutations! {
     BitsInFlight,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
     HarvestOwesNothing,
+    /// V2: a page is taken for clean without a look at flushes owed since its bits were gathered. `write_out_against_unload`
+    CleanBesideADebt,
 
     // ---- the whole library; scenarios in seg-drivers ----
     /// H3 of anon maps: a slot that another thread holds busy is taken all the same. `fault_against_fault`
@@ -88,6 +90,8 @@ mutations! {
     RefsForgottenEarly,
     /// N4: an anon is freed without waiting for whoever holds its page. `page_out_against_exit`
     PushNotAwaited,
+    /// W1: a slot is given up after a look at the i/o lock, without taking it. `slot_given_up_against_write_out`
+    SlotFreedByALook,
     /// N5: an anon's number goes back before its page is gone. `swap_in_against_discard`
     NumberBeforePage,
     /// Truncation passes over a page that somebody holds. `file_store_against_truncate`

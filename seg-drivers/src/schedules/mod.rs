@@ -18,12 +18,12 @@ mod world;
 
 use crate::anon::array::CHUNK;
 use crate::seg_vn::{LentAnons, SegVnArgs};
-use addr_space::{Advice, AsError, FaultError, Inherit, SegKind, UnloadFlags};
+use addr_space::{Advice, AsError, FaultError, Inherit, SegKind, SyncFlags, UnloadFlags};
 use file::Zeros;
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
 use page_db::sync::explore::{explore, join};
-use page_db::{CpuId, Cx, PAGE_SIZE, Prot};
+use page_db::{CpuId, Cx, LockedPage, PAGE_SIZE, Prot, PutFlags, RefMod};
 use world::{LAST, World, page, pages};
 
 /// Two threads fault on one page that neither has touched: one zeroed page comes of it, and both bytes are in it.
@@ -399,6 +399,32 @@ fn removal_of_swap_against_exit() {
         };
         let removal = w.spawn(1, |w, cx| w.swap.remove(cx, w.area).expect("memory for all"));
         join([exit, removal]);
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// A page that is stored, and modified again, gives its slot up while it is written out to it: no other is to be had. (W1: the write looks.)
+#[test]
+fn slot_given_up_against_write_out() {
+    explore(200, &[M::SlotFreedByALook], || {
+        let (w, cx) = World::swapping(40, 1);
+        let p = w.zfod(&cx, 1, 1);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 6).expect("mapped");
+        p.sync(&cx, page(0), SyncFlags::SYNC).expect("there is a slot");
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        let n = w.anon(&cx);
+        let gives_up = w.spawn(0, move |w, cx| {
+            let page = w.db.lookup_shared(cx, w.swap.identity(n)).expect("nobody frees it");
+            if w.swap.free_slot(cx, n, &page) {
+                page.page().set_ref_mod(RefMod::MOD);
+            }
+        });
+        let writes = w.spawn(1, move |w, cx| {
+            w.swap.put_page(cx, n, PutFlags::empty()).expect("there is a slot");
+        });
+        join([gives_up, writes]);
+        assert_eq!(w.peek(&cx, &p, 0), 7);
         w.finish(&cx, &[&p]);
     });
 }

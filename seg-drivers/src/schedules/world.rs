@@ -15,7 +15,7 @@ use page_db::{
     PageId, Pfn, PhysMem, Prot, Reserve, SpinHooks, ThreadId, Thresholds, VirtAddr, VirtRange,
 };
 use shuttle::thread::JoinHandle;
-use swapfs::{AreaId, MemDevice, SwapConfig, SwapFs};
+use swapfs::{AnonNumber, AreaId, MemDevice, SwapConfig, SwapFs};
 
 pub(super) const BASE: u64 = 0x10000;
 /// The last byte of a page, for contents that a copy reaches last.
@@ -59,13 +59,17 @@ pub(super) fn pages(first: u64, count: u64) -> VirtRange {
 impl World {
     /// A machine, and the context of the thread that sets it up, on CPU 0.
     pub(super) fn new(frames: u64) -> (Self, Cx) {
-        Self::with(frames, VnTunables::default())
+        Self::with(frames, VnTunables::default(), SWAP)
+    }
+    /// The same with so many pages of swap.
+    pub(super) fn swapping(frames: u64, swap: u64) -> (Self, Cx) {
+        Self::with(frames, VnTunables::default(), swap)
     }
     /// The same, where fork is lazy.
     pub(super) fn lazy(frames: u64) -> (Self, Cx) {
-        Self::with(frames, VnTunables { fork: ForkPolicy::Lazy, ..VnTunables::default() })
+        Self::with(frames, VnTunables { fork: ForkPolicy::Lazy, ..VnTunables::default() }, SWAP)
     }
-    fn with(frames: u64, tunables: VnTunables) -> (Self, Cx) {
+    fn with(frames: u64, tunables: VnTunables, pages: u64) -> (Self, Cx) {
         let counters = Counters::new(CPUS);
         let cx = cx_of(&counters, 0);
         let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), frames).expect("heap"));
@@ -79,8 +83,8 @@ impl World {
         let db = Arc::new(db);
         let swap_config = SwapConfig { cpus: CPUS, ..SwapConfig::default() };
         let swap = SwapFs::new(&cx, &db, swap_config).expect("swap");
-        let device = Arc::new(MemDevice::new("swap0", SWAP));
-        let area = swap.add(&cx, device, 0, SWAP, 0).expect("an area");
+        let device = Arc::new(MemDevice::new("swap0", pages));
+        let area = swap.add(&cx, device, 0, pages, 0).expect("an area");
         let mmu = HostMmu::new(mem, CPUS);
         let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _).expect("a hat");
         let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
@@ -159,6 +163,11 @@ impl World {
         let va = VirtAddr::new(BASE + at).expect("canonical");
         let mut b = [0];
         self.mmu.load(cx, cpu, va, &mut b).ok().map(|()| b[0])
+    }
+    /// The only anon.
+    pub(super) fn anon(&self, cx: &Cx) -> AnonNumber {
+        let map = self.driver.layer().maps().pop().expect("a map");
+        map.slots(cx, 0..u64::MAX >> 1).next().expect("an anon").1
     }
     /// Takes frames away until `left` are free.
     pub(super) fn squeeze(&self, cx: &Cx, left: u64) {

@@ -85,7 +85,7 @@ fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
             continue;
         }
         scx.db.unload(scx.cx, &page);
-        layer.swap().free_slot(scx.cx, n);
+        layer.swap().free_slot(scx.cx, n, &page);
         page.page().clear_ref_mod(page.page().ref_mod());
         pvn::dispose(scx.cx, scx.db, page, PutFlags::FREE);
         scx.cx.count(Counter::MadvFreeHit);

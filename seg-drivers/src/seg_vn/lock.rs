@@ -197,7 +197,7 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>,
                     drop(page);
                     seg.own_page(&f, n)?
                 }; // what is locked is the mapping's
-                if seg.driver.layer.swap().free_slot(scx.cx, n) {
+                if seg.driver.layer.swap().free_slot(scx.cx, n, &page) {
                     page.page().set_ref_mod(RefMod::MOD); // its only copy is in memory now
                 }
                 return Ok(Some((page, Some(slot))));

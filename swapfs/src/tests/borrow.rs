@@ -86,7 +86,8 @@ fn nothing_is_stored_of_what_is_borrowed() {
     w.evict(n);
     w.fs.read_ahead(&w.cx, n).expect("nothing to do");
     assert_eq!((w.check().stored, w.fs.place(n)), (0, Place::Borrowed(page)));
-    assert!(!w.fs.free_slot(&w.cx, n));
+    let lender = w.db.lock_shared(&w.cx, page);
+    assert!(!w.fs.free_slot(&w.cx, n, &lender));
 }
 
 #[test]

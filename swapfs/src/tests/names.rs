@@ -58,7 +58,6 @@ fn a_number_never_handed_out_is_answered_not_believed() {
         let n = AnonNumber::from_raw(raw).expect("not 0");
         assert!(!w.fs.is_live(n));
         assert_eq!(w.fs.slot(&w.cx, n), None);
-        assert!(!w.fs.free_slot(&w.cx, n));
         assert!(w.fs.get_page(&w.cx, n, 0).is_err());
         assert_eq!(w.fs.put_page(&w.cx, n, super::PUSH), Ok(()));
         assert_eq!(w.fs.read_ahead(&w.cx, n), Ok(()));

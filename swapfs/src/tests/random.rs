@@ -155,7 +155,7 @@ impl Sim {
             _ => {
                 if let Some(n) = self.any()
                     && let Some(page) = self.w.db.lookup_excl(&self.w.cx, self.w.fs.identity(n))
-                    && self.w.fs.free_slot(&self.w.cx, n)
+                    && self.w.fs.free_slot(&self.w.cx, n, &page)
                 {
                     page.page().set_ref_mod(RefMod::MOD);
                 }

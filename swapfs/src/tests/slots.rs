@@ -183,18 +183,23 @@ fn a_slot_given_up_under_the_lock_leaves_a_modified_page() {
     assert!(!w.modified(n));
     {
         let page = w.db.lookup_excl(&w.cx, w.fs.identity(n)).expect("resident");
-        assert!(w.fs.free_slot(&w.cx, n));
+        assert!(w.fs.free_slot(&w.cx, n, &page));
         page.page().set_ref_mod(RefMod::MOD);
-        assert!(!w.fs.free_slot(&w.cx, n), "there was one");
+        assert!(!w.fs.free_slot(&w.cx, n, &page), "there was one");
     }
     assert_eq!(w.check().free_slots, 4);
-    // In transit the slot belongs to the push.
     w.fs.put_page(&w.cx, n, PutFlags::empty()).expect("room");
+    let other = w.anon(5);
+    {
+        let page = w.db.lookup_shared(&w.cx, w.fs.identity(other)).expect("resident");
+        assert!(!w.fs.free_slot(&w.cx, n, &page), "a page of another name says nothing");
+    }
+    // In transit the slot belongs to the push.
     let page = w.db.lookup_shared(&w.cx, w.fs.identity(n)).expect("resident");
     assert!(w.db.io_trylock(&page));
-    assert!(!w.fs.free_slot(&w.cx, n));
+    assert!(!w.fs.free_slot(&w.cx, n, &page));
     w.db.io_unlock(page.id());
-    assert!(w.fs.free_slot(&w.cx, n));
+    assert!(w.fs.free_slot(&w.cx, n, &page));
     page.page().set_ref_mod(RefMod::MOD);
     drop(page);
     w.check();

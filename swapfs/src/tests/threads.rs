@@ -140,7 +140,9 @@ fn a_free_waits_for_the_push_in_flight() {
         }
         // In transit: the slot is spoken for, the page is readable, and cannot be had for destruction.
         assert!(fs.slot(&w.cx, n).is_some());
-        assert!(!fs.free_slot(&w.cx, n));
+        let page = db.lookup_shared(&w.cx, fs.identity(n)).expect("it is readable");
+        assert!(!fs.free_slot(&w.cx, n, &page));
+        drop(page);
         assert_eq!(w.load(n), (1, false));
         assert!(db.try_lookup_excl(&w.cx, fs.identity(n)).is_none());
         let gone = s.spawn(move || end(fs, db, &cx_on(db.counters(), 0), n));
