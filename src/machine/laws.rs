@@ -327,8 +327,8 @@ fn claims_match(m: &Machine, marks: &Marks) -> Checked {
         let id = page.identity();
         let kernel = page.state().contains(PageState::KERNEL)
             || id.is_some_and(|i| db.vnodes().kind(i.vnode) == page_db::VnodeKind::Kernel);
-        // An anon's page does not end while a mapping shows it.
-        let anon = page.state().contains(PageState::SWAP);
+        // An anon's page does not end while a mapping shows it, and its claim is hardly ever lost.
+        let anon = page.state().contains(PageState::SWAP) && db.lost_claims() == 0;
         let of = |kind| {
             let marks = marks.get(&id).into_iter().flatten();
             let holds = |era| anon || page.claim_era() == Some(era);

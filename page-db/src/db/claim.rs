@@ -23,13 +23,27 @@
 //! So claims are of an *era*. There is one number for all pages, which goes up when a page ends that has claims. A page's first claim takes it into the
 //! word with the counts, and it stays there as long as the page has its name. Who claims is told the era and names it from then on.
 //!
+//! # A claim that cannot follow its page
+//!
+//! A store copies a claimed page, and the claim goes to the copy ([`PageDb::carry_claim`]). It may cost a page of availrmem: one of several `p_lckcnt` claims
+//! becomes the only one of the copy; or a rival takes what the source has just given back. Where memory is promised to the last page the claim is lost, and
+//! the store cannot wait for that to change. The holder's note stays. Nothing tells him, so this ends an era, too: a note of the era that is now has its
+//! claim, and whoever locks again looks at what an older one names.
+//!
+//! ```text
+//!   A claims      the copy cannot be claimed     A locks again
+//!   page, era 1   copy, no claim; era 2          a note of era 1: looked at, claimed anew in era 2
+//! ```
+//!
+//! To claim is otherwise refused ([`PageDb::claim`], [`PageDb::claim_forced`], [`PageDb::use_claim`]): then nothing is lost that anybody has noted.
+//!
 //! - Q1: `availrmem` is charged *before* a change that costs, and given back *after* a change that saves.
 //! - Q2: what is charged for a page is `charge` of its word, whenever no claim is under way.
-//! - Q3: a claim noted with an era is still there exactly if the page is of that era. (The note of a claim that ended with its page is older than that
-//!   end, so than any era that the name is claimed in later.)
+//! - Q3: a claim noted with an era is still there exactly if the page is of that era. (The note of a claim that ended with its page, or was lost on the way to
+//!   a copy, is older than that end, so than any era that the name is claimed in later.) One that is noted with the era that is now is there.
 //! - Q4: a page that has claims has an era; one without a name has neither.
 //!
-//! An era is 32 bits: a note that outlives four thousand million ends of claimed pages could be taken for a new one.
+//! An era is 32 bits: a note that outlives four thousand million ends of claims could be taken for a new one.
 //!
 //! # The other road
 //!
@@ -60,7 +74,7 @@ pub enum Claim {
 pub struct Era(NonZeroU32);
 
 impl Era {
-    /// The era after `n` ends of claimed pages.
+    /// The era after `n` ends of claims.
     fn after(n: u64) -> Self {
         let n = n % u64::from(u32::MAX) + 1;
         Self(NonZeroU32::new(n as u32).unwrap_or(NonZeroU32::MIN)) // 1 at least
@@ -259,6 +273,34 @@ impl PageDb {
         }
         self.unclaim(from, claim, era);
         Ok(())
+    }
+    /// Takes the claim of `era` from a page to its copy, which nobody has claimed and nobody else knows of. The copy is claimed anew if `from` is not of that
+    /// era (it is another page of the name). No floor is asked. `false`: there is no promised memory left at all, and the claim is lost; its era ends.
+    #[doc(alias = "page_pp_useclaim")]
+    pub fn carry_claim(
+        &self,
+        from: &dyn LockedPage,
+        to: &dyn LockedPage,
+        claim: Claim,
+        era: Era,
+    ) -> bool {
+        if self.has_claim(from, claim, era) {
+            if self.use_claim(from, to, claim, era).is_ok() {
+                return true;
+            }
+            // Not one page is left to be promised twice for a moment: what the source gives up pays for the copy.
+            self.unclaim(from, claim, era);
+        }
+        let carried = self.claim_forced(to, claim, Some(era));
+        if !carried {
+            self.lost_claims.fetch_add(1, Ordering::AcqRel);
+            self.ended_claimed.fetch_add(1, Ordering::AcqRel);
+        }
+        carried
+    }
+    /// Claims that [`PageDb::carry_claim`] has lost.
+    pub fn lost_claims(&self) -> u64 {
+        self.lost_claims.load(Ordering::Acquire)
     }
     /// Returns all claims of a page that is being destroyed, and ends their era.
     pub(crate) fn drop_claims(&self, page: &ExclPage<'_>) {

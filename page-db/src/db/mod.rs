@@ -133,8 +133,9 @@ pub struct PageDb {
     free_mem: FreeMem,
     /// Pages with claims on them: nearly always none, and then nobody need look at a page to know that it has none.
     claimed: AtomicU64,
-    /// How often a page with claims has ended: what the era of claims is counted in (Q3).
+    /// How often a page with claims has ended, or a claim was lost: what the era of claims is counted in (Q3).
     ended_claimed: AtomicU64,
+    lost_claims: AtomicU64,
     /// Pages that are lent.
     lent: AtomicU64,
     waits: WaitTable,
@@ -204,6 +205,7 @@ impl PageDb {
             free_mem: FreeMem::new(frames, thresholds),
             claimed: AtomicU64::new(0),
             ended_claimed: AtomicU64::new(0),
+            lost_claims: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             waits: WaitTable::default(),
             mappings: Once::new(),

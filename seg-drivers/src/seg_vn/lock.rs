@@ -16,7 +16,8 @@
 //!   a store      takes the claim along to the copy, or claims that: the copy is the mapping's own
 //! ```
 //!
-//! Only pages of a file can lose a claim, and none has while the era is what it was, so a lock of what is locked looks at no page otherwise.
+//! No claim is gone while the era is what it was, so a lock of what is locked looks at no page then. Later it looks at those of files; pages of anonymous
+//! memory do not end while they are mapped, and are looked at only if a claim has been lost for want of memory since the machine began.
 //!
 //! # What is touched later
 //!
@@ -89,7 +90,7 @@ fn lock_pages(
     while !rest.is_empty() {
         let (run, v) = vpage.first_of(rest.clone());
         rest.start = run.end;
-        if v.is_locked() && (seg.backing.is_none() || v.claim == Some(scx.db.claim_era())) {
+        if v.is_locked() && seg.has_claims_of(scx, v) {
             continue;
         }
         for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
@@ -312,6 +313,11 @@ impl SegVn {
         self.noted.store(true, Ordering::Relaxed);
         self.publish(|| self.vpaged.store(1, Ordering::SeqCst));
     }
+    /// Whether pages of the state `v`, which is of locked ones, are known to have their claims (Q3).
+    fn has_claims_of(&self, scx: &SegCx<'_>, v: VPage) -> bool {
+        let may_end = self.backing.is_some() || scx.db.lost_claims() != 0;
+        !may_end || v.claim == Some(scx.db.claim_era())
+    }
     /// The pages of `range` at which there may be something to lock. Address space that nobody has touched is not walked (D12): where swap is reserved
     /// at the first touch only occupied slots count, and so it is past the end of the file.
     fn lockable<'a>(
@@ -373,14 +379,7 @@ impl SegVn {
     /// A store copies a locked page: the claim goes along. The copy is writable, so it counts in `p_cowcnt`, as the source's did.
     pub(super) fn move_claim(&self, f: &PageFault<'_>, from: &dyn LockedPage, to: &dyn LockedPage) {
         let Some(era) = f.claim else { return };
-        let (db, kind) = (f.scx.db, claim_kind(self, f.prot));
-        if !db.has_claim(from, kind, era) {
-            // The page was cut off its file and grew again since: the claim went with it, the mark of the mapping did not.
-            db.claim_forced(to, kind, Some(era));
-        } else if db.use_claim(from, to, kind, era).is_err() {
-            // Not one page is left to be promised twice for a moment: what the source gives up pays for the copy.
-            db.unclaim(from, kind, era);
-            db.claim_forced(to, kind, Some(era));
-        }
+        // Lost, it is claimed again by the next lock of the page.
+        f.scx.db.carry_claim(from, to, claim_kind(self, f.prot), era);
     }
 }

@@ -13,6 +13,7 @@ use page_db::{
 };
 use swapfs::{MemDevice, SwapConfig, SwapFs};
 
+mod claims;
 mod crowd;
 mod hooked;
 mod pins;

@@ -21,6 +21,10 @@ impl Claimed {
     fn page(&self, n: u64) -> SharedPage<'_> {
         self.w.db.lookup_shared(&self.w.cx, name(crate::VnodeId(1), n)).expect("there")
     }
+    /// The same for a second page beside it.
+    fn beside(&self, n: u64) -> SharedPage<'_> {
+        self.w.db.try_lookup_shared(&self.w.cx, name(crate::VnodeId(1), n)).expect("there")
+    }
     fn avail(&self) -> u64 {
         self.w.db.free_mem().availrmem()
     }
@@ -174,4 +178,78 @@ fn claims_of_several_holders_are_charged_exactly() {
     });
     drop(w.db.adopt_shared(&w.cx, id));
     assert_eq!((c.avail(), c.counts()), (1000, (0, 0)));
+}
+
+/// Q3: what a copy cannot be claimed for, memory being promised to the last page, is not taken for a claim by whoever locks again.
+#[test]
+fn a_claim_lost_on_the_way_to_a_copy_ends_its_era() {
+    let c = Claimed::new();
+    let (mem, db) = (c.w.db.free_mem(), &c.w.db);
+    let era = db.claim(&c.page(0), Claim::Lck).expect("memory to spare");
+    db.claim(&c.page(0), Claim::Lck).expect("another's, free of charge");
+    let rest = mem.availrmem();
+    assert!(mem.charge(rest, 0), "promised to the last page");
+    assert!(db.use_claim(&c.page(0), &c.beside(1), Claim::Lck, era).is_err());
+    assert_eq!((db.claim_era(), db.lost_claims()), (era, 0), "refused, and nothing is lost");
+    assert!(!db.carry_claim(&c.page(0), &c.beside(1), Claim::Lck, era), "it would cost a page");
+    assert_eq!((c.counts(), db.lost_claims()), ((1, 0), 1));
+    assert!(db.has_claim(&c.page(0), Claim::Lck, era), "the other's");
+    assert!(!db.has_claim(&c.page(1), Claim::Lck, era));
+    assert_ne!(db.claim_era(), era, "or the note would say that there is a claim");
+    mem.uncharge(rest);
+    let again = db.claim(&c.page(1), Claim::Lck).expect("memory to spare");
+    assert_eq!(again, db.claim_era());
+    db.unclaim(&c.page(1), Claim::Lck, era); // by the old note: not of that era
+    assert!(db.has_claim(&c.page(1), Claim::Lck, again));
+    db.unclaim(&c.page(1), Claim::Lck, again);
+    db.unclaim(&c.page(0), Claim::Lck, era);
+    assert_eq!(c.avail(), 1000);
+    c.w.verify();
+}
+
+/// One of several claims that find no page more, one that pays for itself, and one that ended with its page.
+#[test]
+fn a_claim_is_carried_whatever_became_of_the_source() {
+    let c = Claimed::new();
+    let (mem, db) = (c.w.db.free_mem(), &c.w.db);
+    let era = db.claim(&c.page(0), Claim::Cow).expect("memory to spare");
+    let rest = mem.availrmem();
+    assert!(mem.charge(rest, 0), "promised to the last page");
+    assert!(db.carry_claim(&c.page(0), &c.beside(1), Claim::Cow, era), "the source's page pays");
+    assert_eq!((c.counts(), c.avail(), db.claim_era()), ((0, 0), 0, era));
+    mem.uncharge(rest);
+    let id = name(crate::VnodeId(1), 0);
+    db.destroy(&c.w.cx, db.lookup_excl(&c.w.cx, name(crate::VnodeId(1), 1)).expect("there"));
+    c.w.make(name(crate::VnodeId(1), 1));
+    assert!(db.carry_claim(&c.page(1), &c.beside(0), Claim::Cow, era), "there is none to take along");
+    assert!(db.has_claim(&c.page(0), Claim::Cow, era), "of the note's era");
+    assert_eq!((c.counts(), c.avail(), db.lost_claims()), ((0, 1), 999, 0));
+    db.destroy(&c.w.cx, db.lookup_excl(&c.w.cx, id).expect("there"));
+    c.w.verify();
+}
+
+/// A page that takes the place of another has the claims of both, and those who made them know them by: the era of whichever had claims.
+#[test]
+fn claims_that_come_together_keep_the_era_they_are_known_by() {
+    for claimed_is_renamed in [true, false] {
+        let c = Claimed::new();
+        let (cx, db) = (&c.w.cx, &c.w.db);
+        let (claimed, bare) = if claimed_is_renamed { (0, 1) } else { (1, 0) };
+        // Each page has an era; one has a claim of it, too.
+        let first = db.claim(&c.page(bare), Claim::Cow).expect("memory to spare");
+        db.unclaim(&c.page(bare), Claim::Cow, first);
+        let third = name(crate::VnodeId(1), 2);
+        c.w.make(third);
+        db.claim(&c.page(2), Claim::Cow).expect("memory to spare");
+        db.destroy(cx, db.lookup_excl(cx, third).expect("there"));
+        let second = db.claim(&c.page(claimed), Claim::Cow).expect("memory to spare");
+        assert_ne!(first, second, "a claimed page has ended between the two");
+        let page = db.lookup_excl(cx, name(crate::VnodeId(1), 0)).expect("there");
+        db.rename(cx, &page, name(crate::VnodeId(1), 1)).expect("nobody holds the other");
+        assert!(db.has_claim(&page, Claim::Cow, second), "{claimed_is_renamed}");
+        db.unclaim(&page, Claim::Cow, second);
+        assert_eq!((page.page().cowcnt(), c.avail()), (0, 1000));
+        drop(page);
+        c.w.verify();
+    }
 }
