@@ -16,8 +16,10 @@
 //! Sources: uvm.md 5.6 (`uvm_map_extract`, mremap), 2.4, 2.5.
 
 use crate::error::SegError;
+use crate::leaving::Contents;
 use crate::seg::{SegCx, SegOps};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use page_db::{VirtAddr, VirtRange};
 
 /// Of which pages of a segment new ones have the rights, the advice and the inheritance.
@@ -27,6 +29,16 @@ pub enum Like {
     Repeated,
     /// All of the page before the first: a mapping goes on.
     Before,
+}
+
+/// What [`Extract::continued`] comes to.
+#[derive(Debug)]
+pub enum Continued {
+    /// The driver for what follows.
+    Made(Box<dyn SegOps>),
+    /// Places of the object are on their way out of these contents, and may be the ones that follow: nothing has changed, and the caller asks again when
+    /// they are gone ([`Contents::wait_emptied`]).
+    Leaving(Arc<dyn Contents>),
 }
 
 /// See the module's theory.
@@ -55,6 +67,9 @@ pub trait Extract {
     ///
     /// # Errors
     /// As those of creation; [`SegError::Invalid`] where the object's offsets end.
+    ///
+    /// # Locks
+    /// The address-space lock, as reader or writer: nothing is waited for here that another thread of the process may have to end.
     #[doc(alias = "amap_extend")]
     fn continued(
         &self,
@@ -62,7 +77,7 @@ pub trait Extract {
         first: u64,
         like: Like,
         to: &SegCx<'_>,
-    ) -> Result<Box<dyn SegOps>, SegError>;
+    ) -> Result<Continued, SegError>;
 
     /// A driver for `to.seg`, perhaps of another address space, that shows the same memory as `range`: what is stored on either side is seen on
     /// both, private memory included. Locks in memory do not come along.

@@ -50,7 +50,7 @@ pub use borrower::Borrower;
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
 pub use error::{AsError, SegError};
-pub use extract::{Extract, Like};
+pub use extract::{Continued, Extract, Like};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{
     Hat, HatError, HatProvider, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,

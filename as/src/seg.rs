@@ -615,9 +615,8 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// Whether this segment counts in `a_resvsize` only for what it has reserved ([`SegOps::reserved`]) instead of its whole size: private
     /// memory without a file that reserves at the first touch.
     ///
-    /// The address space adds the size of a new segment and takes off the size of what is unmapped. Such a driver sets that right: in `create` it takes
-    /// the size off again, in `unmap` it puts it back less what it returns, and it counts touches ([`AsState::add_resv`]). A child's
-    /// count is made by the address space.
+    /// The address space counts what a new segment has reserved, and takes off what one has less after an unmap, or had when it went. Such a driver counts
+    /// only what it reserves between the two, when it has, and before it gives that back ([`AsState::add_resv`], [`AsState::sub_resv`]).
     #[doc(alias = "SEG_IS_PARTIAL_RESV")]
     fn counts_own_resv(&self, scx: &SegCx<'_>) -> bool {
         let kind = self.kind();
@@ -664,8 +663,8 @@ pub trait SegCreate {
     fn may_merge(&self) -> bool {
         true
     }
-    /// Whether the new segment must fit under the limit on the address space. One that says no counts for nothing in `a_resvsize`: its driver says
-    /// [`SegOps::counts_own_resv`] and has reserved nothing.
+    /// Whether the new segment must fit under the limit on the address space, with all its size. One that says no counts for nothing in `a_resvsize`: its
+    /// driver says [`SegOps::counts_own_resv`] and has reserved nothing.
     fn counts(&self) -> bool {
         true
     }

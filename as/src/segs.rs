@@ -288,6 +288,13 @@ impl Segs {
         let refused = |_| AsError::NoHeap { what: "range that is not forked" };
         self.left_out.make_room(vpns(range)).map_err(refused)
     }
+    /// Notes whether `range` is left out of a child.
+    pub(crate) fn set_left_out(&mut self, range: VirtRange, on: bool) -> Result<(), AsError> {
+        self.make_room(range)?;
+        self.left_out.set(vpns(range), on);
+        self.left_out.trim();
+        Ok(())
+    }
     /// `range` is not mapped any more: nothing is known of its pages (G7).
     pub(crate) fn forget(&mut self, range: VirtRange) {
         if !self.left_out.is_plain() {

@@ -71,14 +71,23 @@ impl AsState {
     pub(crate) fn sub_size(&self, bytes: u64) {
         self.counts.size.fetch_sub(bytes, Ordering::AcqRel);
     }
-    /// Counts the bytes of a new mapping as reserved, if the limit allows it.
+    /// Whether a new mapping of so many bytes fits under the limit; nothing is counted.
+    pub(crate) fn check_resv(&self, bytes: u64) -> Result<(), AsError> {
+        let limit = self.vmem_limit();
+        let fits = self.resv_size().checked_add(bytes).is_some_and(|n| n <= limit);
+        if fits { Ok(()) } else { Err(AsError::VmemLimit { bytes, limit }) }
+    }
+    /// Counts what a new mapping has reserved, if the limit allows it.
     pub(crate) fn charge_resv(&self, bytes: u64) -> Result<(), AsError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let limit = self.vmem_limit();
         let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);
         let done = self.counts.resv_size.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
         done.map(|_| ()).map_err(|_| AsError::VmemLimit { bytes, limit })
     }
-    /// A driver (or the address space) counts bytes as reserved.
+    /// A driver (or the address space) counts bytes as reserved that are: what others see is never more than the truth, or they would be refused for nothing.
     pub fn add_resv(&self, bytes: u64) {
         self.counts.resv_size.fetch_add(bytes, Ordering::AcqRel);
     }

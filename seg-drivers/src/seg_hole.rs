@@ -69,7 +69,6 @@ impl SegOps for SegHole {
                 return Err(SegError::Invalid { driver: self.driver(), what, range });
             }
         };
-        scx.space.add_resv(range.len()); // the address space takes it off, and it never counted
         Ok(remnant)
     }
     fn fault(

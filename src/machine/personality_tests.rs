@@ -79,6 +79,7 @@ fn row<T: PartialEq + std::fmt::Debug>(what: &str, ask: impl Fn(&Ground) -> T, w
 
 const RANDOM: MemAdvice = MemAdvice::Use(Advice::Random);
 const FREE: MemAdvice = MemAdvice::Use(Advice::Free);
+const UNPROMISED: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANON).union(MapFlags::NORESERVE);
 
 #[test]
 fn r01_a_length_of_0() {
@@ -272,7 +273,6 @@ fn r14_locked_memory_that_is_not_needed() {
 #[test]
 fn r14_locked_memory_that_was_promised_to_nobody() {
     type Lock = fn(&Ground);
-    const UNPROMISED: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANON).union(MapFlags::NORESERVE);
     fn map(g: &Ground, flags: MapFlags) {
         g.map(20, 2, 3, UNPROMISED | flags, None).expect("room");
     }
@@ -311,6 +311,18 @@ fn r14_locked_memory_that_was_promised_to_nobody() {
         (number(g.map(20, 2, 3, flags, None)), g.p.load_u8(at(20)).is_ok())
     };
     row("more than the limit", over, [(OK, true), (EAGAIN, false)]);
+}
+
+/// What cannot be had now, without a right to it, does not keep the pages above from being brought in and locked.
+#[test]
+fn r10_locking_everything_goes_on_behind_pages_without_rights() {
+    let ask = |g: &Ground| {
+        g.map(20, 4, 3, UNPROMISED, None).expect("room");
+        g.p.mprotect(at(21), P, 0).expect("mapped");
+        g.p.mlockall(LockAll::CURRENT).expect("may");
+        [20, 21, 22, 23].map(|page| g.p.mincore(at(page), P).expect("mapped")[0] & 3)
+    };
+    row("in memory, and locked", ask, [[0, 0, 0, 0], [3, 0, 3, 3]]);
 }
 
 #[test]

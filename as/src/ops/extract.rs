@@ -21,7 +21,8 @@
 //! ```
 //!
 //! All of it under one hold of the lock as writer: no thread sees half of it, and what had a translation faults at the old address and finds its
-//! frame at the new one.
+//! frame at the new one. While places that a mapping is to go on over are on their way out of its object ([`crate::leaving`]), whoever asks for them gives
+//! back what has been made so far, and waits with nothing held.
 //!
 //! Showing a range twice is a fork of a part of it, with nothing copied on write: each driver makes one that shares ([`Extract::share`]), for this address space or
 //! another. A mapping goes on by a new segment just above that its driver makes ([`Extract::continued`]), which then joins the one below like any
@@ -39,11 +40,14 @@ use super::{OnPinned, Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
-use crate::extract::{Extract, Like};
+use crate::extract::{Continued, Extract, Like};
+use crate::fault::FaultError;
+use crate::leaving::Contents;
 use crate::runs::vpns;
 use crate::seg::{Join, SegCreate, SegCx, SegKind, SegOps};
 use crate::segs::{Hole, Removed, Seg, Segs};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use page_db::{Cx, VirtAddr, VirtRange, heap};
@@ -83,7 +87,12 @@ struct Move {
 type Piece<'a> = (Seg<'a>, VirtRange);
 
 /// Drivers that are not in the tree yet, and have been counted in size and reservation.
-type Made = Vec<Removed>;
+#[derive(Default)]
+struct Made {
+    segs: Vec<Removed>,
+    /// What is waited for before the next pass makes more.
+    leaving: Option<Arc<dyn Contents>>,
+}
 
 fn no_heap(_: alloc::collections::TryReserveError) -> AsError {
     AsError::NoHeap { what: "segment" }
@@ -144,7 +153,7 @@ impl AddrSpace {
         }
         let call = Move { from, to, leave, target };
         self.redo_taking(cx, OnPinned::Wait(Events::UNMAP), |gone| {
-            let mut made = Made::new();
+            let mut made = Made::default();
             let mut segs = self.lock.write(cx);
             let done = self.remap_pass(cx, &mut segs, call, gone, &mut made);
             drop(segs);
@@ -224,25 +233,31 @@ impl AddrSpace {
         seg: Seg<'_>,
         range: VirtRange,
         made: &mut Made,
-        make: impl FnOnce(&dyn Extract, &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError>,
+        make: impl FnOnce(&dyn Extract, &SegCx<'_>) -> Result<Continued, SegError>,
     ) -> Result<(), Stop> {
-        made.try_reserve(1).map_err(no_heap).map_err(Stop::Space)?;
-        self.state.charge_resv(range.len()).map_err(Stop::Space)?;
+        made.segs.try_reserve(1).map_err(no_heap).map_err(Stop::Space)?;
+        self.state.check_resv(range.len()).map_err(Stop::Space)?;
         let ops = extract(seg).and_then(|extract| make(extract, &self.scx(cx, range, true)));
-        let ops = ops.map_err(|error| {
-            self.state.sub_resv(range.len());
-            Stop::Seg { error, seg: seg.range() }
-        })?;
-        self.state.add_size(range.len());
-        made.push(Removed { range, ops });
+        let ops = match ops {
+            Ok(Continued::Made(ops)) => ops,
+            Ok(Continued::Leaving(contents)) => {
+                made.leaving = Some(contents);
+                let again = FaultError::Retry { addr: range.start() };
+                return Err(Stop::Seg { error: again.into(), seg: seg.range() });
+            }
+            Err(error) => return Err(Stop::Seg { error, seg: seg.range() }),
+        };
+        let ops = self.count(cx, range, ops).map_err(Stop::Space)?;
+        made.segs.push(Removed { range, ops });
         Ok(())
     }
-    /// Undoes [`AddrSpace::make_one`]. No lock is held.
+    /// Undoes [`AddrSpace::make_one`], and waits for what kept it from making more. No lock is held.
     fn give_back(&self, cx: &Cx, made: Made) {
-        for Removed { range, ops } in made {
-            self.state.sub_size(range.len());
-            self.state.sub_resv(self.resv_of(cx, range, &*ops));
-            ops.free(&self.scx(cx, range, false));
+        for Removed { range, ops } in made.segs {
+            self.uncount(cx, range, &*ops);
+        }
+        if let Some(contents) = made.leaving {
+            contents.wait_emptied(cx);
         }
     }
     /// Cuts the segment that spans `at`, if there is one. Room was reserved.
@@ -293,24 +308,17 @@ impl AddrSpace {
     /// As [`AddrSpace::map`]; [`AsError::Seg`] with [`SegError::NotSupported`] or [`SegError::Unmapped`]. Nothing has changed.
     #[doc(alias = "amap_extend")]
     pub fn extend(&self, cx: &Cx, last: VirtAddr, tail: VirtRange) -> Result<(), AsError> {
-        let more = More {
-            space: self,
-            last: last.page_floor(),
-            locked: Cell::new(false),
-            left_out: Cell::new(false),
-        };
-        self.map(cx, tail, &more)?;
-        let mut done = Ok(());
+        self.check_limits(tail)?;
+        self.check_free(cx, &self.lock.read(cx), tail)?;
+        let more = More { space: self, last: last.page_floor(), locked: Cell::new(false) };
+        self.map_like(cx, tail, &more, Some(more.last))?;
         if more.locked.get() && !self.state.lock_future() {
-            done = self.lock(cx, tail);
+            self.lock(cx, tail).or_else(|error| {
+                self.unmap(cx, tail)?;
+                Err(error)
+            })?;
         }
-        if more.left_out.get() {
-            done = done.and_then(|()| self.leave_out(cx, tail, true));
-        }
-        done.or_else(|error| {
-            self.unmap(cx, tail)?;
-            Err(error)
-        })
+        Ok(())
     }
 
     /// Shows what is mapped in `from` a second time, at `to` in `into` (which may be this address space): what is stored on either side is seen on both, and
@@ -336,7 +344,7 @@ impl AddrSpace {
         into.check_limits(to)?;
         let mut redo = Redo::new(self, cx, 1);
         loop {
-            let mut made = Made::new();
+            let mut made = Made::default();
             let done = self.share_pass(cx, from, into, to, &mut made);
             // held: nothing
             into.give_back(cx, made);
@@ -402,20 +410,22 @@ impl AddrSpace {
             let (seg, piece) = mapped(piece)?;
             let scx = self.scx(cx, seg.range(), true);
             let place = moved(piece, from, to);
-            into.make_one(cx, seg, place, made, |extract, to| extract.share(&scx, piece, to))?;
+            into.make_one(cx, seg, place, made, |extract, to| {
+                extract.share(&scx, piece, to).map(Continued::Made)
+            })?;
         }
         Ok(())
     }
     /// Nothing fails any more: tells the drivers of `from`.
     fn shares_done(&self, cx: &Cx, segs: &Segs, from: VirtRange, made: &Made) {
-        for ((seg, piece), made) in segs.pieces(cx, from).flatten().zip(made) {
+        for ((seg, piece), made) in segs.pieces(cx, from).flatten().zip(&made.segs) {
             seg.ops().dup_done(&self.scx(cx, seg.range(), true), piece, &*made.ops);
         }
     }
 }
 
 fn insert_all(segs: &mut Segs, made: &mut Made) {
-    for made in made.drain(..) {
+    for made in made.segs.drain(..) {
         segs.insert(made.range, made.ops);
     }
 }
@@ -431,13 +441,24 @@ struct More<'a> {
     space: &'a AddrSpace,
     /// The page after which it follows.
     last: VirtAddr,
-    /// What was found of that page.
+    /// Whether that was found to be locked in memory.
     locked: Cell<bool>,
-    left_out: Cell<bool>,
 }
 
 impl SegCreate for More<'_> {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        loop {
+            match self.ask(scx)? {
+                Continued::Made(ops) => return Ok(ops),
+                Continued::Leaving(contents) => contents.wait_emptied(scx.cx),
+            }
+            // held: nothing
+        }
+    }
+}
+
+impl More<'_> {
+    fn ask(&self, scx: &SegCx<'_>) -> Result<Continued, SegError> {
         let space = self.space;
         let segs = space.lock.read(scx.cx);
         let seg = segs.seg_at(scx.cx, self.last);
@@ -446,7 +467,6 @@ impl SegCreate for More<'_> {
         let (range, extract) = (seg.range(), extract(seg)?);
         let of = space.scx(scx.cx, range, false);
         self.locked.set(extract.is_locked(&of, self.last));
-        self.left_out.set(segs.left_out.get(self.last.vpn()));
         extract.continued(&of, range.page_index(self.last) + 1, Like::Before, scx)
     }
 }

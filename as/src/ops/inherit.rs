@@ -12,17 +12,18 @@
 //!
 //! - G7: a page that is left out is mapped. Whatever unmaps it forgets it, so what is mapped there later is inherited as its kind says.
 //!
+//! - G10: what is noted in both places, or for new pages, is noted in one hold of the lock as writer: a fork finds a page as it was or as it is to be.
+//!
 //! All of this is looked at by the next fork and by nothing else.
 //!
 //! Sources: uvm.md 4.1, 5.5; illumos.md 3.8 (MC_INHERIT_ZERO).
 
-use super::OnPinned;
+use super::{OnPinned, Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::error::AsError;
-use crate::runs::vpns;
 use crate::seg::{Inherit, SegKind, SegOps};
+use crate::segs::Segs;
 use crate::{SegCx, SegError};
-use core::cell::Cell;
 use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
@@ -35,13 +36,35 @@ impl AddrSpace {
         if how == Inherit::None {
             return self.leave_out(cx, range, true);
         }
-        let end = Cell::new(range.start().get());
-        let done = self.each(cx, range, |ops, scx, piece| {
-            ops.inherit(scx, piece, Some(how)).inspect(|()| end.set(piece.end()))
+        self.check_limits(range)?;
+        let mut redo = Redo::new(self, cx, 1);
+        loop {
+            let done = self.inherit_pass(cx, &mut self.lock.write(cx), range, how);
+            // held: nothing
+            match done {
+                Ok(()) => return Ok(()),
+                Err(Stop::Seg { error, .. }) => redo.after(error)?,
+                Err(Stop::Space(error)) => return Err(error),
+                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
+            }
+        }
+    }
+    fn inherit_pass(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        range: VirtRange,
+        how: Inherit,
+    ) -> Result<(), Stop> {
+        let mut end = range.start().get();
+        let done = self.walk(cx, segs, range, true, |scx, seg, piece| {
+            seg.ops().inherit(scx, piece, Some(how)).inspect(|()| end = piece.end())
         });
         // What the drivers below a hole or a refusal were told is not left out any more either.
-        let told = range.until(end.get());
-        told.map_or(Ok(()), |told| self.leave_out(cx, told, false)).and(done)
+        if let Some(told) = range.until(end) {
+            segs.set_left_out(told, false).map_err(Stop::Space)?;
+        }
+        done
     }
     /// Makes `range` zeros in a child of fork; private anonymous memory only.
     ///
@@ -73,9 +96,7 @@ impl AddrSpace {
         });
         let mapped = hole.map_or(Some(range), |hole| range.until(hole.get()));
         if let Some(mapped) = mapped {
-            segs.make_room(mapped)?;
-            segs.left_out.set(vpns(mapped), on);
-            segs.left_out.trim();
+            segs.set_left_out(mapped, on)?;
         }
         hole.map_or(Ok(()), |addr| Err(AsError::Unmapped { addr }))
     }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!   reader: is the range free? ─no─▶          refused; the driver was not asked
-//!   count the bytes, make the driver          no lock: allocates, reserves swap, may fail or wait for memory
+//!   would it fit under the limit? ─no─▶       the same
+//!   make the driver, count what it reserves   no lock: allocates, reserves swap, may fail or wait for memory
 //!   writer: is it still free? ─no─▶           the driver is given back (SegOps::free), as if it had never been
 //!           merge or insert
 //!   drop what a neighbour took over           no lock
@@ -30,10 +31,11 @@ use super::Redo;
 use crate::addr_space::AddrSpace;
 use crate::avl::{NodeId, Place};
 use crate::error::AsError;
+use crate::runs::vpns;
 use crate::seg::{Join, SegCreate, SegKind, SegOps};
 use crate::segs::Segs;
 use alloc::boxed::Box;
-use page_db::{Cx, VirtRange};
+use page_db::{Cx, VirtAddr, VirtRange};
 
 /// Drivers that the new segment made superfluous; dropped after the lock.
 type Superfluous = [Option<Box<dyn SegOps>>; 2];
@@ -57,9 +59,19 @@ impl AddrSpace {
         range: VirtRange,
         make: &dyn SegCreate,
     ) -> Result<(), AsError> {
+        self.map_like(cx, range, make, None)
+    }
+    /// The same, and the new pages are left out of a child of fork if the page `like` is: that is so as soon as they are there.
+    pub(super) fn map_like(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        make: &dyn SegCreate,
+        like: Option<VirtAddr>,
+    ) -> Result<(), AsError> {
         let mut redo = Redo::new(self, cx, 0);
         loop {
-            match self.map_pass(cx, range, make) {
+            match self.map_pass(cx, range, make, like) {
                 Ok(()) => break,
                 Err(AsError::Seg(error)) => redo.after(error)?,
                 Err(error) => return Err(error),
@@ -78,34 +90,35 @@ impl AddrSpace {
     fn is_hole(&self, cx: &Cx, range: VirtRange) -> bool {
         self.kind_at(cx, range.start()).is_some_and(|kind| kind.contains(SegKind::HOLE))
     }
-    fn map_pass(&self, cx: &Cx, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
+    fn map_pass(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        make: &dyn SegCreate,
+        like: Option<VirtAddr>,
+    ) -> Result<(), AsError> {
         let ops = self.make(cx, range, make)?;
         // held: nothing
-        match self.add(cx, range, ops, make.may_merge()) {
+        match self.add(cx, range, ops, make.may_merge(), like) {
             Ok(superfluous) => drop::<Superfluous>(superfluous),
             Err((error, ops)) => {
-                self.state.sub_size(range.len());
-                self.state.sub_resv(self.resv_of(cx, range, &*ops));
-                ops.free(&self.scx(cx, range, false));
+                self.uncount(cx, range, &*ops);
                 return Err(error);
             }
         }
         Ok(())
     }
-    /// Counts the bytes and makes the driver; nothing is counted when that fails.
+    /// Makes the driver and counts it; nothing is counted when that fails.
     fn make(
         &self,
         cx: &Cx,
         range: VirtRange,
         make: &dyn SegCreate,
     ) -> Result<Box<dyn SegOps>, AsError> {
-        // Counted first: a driver that counts for itself takes it off again.
-        let counted = if make.counts() { range.len() } else { 0 };
-        self.state.charge_resv(counted)?;
-        let made = make.create(&self.scx(cx, range, false));
-        let ops = made.inspect_err(|_| self.state.sub_resv(counted))?;
-        self.state.add_size(range.len());
-        Ok(ops)
+        // Before it promises anything. What it will have reserved only the driver knows.
+        self.state.check_resv(if make.counts() { range.len() } else { 0 })?;
+        let ops = make.create(&self.scx(cx, range, false))?;
+        self.count(cx, range, ops)
     }
     /// Finds the place of a new segment.
     pub(super) fn check_free(
@@ -126,14 +139,26 @@ impl AddrSpace {
         range: VirtRange,
         ops: Box<dyn SegOps>,
         may_merge: bool,
+        like: Option<VirtAddr>,
     ) -> Result<Superfluous, (AsError, Box<dyn SegOps>)> {
         let mut segs = self.lock.write(cx);
-        let place = self.check_free(cx, &segs, range);
-        let place = match place.and_then(|place| segs.reserve(cx, 1).map(|()| place)) {
+        let left_out = like.is_some_and(|like| segs.left_out.get(like.vpn()));
+        let place = self.check_free(cx, &segs, range).and_then(|place| {
+            segs.reserve(cx, 1)?;
+            if left_out {
+                segs.make_room(range)?;
+            }
+            Ok(place)
+        });
+        let place = match place {
             Ok(place) => place,
             Err(error) => return Err((error, ops)),
         };
         // Nothing fails from here on.
+        if left_out {
+            segs.left_out.set(vpns(range), true);
+            segs.left_out.trim();
+        }
         let (prev, next) = if may_merge { segs.touching(&place) } else { (None, None) };
         match prev {
             Some(prev) if self.joined(cx, &segs, prev, range, &*ops, Join::Extend) => {

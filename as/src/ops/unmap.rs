@@ -24,7 +24,7 @@ use crate::avl::NodeId;
 use crate::callback::Events;
 use crate::error::AsError;
 use crate::leaving::Leaving;
-use crate::seg::Remnant;
+use crate::seg::{Remnant, SegOps};
 use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
 use page_db::{Cx, VirtRange};
@@ -71,14 +71,17 @@ impl AddrSpace {
             segs.make_room(piece).map_err(Stop::Space)?;
             let scx = self.scx(cx, seg, true);
             let ops = segs.get(id).ops();
+            let own = ops.counts_own_resv(&scx).then(|| ops.reserved());
             let left = match piece == seg {
                 true => ops.unmap(&scx, piece).map(|left| (left, None)),
                 false => ops.unmap_part(&scx, piece),
             };
             let (left, leaving) = left.map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
-            segs.forget(piece);
             gone.bytes += piece.len();
+            gone.reserved +=
+                own.map_or(piece.len(), |own| own.saturating_sub(reserved_of(ops, &left)));
+            segs.forget(piece);
             if let Some(leaving) = leaving {
                 gone.leave(cx, leaving);
             }
@@ -92,11 +95,11 @@ impl AddrSpace {
     }
     /// Does what [`AddrSpace::unmap_pass`] left to be done without the lock.
     pub(crate) fn finish(&self, cx: &Cx, mut gone: Gone) {
-        gone.empty_parts(cx);
         if gone.bytes != 0 {
             self.state.sub_size(gone.bytes);
-            self.state.sub_resv(gone.bytes); // a driver that counts for itself has put it back
+            self.state.sub_resv(gone.reserved); // first: what is not mapped any more keeps nobody from mapping
         }
+        gone.empty_parts(cx);
         gone.first.into_iter().chain(gone.others).for_each(|seg| self.free_seg(cx, seg));
     }
     fn free_seg(&self, cx: &Cx, seg: Removed) {
@@ -109,6 +112,8 @@ impl AddrSpace {
 pub(crate) struct Gone {
     /// Bytes unmapped, of whole segments and of parts.
     bytes: u64,
+    /// Those of them that counted as reserved.
+    reserved: u64,
     parts: [Option<Leaving>; 2],
     first: Option<Removed>,
     others: Vec<Removed>,
@@ -139,6 +144,15 @@ impl Gone {
     /// Empties the parts that segments gave up (G9), in the order in which they did.
     pub(crate) fn empty_parts(&mut self, cx: &Cx) {
         self.parts.iter_mut().filter_map(Option::take).for_each(|part| part.empty(cx));
+    }
+}
+
+/// What is left reserved of a segment that has answered an unmap with `left`.
+fn reserved_of(ops: &dyn SegOps, left: &Remnant) -> u64 {
+    match left {
+        Remnant::Nothing => 0,
+        Remnant::Low | Remnant::High => ops.reserved(),
+        Remnant::Both(high) => ops.reserved() + high.reserved(),
     }
 }
 

@@ -13,6 +13,7 @@ use page_db::{
     PageError, Pfn, SpinHooks, ThreadId, VirtAddr, VirtRange,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, OnceLock};
 
 /// The page size, for addresses in tests.
 pub(crate) const P: u64 = 0x1000;
@@ -30,12 +31,18 @@ pub(crate) fn at(addr: u64) -> VirtAddr {
 pub(crate) struct CountedWait {
     pub(crate) left: AtomicU64,
     pub(crate) waits: AtomicU64,
+    /// Passed twice by whoever waits, and by the test that looks at what is so between the two.
+    pub(crate) gate: OnceLock<Barrier>,
 }
 
 impl MemoryWait for CountedWait {
     fn wait_for_memory(&self, cx: &Cx, db: &PageDb, pages: u64) -> Result<(), PageError> {
         assert!(cx.held().is_empty(), "nothing is held while memory is waited for");
         self.waits.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = self.gate.get() {
+            gate.wait();
+            gate.wait();
+        }
         let once_less = |n: u64| n.checked_sub(1);
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, once_less) {
             Ok(_) => Ok(()),
@@ -68,7 +75,8 @@ impl World {
         let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
         let db = PageDb::new(&cx, mem, Arc::clone(&clock) as _, Arc::clone(&counters), &config);
         let db = Arc::new(db.expect("structures for 64 frames"));
-        let wait = Arc::new(CountedWait { left: AtomicU64::new(0), waits: AtomicU64::new(0) });
+        let (left, waits, gate) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
+        let wait = Arc::new(CountedWait { left, waits, gate });
         assert!(db.set_memory_wait(Arc::clone(&wait) as _));
         let hat = Arc::new(RecHat::new(1));
         let space = AddrSpace::new(&cx, AsId(1), limits, Arc::clone(&hat) as _, Arc::clone(&db));

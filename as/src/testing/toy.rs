@@ -1,13 +1,13 @@
 //! A segment driver of few words: rights, locks and pins a page, everything asked of it noted, every failure ordered beforehand.
 
 use crate::error::SegError;
-use crate::extract::{Extract, Like};
+use crate::extract::{Continued, Extract, Like};
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
 use crate::leaving::{Contents, Leaving};
 use crate::seg::{
-    Advice, InCore, Join, LockOp, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx,
-    SegDetail, SegKind, SegOps, SyncFlags,
+    Advice, InCore, Inherit, Join, LockOp, NewlyLocked, PageList, Remnant, Residency, SegCreate,
+    SegCx, SegDetail, SegKind, SegOps, SyncFlags,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -47,6 +47,8 @@ struct Order {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     calls: Mutex<Vec<Call>>,
+    /// With each call, what counted as reserved then.
+    reserved: Mutex<Vec<(&'static str, u64)>>,
     orders: Mutex<Vec<Order>>,
 }
 
@@ -62,6 +64,11 @@ impl Plan {
         calls.retain(|c| c.op != op);
         taken
     }
+    /// What counted as reserved at each call of `op` so far.
+    pub(crate) fn reserved_at(&self, op: &str) -> Vec<u64> {
+        let reserved = self.reserved.lock().expect("quiet");
+        reserved.iter().filter(|(of, _)| *of == op).map(|(_, bytes)| *bytes).collect()
+    }
     /// All calls so far, forgotten by this.
     pub(crate) fn take_all(&self) -> Vec<Call> {
         core::mem::take(&mut *self.calls.lock().expect("quiet"))
@@ -70,6 +77,7 @@ impl Plan {
         assert!(scx.seg.covers(range), "G1: {range} lies in {}", scx.seg);
         let call = Call { op, start: range.start().get(), end: range.end(), writer: scx.writer };
         self.calls.lock().expect("quiet").push(call);
+        self.reserved.lock().expect("quiet").push((op, scx.space.resv_size()));
     }
     /// The failure ordered for `op` in `range`, and its page.
     fn due(&self, op: &str, range: VirtRange) -> Option<(VirtAddr, Fail)> {
@@ -103,6 +111,10 @@ impl Contents for Plan {
         let call = Call { op: "empty", start, end, writer: !cx.held().is_empty() };
         self.calls.lock().expect("quiet").push(call);
     }
+    fn wait_emptied(&self, cx: &Cx) {
+        let call = Call { op: "wait_emptied", start: 0, end: 0, writer: !cx.held().is_empty() };
+        self.calls.lock().expect("quiet").push(call);
+    }
 }
 
 /// How to make a toy.
@@ -121,6 +133,10 @@ pub(crate) struct ToyArgs {
     /// Whether it says that fork copies what is locked.
     pub(crate) copies_locked: bool,
     pub(crate) moves: bool,
+    /// Whether a fault maps the page above as well.
+    pub(crate) ahead: bool,
+    /// Whether it takes notes of what a child is to have.
+    pub(crate) inherits: bool,
     /// Whether what a part held is left to be emptied.
     pub(crate) leaves: bool,
 }
@@ -139,6 +155,8 @@ impl ToyArgs {
             offers_pages: false,
             copies_locked: false,
             moves: false,
+            ahead: false,
+            inherits: false,
             leaves: false,
         }
     }
@@ -171,11 +189,7 @@ impl ToyArgs {
 impl SegCreate for ToyArgs {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         self.plan.seg("create", scx, scx.seg)?;
-        let toy = self.make(BTreeMap::new());
-        if toy.counts_own_resv(scx) {
-            scx.space.sub_resv(scx.seg.len());
-        }
-        Ok(toy)
+        Ok(self.make(BTreeMap::new()))
     }
     fn may_merge(&self) -> bool {
         self.may_merge
@@ -235,8 +249,17 @@ impl Toy {
             self.pages().entry(addr.vpn()).or_default().soft += 1;
         }
         let page = VirtRange::page_of(addr);
-        let loaded = scx.hat.devload(scx.cx, page, Pfn(addr.vpn()), prot, LoadFlags::empty());
-        loaded.map_err(|_| FaultError::NoMemory { addr })
+        let load = |page: VirtRange| {
+            let pfn = Pfn(page.start().vpn());
+            scx.hat.devload(scx.cx, page, pfn, prot, LoadFlags::empty())
+        };
+        load(page).map_err(|_| FaultError::NoMemory { addr })?;
+        match scx.seg.from(page.end()) {
+            Some(above) if self.args.ahead => {
+                load(VirtRange::page_of(above.start())).map_err(|_| FaultError::NoMemory { addr })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -265,9 +288,6 @@ impl SegOps for Toy {
         self.args.plan.seg("unmap", scx, range)?;
         if self.pinned(scx.seg) {
             return Err(SegError::Pinned { range });
-        }
-        if self.counts_own_resv(scx) {
-            scx.space.add_resv(range.len());
         }
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
         let mut pages = self.pages();
@@ -374,6 +394,18 @@ impl SegOps for Toy {
     }
     fn sync(&self, scx: &SegCx<'_>, range: VirtRange, _: SyncFlags) -> Result<(), SegError> {
         self.args.plan.seg("sync", scx, range)
+    }
+    fn inherit(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        how: Option<Inherit>,
+    ) -> Result<(), SegError> {
+        match (self.args.inherits, how) {
+            (true, _) => self.args.plan.seg("inherit", scx, range),
+            (false, None) => Ok(()),
+            (false, _) => Err(SegError::NotSupported { driver: self.driver(), op: "inherit" }),
+        }
     }
     fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
         let stop = match self.args.plan.due("incore", range) {
@@ -517,17 +549,17 @@ impl Extract for Toy {
         first: u64,
         like: Like,
         to: &SegCx<'_>,
-    ) -> Result<Box<dyn SegOps>, SegError> {
+    ) -> Result<Continued, SegError> {
         let pages = scx.seg.pages().get();
         match like {
             Like::Repeated => assert!(first + to.seg.pages().get() <= pages),
             Like::Before => assert!((1..=pages).contains(&first)),
         }
         self.args.plan.seg("continued", to, to.seg)?;
-        if self.counts_own_resv(scx) {
-            to.space.sub_resv(to.seg.len());
+        if self.args.plan.due("leaving", to.seg).is_some() {
+            return Ok(Continued::Leaving(Arc::clone(&self.args.plan) as _));
         }
-        Ok(self.args.make(BTreeMap::new()))
+        Ok(Continued::Made(self.args.make(BTreeMap::new())))
     }
     fn share(
         &self,

@@ -69,6 +69,32 @@ fn a_lock_inversion_is_tried_again_a_tick_later() {
     assert_eq!(w.plan.take("faulta").len(), 4, "from the start");
 }
 
+/// A page may be pinned by the one who asks for a pin, through another mapping: a soft lock does not wait for ever. Another fault does.
+#[test]
+fn a_soft_lock_waits_for_a_page_that_is_held_but_not_for_ever() {
+    let w = two_segments();
+    let soft = |kind| w.space.fault_at(&w.cx, at(0x10000), kind, Access::Write);
+    w.plan.fail("fault", 0x10000, 30, object(0x10000, errno::EDEADLK));
+    soft(FaultKind::SoftLock).expect("let go of in time");
+    assert_eq!(w.plan.take("softlock").len(), 31);
+    soft(FaultKind::SoftUnlock).expect("locked");
+    w.plan.take_all();
+    w.plan.fail("fault", 0x10000, 1000, object(0x10000, errno::EDEADLK));
+    let refused = Err(FaultError::Object { addr: at(0x10000), errno: errno::EAGAIN });
+    assert_eq!(soft(FaultKind::SoftLock), refused);
+    assert_eq!(
+        w.plan.take("softlock").len(),
+        101,
+        "once for each of a hundred waits, and the first"
+    );
+    w.space.try_unmap(&w.cx, range(0x10000, P)).expect("nothing is pinned");
+    w.map(0x10000, P);
+    w.plan.take_all();
+    soft(FaultKind::Invalid).expect("in the end");
+    assert_eq!(w.plan.take("fault").len(), 1000 - 101 + 1);
+    w.check();
+}
+
 #[test]
 fn a_stale_decision_starts_over_at_once() {
     let w = two_segments();

@@ -3,8 +3,9 @@
 use crate::error::{AsError, SegError};
 use crate::seg::SegKind;
 use crate::testing::*;
-use crate::{AddrRequest, FaultKind, USER_RANGE};
+use crate::{AddrRequest, FaultKind, Inherit, USER_RANGE};
 use page_db::{Access, Prot};
+use std::sync::Barrier;
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -123,6 +124,58 @@ fn a_freed_space_is_empty_and_everything_done_to_it_is_harmless() {
     assert!(w.space.fault(&w.cx, page, FaultKind::Invalid, Access::Read).is_err());
     assert!(w.space.set_prot(&w.cx, page, Prot::READ).is_err());
     assert!(w.space.pmap(&w.cx).rows.is_empty());
+    w.check();
+}
+
+/// G10: a fork of another thread while a mapping goes on, whose last page a child is not to have.
+#[test]
+fn a_child_never_has_the_tail_of_what_is_left_out() {
+    let w = World::new();
+    w.map_as(0x10000, 2 * P, &w.toy().moving().tag(7));
+    w.space.lock(&w.cx, range(0x11000, P)).expect("mapped");
+    w.space.leave_out(&w.cx, range(0x11000, P), true).expect("mapped");
+    // The tail is there, and waits for memory to be locked in.
+    let tail = range(0x12000, 2 * P);
+    w.plan.fail("lock", 0x13000, 1, Fail::Seg(SegError::NoMemory { range: tail }));
+    w.wait.left.store(1, Ordering::SeqCst);
+    let gate = w.wait.gate.get_or_init(|| Barrier::new(2));
+    let child = w.child();
+    std::thread::scope(|s| {
+        let (space, counters) = (&w.space, &w.counters);
+        let more = s.spawn(move || space.extend(&cx_on(counters, 1), at(0x11000), tail));
+        gate.wait();
+        let forked = w.space.dup(&w.cx, &child);
+        let shape = w.shape();
+        gate.wait();
+        more.join().expect("no panic").expect("memory came back");
+        forked.expect("toys fork");
+        assert_eq!(shape, [(0x10000, 0x14000)], "the tail was there");
+    });
+    assert_eq!(shape_of(&child, &w.cx), [(0x10000, 0x11000)]);
+    w.check();
+    child.free(&w.cx);
+}
+
+/// G10: what is said to drivers, and that nothing is left out any more, is one step, also up to a hole.
+#[test]
+fn what_a_child_is_to_have_is_noted_in_one_hold_of_the_lock() {
+    let w = World::new();
+    let toy = ToyArgs { inherits: true, ..w.toy() };
+    w.map_as(0x10000, 2 * P, &toy);
+    w.map_as(0x12000, P, &toy);
+    w.space.leave_out(&w.cx, range(0x11000, 2 * P), true).expect("mapped");
+    w.plan.take_all();
+    let left_out = || w.space.segs(&w.cx).left_out(USER_RANGE).collect::<alloc::vec::Vec<_>>();
+    let unable = SegError::NotSupported { driver: "toy", op: "inherit" };
+    w.plan.fail("inherit", 0x12000, 1, Fail::Seg(unable));
+    let whole = range(0x10000, 4 * P);
+    assert_eq!(w.space.inherit(&w.cx, whole, Inherit::Share), Err(unable.into()));
+    assert_eq!(left_out(), [range(0x12000, P)], "what lies below is set");
+    let hole = Err(AsError::Unmapped { addr: at(0x13000) });
+    assert_eq!(w.space.inherit(&w.cx, whole, Inherit::Share), hole);
+    assert_eq!(left_out(), [], "the same");
+    let told = w.plan.take("inherit");
+    assert_eq!(told.iter().map(|call| call.writer).collect::<alloc::vec::Vec<_>>(), [true; 4]);
     w.check();
 }
 

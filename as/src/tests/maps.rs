@@ -1,9 +1,10 @@
 //! Mapping, merging, unmapping, and what is left when one of them fails.
 
 use crate::error::{AsError, SegError};
-use crate::seg::SegKind;
+use crate::seg::{SegCreate, SegCx, SegKind, SegOps};
 use crate::testing::*;
 use crate::{FaultKind, Leave, Target};
+use alloc::boxed::Box;
 use page_db::{Access, Counter, Prot};
 
 fn no_swap() -> Fail {
@@ -203,6 +204,47 @@ fn the_address_space_limit_counts_what_is_reserved() {
     assert_eq!((w.space.state().size(), w.space.state().resv_size()), (4 * P, 3 * P));
     w.space.unmap(&w.cx, range(0x20000, P)).expect("nothing is pinned");
     assert_eq!(w.space.state().resv_size(), 3 * P);
+    w.check();
+}
+
+/// Makes a toy, and maps beside it before that is known to the address space, as another thread could.
+struct Beside<'a> {
+    w: &'a World,
+    pages: u64,
+}
+
+impl SegCreate for Beside<'_> {
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        let made = self.w.toy().kind(SegKind::NORESERVE).create(scx)?;
+        self.w.map(0x40000, self.pages * P);
+        Ok(made)
+    }
+}
+
+/// What reserves nothing counts for nothing, also while it is mapped and unmapped: another thread's mapping is not refused for it.
+#[test]
+fn the_reserved_size_is_never_more_than_is_reserved() {
+    let w = World::new();
+    w.space.state().set_vmem_limit(4 * P);
+    // While it is made.
+    w.space.map(&w.cx, range(0x10000, 3 * P), &Beside { w: &w, pages: 4 }).expect("there is room");
+    assert_eq!(w.space.state().resv_size(), 4 * P);
+    w.space.unmap(&w.cx, range(0x40000, 4 * P)).expect("nothing is pinned");
+    // A mapping that does not fit with all its size is refused, whatever it reserves.
+    let unreserved = w.toy().kind(SegKind::NORESERVE);
+    let got = w.space.map(&w.cx, range(0x20000, 5 * P), &unreserved);
+    assert_eq!(got, Err(AsError::VmemLimit { bytes: 5 * P, limit: 4 * P }));
+    // While parts of it are unmapped, and the whole.
+    w.map(0x13000, 2 * P);
+    let seen = |range| {
+        let before = w.plan.reserved_at("unmap").len();
+        w.space.unmap(&w.cx, range).expect("nothing is pinned");
+        w.plan.reserved_at("unmap").split_off(before)
+    };
+    assert_eq!(seen(range(0x12000, 2 * P)), [2 * P, 2 * P], "its end, and the start of the other");
+    assert_eq!(w.space.state().resv_size(), P);
+    assert_eq!(seen(range(0x10000, 5 * P)), [P, P], "both whole");
+    assert_eq!((w.space.state().size(), w.space.state().resv_size()), (0, 0));
     w.check();
 }
 

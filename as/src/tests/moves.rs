@@ -4,6 +4,7 @@ use crate::error::{AsError, SegError};
 use crate::ops::{Leave, Target};
 use crate::testing::*;
 use crate::{FaultKind, SegKind};
+use alloc::vec;
 use page_db::{Access, Prot};
 
 /// Three segments in a row of 2, 1 and 3 pages at 0x10000, which do not merge.
@@ -80,7 +81,7 @@ fn a_place_that_is_to_be_free_is_not_taken_from_whoever_was_faster() {
         assert_eq!(w.shape(), shape, "not even cut");
         w.check();
     }
-    assert_eq!((w.plan.take("unmap"), w.plan.take("continued")), (alloc::vec![], alloc::vec![]));
+    assert_eq!((w.plan.take("unmap"), w.plan.take("continued")), (vec![], vec![]));
     w.space
         .move_range(&w.cx, range(0x11000, 2 * P), at(0x40000), Leave::Hole, Target::Free)
         .expect("it is free");
@@ -151,6 +152,33 @@ fn a_mapping_goes_on_like_its_last_page() {
     assert!(matches!(w.space.extend(&w.cx, last, tail), Err(AsError::Overlap { .. })));
     let gone = w.space.extend(&w.cx, at(0x30000), range(0x40000, P));
     assert_eq!(gone, Err(SegError::Unmapped { addr: at(0x30000) }.into()));
+}
+
+/// Places that are on their way out are waited for with nothing held, and then the driver is asked again.
+#[test]
+fn what_goes_on_over_places_that_leave_waits_for_them() {
+    let w = World::new();
+    row(&w);
+    let waits = |n: usize| {
+        let waits = w.plan.take("wait_emptied");
+        assert_eq!(waits.iter().map(|w| w.writer).collect::<alloc::vec::Vec<_>>(), vec![false; n]);
+    };
+    let leaving = |page, times| {
+        w.plan.fail("leaving", page, times, Fail::Seg(SegError::Retry { range: range(page, P) }))
+    };
+    leaving(0x16000, 2);
+    w.space.extend(&w.cx, at(0x15000), range(0x16000, P)).expect("it is free in the end");
+    waits(2);
+    // The second of three pieces that stay behind: the first, made already, is given back before.
+    leaving(0x12000, 1);
+    w.plan.take("continued");
+    w.space
+        .move_range(&w.cx, range(0x11000, 3 * P), at(0x40000), Leave::Fresh, Target::Free)
+        .expect("it moves in the end");
+    waits(1);
+    assert_eq!(w.plan.take("continued").len(), 2 + 3);
+    assert_eq!((w.space.state().size(), w.space.state().resv_size()), (10 * P, 10 * P));
+    w.check();
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use crate::testing::*;
 use crate::watch::{Areas, MoveHat, Moved, WatchArea, WatchError, WatchFlags};
-use crate::{AsError, FaultKind, Hat, LoadFlags, Loaded, RunPage};
+use crate::{AsError, FaultError, FaultKind, Hat, LoadFlags, Loaded, RunPage};
 use alloc::vec::Vec;
 use page_db::{Access, FileOffset, Identity, Prot, Reserve, VnodeKind};
+use std::sync::Barrier;
+use std::sync::atomic::Ordering;
 
 const R: WatchFlags = WatchFlags::READ;
 const W: WatchFlags = WatchFlags::WRITE;
@@ -159,6 +161,28 @@ fn bytes_are_moved_in_a_run_of_pages_too() {
     let mut bytes = [0; 4];
     w.db.mem().read(run[1].as_ref().expect("a page").page().pfn(), 8, &mut bytes);
     assert_eq!(&bytes, b"seen");
+}
+
+/// What an access beside a watch may map is asked when it is made: a page that comes to be watched after it has begun is mapped as watched.
+#[test]
+fn what_is_mapped_beside_an_access_is_mapped_as_watched_by_then() {
+    let w = World::new();
+    w.map_as(BASE, 2 * P, &ToyArgs { ahead: true, ..w.toy() });
+    w.plan.fail("fault", BASE, 1, Fail::Fault(FaultError::NoMemory { addr: at(BASE) }));
+    w.wait.left.store(1, Ordering::SeqCst);
+    let gate = w.wait.gate.get_or_init(|| Barrier::new(2));
+    std::thread::scope(|s| {
+        let (space, counters) = (&w.space, &w.counters);
+        let store = Moved::Store(b"seen");
+        let access = s.spawn(move || space.access_watched(&cx_on(counters, 1), at(BASE), store));
+        gate.wait();
+        let watched = w.space.watch(&w.cx, area(BASE + P, 8, W));
+        gate.wait();
+        access.join().expect("no panic").expect("memory came back");
+        watched.expect("free");
+    });
+    assert_eq!(w.hat.probe(&w.cx, at(BASE + P)).map(|t| t.prot), Some(Prot::READ));
+    w.check();
 }
 
 #[test]

@@ -92,6 +92,10 @@ impl Contents for AnonMap {
         self.empty_lost(cx, part, lost);
         self.layer().swap().unreserve(promised);
     }
+    fn wait_emptied(&self, cx: &Cx) {
+        let leaving = || self.leaving.load(Ordering::SeqCst) != 0;
+        self.layer().db().waits().wait_while(cx, self.leaving_key(), leaving);
+    }
 }
 
 impl AnonMap {
@@ -302,7 +306,7 @@ impl AnonMap {
     }
     /// One segment more, covering `part`, beside what the segment that it comes from covers, `coverage`, or within: the object goes on. The
     /// caller has promised a page of swap for each slot of `part`; the map takes over those of slots that nobody has covered before, and answers how many
-    /// bytes are left to the caller. `None`, and nothing has changed, while a part is on its way out (M3).
+    /// bytes are left to the caller. `None`, and nothing has changed, while a part is on its way out (M3): waited for by [`Contents::wait_emptied`].
     ///
     /// # Errors
     /// [`NoHeap`] for the references slot by slot; nothing has changed.
@@ -421,12 +425,16 @@ impl AnonMap {
             return;
         }
         self.leaving.fetch_sub(1, Ordering::SeqCst);
+        self.layer().db().waits().wake_all(self.leaving_key());
         if self.promised.has(Promised::KEPT) {
             let mut grow = self.grow.lock(cx);
             if self.refs() == 1 {
                 self.forget_refs(&mut grow);
             }
         }
+    }
+    fn leaving_key(&self) -> u64 {
+        1 << 51 | u64::from(self.id)
     }
     /// One segment is left, and it covers every slot that will stay occupied (M2): it may grow like any other. But while somebody empties slots that
     /// nobody covers (M3), the references are what he goes by, and stay until he is through.

@@ -201,9 +201,6 @@ impl SegCreate for SegVnArgs {
             index = 0;
         }
         held.keep();
-        if kind.contains(SegKind::NORESERVE) && self.vnode.is_none() {
-            scx.space.sub_resv(bytes);
-        }
         Ok(Box::new(SegVn {
             backing: self.vnode.as_ref().map(|v| Backing::new(v, self.offset.0)),
             amap,

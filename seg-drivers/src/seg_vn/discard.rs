@@ -130,11 +130,11 @@ fn give_back(seg: &SegVn, scx: &SegCx<'_>, slots: u64) {
     if slots == 0 || !seg.noreserve() || seg.shared() {
         return;
     }
-    seg.swresv.fetch_sub(slots * PAGE_SIZE, Ordering::AcqRel);
-    seg.driver.layer.swap().unreserve(slots);
     if seg.backing.is_none() {
         scx.space.sub_resv(slots * PAGE_SIZE);
     }
+    seg.swresv.fetch_sub(slots * PAGE_SIZE, Ordering::AcqRel);
+    seg.driver.layer.swap().unreserve(slots);
 }
 
 /// `Purge`: what is easily given up goes, slot and all. What is not in memory, in somebody's hands, or shared, stays.

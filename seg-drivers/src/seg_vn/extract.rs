@@ -22,7 +22,7 @@ use super::inherit::Heir;
 use super::unmap::{Reserved, upper_part};
 use super::vpage::VPages;
 use super::{Backing, FIRST_SLOT, SegVn, VPage, dup, own, vpns};
-use addr_space::{Extract, FaultError, Like, SegCx, SegError, SegKind, SegOps, UnloadFlags};
+use addr_space::{Continued, Extract, Like, SegCx, SegError, SegKind, SegOps, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -60,7 +60,7 @@ impl Extract for SegVn {
         first: u64,
         like: Like,
         to: &SegCx<'_>,
-    ) -> Result<Box<dyn SegOps>, SegError> {
+    ) -> Result<Continued, SegError> {
         let range = to.seg;
         let vpage = states(self, scx, first, like, range)?;
         let offset = offset_after(self, first, range)?;
@@ -83,7 +83,7 @@ impl Extract for SegVn {
             let slots = index..index.wrapping_add(range.pages().get());
             let had = map.gain_beside(scx.cx, self.slots_of(scx.seg, scx.seg), slots);
             let had = had.map_err(|_| SegError::NoMemory { range })?;
-            let had = had.ok_or(FaultError::Retry { addr: range.start() })?;
+            let Some(had) = had else { return Ok(Continued::Leaving(Arc::clone(map) as _)) };
             amap = Some(Arc::clone(map));
             own = 0; // the map has it
             held.keep();
@@ -91,10 +91,7 @@ impl Extract for SegVn {
         } else {
             held.keep();
         }
-        if self.noreserve() && self.backing.is_none() {
-            to.space.sub_resv(range.len());
-        }
-        Ok(Box::new(Self {
+        Ok(Continued::Made(Box::new(Self {
             driver: Arc::clone(&self.driver),
             backing: self.backing.as_ref().map(|b| Backing::new(&b.vnode, offset)),
             amap: own::ready(amap),
@@ -111,7 +108,7 @@ impl Extract for SegVn {
             noted: AtomicBool::new(self.noted()),
             needs_copy: AtomicBool::new(false),
             lock: Self::lock_over(vpage),
-        }))
+        })))
     }
     fn share(
         &self,

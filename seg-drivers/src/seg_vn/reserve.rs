@@ -26,11 +26,11 @@ impl SegVn {
     }
     pub(super) fn unreserve_touch(&self, f: &PageFault<'_>, did: bool) {
         if did {
-            self.swresv.fetch_sub(PAGE_SIZE, Ordering::AcqRel);
-            self.driver.layer.swap().unreserve(1);
             if self.backing.is_none() {
                 f.scx.space.sub_resv(PAGE_SIZE);
             }
+            self.swresv.fetch_sub(PAGE_SIZE, Ordering::AcqRel);
+            self.driver.layer.swap().unreserve(1);
         }
     }
     /// Counts a page more as reserved than is (tests of `verify`).

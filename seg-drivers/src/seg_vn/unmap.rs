@@ -23,7 +23,7 @@
 use super::vpage::VPages;
 use super::{Backing, SegVn, VPage, lock, own, vpns};
 use crate::anon::AnonMap;
-use addr_space::{Leaving, Remnant, SegCx, SegError, SegKind, UnloadFlags};
+use addr_space::{Leaving, Remnant, SegCx, SegError, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -48,8 +48,6 @@ pub(super) fn unmap(
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
     if below.is_none() && above.is_none() {
-        let own = if seg.shared() { 0 } else { seg.swresv.load(Ordering::Acquire) };
-        partial_resv(seg, scx, range, own);
         return Ok((Remnant::Nothing, None)); // the rest by `free`
     }
     free_file_pages(seg, scx, range);
@@ -73,7 +71,7 @@ pub(super) fn unmap(
     forget_file(seg, scx, range);
     let left = |part: Option<VirtRange>| part.map_or(0, |p| reserved_before.left(seg, scx, p));
     let (l, h) = (left(below), left(above));
-    promised += give_back(seg, scx, reserved_before, l + h, range);
+    promised += give_back(seg, reserved_before, l + h);
     let remnant = match (below, above) {
         (None, None) => Remnant::Nothing,
         (Some(_), None) => Remnant::Low,
@@ -198,23 +196,12 @@ impl Reserved {
 }
 
 /// The segment's books have `left` bytes from here on; answers how many pages of swap are to be given back.
-fn give_back(seg: &SegVn, scx: &SegCx<'_>, how: Reserved, left: u64, range: VirtRange) -> u64 {
+fn give_back(seg: &SegVn, how: Reserved, left: u64) -> u64 {
     if matches!(how, Reserved::Nothing) {
-        partial_resv(seg, scx, range, 0);
         return 0;
     }
-    let own = seg.swresv.load(Ordering::Acquire);
-    seg.swresv.store(left, Ordering::Release);
-    partial_resv(seg, scx, range, own - left);
+    let own = seg.swresv.swap(left, Ordering::AcqRel);
     (own - left) / PAGE_SIZE
-}
-
-/// The address space takes the whole range out of its reserved size; a partly reserved mapping only ever put in what it touched.
-fn partial_resv(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, returned: u64) {
-    if seg.kind.contains(SegKind::NORESERVE) && seg.backing.is_none() {
-        scx.space.add_resv(range.len());
-        scx.space.sub_resv(returned);
-    }
 }
 
 /// Offset and slot follow the base upwards (S4: the address-space lock is held as writer).

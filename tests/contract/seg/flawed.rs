@@ -1,9 +1,9 @@
 //! A driver behind a layer that breaks one clause.
 
 use addr_space::{
-    Advice, Capability, Extract, FaultError, FaultKind, Inherit, Join, Like, LoadFlags, LockOp,
-    MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx, SegDetail, SegError,
-    SegKind, SegOps, SyncFlags,
+    Advice, Capability, Continued, Extract, FaultError, FaultKind, Inherit, Join, Like, LoadFlags,
+    LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx, SegDetail,
+    SegError, SegKind, SegOps, SyncFlags,
 };
 use page_db::{Access, FileOffset, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::SegVnArgs;
@@ -570,12 +570,15 @@ impl Extract for Flawed {
         first: u64,
         like: Like,
         to: &SegCx<'_>,
-    ) -> Result<Box<dyn SegOps>, SegError> {
-        let made = self.inner_extract().continued(scx, first, like, to)?;
+    ) -> Result<Continued, SegError> {
+        let made = match self.inner_extract().continued(scx, first, like, to)? {
+            Continued::Made(made) => made,
+            leaving => return Ok(leaving),
+        };
         if self.is(Flaw::GoesOnWithAllRights) {
             made.set_prot(to, to.seg, Prot::RW)?;
         }
-        Ok(Self::over(made, self.flaw))
+        Ok(Continued::Made(Self::over(made, self.flaw)))
     }
     fn share(
         &self,
@@ -585,7 +588,10 @@ impl Extract for Flawed {
     ) -> Result<Box<dyn SegOps>, SegError> {
         let inner = self.inner_extract();
         let made = match self.flaw {
-            Flaw::ShowsSomethingElse => inner.continued(scx, 0, Like::Repeated, to)?,
+            Flaw::ShowsSomethingElse => match inner.continued(scx, 0, Like::Repeated, to)? {
+                Continued::Made(made) => made,
+                Continued::Leaving(_) => return Err(SegError::Pinned { range }),
+            },
             _ => inner.share(scx, range, to)?,
         };
         Ok(Self::over(made, self.flaw))

@@ -23,13 +23,10 @@ pub(super) fn says_what_is_left(b: &Bench<'_>) -> Result<(), Breach> {
     let (Some(make), true) = (b.c.make, b.can(SegCan::SPLIT)) else { return Ok(()) };
     for (n, pages) in [(0, 2), (6, 2), (3, 2), (0, PAGES)] {
         let p = b.empty()?;
-        let (whole, piece, state) = (p.range(0, PAGES), p.range(n, pages), p.space.state());
-        let counted = state.charge_resv(whole.len());
-        b.judge.same(LEFT, format_args!("room for it"), counted, Ok(()))?;
+        let (whole, piece) = (p.range(0, PAGES), p.range(n, pages));
         let made = make.create(&p.space.scx(p.cx, whole, false));
         let low = made.map_err(|e| b.judge.breach(LEFT, format_args!("create answered {e}")))?;
         let left = low.unmap(&p.space.scx(p.cx, whole, true), piece);
-        state.sub_resv(piece.len());
         let (below, above) = (whole.until(piece.start().get()), whole.from(piece.end()));
         let high = match (left, below.is_some(), above.is_some()) {
             (Ok(Remnant::Nothing), false, false)
@@ -51,11 +48,11 @@ pub(super) fn says_what_is_left(b: &Bench<'_>) -> Result<(), Breach> {
                 let gone = ops.unmap(&p.space.scx(p.cx, range, true), range);
                 let whole = matches!(gone, Ok(Remnant::Nothing));
                 b.judge.require(LEFT, whole, format_args!("of all of {range}: {gone:?}"))?;
-                state.sub_resv(range.len());
             }
             ops.free(&p.space.scx(p.cx, range, false));
         }
-        b.judge.same(LEFT, format_args!("reserved bytes"), state.resv_size(), 0)?;
+        // All of that the address space counts.
+        b.judge.same(LEFT, format_args!("reserved bytes"), p.space.state().resv_size(), 0)?;
         p.end(b)?;
     }
     Ok(())

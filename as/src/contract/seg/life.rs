@@ -96,12 +96,9 @@ pub(super) fn never_mapped(b: &Bench<'_>) -> Result<(), Breach> {
     let Some(make) = b.c.make else { return Ok(()) };
     let p = b.empty()?;
     let (range, state) = (p.range(0, PAGES), p.space.state());
-    let counted = state.charge_resv(range.len());
-    b.judge.same(UNUSED, format_args!("room for it"), counted, Ok(()))?;
     let scx = p.space.scx(p.cx, range, false);
     let made = make.create(&scx);
     let ops = made.map_err(|e| b.judge.breach(UNUSED, format_args!("create answered {e}")))?;
-    state.sub_resv(p.space.resv_of(p.cx, range, &*ops));
     ops.free(&scx);
     drop(ops);
     b.judge.same(UNUSED, format_args!("reserved bytes"), state.resv_size(), 0)?;

@@ -221,7 +221,10 @@ fn a_claim_is_carried_whatever_became_of_the_source() {
     let id = name(crate::VnodeId(1), 0);
     db.destroy(&c.w.cx, db.lookup_excl(&c.w.cx, name(crate::VnodeId(1), 1)).expect("there"));
     c.w.make(name(crate::VnodeId(1), 1));
-    assert!(db.carry_claim(&c.page(1), &c.beside(0), Claim::Cow, era), "there is none to take along");
+    assert!(
+        db.carry_claim(&c.page(1), &c.beside(0), Claim::Cow, era),
+        "there is none to take along"
+    );
     assert!(db.has_claim(&c.page(0), Claim::Cow, era), "of the note's era");
     assert_eq!((c.counts(), c.avail(), db.lost_claims()), ((0, 1), 999, 0));
     db.destroy(&c.w.cx, db.lookup_excl(&c.w.cx, id).expect("there"));

@@ -1,6 +1,6 @@
 //! Segments that share a map: where they may grow, what of it is theirs alone, and what they reserve.
 
-use super::unhappy::range;
+use super::unhappy::{another, range};
 use super::*;
 use addr_space::{Advice, Inherit, Leave, SegKind, Target};
 use alloc::string::ToString;
@@ -223,4 +223,43 @@ fn a_page_of_a_read_only_file_shown_twice_is_accounted_for_when_others_go() {
     w.check(&p);
     p.space.free(&w.cx);
     assert_eq!(w.swap.info().reserved(), 0);
+}
+
+/// Shared memory goes on over places that another thread is emptying: that is waited for, asleep and with nothing held.
+#[test]
+fn memory_that_goes_on_sleeps_until_the_places_are_empty() {
+    let w = world(128);
+    let p = w.proc();
+    map_at(&w, &p, 0, 4, SegKind::SHARED);
+    (0..4).for_each(|page| w.write(&p, page, 65));
+    let map = w.driver.layer().maps().pop().expect("made with the mapping");
+    let held = w.swap.identity(map.peek(3).expect("touched"));
+    let held = w.db.lookup_shared(&w.cx, held).expect("in memory");
+    let space = &p.space;
+    let asleep = |n| {
+        let since = std::time::Instant::now();
+        while w.db.waits().sleepers() != n && since.elapsed().as_secs() < 20 {
+            std::thread::yield_now();
+        }
+        w.db.waits().sleepers()
+    };
+    let seen = std::thread::scope(|s| {
+        // The page is out of reach at once, and is emptied when this thread lets go of it.
+        let gone = s.spawn(|| space.unmap(&another(), range(3, 1)));
+        let first = asleep(1);
+        let more = s.spawn(|| space.extend(&another(), range(2, 1).start(), range(3, 2)));
+        let both = asleep(2);
+        let args = SegVnArgs::zfod(&w.driver, Prot::RW);
+        let beside = s.spawn(move || space.map(&another(), range(16, 1), &args)).join();
+        let still = w.db.waits().sleepers();
+        drop(held);
+        let done = [gone.join(), more.join(), beside].map(|done| done.expect("no panic"));
+        (first, both, still, done)
+    });
+    assert_eq!(seen, (1, 2, 2, [Ok(()); 3]), "asleep, and nobody had to wait for that");
+    w.check(&p);
+    assert_eq!([2, 3, 4].map(|page| w.read(&p, page)), [65, 0, 0], "what follows is new");
+    assert_eq!(w.swap.info().reserved(), 5 + 1, "of each page once");
+    drop(map);
+    end(&w, &[&p]);
 }
