@@ -15,8 +15,8 @@
 //! What holds the contents ([`Contents`]) is shared by whoever has parts of it, so the part outlives the segment it came from, and may be emptied beside the
 //! end of the whole space. It is named by a range of the holder's own numbers: a part that leaves needs no heap, for there may be none.
 //!
-//! Who wants to take the place of a part that is on its way out waits for its end, holding nothing ([`Contents::wait_emptied`]): whoever empties it may need
-//! a page that somebody else has, and that one any lock.
+//! Who wants to take the place of a part that is on its way out waits for its end ([`Contents::wait_emptied`]). Whoever empties it may need a page that
+//! somebody else has, and that one the lock of any address space: so none is held. A claim on ranges may be, which nobody asks for who is to end the wait.
 //!
 //! - G9: what was given up is emptied once, before the call that took it away returns; a promise is given back after what it was made for.
 //!
@@ -37,7 +37,8 @@ pub trait Contents: fmt::Debug + Send + Sync {
     /// Empties what nobody has any more of `part`, `lost` places of it, and then gives back `promised` pages of swap. No lock of the address space is held,
     /// but where what comes next must find the part empty.
     fn empty(&self, cx: &Cx, part: Range<u64>, lost: u64, promised: u64);
-    /// Sleeps while any part is on its way out: given up, and not emptied yet. No lock is held, and no part that the caller is to empty.
+    /// Sleeps while any part is on its way out: given up, and not emptied yet. The caller holds nothing but perhaps a claim on ranges, and is to empty none
+    /// itself.
     fn wait_emptied(&self, cx: &Cx);
 }
 
