@@ -1,10 +1,14 @@
 //! A segment driver of few words: rights, locks and pins a page, everything asked of it noted, every failure ordered beforehand.
 
+mod plan;
+
+pub(crate) use self::plan::{Fail, Plan};
+
 use crate::error::SegError;
 use crate::extract::{Continued, Extract, Like};
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::{LoadFlags, UnloadFlags};
-use crate::leaving::{Contents, Leaving};
+use crate::leaving::Leaving;
 use crate::seg::{
     Advice, InCore, Inherit, Join, LockOp, NewlyLocked, PageList, Remnant, Residency, SegCreate,
     SegCx, SegDetail, SegKind, SegOps, SyncFlags,
@@ -13,109 +17,9 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::any::Any;
-use page_db::{Access, Cx, PAGE_SIZE, PageId, Pfn, Prot, VirtAddr, VirtRange};
+use page_db::{Access, PAGE_SIZE, PageId, Pfn, Prot, VirtAddr, VirtRange};
 use std::sync::{Mutex, MutexGuard};
-
-/// One call of a driver.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Call {
-    pub(crate) op: &'static str,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) writer: bool,
-}
-
-/// An ordered failure.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fail {
-    Seg(SegError),
-    Fault(FaultError),
-}
-
-#[derive(Debug)]
-struct Order {
-    op: &'static str,
-    /// The page at which it fails; 0 for any.
-    page: u64,
-    times: u32,
-    fail: Fail,
-}
-
-/// What the toys of a world were asked, and how they are to fail.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    calls: Mutex<Vec<Call>>,
-    /// With each call, what counted as reserved then.
-    reserved: Mutex<Vec<(&'static str, u64)>>,
-    orders: Mutex<Vec<Order>>,
-}
-
-impl Plan {
-    /// Lets `op` fail at the page `page` (0: at any), `times` times.
-    pub(crate) fn fail(&self, op: &'static str, page: u64, times: u32, fail: Fail) {
-        self.orders.lock().expect("quiet").push(Order { op, page, times, fail });
-    }
-    /// The calls of `op` so far, forgotten by this.
-    pub(crate) fn take(&self, op: &str) -> Vec<Call> {
-        let mut calls = self.calls.lock().expect("quiet");
-        let taken = calls.iter().copied().filter(|c| c.op == op).collect();
-        calls.retain(|c| c.op != op);
-        taken
-    }
-    /// What counted as reserved at each call of `op` so far.
-    pub(crate) fn reserved_at(&self, op: &str) -> Vec<u64> {
-        let reserved = self.reserved.lock().expect("quiet");
-        reserved.iter().filter(|(of, _)| *of == op).map(|(_, bytes)| *bytes).collect()
-    }
-    /// All calls so far, forgotten by this.
-    pub(crate) fn take_all(&self) -> Vec<Call> {
-        core::mem::take(&mut *self.calls.lock().expect("quiet"))
-    }
-    fn note(&self, op: &'static str, scx: &SegCx<'_>, range: VirtRange) {
-        assert!(scx.seg.covers(range), "G1: {range} lies in {}", scx.seg);
-        let call = Call { op, start: range.start().get(), end: range.end(), writer: scx.writer };
-        self.calls.lock().expect("quiet").push(call);
-        self.reserved.lock().expect("quiet").push((op, scx.space.resv_size()));
-    }
-    /// The failure ordered for `op` in `range`, and its page.
-    fn due(&self, op: &str, range: VirtRange) -> Option<(VirtAddr, Fail)> {
-        let mut orders = self.orders.lock().expect("quiet");
-        let order = orders.iter_mut().find(|o| {
-            let here = o.page == 0 || (range.start().get()..range.end()).contains(&o.page);
-            o.op == op && o.times > 0 && here
-        })?;
-        order.times -= 1;
-        let page = if order.page == 0 {
-            range.start()
-        } else {
-            VirtAddr::new(order.page).expect("canonical")
-        };
-        Some((page, order.fail))
-    }
-    fn seg(&self, op: &'static str, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-        self.note(op, scx, range);
-        match self.due(op, range) {
-            Some((_, Fail::Seg(error))) => Err(error),
-            Some((_, Fail::Fault(error))) => Err(error.into()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Notes what is emptied, and as `writer` whether a lock was held.
-impl Contents for Plan {
-    fn empty(&self, cx: &Cx, part: core::ops::Range<u64>, _: u64, _: u64) {
-        let (start, end) = (part.start * PAGE_SIZE, part.end * PAGE_SIZE);
-        let call = Call { op: "empty", start, end, writer: !cx.held().is_empty() };
-        self.calls.lock().expect("quiet").push(call);
-    }
-    fn wait_emptied(&self, cx: &Cx) {
-        let call = Call { op: "wait_emptied", start: 0, end: 0, writer: !cx.held().is_empty() };
-        self.calls.lock().expect("quiet").push(call);
-    }
-}
 
 /// How to make a toy.
 #[derive(Clone, Debug)]
