@@ -24,8 +24,10 @@
 pub mod array;
 pub mod busy;
 mod copy;
+pub mod cover;
 pub(crate) mod free;
 mod home;
+pub mod lose;
 pub mod map;
 mod object;
 mod promised;
@@ -37,6 +39,7 @@ mod tests;
 
 pub use busy::SlotRun;
 pub use home::{AnonHome, Homes};
+pub use lose::Lost;
 pub use map::{AnonMap, AnonMapId};
 pub use slot::AnonTable;
 pub use slots::SlotGuard;

@@ -1,7 +1,7 @@
 //! Anon maps alone: no segment, no translations.
 
+use super::Lost;
 use super::array::CHUNK;
-use super::map::Lost;
 use super::{AnonHome, AnonLayer, AnonMap, Homes};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
