@@ -7,27 +7,25 @@
 //! The arena lies at a fixed address, far from where mappings without an address go, and the break at its own, so results do not
 //! depend on addresses.
 
+mod files;
+mod memory;
+
+use self::files::Slot;
 use super::loans::{Loan, Loans};
 use super::process::{BREAK_BASE, Process};
-use super::words::{self, area_of, done, errno, mode_of, prot_bits};
-use super::{
-    AccessError, BootError, Limit, Machine, MapFlags, MapRequest, MemCall, Personality, SysError,
-};
-use crate::files::{self, FileError, FileHandle};
+use super::words::{self, area_of, done, errno, prot_bits};
+use super::{BootError, Limit, Machine, MemCall, Personality, SysError};
+use crate::files::FileHandle;
 use crate::script::ast::{self, ControlCommand, MemQuestions, PageChoice, SystemName};
-use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, Placement, SwapSpec};
-use crate::script::ast::{LockAll, OpenMode, Prot, RemapFlags, Share, SyncFlags, WatchFor};
-use crate::script::outcome::Facts;
-use crate::script::outcome::{
-    Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, fnv, is_zero,
-    page_hash,
-};
+use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, SwapSpec};
+use crate::script::ast::{LockAll, OpenMode, Prot, RemapFlags, SyncFlags, WatchFor};
+use crate::script::outcome::{Errno, Outcome, PageBytes, PageState};
 use crate::script::world::{
-    Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, View,
-    ViewCall, ViewError, World,
+    Access, FileContents, FileSlot, MapCall, ProcSlot, Region, TransferCall, View, ViewCall,
+    ViewError, World,
 };
-use addr_space::{Inherit, Signal, WatchFlags};
-use page_db::{Counter, CpuId, Vnode};
+use addr_space::{Inherit, WatchFlags};
+use page_db::{Counter, CpuId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,16 +33,6 @@ use swapfs::AreaId;
 
 /// Where the arena lies in every process.
 pub const ARENA: u64 = 0x1000_0000_0000;
-
-/// Bytes that one write to a file may have.
-const MAX_WRITE: u64 = 1 << 30;
-
-/// A file as the script knows it.
-#[derive(Debug)]
-struct Slot {
-    handle: FileHandle,
-    closed: bool,
-}
 
 /// A machine behind a script.
 #[derive(Debug)]
@@ -56,6 +44,7 @@ pub struct MachineWorld {
     loans: Loans,
 }
 
+/// `byte` and those that follow it, `len` of them from the place `from` on.
 fn run_of(byte: u8, from: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| byte.wrapping_add((from + i) as u8)).collect()
 }
@@ -96,24 +85,6 @@ impl MachineWorld {
     fn on_proc(&self, slot: ProcSlot, f: impl FnOnce(&Process) -> Outcome) -> Outcome {
         self.procs.get(&slot.0).map_or(Outcome::Skip, f)
     }
-    fn on_file(&self, slot: FileSlot, f: impl FnOnce(&Slot) -> Outcome) -> Outcome {
-        self.files.get(&slot.0).map_or(Outcome::Skip, f)
-    }
-    fn add_file(
-        &mut self,
-        slot: FileSlot,
-        made: Result<Arc<files::File>, FileError>,
-        mode: OpenMode,
-    ) -> Outcome {
-        match made {
-            Ok(file) => {
-                let handle = FileHandle::new(file, mode_of(mode));
-                self.files.insert(slot.0, Slot { handle, closed: false });
-                Outcome::OK
-            }
-            Err(e) => e.into(),
-        }
-    }
     fn add_child(
         &mut self,
         parent: ProcSlot,
@@ -136,70 +107,6 @@ impl MachineWorld {
         process.run_on(CpuId(cpu.unwrap_or(0) as u16));
         process
     }
-    /// Maps as the call says; whether a hint was not followed is seen from the address.
-    fn map_call(&self, p: &Process, call: &MapCall) -> Result<Outcome, SysError> {
-        let Region { addr, len, .. } = call.region;
-        let mut flags = match call.share {
-            Share::Private => MapFlags::PRIVATE,
-            Share::Shared => MapFlags::SHARED,
-            Share::Both => MapFlags::PRIVATE | MapFlags::SHARED,
-            Share::Neither => MapFlags::empty(),
-        };
-        flags |= match call.placement {
-            Placement::Fixed => MapFlags::FIXED,
-            Placement::Hint => MapFlags::empty(),
-            Placement::NoReplace => MapFlags::FIXED | MapFlags::EXCL,
-        };
-        for (on, flag) in [
-            (call.flags.noreserve, MapFlags::NORESERVE),
-            (call.flags.populate, MapFlags::POPULATE),
-            (call.flags.locked, MapFlags::LOCKED),
-        ] {
-            flags.set(flag, on);
-        }
-        let (file, offset) = match call.source {
-            MapSource::Anon => (None, 0),
-            MapSource::File(slot, offset) => {
-                (self.files.get(&slot.0).filter(|f| !f.closed).map(|f| &f.handle), offset)
-            }
-        };
-        flags.set(MapFlags::ANON, call.source == MapSource::Anon);
-        let request = MapRequest { addr, len, prot: prot_bits(call.prot), flags, file, offset };
-        let at = p.mmap(&request)?;
-        if call.placement == Placement::Hint && at != addr & !(PAGE_BYTES - 1) {
-            p.munmap(at, len)?;
-            return Ok(Outcome::MOVED);
-        }
-        if addr == 0 && call.placement == Placement::Hint {
-            p.munmap(at, len)?;
-            return Ok(Outcome::MOVED);
-        }
-        Ok(Outcome::OK)
-    }
-    /// Loads a range page by page into the hash of its bytes.
-    fn read_range(p: &Process, region: Region) -> Outcome {
-        let mut hash = FNV_OFFSET;
-        let mut first = FirstBytes::default();
-        let mut buf: PageBytes = [0; PAGE_BYTES as usize];
-        for (done, at, n) in super::copy::pieces(region.addr, region.len) {
-            match p.load(at, &mut buf[..n]) {
-                Ok(()) => {
-                    hash = fnv(hash, &buf[..n]);
-                    first.extend(&buf[..n]);
-                }
-                Err(e) => return AccessError { done: done + e.done, ..e }.into(),
-            }
-        }
-        Outcome::bytes(hash, first)
-    }
-    fn write_range(p: &Process, region: Region, byte: u8) -> Outcome {
-        for (done, at, n) in super::copy::pieces(region.addr, region.len) {
-            if let Err(e) = p.store(at, &run_of(byte, done, n)) {
-                return AccessError { done: done + e.done, ..e }.into();
-            }
-        }
-        Outcome::OK
-    }
 }
 
 impl World for MachineWorld {
@@ -213,17 +120,7 @@ impl World for MachineWorld {
     }
 
     fn file(&mut self, file: FileSlot, size: u64, mode: OpenMode) -> Outcome {
-        if self.files.contains_key(&file.0) {
-            return Outcome::Skip;
-        }
-        if size > files::file::MAX_OFFSET {
-            // The file is made; it is its size that is refused.
-            let made = self.machine.create_file(&format!("file{}", file.0), 0);
-            let made = self.add_file(file, made, mode);
-            return if made.is_ok() { Errno::EINVAL.into() } else { made };
-        }
-        let made = self.machine.create_file(&format!("file{}", file.0), size);
-        self.add_file(file, made, mode)
+        self.make_file(file, size, mode)
     }
     fn truncate(&mut self, file: FileSlot, size: u64) -> Outcome {
         self.on_file(file, |f| {
@@ -231,44 +128,10 @@ impl World for MachineWorld {
         })
     }
     fn pwrite(&mut self, file: FileSlot, offset: u64, len: u64, byte: u8) -> Outcome {
-        self.on_file(file, |f| {
-            if offset > files::file::MAX_OFFSET || len > files::file::MAX_OFFSET {
-                return Errno::EINVAL.into();
-            }
-            if len > MAX_WRITE || len > files::file::MAX_OFFSET - offset {
-                return Errno::EFBIG.into();
-            }
-            let (cx, db) = (self.machine.cx(), self.machine.db());
-            let bytes = run_of(byte, 0, len as usize);
-            match f.handle.vnode.pwrite(cx, db, offset, &bytes) {
-                Ok(n) => Outcome::count(n as u64),
-                Err(e) => e.into(),
-            }
-        })
+        self.write_file(file, offset, len, byte)
     }
     fn pread(&mut self, file: FileSlot, offset: u64, len: u64) -> Outcome {
-        self.on_file(file, |f| {
-            if offset > files::file::MAX_OFFSET || len > files::file::MAX_OFFSET {
-                return Errno::EINVAL.into();
-            }
-            let (cx, db) = (self.machine.cx(), self.machine.db());
-            let (mut n, mut hash) = (0, FNV_OFFSET);
-            let mut buf: PageBytes = [0; PAGE_BYTES as usize];
-            let there = len.min(f.handle.vnode.size().saturating_sub(offset));
-            while n < there {
-                let want = (there - n).min(PAGE_BYTES) as usize;
-                match f.handle.vnode.pread(cx, db, offset + n, &mut buf[..want]) {
-                    Ok(0) => break,
-                    Ok(got) => {
-                        hash = fnv(hash, &buf[..got]);
-                        n += got as u64;
-                    }
-                    Err(e) if n == 0 => return e.into(),
-                    Err(_) => break,
-                }
-            }
-            Outcome::count_and_hash(n, hash)
-        })
+        self.read_file(file, offset, len)
     }
     fn fclose(&mut self, file: FileSlot) -> Outcome {
         match self.files.get_mut(&file.0) {
@@ -377,35 +240,10 @@ impl World for MachineWorld {
     }
 
     fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState {
-        let Some(p) = self.procs.get(&proc.0) else { return PageState::Unmapped };
-        match p.load(addr, bytes) {
-            Ok(()) if !store => PageState::Readable,
-            Ok(()) => match p.store(addr, &bytes[..1]) {
-                Ok(()) => PageState::Writable,
-                Err(e) if e.signal == Signal::SegvAccErr => PageState::Readable,
-                Err(_) => PageState::BusOnWrite,
-            },
-            Err(e) => match e.signal {
-                Signal::SegvMapErr => PageState::Unmapped,
-                Signal::SegvAccErr => PageState::NoAccess,
-                _ => PageState::Bus,
-            },
-        }
+        self.look(proc, addr, store, bytes)
     }
     fn file_contents(&mut self, file: FileSlot) -> Option<FileContents> {
-        let f = self.files.get(&file.0)?;
-        let (cx, db, vnode) = (self.machine.cx(), self.machine.db(), &f.handle.vnode);
-        let size = vnode.size();
-        let mut pages = Vec::new();
-        for index in 0..size.div_ceil(PAGE_BYTES) {
-            let mut bytes: PageBytes = [0; PAGE_BYTES as usize];
-            // A page that cannot be read shows as zeros.
-            let _ = vnode.pread(cx, db, index * PAGE_BYTES, &mut bytes);
-            if !is_zero(&bytes) {
-                pages.push((index, page_hash(&bytes)));
-            }
-        }
-        Some(FileContents { size, pages })
+        self.contents(file)
     }
     fn verify(&mut self) -> Result<(), String> {
         self.machine.verify().map_err(|v| v.to_string())
@@ -463,16 +301,7 @@ impl World for MachineWorld {
         }
     }
     fn fetch(&mut self, proc: ProcSlot, addr: u64, cpu: Option<u32>) -> Outcome {
-        self.on_proc(proc, |p| {
-            let n = (PAGE_BYTES - addr % PAGE_BYTES).min(FirstBytes::MAX as u64) as usize;
-            let mut bytes = [0; FirstBytes::MAX];
-            match self.on_cpu(p, cpu).fetch(addr, &mut bytes[..n]) {
-                Ok(()) => {
-                    Outcome::Ok(Facts { b: Some(FirstBytes::of(&bytes[..n])), ..Facts::default() })
-                }
-                Err(e) => e.into(),
-            }
-        })
+        self.fetch_bytes(proc, addr, cpu)
     }
     fn scan(&mut self, steps: u64) -> Outcome {
         let report = self.machine.scan(steps);
@@ -577,25 +406,6 @@ impl World for MachineWorld {
         self.on_proc(proc, |p| {
             p.set_limit(limit, bytes.unwrap_or(u64::MAX));
             Outcome::OK
-        })
-    }
-}
-
-impl MachineWorld {
-    fn transfer(
-        &self,
-        t: &TransferCall,
-        call: impl FnOnce(&Process, &FileHandle, Region) -> Result<u64, SysError>,
-    ) -> Outcome {
-        let Some(f) = self.files.get(&t.file.0) else { return Outcome::Skip };
-        self.on_proc(t.memory.region.proc, |p| {
-            if f.closed {
-                return Errno::EBADF.into();
-            }
-            match call(self.on_cpu(p, t.memory.cpu), &f.handle, t.memory.region) {
-                Ok(n) => Outcome::count(n),
-                Err(e) => e.into(),
-            }
         })
     }
 }

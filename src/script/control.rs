@@ -25,7 +25,7 @@ pub(super) fn read(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     Ok(Operation::MemCntl {
         range,
         command: c.word(&COMMAND, ControlCommand::from_word)?,
-        arg: c.measure(&ARGUMENT, super::words::bytes)?,
+        arg: c.measure(&ARGUMENT, super::numbers::bytes)?,
         pages: choice(c)?,
     })
 }

@@ -12,7 +12,7 @@
 //!                        └ complete
 //! ```
 //!
-//! - `token`, `words`, `parse`, `views`: text to values, every word with its place;
+//! - `token`, `words`, `numbers`, `parse`, `views`: text to values, every word with its place;
 //! - `ast`, `print`: the values, and their canonical text;
 //! - `outcome`: what an operation answers;
 //! - `world`, `run`: the trait an executor implements, and what drives it;
@@ -31,6 +31,7 @@ mod frames;
 mod generate;
 mod lockstep;
 mod minimise;
+mod numbers;
 pub mod outcome;
 mod parse;
 mod print;

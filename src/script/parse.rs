@@ -5,14 +5,18 @@
 //! statements decide for later ones (which names exist, whether an operation has been met), so the
 //! shell feeds it one line at a time and a file is fed whole.
 
+mod ranges;
+mod settings;
+
+use self::ranges::{map, ranges};
+use self::settings::{machine, swap_spec};
 use super::ast::*;
 use super::control;
 use super::error::{NameKind, ParseError, Problem, nearest};
+use super::numbers::{bytes, small};
 use super::token::{self, Words};
 use super::views;
-use super::words::{
-    Class, Cursor, Names, NumberError, Open, Stop, bytes, number, small, with_unit,
-};
+use super::words::{Class, Cursor, Names, Open, Stop};
 
 /// Every statement's first word, with its operands and meaning.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -229,99 +233,6 @@ fn header(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     })
 }
 
-/// The settings of `machine`.
-fn machine(c: &mut Cursor<'_>) -> Result<MachineSettings, Stop> {
-    static SETTING: Class =
-        Class::new("a setting: memory=, cpus=, colours=, hash=, fork=, seed= or swap=").with(&[
-            ("memory=", "frames, or bytes as 64m"),
-            ("cpus=", "number of simulated CPUs"),
-            ("colours=", "number of page colours"),
-            ("hash=chain", "chains through the page array"),
-            ("hash=dashmap", "a sharded concurrent map"),
-            ("fork=eager", "copy the amap's slots at fork"),
-            ("fork=lazy", "share the amap until someone needs it"),
-            ("locked=share", "share pages locked in memory at fork"),
-            ("locked=copy", "copy them at fork"),
-            ("kluster=", "pages of a file that may be read along with one"),
-            ("seed=", "seed of whatever is drawn by lot"),
-            ("swap=mem:", "PAGES[:PRI] -- a swap area in memory"),
-            ("swap=file:", "PATH:PAGES[:PRI] -- a swap area in a file"),
-        ]);
-    let mut settings = MachineSettings::default();
-    let mut any = false;
-    while !any || !c.at_end() {
-        any = true;
-        let one = c.measure(&SETTING, setting)?;
-        settings.merge(&one);
-    }
-    Ok(settings)
-}
-
-/// One `KEY=VALUE` of `machine`.
-fn setting(word: &str) -> Result<MachineSettings, NumberError> {
-    let mut s = MachineSettings::default();
-    let (key, value) = word.split_once('=').ok_or(NumberError::NotOne)?;
-    match key {
-        "memory" => {
-            let amount = if with_unit(value).is_some() || value.starts_with("0x") {
-                Amount::Bytes(bytes(value)?)
-            } else {
-                Amount::Frames(number(value)?)
-            };
-            s.memory = Some(amount);
-        }
-        "cpus" => s.cpus = Some(at_least_one(small(value)?)?),
-        "colours" => s.colours = Some(at_least_one(small(value)?)?),
-        "seed" => s.seed = Some(number(value)?),
-        "hash" => s.hash = Some(HashKind::from_word(value).ok_or(NumberError::NotOne)?),
-        "fork" => s.fork = Some(ForkPolicy::from_word(value).ok_or(NumberError::NotOne)?),
-        "locked" => s.locked = Some(LockedAtFork::from_word(value).ok_or(NumberError::NotOne)?),
-        "kluster" => s.kluster = Some(number(value)?),
-        "swap" => s.swap.push(swap_setting(value)?),
-        _ => return Err(NumberError::NotOne),
-    }
-    Ok(s)
-}
-
-fn at_least_one(n: u32) -> Result<u32, NumberError> {
-    if n == 0 { Err(NumberError::NotOne) } else { Ok(n) }
-}
-
-/// `mem:PAGES[:PRI]` or `file:PATH:PAGES[:PRI]`.
-fn swap_setting(value: &str) -> Result<SwapSpec, NumberError> {
-    let (kind, rest) = value.split_once(':').ok_or(NumberError::NotOne)?;
-    let (path, numbers) = match kind {
-        "mem" => (None, rest),
-        "file" => {
-            let (path, numbers) = swap_path(rest)?;
-            (Some(path), numbers)
-        }
-        _ => return Err(NumberError::NotOne),
-    };
-    let (pages, priority) = match numbers.split_once(':') {
-        Some((pages, p)) => (pages, Some(p.parse().map_err(|_| NumberError::NotOne)?)),
-        None => (numbers, None),
-    };
-    let backing = path.map_or(SwapBacking::Memory, SwapBacking::File);
-    Ok(SwapSpec { backing, pages: number(pages)?, priority })
-}
-
-/// Cuts the path, quoted or not, from the numbers behind it.
-fn swap_path(text: &str) -> Result<(String, &str), NumberError> {
-    if text.starts_with('"') {
-        let end = text.rfind('"').filter(|end| *end > 0).ok_or(NumberError::NotOne)?;
-        let path = token::unquote(&text[..=end]).ok_or(NumberError::NotOne)?;
-        let numbers = text[end + 1..].strip_prefix(':').ok_or(NumberError::NotOne)?;
-        return Ok((path, numbers));
-    }
-    let (head, last) = text.rsplit_once(':').ok_or(NumberError::NotOne)?;
-    let (path, numbers) = match head.rsplit_once(':') {
-        Some((path, pages)) if number(pages).is_ok() => (path, &text[path.len() + 1..]),
-        _ => (head, last),
-    };
-    if path.is_empty() { Err(NumberError::NotOne) } else { Ok((path.to_owned(), numbers)) }
-}
-
 fn mode(c: &mut Cursor<'_>) -> Result<OpenMode, Stop> {
     static MODE: Class = Class::of(OpenMode::WORDS);
     c.word(&MODE, OpenMode::from_word)
@@ -354,179 +265,6 @@ fn files(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         },
         "pread" => Operation::Pread { file: c.file()?, offset: c.bytes()?, len: c.bytes()? },
         _ => Operation::Fclose(c.file()?),
-    })
-}
-
-fn range(c: &mut Cursor<'_>) -> Result<Range, Stop> {
-    Ok(Range { proc: c.proc()?, addr: c.addr()?, len: c.length()? })
-}
-
-/// Protection letters.
-fn prot(c: &mut Cursor<'_>) -> Result<Prot, Stop> {
-    static PROT: Class = Class::new("protection letters of rwx, `-` or `bad`").with(&[
-        ("rw", "read and write"),
-        ("r", "read"),
-        ("rx", "read and execute"),
-        ("rwx", "read, write and execute"),
-        ("w", "write"),
-        ("x", "execute"),
-        ("-", "nothing"),
-        ("bad", "read, and a bit that means nothing"),
-    ]);
-    c.word(&PROT, |w| match w {
-        "bad" => Some(Prot::Bad),
-        w if w.chars().all(|c| "rwx-".contains(c)) => Some(Prot::Letters {
-            read: w.contains('r'),
-            write: w.contains('w'),
-            exec: w.contains('x'),
-        }),
-        _ => None,
-    })
-}
-
-fn map(c: &mut Cursor<'_>) -> Result<Map, Stop> {
-    static SHARE: Class = Class::of(Share::WORDS);
-    static PLACEMENT: Class = Class::of(Placement::WORDS);
-    static SOURCE: Class = Class::of(&[("anon", "zeros"), ("file", "F OFFSET -- a file's bytes")]);
-    let Range { proc, addr, len } = range(c)?;
-    let prot = prot(c)?;
-    let share = c.word(&SHARE, Share::from_word)?;
-    let placement = c.word(&PLACEMENT, Placement::from_word)?;
-    let of_file = c.word(&SOURCE, |w| match w {
-        "anon" => Some(false),
-        "file" => Some(true),
-        _ => None,
-    })?;
-    let source = if of_file { Source::File(c.file()?, c.plain_length()?) } else { Source::Anon };
-    let flags = map_flags(c)?;
-    Ok(Map { proc, addr, len, prot, share, placement, source, flags })
-}
-
-fn map_flags(c: &mut Cursor<'_>) -> Result<MapFlags, Stop> {
-    static FLAG: Class =
-        Class::new("`noreserve`, `populate`, `locked` or the end of the statement").with(&[
-            ("noreserve", "reserve no swap"),
-            ("populate", "bring the pages in now"),
-            ("locked", "lock the pages"),
-        ]);
-    let mut flags = MapFlags::default();
-    while !c.at_end() {
-        let flag = c.word(&FLAG, |w| match w {
-            "noreserve" => Some(&mut flags.noreserve),
-            "populate" => Some(&mut flags.populate),
-            "locked" => Some(&mut flags.locked),
-            _ => None,
-        })?;
-        *flag = true;
-    }
-    Ok(flags)
-}
-
-fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
-    static ADVICE: Class = Class::of(Advice::WORDS);
-    static INHERIT: Class = Class::of(Inherit::WORDS);
-    let range = range(c)?;
-    Ok(match word {
-        "unmap" => Operation::Unmap(range),
-        "protect" => Operation::Protect(range, prot(c)?),
-        "advise" => Operation::Advise(range, c.word(&ADVICE, Advice::from_word)?),
-        "sync" => Operation::Sync(range, sync_flags(c)?),
-        "lock" => Operation::Lock(range),
-        "unlock" => Operation::Unlock(range),
-        "incore" => Operation::Incore(range),
-        "watch" => Operation::Watch(range, watch_for(c)?),
-        "unwatch" => Operation::Unwatch(range),
-        "lend" => Operation::Lend(range),
-        "lendanon" => Operation::LendAnon(range),
-        "inherit" => Operation::Inherit(range, c.word(&INHERIT, Inherit::from_word)?),
-        _ => {
-            static FLAGS: Class =
-                Class::new("`none`, or `may`, `fixed`, `dontunmap` joined by `+`").with(&[
-                    ("none", "stay in place"),
-                    ("may", "the mapping may move"),
-                    ("may+fixed", "it moves to the address given"),
-                    ("may+dontunmap", "the old range stays mapped, empty"),
-                ]);
-            let new_len = c.length()?;
-            let flags = c.word(&FLAGS, remap_flags)?;
-            let to = if c.at_end() { None } else { Some(c.addr()?) };
-            Operation::Remap { range, new_len, flags, to }
-        }
-    })
-}
-
-fn watch_for(c: &mut Cursor<'_>) -> Result<WatchFor, Stop> {
-    static WHAT: Class = Class::new("letters of `rwx`, and `+after`").with(&[
-        ("r", "loads"),
-        ("w", "stores"),
-        ("x", "instruction fetches"),
-        ("rw", "loads and stores"),
-        ("w+after", "stores, when they have been made"),
-    ]);
-    c.word(&WHAT, |word| {
-        let (letters, after) = match word.strip_suffix("+after") {
-            Some(letters) => (letters, true),
-            None => (word, false),
-        };
-        let mut what = WatchFor { after, ..WatchFor::default() };
-        for letter in letters.chars() {
-            let flag = match letter {
-                'r' => &mut what.read,
-                'w' => &mut what.write,
-                'x' => &mut what.exec,
-                _ => return None,
-            };
-            if core::mem::replace(flag, true) {
-                return None;
-            }
-        }
-        (!letters.is_empty()).then_some(what)
-    })
-}
-
-fn remap_flags(word: &str) -> Option<RemapFlags> {
-    let mut flags = RemapFlags::default();
-    if word == "none" {
-        return Some(flags);
-    }
-    for flag in word.split('+') {
-        match flag {
-            "may" => flags.may = true,
-            "fixed" => flags.fixed = true,
-            "dontunmap" => flags.dontunmap = true,
-            _ => return None,
-        }
-    }
-    Some(flags)
-}
-
-fn sync_flags(c: &mut Cursor<'_>) -> Result<SyncFlags, Stop> {
-    static FLAGS: Class = Class::new("`none`, `bad`, or `sync`, `async`, `inval` joined by `+`")
-        .with(&[
-            ("sync", "write and wait"),
-            ("async", "start writing"),
-            ("sync+inval", "write, wait and forget the pages"),
-            ("async+inval", "start writing, then forget the pages"),
-            ("none", "no flag"),
-            ("sync+async", "both at once, which is a mistake"),
-            ("bad", "a flag that means nothing"),
-        ]);
-    c.word(&FLAGS, |word| {
-        let mut flags = SyncFlags::default();
-        match word {
-            "none" => return Some(flags),
-            "bad" => return Some(SyncFlags { bad: true, ..flags }),
-            _ => {}
-        }
-        for flag in word.split('+') {
-            match flag {
-                "sync" => flags.sync = true,
-                "async" => flags.asynchronous = true,
-                "inval" => flags.invalidate = true,
-                _ => return None,
-            }
-        }
-        Some(flags)
     })
 }
 
@@ -604,25 +342,4 @@ fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "echo" => Operation::Echo(c.text(&TEXT)?),
         _ => Operation::Verify,
     })
-}
-
-fn swap_spec(c: &mut Cursor<'_>) -> Result<SwapSpec, Stop> {
-    static KIND: Class =
-        Class::of(&[("mem", "in memory"), ("file", "\"PATH\" -- in a file of the host")]);
-    static PAGES: Class = Class::new("a number of pages");
-    static PRIORITY: Class = Class::new("`pri=N` or the end of the statement")
-        .with(&[("pri=", "areas of higher priority fill first")]);
-    let in_file = c.word(&KIND, |w| match w {
-        "mem" => Some(false),
-        "file" => Some(true),
-        _ => None,
-    })?;
-    let backing = if in_file { SwapBacking::File(path(c)?) } else { SwapBacking::Memory };
-    let pages = c.count(&PAGES)?;
-    let priority = if c.at_end() {
-        None
-    } else {
-        Some(c.word(&PRIORITY, |w| w.strip_prefix("pri=")?.parse().ok())?)
-    };
-    Ok(SwapSpec { backing, pages, priority })
 }

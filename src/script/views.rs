@@ -2,8 +2,9 @@
 
 use super::ast::*;
 use super::error::NameKind;
+use super::numbers::{NumberError, addr, number};
 use super::outcome::{BusCode, Errno, SegvCode, TrapCode};
-use super::words::{ADDR, Class, Cursor, NumberError, Open, Stop, addr, number};
+use super::words::{ADDR, Class, Cursor, Open, Stop};
 
 const JSON: (&str, &str) = ("--json", "as JSON");
 

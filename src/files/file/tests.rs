@@ -1,7 +1,9 @@
 //! Files as vnodes: bytes in, bytes out, truncation, stores that fail.
 
 use super::*;
-use page_db::{Counters, CpuId, HostMem, ManualClock, PageDbConfig, SpinHooks, ThreadId};
+use page_db::{
+    Counters, CpuId, HostMem, ManualClock, PageDbConfig, Pfn, RefMod, SpinHooks, ThreadId,
+};
 
 struct Rig {
     db: PageDb,

@@ -13,29 +13,31 @@
 //! The road not taken: a controller of its own, started as a program. It would be smaller to fork, but forks are not what takes the time.
 
 mod child;
+mod file;
 mod mailbox;
 mod means;
 mod tests;
 mod trap;
+mod words;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use segvm::script::BREAK_PAGES;
-use segvm::script::ast::{
-    Advice, Layout, LockAll, OpenMode, Placement, Prot, RemapFlags, Share, SyncFlags,
-};
+use segvm::script::ast::{Advice, Layout, LockAll, OpenMode, Prot, RemapFlags, SyncFlags};
 use segvm::script::outcome::{
-    BusCode, Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode,
-    fnv, is_zero, page_hash,
+    Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, PageState, SegvCode, fnv,
+    is_zero, page_hash,
 };
 use segvm::script::world::{
     Access, FileContents, FileSlot, MapCall, MapSource, ProcSlot, Region, TransferCall, World,
 };
 
+use self::file::File;
 use self::mailbox::{Call, SLOTS, Shared};
 pub(crate) use self::means::Means;
+use self::words::{access_outcome, advice_number, map_flags, prot_bits, system_outcome};
 
 /// How long a process may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,182 +47,6 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// Files of the trace language.
 const FILES: usize = 16;
-
-/// A file that may be made, and the three descriptors of which a trace uses one.
-#[derive(Debug)]
-struct File {
-    control: OwnedFd,
-    opened: [OwnedFd; 3],
-    mode: Option<OpenMode>,
-    closed: bool,
-}
-
-impl File {
-    fn new() -> File {
-        // SAFETY: a new descriptor, which is then owned.
-        let control = unsafe {
-            let fd = libc::memfd_create(c"segvm".as_ptr(), libc::MFD_CLOEXEC);
-            assert!(fd >= 0, "a file in memory: {}", std::io::Error::last_os_error());
-            OwnedFd::from_raw_fd(fd)
-        };
-        let path = format!("/proc/self/fd/{}", control.as_raw_fd());
-        let open = |read, write| -> OwnedFd {
-            let opened = std::fs::OpenOptions::new().read(read).write(write).open(&path);
-            opened.expect("a file in memory opens again").into()
-        };
-        let opened = [open(true, true), open(true, false), open(false, true)];
-        File { control, opened, mode: None, closed: false }
-    }
-
-    /// The descriptor that the trace uses, or none.
-    fn fd(&self) -> RawFd {
-        let which = match self.mode {
-            Some(OpenMode::ReadWrite) => 0,
-            Some(OpenMode::ReadOnly) => 1,
-            Some(OpenMode::WriteOnly) => 2,
-            None => return -1,
-        };
-        if self.closed { -1 } else { self.opened[which].as_raw_fd() }
-    }
-
-    fn size(&self) -> u64 {
-        let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: a descriptor that is owned, and room for the answer.
-        let size = unsafe {
-            libc::fstat(self.control.as_raw_fd(), stat.as_mut_ptr());
-            stat.assume_init().st_size
-        };
-        size as u64
-    }
-
-    fn resize(&self, size: u64) -> Outcome {
-        // SAFETY: takes two numbers.
-        answer(i64::from(unsafe { libc::ftruncate(self.control.as_raw_fd(), size as i64) }))
-    }
-
-    fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize, Outcome> {
-        let fd = self.control.as_raw_fd();
-        // SAFETY: room for as many bytes as are asked for.
-        let n = unsafe { libc::pread(fd, to.as_mut_ptr().cast(), to.len(), offset as i64) };
-        usize::try_from(n).map_err(|_| answer(-1))
-    }
-
-    fn write_at(&self, offset: u64, from: &[u8]) -> Result<usize, Outcome> {
-        let fd = self.control.as_raw_fd();
-        // SAFETY: as many bytes as are given.
-        let n = unsafe { libc::pwrite(fd, from.as_ptr().cast(), from.len(), offset as i64) };
-        usize::try_from(n).map_err(|_| answer(-1))
-    }
-}
-
-/// What a function of the C library answered, its error taken from `errno`.
-fn answer(r: i64) -> Outcome {
-    if r >= 0 {
-        return Outcome::OK;
-    }
-    errno(std::io::Error::last_os_error().raw_os_error().unwrap_or_default())
-}
-
-/// The outcome of a Linux error number. One that the language has no word for is told, and never equals anything.
-fn errno(number: i32) -> Outcome {
-    let named = match number {
-        libc::EPERM => Errno::EPERM,
-        libc::ENOENT => Errno::ENOENT,
-        libc::EINTR => Errno::EINTR,
-        libc::EIO => Errno::EIO,
-        libc::ENXIO => Errno::ENXIO,
-        libc::EBADF => Errno::EBADF,
-        libc::EAGAIN => Errno::EAGAIN,
-        libc::ENOMEM => Errno::ENOMEM,
-        libc::EACCES => Errno::EACCES,
-        libc::EFAULT => Errno::EFAULT,
-        libc::EBUSY => Errno::EBUSY,
-        libc::EEXIST => Errno::EEXIST,
-        libc::ENODEV => Errno::ENODEV,
-        libc::EINVAL => Errno::EINVAL,
-        libc::EFBIG => Errno::EFBIG,
-        libc::ENOSPC => Errno::ENOSPC,
-        libc::EDEADLK => Errno::EDEADLK,
-        libc::ENOSYS => Errno::ENOSYS,
-        libc::EOVERFLOW => Errno::EOVERFLOW,
-        libc::EOPNOTSUPP => Errno::ENOTSUP,
-        other => {
-            eprintln!("no word for error {other} of the system");
-            return Outcome::Crash;
-        }
-    };
-    Outcome::Errno(named)
-}
-
-/// What a system call of a process answered.
-fn system_outcome(r: i64) -> Outcome {
-    if (-4095..0).contains(&r) { errno(-r as i32) } else { Outcome::OK }
-}
-
-/// What an access of a process answered.
-fn access_outcome(words: [u64; 4]) -> Result<(), Outcome> {
-    let [what, at, signal, code] = words;
-    if what == child::DONE {
-        return Ok(());
-    }
-    Err(match (signal as i32, code as i32) {
-        (libc::SIGBUS, libc::BUS_ADRERR) => Outcome::Bus { at, code: BusCode::Adrerr },
-        (libc::SIGBUS, _) => Outcome::Bus { at, code: BusCode::Objerr },
-        (_, trap::SEGV_ACCERR) => Outcome::Segv { at, code: SegvCode::Accerr },
-        // An address that is none has a code of the kernel's own; nothing is mapped there.
-        (_, _) => Outcome::Segv { at, code: SegvCode::Maperr },
-    })
-}
-
-fn prot_bits(prot: Prot) -> u64 {
-    match prot {
-        Prot::Letters { read, write, exec } => {
-            u64::from(read) | u64::from(write) << 1 | u64::from(exec) << 2
-        }
-        Prot::Bad => 1 | 0x20,
-    }
-}
-
-fn map_flags(call: &MapCall) -> u64 {
-    let share = match call.share {
-        Share::Private => libc::MAP_PRIVATE,
-        Share::Shared => libc::MAP_SHARED,
-        Share::Both => libc::MAP_PRIVATE | libc::MAP_SHARED,
-        Share::Neither => 0,
-    };
-    let placement = match call.placement {
-        Placement::Fixed => libc::MAP_FIXED,
-        Placement::Hint => 0,
-        Placement::NoReplace => libc::MAP_FIXED_NOREPLACE,
-    };
-    let flags = [
-        (call.source == MapSource::Anon, libc::MAP_ANON),
-        (call.flags.noreserve, libc::MAP_NORESERVE),
-        (call.flags.populate, libc::MAP_POPULATE),
-        (call.flags.locked, libc::MAP_LOCKED),
-    ];
-    let set = flags.iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag);
-    (share | placement | set) as u64
-}
-
-/// What the kernel has no word for answers as an advice that means nothing; no trace for it has such.
-fn advice_number(advice: Advice) -> i32 {
-    match advice {
-        Advice::Normal => libc::MADV_NORMAL,
-        Advice::Random => libc::MADV_RANDOM,
-        Advice::Sequential => libc::MADV_SEQUENTIAL,
-        Advice::WillNeed => libc::MADV_WILLNEED,
-        Advice::PopulateRead => libc::MADV_POPULATE_READ,
-        Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
-        Advice::DontNeed => libc::MADV_DONTNEED,
-        Advice::Free => libc::MADV_FREE,
-        Advice::DontFork => libc::MADV_DONTFORK,
-        Advice::DoFork => libc::MADV_DOFORK,
-        Advice::InheritZero => libc::MADV_WIPEONFORK,
-        Advice::InheritCopy => libc::MADV_KEEPONFORK,
-        Advice::Purge | Advice::Drop | Advice::Discard | Advice::Bad => 9999,
-    }
-}
 
 /// The kernel, with process 0 alone once the first operation is met.
 #[derive(Debug)]
