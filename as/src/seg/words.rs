@@ -43,7 +43,7 @@ pub enum Advice {
 }
 
 bitflags::bitflags! {
-    /// How [`SegOps::sync`] writes.
+    /// How [`SegOps::sync`](super::SegOps::sync) writes.
     #[doc(alias("MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct SyncFlags: u8 {
@@ -80,7 +80,7 @@ bitflags::bitflags! {
 }
 
 bitflags::bitflags! {
-    /// What [`SegOps::kind`] answers.
+    /// What [`SegOps::kind`](super::SegOps::kind) answers.
     #[doc(alias("MAP_SHARED", "MAP_PRIVATE", "MAP_NORESERVE", "MAP_TEXT", "MAP_INITDATA"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct SegKind: u8 {
@@ -99,7 +99,7 @@ bitflags::bitflags! {
     }
 }
 
-/// What [`SegOps::capable`] is asked.
+/// What [`SegOps::capable`](super::SegOps::capable) is asked.
 #[doc(alias = "segcapability_t")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Capability {
@@ -134,7 +134,7 @@ pub enum Inherit {
 pub enum LockOp {
     /// Lock in memory.
     Lock,
-    /// Let go. Where the heap does not give what a part of a locked range needs to be told from the rest: [`SegError::NoMemory`], and nothing has changed.
+    /// Let go. Where the heap does not give what a part of a locked range needs to be told from the rest: [`SegError::NoMemory`](crate::SegError::NoMemory), and nothing has changed.
     Unlock,
     /// Let go of what has just been locked, which cannot be refused.
     Undo,
