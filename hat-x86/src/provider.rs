@@ -251,7 +251,7 @@ impl HatX86 {
         }
         let (mut due, mut turns) = (FlushDue::muted(), 0);
         loop {
-            if self.tables.get(st.root).valid() != 0 {
+            if self.tables.get(st.root).valid() != 0 && !mutated(Mutation::TopEndsFirst) {
                 self.unload_state(cx, st, st.window, addr_space::UnloadFlags::empty());
             }
             if self.retire_root(cx, st, &mut due) {
