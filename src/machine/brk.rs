@@ -24,7 +24,7 @@ impl Process {
         if addr < base || addr > USER_TOP {
             return Err(refused("below the initial break, or no user address"));
         }
-        if addr - base > self.shared.data_limit.load(Ordering::Acquire) {
+        if addr - base > self.shared.limits.data.load(Ordering::Acquire) {
             return Err(refused("over the data limit"));
         }
         let (old, new) = (now.next_multiple_of(PAGE_SIZE), addr.next_multiple_of(PAGE_SIZE));

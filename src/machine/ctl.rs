@@ -166,20 +166,15 @@ impl Process {
         };
         done.map_err(|e| SysError::of(CALL, e))
     }
-    /// `MADV_FREE` speaks of whole pages: the length is rounded down. The rest must be mapped all the same.
+    /// `MADV_FREE` speaks of whole pages: the length is rounded down. Of less than one nothing is asked but that it is mapped.
     fn madvise_free(&self, range: VirtRange, len: u64, advice: Advice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
         let (space, cx) = (self.space(), self.cx());
-        let whole = range.until(range.start().get() + len / PAGE_SIZE * PAGE_SIZE);
-        if let Some(whole) = whole {
-            space.advise(cx, whole, advice).map_err(|e| SysError::of(CALL, e))?;
-        }
-        let partial = range.pages().get() != whole.map_or(0, |w| w.pages().get());
-        if partial {
-            let last = VirtRange::page_of(range.page_at(range.pages().get() - 1));
-            space.check_mapped(cx, last).map_err(|e| SysError::of(CALL, e))?;
-        }
-        Ok(())
+        let done = match range.until(range.start().get() + len / PAGE_SIZE * PAGE_SIZE) {
+            Some(whole) => space.advise(cx, whole, advice),
+            None => space.check_mapped(cx, VirtRange::page_of(range.start())),
+        };
+        done.map_err(|e| SysError::of(CALL, e))
     }
     /// Sets what a child of fork finds in `[addr, addr + len)`. It stops at the first hole.
     ///

@@ -19,7 +19,7 @@
 use super::SysError;
 use super::cpu::AccessError;
 use super::image::Image;
-use super::process::{BREAK_BASE, Limit, Process, STACK_TOP};
+use super::process::{BREAK_BASE, Process, STACK_TOP};
 use crate::files::{ElfImage, File, Piece};
 use addr_space::{AsError, SegKind, Signal};
 use page_db::sync::atomic::Ordering;
@@ -60,8 +60,7 @@ impl Process {
         }
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
-        fresh.state().set_vmem_limit(self.limit(Limit::Vmem));
-        fresh.state().set_memlock_limit(self.limit(Limit::Memlock));
+        self.shared.limits.tell(&fresh);
         let image = Image::new(fresh, BREAK_BASE);
         let loader = self.preparing(&image, &program.image.name);
         if let Err(e) = loader.load_program(file, &program) {

@@ -203,6 +203,24 @@ fn another_thread_sees_the_new_program() {
     m.verify().expect("sound");
 }
 
+/// vfork, limits, exec: the program runs under the child's limits, and the parent goes on under its own.
+#[test]
+fn limits_set_for_a_program_are_not_the_parents() {
+    let m = Machine::builder().frames(2048).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let child = p.vfork().expect("a child");
+    let large = 1 << 30;
+    child.set_limit(Limit::Vmem, large);
+    child.set_limit(Limit::Memlock, PAGE_SIZE);
+    child.exec(&own_executable(&m)).expect("it fits");
+    let told = |p: &Process| {
+        let space = p.space();
+        (space.state().vmem_limit(), space.state().memlock_limit())
+    };
+    assert_eq!((told(&child), told(&p)), ((large, PAGE_SIZE), (u64::MAX, u64::MAX)));
+    m.verify().expect("sound");
+}
+
 #[test]
 fn a_process_that_has_exited_runs_no_program() {
     let m = Machine::builder().frames(2048).build().expect("a machine");

@@ -60,6 +60,7 @@ impl Process {
         let child =
             Self::with_image(&self.machine, self.cx().cpu(), &self.name(), Arc::clone(&image));
         child.shared.inherit(&self.shared);
+        child.shared.limits.borrow(&self.shared.limits);
         Ok(child)
     }
     /// An image whose address space has been freed.

@@ -8,8 +8,7 @@
 //! ```
 //!
 //! What the child does meanwhile is done to the parent's memory: it is the same memory. That holds for the break and the stack, which are here and not in the
-//! process, so that nothing has to be handed back. Memory locks belong to the address space and stay with it. The limits on the whole address space and on
-//! locked memory do too; those on stack and break are each process's own.
+//! process, so that nothing has to be handed back. Memory locks belong to the address space and stay with it. Limits are each process's own ([`super::limits`]).
 //!
 //! - P1: an address space is given up by the last of its users that goes, by exit or exec.
 //! - P2: who has gone reaches nothing any more: a process that exits while others go on gets an image whose address space has been freed.

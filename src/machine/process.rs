@@ -15,10 +15,11 @@
 //! Sources: illumos `os/grow.c`, `os/fork.c` (behaviour); illumos.md 3.12.
 
 use super::image::Image;
+use super::limits::Limits;
 use super::{Machine, SysError};
 use addr_space::{AddrSpace, AsId};
 use page_db::sync::Mutex;
-use page_db::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use page_db::{CpuId, Cx, PAGE_SIZE, Rank, VirtRange, errno};
 use std::cell::{Ref, RefCell};
 use std::sync::Arc;
@@ -51,19 +52,6 @@ impl std::fmt::Display for Pid {
     }
 }
 
-/// A limit on what a process may have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub enum Limit {
-    /// Bytes the stack may grow to (`RLIMIT_STACK`).
-    Stack,
-    /// Bytes the break may be moved up (`RLIMIT_DATA`).
-    Data,
-    /// Bytes of address space (`RLIMIT_VMEM`).
-    Vmem,
-    /// Bytes locked in memory (`max-locked-memory`).
-    Memlock,
-}
-
 /// What all handles of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -73,8 +61,7 @@ pub(crate) struct Shared {
     /// Counts replacements, so that handles notice.
     generation: AtomicU32,
     pub(crate) name: Mutex<String>,
-    pub(crate) stack_limit: AtomicU64,
-    pub(crate) data_limit: AtomicU64,
+    pub(crate) limits: Limits,
     /// The privilege to lock memory.
     pub(crate) may_lock: AtomicBool,
     /// Whether the system calls answer as Linux's do ([`super::Personality`]).
@@ -207,25 +194,6 @@ impl Process {
             (image.guard_start.load(Ordering::Acquire), image.guard_end.load(Ordering::Acquire));
         VirtRange::exact(start, end.saturating_sub(start)).ok()
     }
-    /// Sets a limit in bytes; `u64::MAX` is no limit. What is over it already stays.
-    #[doc(alias = "setrlimit")]
-    pub fn set_limit(&self, limit: Limit, bytes: u64) {
-        match limit {
-            Limit::Stack => self.shared.stack_limit.store(bytes, Ordering::Release),
-            Limit::Data => self.shared.data_limit.store(bytes, Ordering::Release),
-            Limit::Vmem => self.space().state().set_vmem_limit(bytes),
-            Limit::Memlock => self.space().state().set_memlock_limit(bytes),
-        }
-    }
-    /// A limit in bytes.
-    pub fn limit(&self, limit: Limit) -> u64 {
-        match limit {
-            Limit::Stack => self.shared.stack_limit.load(Ordering::Acquire),
-            Limit::Data => self.shared.data_limit.load(Ordering::Acquire),
-            Limit::Vmem => self.space().state().vmem_limit(),
-            Limit::Memlock => self.space().state().memlock_limit(),
-        }
-    }
     /// Ends the process: everything it maps goes, unless another process uses it too. A second exit does nothing.
     /// Threads of it that still run find nothing mapped at their next access.
     #[doc(alias("proc_exit", "relvm"))]
@@ -242,6 +210,8 @@ impl Process {
     pub(crate) fn give_up(&self, image: &Image) {
         if image.leave() {
             self.machine.release_space(&image.space);
+        } else {
+            self.shared.limits.give_back(&image.space);
         }
     }
 }
@@ -253,8 +223,7 @@ impl Shared {
             image: Mutex::new(Rank::Registry, image),
             generation: AtomicU32::new(0),
             name: Mutex::new(Rank::Registry, name.to_owned()),
-            stack_limit: AtomicU64::new(STACK_LIMIT),
-            data_limit: AtomicU64::new(u64::MAX),
+            limits: Limits::default(),
             may_lock: AtomicBool::new(true),
             linux: AtomicBool::new(false),
             exited: AtomicBool::new(false),
@@ -265,11 +234,7 @@ impl Shared {
     }
     /// Takes over what a child has besides an image.
     pub(crate) fn inherit(&self, from: &Self) {
-        for (to, from) in
-            [(&self.stack_limit, &from.stack_limit), (&self.data_limit, &from.data_limit)]
-        {
-            to.store(from.load(Ordering::Acquire), Ordering::Release);
-        }
+        self.limits.inherit(&from.limits);
         for (to, from) in [(&self.may_lock, &from.may_lock), (&self.linux, &from.linux)] {
             to.store(from.load(Ordering::Acquire), Ordering::Release);
         }

@@ -60,7 +60,7 @@ impl Process {
             if wanted <= size {
                 return Ok(());
             }
-            if wanted > self.shared.stack_limit.load(Ordering::Acquire) {
+            if wanted > self.shared.limits.stack.load(Ordering::Acquire) {
                 return Err(refused("over the stack limit"));
             }
             let fresh = VirtRange::exact(STACK_TOP - wanted, wanted - size)
@@ -145,13 +145,13 @@ impl Process {
     /// Whether a fault on an unmapped `addr` may be the stack growing, and if so, whether it could.
     pub(crate) fn try_grow(&self, addr: u64) -> bool {
         let size = self.image().stack_size.load(Ordering::Acquire);
-        let limit = self.shared.stack_limit.load(Ordering::Acquire);
+        let limit = self.shared.limits.stack.load(Ordering::Acquire);
         let below = size > 0 && addr < STACK_TOP - size;
         below && STACK_TOP - addr <= limit && self.grow_stack(addr).is_ok()
     }
     /// The addresses the stack has or may take.
     pub(crate) fn stack_room(&self) -> VirtRange {
-        let limit = self.shared.stack_limit.load(Ordering::Acquire);
+        let limit = self.shared.limits.stack.load(Ordering::Acquire);
         let size = self.image().stack_size.load(Ordering::Acquire);
         let room = limit.clamp(STACK_LIMIT, MOST_ROOM).max(size);
         let room = room.next_multiple_of(PAGE_SIZE);

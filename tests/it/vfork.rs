@@ -3,7 +3,7 @@
 use crate::Scene;
 use crate::harness::addr;
 use page_db::{PAGE_SIZE, errno};
-use segvm::machine::STACK_TOP;
+use segvm::machine::{Limit, STACK_TOP};
 
 fn scene(setup: &str) -> Scene {
     let mut s = Scene::new();
@@ -32,6 +32,21 @@ fn a_borrowed_address_space_is_the_parents_own() {
         "as the child left it"
     );
     s.run("read 0 0 0+1; expect ok b=42; read 0 4 0+1; expect ok b=43; read 0 b:2 0+1; expect ok b=44");
+    s.end();
+}
+
+/// Limits are each process's own: what a child sets, for itself, is over when it goes.
+#[test]
+fn a_childs_limits_are_not_the_parents() {
+    let mut s = scene("setrlimit 0 vmem 64k; map 0 0 1 rw priv fixed anon; vfork 0 1");
+    s.run("setrlimit 1 vmem 8k; setrlimit 1 memlock 4k; map 1 4 1 rw priv fixed anon; expect ok");
+    s.run("map 1 8 1 rw priv fixed anon; expect ENOMEM; lock 1 0 1; lock 1 4 1; expect EAGAIN");
+    assert_eq!(s.process(0).limit(Limit::Vmem), 64 << 10, "it has its own");
+    s.run("exit 1; lock 0 4 1; expect ok; map 0 8 14 rw priv fixed anon; expect ok");
+    s.run("map 0 30 1 rw priv fixed anon; expect ENOMEM");
+    // What the parent sets meanwhile stays.
+    s.run("vfork 0 2; setrlimit 2 vmem 8k; setrlimit 0 vmem 128k; exit 2; map 0 30 16 rw priv fixed anon; expect ok");
+    s.run("map 0 60 1 rw priv fixed anon; expect ENOMEM");
     s.end();
 }
 

@@ -23,9 +23,18 @@ pub(super) fn sync(
     }
     let put = put_flags(flags);
     let invalidate = flags.contains(SyncFlags::INVALIDATE);
-    if invalidate {
-        refuse_locked(seg, scx, range)?;
-    }
+    let locked = if invalidate { first_locked(seg, scx, range)? } else { None };
+    let below = locked.map_or(Some(range), |at| range.until(at.get()));
+    below.map_or(Ok(()), |below| put_layers(seg, scx, below, put))?;
+    locked.map_or(Ok(()), |addr| Err(SegError::Locked { addr }))
+}
+
+fn put_layers(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    put: PutFlags,
+) -> Result<(), SegError> {
     if let (Some(b), None) = (&seg.backing, seg.amap()) {
         let offset = seg.file_offset(scx.seg, range.start()).unwrap_or_default();
         return b
@@ -43,12 +52,20 @@ fn put_flags(flags: SyncFlags) -> PutFlags {
     put
 }
 
-/// Invalidating a page that a mapping, this one or another, has locked in memory is refused before anything is written.
-fn refuse_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+/// The first page that a mapping, this one or another, has locked in memory: it is not invalidated, and what lies above it neither.
+fn first_locked(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+) -> Result<Option<VirtAddr>, SegError> {
+    let mut first = None;
     each_page(seg, scx, range, &mut |addr, id| {
-        let claimed = scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_kept());
-        if claimed { Err(SegError::Locked { addr }) } else { Ok(()) }
-    })
+        if scx.db.exists(scx.cx, id).is_some_and(|p| scx.db.page(p).is_kept()) {
+            first = Some(first.map_or(addr, |first: VirtAddr| first.min(addr)));
+        }
+        Ok(())
+    })?;
+    Ok(first)
 }
 
 /// What a vnode says of the page at an offset, said of the page of `range`, which shows what begins at `first`.

@@ -257,6 +257,10 @@ fn b33_what_is_not_needed_goes_to_swap_and_what_is_free_may_go() {
     // Locked: untouched.
     s.run("lock 0 2 1; advise 0 2 1 free; expect ok; expect counter MADV_FREE_hit +0");
     s.run("advise 0 2 1 dontneed; expect EBUSY; read 0 2 0+1; expect counter as_fault +0");
+    // The length is rounded down: nobody asks for the page that it ends in, but of less than a page for the page it is in.
+    s.run("map 0 8 1 rw priv fixed anon; write 0 8 1 65");
+    s.run("advise 0 8 1+1 free; expect ok; expect counter MADV_FREE_hit +1");
+    s.run("advise 0 8 0+1 free; expect ok; advise 0 9 0+1 free; expect ENOMEM");
     s.end();
 }
 
@@ -265,6 +269,14 @@ fn b34_sync_writes_what_is_dirty_and_refuses_what_is_locked() {
     let mut s = scene("file 0 4096; map 0 0 1 rw shared fixed file 0 0; read 0 0 1");
     s.run("sync 0 0 1 sync; expect ok; expect counter pgpgout +0");
     s.run("lock 0 0 1; sync 0 0 1 sync+inval; expect EBUSY; unlock 0 0 1");
+    // The first error stops: what lies below the locked page is written and dropped, what lies above it stays.
+    s.run("file 1 20480; map 0 8 5 rw shared fixed file 1 0; write 0 8 5 65; lock 0 10 1");
+    s.run("sync 0 8 5 sync+inval; expect EBUSY; expect counter pgpgout +2");
+    let bits = s.process(0).mincore(addr(8).get(), 5 * PAGE_SIZE).expect("mapped");
+    assert_eq!(bits.iter().map(|b| b & 1).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+    s.run("unlock 0 10 1; sync 0 8 5 sync+inval; expect ok; expect counter pgpgout +3");
+    s.run("map 0 16 3 rw priv fixed anon; write 0 16 3 66; lock 0 18 1");
+    s.run("advise 0 16 3 dontneed; expect EBUSY; expect counter anonpgout +2; unlock 0 18 1");
     s.run("map 0 4 1 rw priv fixed anon; write 0 4 1 65");
     s.run("sync 0 4 1 sync; expect ok; expect counter anonpgout +1");
     let anon = s.anon(0, 4).expect("stored to");

@@ -1,0 +1,123 @@
+//! What a process may have of the stack, of the break, of address space and of locked memory (`setrlimit`).
+//!
+//! Each process has its own. The address space asks for two of them where it counts, so it is told the number of whoever set it last. A child that uses its
+//! parent's memory sets limits, and runs a program under them: the parent goes on under its own.
+//!
+//! ```text
+//!                              parent   the address space   child
+//!   vfork                      8        8                   8
+//!   setrlimit, by the child    8        2                   2
+//!   exec, by the child         8        8                   2, and a space of its own that is told 2
+//! ```
+//!
+//! Sources: illumos.md 3.5 (`p_vmem_ctl`).
+
+use super::process::{Process, STACK_LIMIT};
+use addr_space::AddrSpace;
+use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A limit on what a process may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub enum Limit {
+    /// Bytes the stack may grow to (`RLIMIT_STACK`).
+    Stack,
+    /// Bytes the break may be moved up (`RLIMIT_DATA`).
+    Data,
+    /// Bytes of address space (`RLIMIT_VMEM`).
+    Vmem,
+    /// Bytes locked in memory (`max-locked-memory`).
+    Memlock,
+}
+
+/// The limits of a process.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(crate) stack: AtomicU64,
+    pub(crate) data: AtomicU64,
+    vmem: AtomicU64,
+    memlock: AtomicU64,
+    /// Whether the address space is a parent's, and what its limits were.
+    borrows: AtomicBool,
+    lent_vmem: AtomicU64,
+    lent_memlock: AtomicU64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let none = || AtomicU64::new(u64::MAX);
+        Self {
+            stack: AtomicU64::new(STACK_LIMIT),
+            data: none(),
+            vmem: none(),
+            memlock: none(),
+            borrows: AtomicBool::new(false),
+            lent_vmem: none(),
+            lent_memlock: none(),
+        }
+    }
+}
+
+fn copy(to: &AtomicU64, from: &AtomicU64) {
+    to.store(from.load(Ordering::Acquire), Ordering::Release);
+}
+
+impl Limits {
+    /// Takes over a parent's.
+    pub(crate) fn inherit(&self, from: &Self) {
+        copy(&self.stack, &from.stack);
+        copy(&self.data, &from.data);
+        copy(&self.vmem, &from.vmem);
+        copy(&self.memlock, &from.memlock);
+    }
+    /// The same for a child that uses its parent's address space.
+    pub(crate) fn borrow(&self, from: &Self) {
+        self.inherit(from);
+        copy(&self.lent_vmem, &from.vmem);
+        copy(&self.lent_memlock, &from.memlock);
+        self.borrows.store(true, Ordering::Release);
+    }
+    /// Tells a new address space of this process.
+    pub(crate) fn tell(&self, space: &AddrSpace) {
+        space.state().set_vmem_limit(self.vmem.load(Ordering::Acquire));
+        space.state().set_memlock_limit(self.memlock.load(Ordering::Acquire));
+    }
+    /// The process uses the address space no more, others do. What it has set there, if nobody has set it since, is as it was before.
+    pub(crate) fn give_back(&self, space: &AddrSpace) {
+        if !self.borrows.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let state = space.state();
+        if state.vmem_limit() == self.vmem.load(Ordering::Acquire) {
+            state.set_vmem_limit(self.lent_vmem.load(Ordering::Acquire));
+        }
+        if state.memlock_limit() == self.memlock.load(Ordering::Acquire) {
+            state.set_memlock_limit(self.lent_memlock.load(Ordering::Acquire));
+        }
+    }
+    fn of(&self, limit: Limit) -> &AtomicU64 {
+        match limit {
+            Limit::Stack => &self.stack,
+            Limit::Data => &self.data,
+            Limit::Vmem => &self.vmem,
+            Limit::Memlock => &self.memlock,
+        }
+    }
+}
+
+impl Process {
+    /// Sets a limit in bytes; `u64::MAX` is no limit. What is over it already stays.
+    #[doc(alias = "setrlimit")]
+    pub fn set_limit(&self, limit: Limit, bytes: u64) {
+        self.shared.limits.of(limit).store(bytes, Ordering::Release);
+        match limit {
+            Limit::Stack | Limit::Data => {}
+            Limit::Vmem => self.space().state().set_vmem_limit(bytes),
+            Limit::Memlock => self.space().state().set_memlock_limit(bytes),
+        }
+    }
+    /// A limit in bytes.
+    #[doc(alias = "getrlimit")]
+    pub fn limit(&self, limit: Limit) -> u64 {
+        self.shared.limits.of(limit).load(Ordering::Acquire)
+    }
+}
