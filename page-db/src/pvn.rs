@@ -93,10 +93,23 @@ pub fn get_dirty_shared<'a>(
     page: SharedPage<'a>,
     flags: PutFlags,
 ) -> Option<DirtyPage<'a>> {
-    let identity = page.identity()?;
     if !lock_for_io(cx, db, &page, flags) {
         return None;
     }
+    get_in_transit_shared(cx, db, page, flags)
+}
+
+/// [`get_dirty_shared`] of a page whose i/o lock is had already.
+fn get_in_transit_shared<'a>(
+    cx: &'a Cx,
+    db: &'a PageDb,
+    page: SharedPage<'a>,
+    flags: PutFlags,
+) -> Option<DirtyPage<'a>> {
+    let Some(identity) = page.identity() else {
+        db.io_unlock(page.id());
+        return None;
+    };
     db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
     if page.page().ref_mod().contains(RefMod::MOD) {
         mark_clean(cx, db, &page);
@@ -132,14 +145,32 @@ pub fn get_dirty<'a>(
     page: ExclPage<'a>,
     flags: PutFlags,
 ) -> Option<DirtyPage<'a>> {
-    let identity = page.identity()?;
-    let leaves = flags.intersects(PutFlags::FREE | PutFlags::INVAL);
-    if leaves && stays(page.page(), flags) {
+    if leaves(flags) && stays(page.page(), flags) {
         return None;
     }
     if !lock_for_io(cx, db, &page, flags) {
         return None;
     }
+    get_in_transit(cx, db, page, flags)
+}
+
+/// Whether the page is to leave memory.
+fn leaves(flags: PutFlags) -> bool {
+    flags.intersects(PutFlags::FREE | PutFlags::INVAL)
+}
+
+/// [`get_dirty`] of a page that may go where the flags say, and whose i/o lock is had already.
+fn get_in_transit<'a>(
+    cx: &'a Cx,
+    db: &'a PageDb,
+    page: ExclPage<'a>,
+    flags: PutFlags,
+) -> Option<DirtyPage<'a>> {
+    let Some(identity) = page.identity() else {
+        page.end_io();
+        return None;
+    };
+    let leaves = leaves(flags);
     if leaves {
         db.unload(cx, &page);
     } else {
@@ -358,7 +389,8 @@ pub fn put_pages(
 /// Takes a page of a range that is put: dirty, or nothing, when it is disposed of already.
 ///
 /// # Errors
-/// [`VnodeError::Locked`] when it is to go and is locked in memory or lent; [`VnodeError::Deadlock`] when somebody has it and is not to be waited for.
+/// [`VnodeError::Locked`] when it is to go and is locked in memory or lent; [`VnodeError::Deadlock`] when somebody has it, be it only for the time of a
+/// transfer, and is not to be waited for (`NOWAIT`).
 pub fn take<'a>(
     cx: &'a Cx,
     db: &'a PageDb,
@@ -366,17 +398,21 @@ pub fn take<'a>(
     flags: PutFlags,
 ) -> Result<Option<DirtyPage<'a>>, VnodeError> {
     let Identity { vnode, offset } = id;
-    let leaves = PutFlags::INVAL | PutFlags::FREE | PutFlags::TRUNC;
+    let alone = PutFlags::INVAL | PutFlags::FREE | PutFlags::TRUNC;
     let nowait = flags.contains(PutFlags::NOWAIT);
     let wait = !only_tries(flags) && !nowait && !mutated(Mutation::HeldPagePassedOver);
     let missed = || match nowait && db.exists(cx, id).is_some() {
         true => Err(VnodeError::Deadlock { vnode, offset }),
         false => Ok(None),
     };
-    if !flags.intersects(leaves) {
+    if !flags.intersects(alone) {
         let page = if wait { db.lookup_shared(cx, id) } else { db.try_lookup_shared(cx, id) };
         let Some(page) = page else { return missed() };
-        return Ok(get_dirty_shared(cx, db, page, flags));
+        return match nowait {
+            true if !db.io_trylock(&page) => missed(),
+            true => Ok(get_in_transit_shared(cx, db, page, flags)),
+            false => Ok(get_dirty_shared(cx, db, page, flags)),
+        };
     }
     let page = if wait { db.lookup_excl_cached(cx, id) } else { db.try_lookup_excl_cached(cx, id) };
     let Some(page) = page else { return missed() };
@@ -389,7 +425,13 @@ pub fn take<'a>(
     if flags.contains(PutFlags::INVAL) && stays(page.page(), flags) {
         return Err(VnodeError::Locked { vnode, offset });
     }
-    Ok(get_dirty(cx, db, page, flags))
+    if !nowait || (leaves(flags) && stays(page.page(), flags)) {
+        return Ok(get_dirty(cx, db, page, flags));
+    }
+    match db.io_trylock(&page) {
+        true => Ok(get_in_transit(cx, db, page, flags)),
+        false => missed(),
+    }
 }
 
 #[cfg(all(test, not(shuttle)))]

@@ -98,8 +98,8 @@ bitflags::bitflags! {
         const TRUNC = 16;
         /// Act even on pages locked in memory (truncation, swap removal).
         const FORCE = 32;
-        /// Wait for nobody who holds a page: [`VnodeError::Deadlock`] says that one of them was held, and stayed. The caller lets go of what it holds and
-        /// comes again.
+        /// Wait for nobody who holds a page, be it for a transfer: [`VnodeError::Deadlock`] says that one of them was held, and stayed as it was; the
+        /// others are put. The caller lets go of what it holds and comes again.
         #[doc(alias = "B_PAGE_NOWAIT")]
         const NOWAIT = 64;
     }

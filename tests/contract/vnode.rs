@@ -118,6 +118,11 @@ enum Flaw {
     HidesAFailedWrite,
     DropsWhatItCouldNotWrite,
     StopsAtAFailedWrite,
+    WaitsThoughItMayNot,
+    HidesAHeldPage,
+    CleansAHeldPage,
+    StopsAtAHeldPage,
+    PutsNothingThatMayNotWait,
     CreatesUnlocked,
     ReadAheadFails,
     TakesTheLastFrame,
@@ -273,6 +278,22 @@ impl Vnode for Flawed {
                 let mut mine = all.filter(|p| len == 0 || *p == at);
                 mine.try_for_each(|p| self.put(cx, db, p, PAGE_SIZE, flags))
             }
+            Flaw::WaitsThoughItMayNot => self.put(cx, db, at, len, flags - PutFlags::NOWAIT),
+            Flaw::HidesAHeldPage => match self.put(cx, db, at, len, flags) {
+                Err(VnodeError::Deadlock { .. }) => Ok(()),
+                done => done,
+            },
+            Flaw::CleansAHeldPage => self.put(cx, db, at, len, flags).inspect_err(|e| {
+                if let VnodeError::Deadlock { offset, .. } = e {
+                    let page = db.exists(cx, self.name_of(*offset)).expect("it is held");
+                    db.page(page).clear_ref_mod(RefMod::MOD);
+                }
+            }),
+            Flaw::StopsAtAHeldPage if flags.contains(PutFlags::NOWAIT) => {
+                let mut all = (0..4).map(|n| FileOffset(n * PAGE_SIZE));
+                all.try_for_each(|p| self.put(cx, db, p, PAGE_SIZE, flags))
+            }
+            Flaw::PutsNothingThatMayNotWait if flags.contains(PutFlags::NOWAIT) => Ok(()),
             _ => self.put(cx, db, at, len, flags),
         }
     }
@@ -301,6 +322,11 @@ fn every_flaw_of_a_vnode_is_caught_by_its_clause() {
         (HidesAFailedWrite, "a page whose write failed"),
         (DropsWhatItCouldNotWrite, "a page whose write failed"),
         (StopsAtAFailedWrite, "after a failed write the walk goes on"),
+        (WaitsThoughItMayNot, "NOWAIT: nobody who holds a page is waited for"),
+        (HidesAHeldPage, "NOWAIT: a page that somebody holds stays"),
+        (CleansAHeldPage, "NOWAIT: a page that somebody holds stays"),
+        (StopsAtAHeldPage, "NOWAIT: what nobody holds is put"),
+        (PutsNothingThatMayNotWait, "NOWAIT: what nobody holds is put"),
         (CreatesUnlocked, "create_page"),
         (ReadAheadFails, "read_ahead is a hint"),
         (TakesTheLastFrame, "without a frame"),

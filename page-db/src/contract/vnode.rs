@@ -1,5 +1,7 @@
 //! The contract of [`Vnode`].
 
+mod nowait;
+
 use super::{Breach, Judge};
 use crate::access::Access;
 use crate::cx::Cx;
@@ -96,6 +98,9 @@ pub fn check_vnode(case: &VnodeCase<'_>) -> Result<(), Breach> {
         creates(b)?;
         reads_ahead(b)?;
         fails(b)?;
+        nowait::unheld(b)?;
+        #[cfg(all(feature = "std", not(shuttle)))]
+        nowait::held(b)?;
         without_frames(b)?;
         #[cfg(all(feature = "std", not(shuttle)))]
         together(b)?;
