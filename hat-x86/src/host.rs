@@ -51,8 +51,16 @@ type Key = (SpaceId, u64);
 
 struct HostSpace {
     root: Pfn,
-    /// CPUs that ran in it at any time.
-    cpus: CpuSet,
+    /// CPUs of the first group that ran in it at any time.
+    first: CpuSet,
+    /// Those of the other groups, if there are any.
+    others: Vec<CpuSet>,
+}
+
+impl HostSpace {
+    fn cpus(&mut self) -> impl Iterator<Item = &mut CpuSet> {
+        core::iter::once(&mut self.first).chain(&mut self.others)
+    }
 }
 
 struct HostCpu {
@@ -279,8 +287,12 @@ impl Mmu for HostMmu {
     }
     fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
         let kernel = id == SpaceId::KERNEL;
-        let cpus = if kernel { CpuSet::all(self.cpu_count()) } else { CpuSet::new() };
-        self.spaces.lock(cx).insert(id, HostSpace { root, cpus });
+        let others = CpuSet::groups(self.cpu_count()).skip(1).collect();
+        let mut space = HostSpace { root, first: CpuSet::of_group(0), others };
+        if kernel {
+            space.cpus().for_each(|set| set.fill(self.cpu_count()));
+        }
+        self.spaces.lock(cx).insert(id, space);
         if kernel {
             self.all_cpus().for_each(|c| self.cpu(cx, c).root = Some(root));
         }
@@ -306,7 +318,8 @@ impl Mmu for HostMmu {
         // In the set before the first walk: a flush that misses this CPU comes before, and the walk sees what it changed.
         let mut spaces = self.spaces.lock(cx);
         let found = spaces.get_mut(&id).map(|s| {
-            s.cpus.insert(CpuId(cpu.0 % self.cpu_count()));
+            let cpu = CpuId(cpu.0 % self.cpu_count());
+            s.cpus().for_each(|set| set.insert(cpu));
             s.root
         });
         let kernel = spaces.get(&SpaceId::KERNEL).map(|s| s.root);
@@ -315,13 +328,20 @@ impl Mmu for HostMmu {
         let now = found.map_or((SpaceId::KERNEL, kernel), |root| (id, Some(root)));
         (c.current, c.root) = now;
     }
-    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        let mut set = CpuSet::new();
-        self.all_cpus().filter(|c| self.cpu(cx, *c).current == id).for_each(|c| set.insert(c));
-        set
+    fn cpu_count(&self) -> u16 {
+        self.cpu_count()
     }
-    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        self.spaces.lock(cx).get(&id).map(|s| s.cpus.clone()).unwrap_or_default()
+    fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        for c in self.all_cpus() {
+            if cpus.takes(c) && self.cpu(cx, c).current == id {
+                cpus.insert(c);
+            }
+        }
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        if let Some(space) = self.spaces.lock(cx).get_mut(&id) {
+            space.cpus().for_each(|set| cpus.union(set));
+        }
     }
     fn remembered_wrongly(&self, cx: &Cx) -> Option<String> {
         self.stale_entries(cx).first().map(ToString::to_string)

@@ -37,72 +37,87 @@ impl fmt::Display for SpaceId {
     }
 }
 
-/// A set of processors.
+/// Words of a set.
+const WORDS: usize = 4;
+
+/// A set of processors: some of the [`CpuSet::GROUP`] neighbours that are a group.
+///
+/// A flush cannot fail, so the set of those it goes to never asks the heap: it lies on the stack of whoever owes the flush, as wide as illumos's for its
+/// largest machine. Of more processors there is one group after the other, and a flush for each group that has any; nearly every machine is one group.
+///
+/// The other roads: words for all processors, which are 8 KB on a stack; words of each hat, sized at boot, which only the backend knows to fill, and which
+/// two threads that flush several hats at once would have to put together somewhere.
 #[doc(alias = "cpuset_t")]
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CpuSet {
-    first: u64,
-    /// Words for CPUs 64 and up; small machines never allocate.
-    rest: Vec<u64>,
+    words: [u64; WORDS],
+    group: u16,
 }
 
 impl CpuSet {
-    /// No CPU.
-    pub const fn new() -> Self {
-        Self { first: 0, rest: Vec::new() }
+    /// Processors of a group.
+    #[doc(alias = "NCPU")]
+    pub const GROUP: u16 = WORDS as u16 * 64;
+
+    /// No CPU of a group; group 0 begins with CPU 0.
+    pub const fn of_group(group: u16) -> Self {
+        Self { words: [0; WORDS], group }
     }
-    /// CPUs 0 to `count` - 1.
-    pub fn all(count: u16) -> Self {
-        let mut s = Self::new();
-        (0..count).for_each(|c| s.insert(CpuId(c)));
-        s
+    /// No CPU, for each group of a machine with `cpus` processors (at least one).
+    pub fn groups(cpus: u16) -> impl Iterator<Item = Self> {
+        (0..cpus.div_ceil(Self::GROUP).max(1)).map(Self::of_group)
     }
-    fn word(&self, cpu: CpuId) -> u64 {
-        match usize::from(cpu.0 / 64) {
-            0 => self.first,
-            n => self.rest.get(n - 1).copied().unwrap_or(0),
-        }
+    /// Whether a CPU is of this set's group.
+    pub const fn takes(&self, cpu: CpuId) -> bool {
+        cpu.0 / Self::GROUP == self.group
     }
-    fn word_mut(&mut self, n: usize) -> &mut u64 {
-        if n == 0 {
-            return &mut self.first;
-        }
-        if self.rest.len() < n {
-            self.rest.resize(n, 0);
-        }
-        &mut self.rest[n - 1]
+    /// Where a CPU of the group has its bit.
+    fn place(cpu: CpuId) -> (usize, u64) {
+        (usize::from(cpu.0 % Self::GROUP / 64), 1 << (cpu.0 % 64))
     }
-    /// Adds a CPU.
+    /// Adds a CPU; one of another group is passed over.
     pub fn insert(&mut self, cpu: CpuId) {
-        *self.word_mut(usize::from(cpu.0 / 64)) |= 1 << (cpu.0 % 64);
+        let (word, bit) = Self::place(cpu);
+        if self.takes(cpu) {
+            self.words[word] |= bit;
+        }
+    }
+    /// Adds those of CPUs 0 to `cpus` - 1 that are of the group.
+    pub fn fill(&mut self, cpus: u16) {
+        let first = u32::from(self.group) * u32::from(Self::GROUP);
+        let count = u32::from(cpus).saturating_sub(first).min(u32::from(Self::GROUP));
+        for (n, word) in (0..).zip(&mut self.words) {
+            let bits = count.saturating_sub(n * 64).min(64);
+            *word |= u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+        }
     }
     /// Takes a CPU out.
     pub fn remove(&mut self, cpu: CpuId) {
-        if self.contains(cpu) {
-            *self.word_mut(usize::from(cpu.0 / 64)) &= !(1 << (cpu.0 % 64));
+        let (word, bit) = Self::place(cpu);
+        if self.takes(cpu) {
+            self.words[word] &= !bit;
         }
     }
     /// Whether a CPU is in it.
     pub fn contains(&self, cpu: CpuId) -> bool {
-        self.word(cpu) >> (cpu.0 % 64) & 1 != 0
+        let (word, bit) = Self::place(cpu);
+        self.takes(cpu) && self.words[word] & bit != 0
     }
-    /// Adds every CPU of `other`.
+    /// Adds the CPUs of `other`; those of another group are passed over.
     pub fn union(&mut self, other: &Self) {
-        self.first |= other.first;
-        for (i, w) in other.rest.iter().enumerate().filter(|(_, w)| **w != 0) {
-            *self.word_mut(i + 1) |= w;
+        if self.group == other.group {
+            self.words.iter_mut().zip(other.words).for_each(|(mine, theirs)| *mine |= theirs);
         }
     }
     /// Whether it has no CPU.
     pub fn is_empty(&self) -> bool {
-        self.first == 0 && self.rest.iter().all(|w| *w == 0)
+        self.words == [0; WORDS]
     }
     /// The CPUs, upwards.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
-        (0..=self.rest.len()).flat_map(move |n| {
-            let base = n as u16 * 64;
-            let word = self.word(CpuId(base));
-            (0..64).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(base + b))
+        let first = self.group * Self::GROUP;
+        (0..).zip(self.words).flat_map(move |(n, word)| {
+            (0..64).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(first + n * 64 + b))
         })
     }
 }
@@ -150,13 +165,17 @@ pub trait Mmu: fmt::Debug + Send + Sync {
     /// `cpu` runs in `id` from now on, or in the kernel's space alone.
     #[doc(alias("hat_switch", "CR3"))]
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>);
-    /// The CPUs that run in `id` now.
-    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet;
-    /// The CPUs that may remember translations of `id`. A CPU enters this set before it first walks the tables of `id`; all CPUs for the kernel.
+    /// How many processors there are: their numbers begin with 0, and every one is below this. The same at every call.
+    #[doc(alias = "ncpus")]
+    fn cpu_count(&self) -> u16;
+    /// Adds to `cpus` those of its group that run in `id` now.
+    fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet);
+    /// Adds to `cpus` those of its group that may remember translations of `id`. A CPU is among them before it first walks the tables of `id`; all CPUs
+    /// are for the kernel. Asks for no memory.
     #[doc(alias("hat_cpus", "khat_cpuset"))]
-    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet;
+    fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet);
     /// Entries lost a right, the frame, A or D. On return no CPU in [`FlushDue::cpus`] can use an old one and no access through one is under way.
-    /// May sleep.
+    /// Called once for each group that has such CPUs. May sleep; cannot fail, so it asks for no memory.
     #[doc(alias("hat_tlb_inval", "x86pte_inval"))]
     fn flush(&self, cx: &Cx, due: &FlushDue);
     /// Takes over the frames of unlinked tables whose unlinking has been flushed, emptying `tables`. Each goes to `free` once its reuse is safe, in
@@ -182,19 +201,45 @@ const _: Option<&dyn Mmu> = None; // used as an object everywhere; stays one
 mod tests {
     use super::*;
 
+    fn cpus(set: &CpuSet) -> Vec<u16> {
+        set.iter().map(|c| c.0).collect()
+    }
+
     #[test]
-    fn a_set_grows_past_its_first_word() {
-        let mut s = CpuSet::new();
+    fn a_set_has_the_cpus_of_its_group() {
+        let mut s = CpuSet::of_group(0);
         assert!(s.is_empty());
-        for c in [3, 64, 200] {
+        for c in [3, 64, 200, 255, 256, 1000] {
             s.insert(CpuId(c));
         }
-        assert_eq!(s.iter().map(|c| c.0).collect::<Vec<_>>(), [3, 64, 200]);
+        assert_eq!(cpus(&s), [3, 64, 200, 255]);
         s.remove(CpuId(64));
-        s.remove(CpuId(1000));
-        assert!(!s.contains(CpuId(64)) && !s.contains(CpuId(999)));
-        let mut t = CpuSet::all(2);
+        s.remove(CpuId(3 + CpuSet::GROUP));
+        assert!(s.contains(CpuId(3)) && !s.contains(CpuId(64)));
+        assert!(!s.contains(CpuId(3 + CpuSet::GROUP)));
+        let mut t = CpuSet::of_group(0);
+        t.fill(2);
         t.union(&s);
-        assert_eq!(t.iter().map(|c| c.0).collect::<Vec<_>>(), [0, 1, 3, 200]);
+        assert_eq!(cpus(&t), [0, 1, 3, 200, 255]);
+        let mut other = CpuSet::of_group(1);
+        other.union(&t);
+        assert!(other.is_empty(), "of another group");
+        other.insert(CpuId(256));
+        t.union(&other);
+        assert_eq!((cpus(&other), t.contains(CpuId(256))), ([256].into(), false));
+    }
+
+    #[test]
+    fn every_cpu_is_of_one_group() {
+        for count in [0, 1, 63, 64, 65, 200, 256, 257, 600, u16::MAX] {
+            let all: Vec<_> = CpuSet::groups(count)
+                .flat_map(|mut set| {
+                    set.fill(count);
+                    cpus(&set)
+                })
+                .collect();
+            assert!(all.iter().copied().eq(0..count), "{count}");
+        }
+        assert_eq!(CpuSet::groups(200).count(), 1);
     }
 }

@@ -20,7 +20,7 @@ use crate::hat::{HatState, X86Hat};
 use crate::hment::MapLists;
 use crate::htable::HTable;
 use crate::htable::Supply;
-use crate::mmu::{Caps, Mmu, SpaceId};
+use crate::mmu::{Caps, CpuSet, Mmu, SpaceId};
 use crate::page::PageSide;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
 use crate::tlb::{Debts, FlushDue, MANY};
@@ -206,20 +206,33 @@ impl HatX86 {
     }
     #[cold]
     fn flush(&self, cx: &Cx, due: &mut FlushDue) {
-        // Read after the entries changed: a CPU that is not in the set yet will walk the tables as they are now.
-        let mut cpus = crate::mmu::CpuSet::new();
-        if due.is_everything() || due.spaces().contains(&SpaceId::KERNEL) {
-            cpus = self.mmu.remembered_on(cx, SpaceId::KERNEL);
-        } else {
-            due.spaces().iter().for_each(|s| cpus.union(&self.mmu.remembered_on(cx, *s)));
+        let kernel = due.is_everything() || due.spaces().contains(&SpaceId::KERNEL);
+        let mut flushed = false;
+        for mut cpus in CpuSet::groups(self.mmu.cpu_count()) {
+            // Read after the entries changed: a CPU that is not in the set yet will walk the tables as they are now.
+            if kernel {
+                self.mmu.remembered_on(cx, SpaceId::KERNEL, &mut cpus);
+            } else {
+                due.spaces().iter().for_each(|s| self.mmu.remembered_on(cx, *s, &mut cpus));
+            }
+            if cpus.is_empty() {
+                continue;
+            }
+            flushed = true;
+            due.set_cpus(cpus);
+            self.mmu.flush(cx, due);
         }
-        if cpus.is_empty() {
-            return;
+        if flushed {
+            cx.count(Counter::Flushes);
+            cx.count_n(Counter::FlushEntries, due.changes());
         }
-        due.set_cpus(cpus);
-        cx.count(Counter::Flushes);
-        cx.count_n(Counter::FlushEntries, due.changes());
-        self.mmu.flush(cx, due);
+    }
+    /// Whether `ask` finds a processor of any group.
+    pub(crate) fn on_any(&self, ask: impl Fn(&mut CpuSet)) -> bool {
+        CpuSet::groups(self.mmu.cpu_count()).any(|mut cpus| {
+            ask(&mut cpus);
+            !cpus.is_empty()
+        })
     }
     /// Lets the backend give back tables it kept for later.
     pub fn reap_tables(&self, cx: &Cx) {
@@ -238,7 +251,8 @@ impl HatX86 {
     }
     /// Makes the processors leave the space for good, and forget all of it at once.
     fn leave(&self, cx: &Cx, st: &HatState) {
-        let remembered = u64::from(!self.mmu.remembered_on(cx, st.space()).is_empty());
+        let remembered = self.on_any(|cpus| self.mmu.remembered_on(cx, st.space(), cpus));
+        let remembered = u64::from(remembered);
         self.mmu.space_destroyed(cx, st.space(), self.root_pfn(st));
         cx.count_n(Counter::Flushes, remembered);
         cx.count_n(Counter::FlushEntries, remembered);

@@ -59,7 +59,8 @@ impl HatX86 {
         let behind = victims.iter().position(|st| st.id > hand).unwrap_or(0);
         victims.rotate_left(behind);
         // Stable: the rotation survives in each half.
-        victims.sort_by_cached_key(|st| !self.mmu.running_on(cx, st.space()).is_empty());
+        let runs = |st: &HatState| self.on_any(|cpus| self.mmu.running_on(cx, st.space(), cpus));
+        victims.sort_by_cached_key(|st| runs(st));
         victims
     }
     fn steal_from(&self, cx: &Cx, st: &HatState, want: u64, most: u16) -> u64 {

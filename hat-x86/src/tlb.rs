@@ -177,7 +177,7 @@ impl FlushDue {
             skip_unreferenced: false,
             slot: None,
             space: None,
-            cpus: CpuSet::new(),
+            cpus: CpuSet::of_group(0),
             retired: 0,
         }
     }
@@ -256,7 +256,7 @@ impl FlushDue {
     pub fn changes(&self) -> u64 {
         self.named
     }
-    /// The CPUs that must forget.
+    /// The CPUs that must forget, of one group: [`Mmu::flush`](crate::mmu::Mmu::flush) is called for each.
     pub fn cpus(&self) -> &CpuSet {
         &self.cpus
     }

@@ -30,11 +30,14 @@ impl Mmu for Deaf {
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
         self.0.activate(cx, cpu, id);
     }
-    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        self.0.running_on(cx, id)
+    fn cpu_count(&self) -> u16 {
+        self.0.cpu_count()
     }
-    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        self.0.remembered_on(cx, id)
+    fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        self.0.running_on(cx, id, cpus);
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        self.0.remembered_on(cx, id, cpus);
     }
     fn flush(&self, _: &Cx, _: &FlushDue) {}
 }

@@ -9,10 +9,10 @@
 mod allocator;
 
 use addr_space::runs::Runs;
-use addr_space::{Advice, Inherit, SyncFlags};
+use addr_space::{Advice, Inherit, SyncFlags, UnloadFlags};
 use allocator::{Asked, Heap, Plan, under};
 use page_db::errno::ENOMEM;
-use page_db::{Access, PAGE_SIZE as PAGE};
+use page_db::{Access, Counter, CpuId, PAGE_SIZE as PAGE, VirtRange};
 use segvm::Machine;
 use segvm::files::{FileHandle, OpenMode};
 use segvm::machine::{MapFlags, MapRequest, MemAdvice, Process, RemapFlags, SwapArea, SwapBacking};
@@ -300,4 +300,31 @@ fn a_machine_is_not_switched_on() {
         errors += 1;
     }
     assert!(errors > 1, "only {errors}");
+}
+
+/// A flush cannot fail: on however many processors an entry is remembered, it goes without the heap.
+#[test]
+fn a_flush_asks_for_nothing() {
+    let none = Plan { from: 1, k: 1, and_later: true };
+    for cpus in [1, 2, 64, 65, 200, 257, 600] {
+        let m = Machine::builder().frames(4096).cpus(cpus).build().unwrap();
+        let p = m.spawn("p").unwrap();
+        map(&p, AT, None);
+        let cpu_of = |n: u64| CpuId((n * 37 % u64::from(cpus)) as u16);
+        for page in 0..40 {
+            p.run_on(cpu_of(page));
+            p.store(AT + page * PAGE, &[1]).unwrap();
+        }
+        let hat = std::sync::Arc::clone(p.space().hat());
+        let range = |pages| VirtRange::exact(AT, pages * PAGE).unwrap();
+        let flushes = || m.counters().get(Counter::Flushes);
+        let before = flushes();
+        let (_, asked) = under(none, || {
+            hat.clear_write(p.cx(), range(1)); // one entry
+            hat.clear_write(p.cx(), range(40)); // the whole space
+            hat.unload(p.cx(), range(39), UnloadFlags::empty());
+        });
+        assert_eq!((asked, flushes() - before), (Asked::default(), 3), "{cpus} processors");
+        m.verify().unwrap();
+    }
 }

@@ -51,14 +51,20 @@ pub(crate) fn new_cx(counters: &Arc<Counters>, n: u16) -> Cx {
     Cx::new(counters, CpuId(n), ThreadId(u32::from(n)), Arc::new(SpinHooks))
 }
 
-/// Frames and pages alone.
+/// Frames and pages alone, for two processors.
 pub(crate) fn floor(frames: u64) -> (Arc<Counters>, Cx, Arc<dyn PhysMem>, Arc<PageDb>) {
-    let counters = Counters::new(2);
+    floor_of(frames, 2)
+}
+pub(crate) fn floor_of(
+    frames: u64,
+    cpus: u16,
+) -> (Arc<Counters>, Cx, Arc<dyn PhysMem>, Arc<PageDb>) {
+    let counters = Counters::new(cpus);
     let cx = new_cx(&counters, 0);
     let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), frames).expect("host memory"));
     let clock = Arc::new(ManualClock::default());
     let config = PageDbConfig {
-        cpus: 2,
+        cpus,
         thresholds: Some(Thresholds::from_lotsfree(0)),
         ..PageDbConfig::default()
     };

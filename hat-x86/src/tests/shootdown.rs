@@ -33,11 +33,14 @@ impl Mmu for Forgetful {
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
         self.host.activate(cx, cpu, id);
     }
-    fn running_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        self.host.running_on(cx, id)
+    fn cpu_count(&self) -> u16 {
+        self.host.cpu_count()
     }
-    fn remembered_on(&self, cx: &Cx, id: SpaceId) -> CpuSet {
-        self.host.remembered_on(cx, id)
+    fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        self.host.running_on(cx, id, cpus);
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        self.host.remembered_on(cx, id, cpus);
     }
     fn flush(&self, cx: &Cx, due: &FlushDue) {
         let meanwhile = self.meanwhile.lock().expect("not poisoned").take();
@@ -446,4 +449,33 @@ fn a_denied_leaf_is_flushed_and_owed_for_like_a_page() {
     w.mmu.forget_all(&w.cx, CpuId(1));
     assert_eq!(fault(&w, 1, 0x7000, Some(1)), PfError::P | PfError::W | PfError::U);
     w.verify();
+}
+
+/// More processors than a set has are flushed group by group, and it is one flush; those that were never there are not.
+#[test]
+fn every_one_of_many_processors_forgets() {
+    for cpus in [65, 200, 256, 257, 600] {
+        let (counters, cx, mem, db) = floor_of(64, cpus);
+        let mmu = HostMmu::new(mem, cpus);
+        let hx = HatX86::new(&cx, Arc::clone(&db), mmu.clone() as Arc<dyn Mmu>).expect("room");
+        let w = World { cx, parts: Parts { counters, db, mmu, hx } };
+        let (hat, page) = (w.hat(), w.page());
+        w.load(&*hat, 0x1000, page, U);
+        let there: Vec<u16> =
+            [0, 63, 64, 255, 256, 511, 599].into_iter().filter(|c| *c < cpus).collect();
+        for cpu in &there {
+            w.run(*cpu, &*hat);
+            w.mmu_store(*cpu, 0x1000);
+        }
+        let before = w.counters.snapshot();
+        hat.clear_write(&w.cx, range(0x1000, 1));
+        let counted = w.counters.snapshot().since(&before);
+        assert_eq!(counted.get(Counter::Flushes), 1, "of {cpus}");
+        for cpu in &there {
+            assert!(fault(&w, *cpu, 0x1000, Some(1)).contains(PfError::W), "{cpu} of {cpus}");
+        }
+        w.verify();
+        w.unload(&*hat, 0x1000, 1);
+        assert!(w.mmu.stale_entries(&w.cx).is_empty(), "of {cpus}");
+    }
 }
