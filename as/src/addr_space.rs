@@ -23,7 +23,6 @@ use crate::segs::Segs;
 use crate::state::{AsId, AsState};
 use crate::watch::Watch;
 use crate::{AsError, callback::Callbacks};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::atomic::AtomicBool;
@@ -118,26 +117,16 @@ impl AddrSpace {
     }
     /// Bytes that the segment at `range` counts for in `resv_size`.
     pub(crate) fn resv_of(&self, cx: &Cx, range: VirtRange, ops: &dyn SegOps) -> u64 {
-        if ops.counts_own_resv(&self.scx(cx, range, false)) { ops.reserved() } else { range.len() }
+        resv_of(&self.scx(cx, range, false), ops)
     }
     /// Counts a driver that was just made, and is not in the tree yet. Nothing is counted that it has not reserved, not for a moment: another mapping would
-    /// be refused for it. Where its size was to fit under the limit, that was looked at before it was made ([`AsState::check_resv`]).
-    pub(crate) fn count(
-        &self,
-        cx: &Cx,
-        range: VirtRange,
-        ops: Box<dyn SegOps>,
-    ) -> Result<Box<dyn SegOps>, AsError> {
-        match self.state.charge_resv(self.resv_of(cx, range, &*ops)) {
-            Ok(()) => {
-                self.state.add_size(range.len());
-                Ok(ops)
-            }
-            Err(error) => {
-                ops.free(&self.scx(cx, range, false)); // somebody else's mapping came first
-                Err(error)
-            }
-        }
+    /// be refused for it. Where its size was to fit under the limit, that was looked at before it was made ([`AsState::check_resv`]); refused here, because
+    /// somebody else's mapping came first, it is the caller's to free.
+    #[inline]
+    pub(crate) fn count(&self, scx: &SegCx<'_>, ops: &dyn SegOps) -> Result<(), AsError> {
+        self.state.charge_resv(resv_of(scx, ops))?;
+        self.state.add_size(scx.seg.len());
+        Ok(())
     }
     /// Undoes [`AddrSpace::count`], and gives the driver back. No lock is held.
     pub(crate) fn uncount(&self, cx: &Cx, range: VirtRange, ops: &dyn SegOps) {
@@ -145,6 +134,12 @@ impl AddrSpace {
         self.state.sub_resv(self.resv_of(cx, range, ops));
         ops.free(&self.scx(cx, range, false));
     }
+}
+
+/// Bytes that the segment `scx.seg` counts for in `resv_size`.
+#[inline]
+fn resv_of(scx: &SegCx<'_>, ops: &dyn SegOps) -> u64 {
+    if ops.counts_own_resv(scx) { ops.reserved() } else { scx.seg.len() }
 }
 
 impl fmt::Debug for AddrSpace {

@@ -72,6 +72,7 @@ impl AsState {
         self.counts.size.fetch_sub(bytes, Ordering::AcqRel);
     }
     /// Whether a new mapping of so many bytes fits under the limit; nothing is counted.
+    #[inline]
     pub(crate) fn check_resv(&self, bytes: u64) -> Result<(), AsError> {
         let limit = self.vmem_limit();
         let fits = self.resv_size().checked_add(bytes).is_some_and(|n| n <= limit);

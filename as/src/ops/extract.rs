@@ -90,6 +90,8 @@ type Piece<'a> = (Seg<'a>, VirtRange);
 #[derive(Default)]
 struct Made {
     segs: Vec<Removed>,
+    /// One that was made, and was not counted.
+    refused: Option<Removed>,
     /// What is waited for before the next pass makes more.
     leaving: Option<Arc<dyn Contents>>,
 }
@@ -237,8 +239,8 @@ impl AddrSpace {
     ) -> Result<(), Stop> {
         made.segs.try_reserve(1).map_err(no_heap).map_err(Stop::Space)?;
         self.state.check_resv(range.len()).map_err(Stop::Space)?;
-        let ops = extract(seg).and_then(|extract| make(extract, &self.scx(cx, range, true)));
-        let ops = match ops {
+        let scx = self.scx(cx, range, true);
+        let ops = match extract(seg).and_then(|extract| make(extract, &scx)) {
             Ok(Continued::Made(ops)) => ops,
             Ok(Continued::Leaving(contents)) => {
                 made.leaving = Some(contents);
@@ -247,7 +249,10 @@ impl AddrSpace {
             }
             Err(error) => return Err(Stop::Seg { error, seg: seg.range() }),
         };
-        let ops = self.count(cx, range, ops).map_err(Stop::Space)?;
+        if let Err(error) = self.count(&scx, &*ops) {
+            made.refused = Some(Removed { range, ops });
+            return Err(Stop::Space(error));
+        }
         made.segs.push(Removed { range, ops });
         Ok(())
     }
@@ -255,6 +260,9 @@ impl AddrSpace {
     fn give_back(&self, cx: &Cx, made: Made) {
         for Removed { range, ops } in made.segs {
             self.uncount(cx, range, &*ops);
+        }
+        if let Some(Removed { range, ops }) = made.refused {
+            ops.free(&self.scx(cx, range, false));
         }
         if let Some(contents) = made.leaving {
             contents.wait_emptied(cx);

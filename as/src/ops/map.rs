@@ -117,8 +117,15 @@ impl AddrSpace {
     ) -> Result<Box<dyn SegOps>, AsError> {
         // Before it promises anything. What it will have reserved only the driver knows.
         self.state.check_resv(if make.counts() { range.len() } else { 0 })?;
-        let ops = make.create(&self.scx(cx, range, false))?;
-        self.count(cx, range, ops)
+        let scx = self.scx(cx, range, false);
+        let ops = make.create(&scx)?;
+        match self.count(&scx, &*ops) {
+            Ok(()) => Ok(ops),
+            Err(error) => {
+                ops.free(&scx);
+                Err(error)
+            }
+        }
     }
     /// Finds the place of a new segment.
     pub(super) fn check_free(

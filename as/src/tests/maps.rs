@@ -210,12 +210,13 @@ fn the_address_space_limit_counts_what_is_reserved() {
 /// Makes a toy, and maps beside it before that is known to the address space, as another thread could.
 struct Beside<'a> {
     w: &'a World,
+    kind: SegKind,
     pages: u64,
 }
 
 impl SegCreate for Beside<'_> {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        let made = self.w.toy().kind(SegKind::NORESERVE).create(scx)?;
+        let made = self.w.toy().kind(self.kind).create(scx)?;
         self.w.map(0x40000, self.pages * P);
         Ok(made)
     }
@@ -227,9 +228,19 @@ fn the_reserved_size_is_never_more_than_is_reserved() {
     let w = World::new();
     w.space.state().set_vmem_limit(4 * P);
     // While it is made.
-    w.space.map(&w.cx, range(0x10000, 3 * P), &Beside { w: &w, pages: 4 }).expect("there is room");
-    assert_eq!(w.space.state().resv_size(), 4 * P);
-    w.space.unmap(&w.cx, range(0x40000, 4 * P)).expect("nothing is pinned");
+    let beside = |kind, pages| {
+        let done = w.space.map(&w.cx, range(0x10000, 3 * P), &Beside { w: &w, kind, pages });
+        assert_eq!(w.space.state().resv_size(), pages * P);
+        w.space.unmap(&w.cx, range(0x40000, pages * P)).expect("nothing is pinned");
+        done
+    };
+    beside(SegKind::NORESERVE, 4).expect("there is room");
+    w.space.unmap(&w.cx, range(0x10000, 3 * P)).expect("nothing is pinned");
+    // Of two that do not fit together, and did alone, one is given back.
+    let refused = Err(AsError::VmemLimit { bytes: 3 * P, limit: 4 * P });
+    assert_eq!(beside(SegKind::empty(), 2), refused);
+    assert_eq!((w.space.state().size(), w.space.state().resv_size()), (0, 0));
+    w.map_as(0x10000, 3 * P, &w.toy().kind(SegKind::NORESERVE));
     // A mapping that does not fit with all its size is refused, whatever it reserves.
     let unreserved = w.toy().kind(SegKind::NORESERVE);
     let got = w.space.map(&w.cx, range(0x20000, 5 * P), &unreserved);
