@@ -4,7 +4,7 @@ use super::Machine;
 use super::builder::{SwapArea, SwapBacking};
 use super::process::Process;
 use page_db::pageout::{PageoutState, ScanReport};
-use page_db::{LockedPage, Reserve};
+use page_db::{LockedPage, MemoryTries, Reserve};
 use std::sync::Arc;
 use swapfs::{AreaId, DeviceError, FileDevice, MemDevice, SwapDevice, SwapError};
 
@@ -60,10 +60,11 @@ impl Machine {
             if !db.free_mem().reserve_kernel(1) {
                 return taken;
             }
+            let mut tries = MemoryTries::new(1, 1);
             let page = loop {
                 match db.alloc(cx, taken, Reserve::Normal) {
                     Ok(page) => break Some(page),
-                    Err(_) if db.wait_for_memory(cx, 1).is_ok() => {}
+                    Err(_) if tries.wait(cx, db).is_ok() => {}
                     Err(_) => break None,
                 }
             };

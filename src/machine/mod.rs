@@ -84,8 +84,8 @@ use page_db::phys_mem::NoHostMemory;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, PageDbError, PageId, Pfn,
-    PhysMem, Rank, SpinHooks, ThreadId, Vnode, VnodeId,
+    Counters, CpuId, Cx, HostMem, ManualClock, MemoryTries, PageDb, PageDbConfig, PageDbError,
+    PageId, Pfn, PhysMem, Rank, SpinHooks, ThreadId, Vnode, VnodeId,
 };
 use seg_drivers::anon::AnonLayer;
 use seg_drivers::seg_kmem::{Kmem, KmemArgs};
@@ -376,11 +376,12 @@ impl Machine {
     }
     /// An empty user address space.
     pub(crate) fn new_space(&self, call: &'static str) -> Result<Arc<AddrSpace>, SysError> {
+        let mut tries = MemoryTries::new(1, 1); // the top table
         let hat = loop {
             match self.parts.hat.alloc(&self.cx) {
                 Ok(hat) => break hat,
                 Err(addr_space::HatError::NoMemory { .. }) => {
-                    self.parts.db.wait_for_memory(&self.cx, 1).map_err(|e| SysError::of(call, e))?
+                    tries.wait(&self.cx, &self.parts.db).map_err(|e| SysError::of(call, e))?
                 }
                 Err(e) => return Err(SysError::of(call, AsError::Hat(e))),
             }

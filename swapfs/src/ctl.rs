@@ -24,7 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::selock::LockedPage as _;
 use page_db::sync::atomic::Ordering;
-use page_db::{Cx, RefMod, VnodeError};
+use page_db::{Cx, MemoryTries, RefMod, VnodeError};
 
 impl SwapFs {
     /// Adds pages `start_page..start_page + pages` of a device. Areas of higher priority fill first. Exactly the range of an area that is
@@ -174,12 +174,13 @@ impl SwapFs {
     fn bring_back(&self, cx: &Cx, n: AnonNumber, id: AreaId) -> Result<(), SwapError> {
         let failed = |source| SwapError::BringBack { area: id, source };
         let in_area = |place: Place| place.slot().filter(|s| s.area == id);
+        let mut tries = MemoryTries::new(1, 1);
         while in_area(self.names().place(n)).is_some() {
             match self.get_page(cx, n, u64::from(n.get())) {
                 Ok(got) => drop(got), // read now: the slot is gone; or resident: taken below
                 Err(VnodeError::NoName { .. }) => return Ok(()),
                 Err(e @ VnodeError::NoMemory { .. }) => {
-                    self.db().wait_for_memory(cx, 1).map_err(|_| failed(e))?;
+                    tries.wait(cx, self.db()).map_err(|_| failed(e))?;
                     continue;
                 }
                 Err(e) => return Err(failed(e)),

@@ -22,6 +22,7 @@ mod discard;
 mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;
+mod short_of_frames;
 mod textbook;
 mod vfork;
 mod watch;

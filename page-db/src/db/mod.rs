@@ -13,7 +13,7 @@
 //! ```
 //!
 //! One verb, one file. Every verb that needs a frame may answer [`PageError::NoMemory`]; none of them sleeps for memory or runs
-//! page-out (D15): the operation backs out of its locks and calls [`PageDb::wait_for_memory`].
+//! page-out (D15): the operation backs out of its locks and calls [`PageDb::wait_for_memory`], by way of [`MemoryTries`].
 //!
 //! - L1: a page on a chain is filed under the identity it carries.
 //! - L2: an identity changes only under an exclusive page lock, inside the bucket lock.
@@ -34,6 +34,7 @@ mod retire;
 mod run;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
+mod tries;
 mod verify;
 
 pub(crate) use claim::Claims;
@@ -42,6 +43,7 @@ pub use create::Reserve;
 pub use free::Released;
 pub use retire::RetireError;
 pub use run::Wanted;
+pub use tries::MemoryTries;
 pub use verify::{PageCensus, PageDamage};
 
 use crate::cache_list::CacheList;

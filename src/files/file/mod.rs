@@ -45,11 +45,14 @@ use super::store::{PageBuf, Store};
 use page_db::sync::atomic::{AtomicU64, Ordering};
 use page_db::sync::{Mutex, RwLock};
 use page_db::{
-    Access, Cx, FileOffset, GotPage, Identity, LockedPage, PAGE_SIZE, PageDb, Prot, PutFlags, Rank,
-    SharedPage, Vnode, VnodeError, VnodeId, VnodeKind, errno, pvn,
+    Access, Cx, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb, Prot,
+    PutFlags, Rank, SharedPage, Vnode, VnodeError, VnodeId, VnodeKind, errno, pvn,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
+
+/// Frames that moving a piece within one page may want at once: that page and the one that holds the end, each with a copy of it if it is lent.
+const FRAMES_AT_ONCE: u64 = 4;
 
 /// The largest offset a file may have (`MAXOFFSET_T`).
 pub const MAX_OFFSET: u64 = i64::MAX as u64;
@@ -202,10 +205,11 @@ impl File {
         db: &PageDb,
         mut op: impl FnMut() -> Result<R, VnodeError>,
     ) -> Result<R, FileError> {
+        let mut tries = MemoryTries::new(1, FRAMES_AT_ONCE);
         loop {
             match op() {
-                Err(VnodeError::NoMemory { .. }) => db
-                    .wait_for_memory(cx, 1)
+                Err(VnodeError::NoMemory { .. }) => tries
+                    .wait(cx, db)
                     .map_err(|source| FileError::NoMemory { name: self.name.clone(), source })?,
                 other => return other.map_err(FileError::from),
             }
