@@ -40,7 +40,7 @@ bitflags::bitflags! {
 }
 
 /// Someone who wants to be told.
-#[doc(alias = "as_callback")]
+#[doc(alias("as_callback", "as_execute_callback"))]
 pub trait AsCallback: fmt::Debug + Send + Sync {
     /// Gives up the pins and calls [`AddrSpace::delete_callback`] with its token before it returns (or sees to it that another thread does).
     ///

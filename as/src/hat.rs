@@ -190,7 +190,19 @@ pub enum HatError {
 }
 
 /// The translations of one address space.
-#[doc(alias = "struct hat")]
+///
+/// Of illumos's list some have no call here, for there is nothing to do: a fork copies no translation (`hat_dup`) and swapping moves none
+/// (`hat_swapin`, `hat_swapout`), since faults load what is missing; address spaces share no tables (`hat_share`); and each load brings its own
+/// frames for tables (`hat_reserve`).
+#[doc(alias(
+    "struct hat",
+    "hat_dup",
+    "hat_swapin",
+    "hat_swapout",
+    "hat_share",
+    "hat_unshare",
+    "hat_reserve"
+))]
 pub trait Hat: fmt::Debug + Send + Sync {
     /// A number for views, in order of creation.
     fn id(&self) -> u32;
@@ -253,13 +265,13 @@ pub trait Hat: fmt::Debug + Send + Sync {
         flags: LoadFlags,
     ) -> Result<(), HatError>;
     /// Removes the translations of a range, keeping their referenced and modified bits on the pages.
-    #[doc(alias = "hat_unload")]
+    #[doc(alias("hat_unload", "hat_unload_callback"))]
     fn unload(&self, cx: &Cx, range: VirtRange, flags: UnloadFlags);
     /// Drops one lock count from the translations of a range.
     #[doc(alias = "hat_unlock")]
     fn unlock(&self, cx: &Cx, range: VirtRange);
     /// Gives the existing translations of a range exactly the rights `prot`; none means unload. Absent ones stay absent.
-    #[doc(alias("hat_chgprot", "hat_chgattr"))]
+    #[doc(alias("hat_chgprot", "hat_chgattr", "hat_setattr"))]
     fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot);
     /// Takes the right to write from the existing translations of a range (fork).
     #[doc(alias = "hat_clrattr")]
@@ -268,7 +280,7 @@ pub trait Hat: fmt::Debug + Send + Sync {
     #[doc(alias = "hat_sync")]
     fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode);
     /// The translation of an address, if there is one. Reads tables without locks: a hint.
-    #[doc(alias("hat_probe", "hat_getpfnum", "hat_getattr"))]
+    #[doc(alias("hat_probe", "hat_getpfnum", "hat_getattr", "hat_getkpfnum"))]
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation>;
     /// Whether the translation of an address allows the access now: what every fault asks first. As [`Hat::probe`] would say, but a hat may know the answer
     /// "no" from less.
@@ -297,7 +309,7 @@ pub trait Hat: fmt::Debug + Send + Sync {
     #[doc(alias = "hat_free_start")]
     fn free_start(&self, cx: &Cx);
     /// The address space is gone: every table goes back. No translation is left by then.
-    #[doc(alias = "hat_free_end")]
+    #[doc(alias("hat_free_end", "hat_free"))]
     fn free_end(&self, cx: &Cx);
 }
 

@@ -35,7 +35,8 @@ use core::any::Any;
 use core::fmt;
 use page_db::{Access, Cx, FileOffset, PageDb, Prot, VirtAddr, VirtRange, Vnode};
 
-/// What a driver is told on each call.
+/// What a driver is told on each call; a segment keeps no pointer to its address space (`s_as`).
+#[doc(alias = "s_as")]
 #[derive(Clone, Copy, Debug)]
 pub struct SegCx<'a> {
     /// Who is running.
@@ -104,7 +105,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range.
-    #[doc(alias = "segop_unmap")]
+    #[doc(alias("segop_unmap", "seg_unmap"))]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError>;
     /// As [`SegOps::unmap`] of a part of the segment, but what the part held may be left to the caller, who empties it when the lock is free: other threads wait
     /// for that lock. Translations and geometry are not left.
@@ -122,7 +123,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// The end of a segment that gave itself up whole, or never came into the tree: no translation to it is left, nobody can reach it, and the
     /// lock is not held (but when there is no heap to put it off). Called once, with `scx.seg` as it was then. What takes long is done here, so that
     /// nobody waits for it.
-    #[doc(alias = "segop_free")]
+    #[doc(alias("segop_free", "seg_free"))]
     fn free(&self, scx: &SegCx<'_>) {
         let _ = scx;
     }
@@ -168,7 +169,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`SegError::Access`] naming the first run that does not.
-    #[doc(alias = "segop_checkprot")]
+    #[doc(alias("segop_checkprot", "segvn_checkprot"))]
     fn check_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
         let mut bad = None;
         self.prots(scx, range, &mut |run, have| {
@@ -438,7 +439,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
 const _: Option<&dyn SegOps> = None; // used as an object everywhere; stays one
 
 /// Makes a segment's driver: the create function and its argument block in one.
-#[doc(alias("segvn_create", "segcreate_func_t"))]
+#[doc(alias("segvn_create", "segcreate_func_t", "seg_alloc", "seg_attach"))]
 pub trait SegCreate {
     /// Makes the driver for the new segment `scx.seg`. The lock is not held: another mapping may come first, and then [`SegOps::free`] takes back
     /// what was done here, without [`SegOps::unmap`] before it.

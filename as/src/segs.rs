@@ -51,7 +51,7 @@ impl<'a> Seg<'a> {
         self.range.start()
     }
     /// Bytes.
-    #[doc(alias = "s_size")]
+    #[doc(alias("s_size", "seg_pages"))]
     pub fn size(self) -> u64 {
         self.range.len()
     }
@@ -77,7 +77,8 @@ pub(crate) struct Removed {
     pub(crate) ops: Box<dyn SegOps>,
 }
 
-/// The segments of one address space.
+/// The segments of one address space. Each processor remembers the one it found last, where illumos has one `a_seglast` for all.
+#[doc(alias = "a_seglast")]
 pub struct Segs {
     tree: Avl,
     ops: Vec<Option<Box<dyn SegOps>>>,

@@ -9,7 +9,9 @@ use page_db::{Cx, VirtRange};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 pub struct AsId(pub u32);
 
-/// The part of an address space that is read and written without its lock: sizes, limits, flags.
+/// The part of an address space that is read and written without its lock: sizes, limits, flags. Each is an atomic; illumos guards its flags by a
+/// mutex, `a_contents`.
+#[doc(alias = "a_contents")]
 #[derive(Debug)]
 pub struct AsState {
     id: AsId,

@@ -125,6 +125,7 @@ impl Hat for X86Hat {
     fn id(&self) -> u32 {
         self.st.id
     }
+    #[doc(alias = "hati_pte_map")]
     fn memload(
         &self,
         cx: &Cx,

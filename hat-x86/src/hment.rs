@@ -49,7 +49,15 @@ use page_db::sync::{Arena, ArenaFull, SpinMutex, WordGuard};
 use page_db::{Cx, PageDb, PageId, Rank};
 
 /// One mapping of a page with several. Guarded by the page's list lock.
-#[doc(alias = "hment_t")]
+#[doc(alias(
+    "hment_t",
+    "hment_assign",
+    "hment_insert",
+    "hment_prepare",
+    "hment_remove",
+    "hment_walk",
+    "x86_hm_enter"
+))]
 #[derive(Debug, Default)]
 pub struct HMent {
     table: AtomicU32,

@@ -58,7 +58,14 @@ use page_db::sync::{Mutation, SpinMutex, SpinMutexGuard, mutated};
 use page_db::{Counter, Cx, FailKind, LockedPage as _, PAGE_SIZE, Pfn, Rank, Reserve, VirtAddr};
 
 /// The record of one page table.
-#[doc(alias = "htable_t")]
+#[doc(alias(
+    "htable_t",
+    "htable_alloc",
+    "htable_create",
+    "htable_free",
+    "htable_lookup",
+    "htable_release"
+))]
 #[repr(align(64))]
 #[derive(Debug)]
 pub struct HTable {

@@ -176,7 +176,7 @@ pub trait Mmu: fmt::Debug + Send + Sync {
     fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet);
     /// Entries lost a right, the frame, A or D. On return no CPU in [`FlushDue::cpus`] can use an old one and no access through one is under way.
     /// Called once for each group that has such CPUs. May sleep; cannot fail, so it asks for no memory.
-    #[doc(alias("hat_tlb_inval", "x86pte_inval"))]
+    #[doc(alias("hat_tlb_inval", "x86pte_inval", "xc_call"))]
     fn flush(&self, cx: &Cx, due: &FlushDue);
     /// Takes over the frames of unlinked tables whose unlinking has been flushed, emptying `tables`. Each goes to `free` once its reuse is safe, in
     /// this call or in a later one (which may bring no new tables). The default: at once.

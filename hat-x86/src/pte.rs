@@ -69,7 +69,7 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 pub const MAX_PFN: Pfn = Pfn(FRAME >> page_db::PAGE_SHIFT);
 
 /// A page-table entry.
-#[doc(alias = "x86pte_t")]
+#[doc(alias("x86pte_t", "x86pte_get", "x86pte_set", "x86pte_cas"))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct X86Pte(pub u64);
 

@@ -14,7 +14,7 @@ use crate::page::{PageArray, PageId};
 use alloc::vec::Vec;
 
 /// The cache lists.
-#[doc(alias = "page_cachelists")]
+#[doc(alias("page_cachelists", "page_list_add", "page_list_sub", "cachefree"))]
 #[derive(Debug)]
 pub struct CacheList {
     bins: Bins,

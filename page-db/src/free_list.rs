@@ -64,7 +64,7 @@ impl Magazine {
 }
 
 /// The free lists.
-#[doc(alias = "page_freelists")]
+#[doc(alias("page_freelists", "page_list_add", "page_list_sub"))]
 #[derive(Debug)]
 pub struct FreeList {
     sizes: Box<[FrameMaps]>,

@@ -143,6 +143,7 @@ impl FreeMem {
             .is_ok()
     }
     /// Gives back what was charged.
+    #[doc(alias = "page_unresv")]
     pub fn uncharge(&self, pages: u64) {
         let before = self.availrmem.fetch_add(pages, Ordering::AcqRel);
         debug_assert!(before + pages <= self.total, "B1: more memory returned than was promised");

@@ -52,8 +52,10 @@ pub trait PageHash: fmt::Debug + Send + Sync {
     /// A name for tables and settings.
     fn name(&self) -> &'static str;
     /// Looks without promising anything: both a hit and a miss may be wrong (H1, H2), even while nobody changes the table.
+    #[doc(alias = "PAGE_HASH_SEARCH")]
     fn search_hint(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId>;
     /// Looks under the bucket lock; a miss is true at that moment.
+    #[doc(alias = "PAGE_HASH_SEARCH")]
     fn search_locked(&self, cx: &Cx, pages: &PageArray, id: Identity) -> Option<PageId>;
     /// Files `page` under `id` and gives it that identity, unless the identity has a page (H3, H4).
     ///
@@ -124,6 +126,7 @@ fn tag(id: Identity) -> u32 {
 }
 
 /// Chains through the page array.
+#[doc(alias = "PAGE_HASH_FUNC")]
 pub struct ChainHash {
     /// 0, or the id of the first page with its tag in the bits that `ids` leaves.
     heads: Box<[AtomicU32]>,

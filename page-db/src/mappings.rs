@@ -25,11 +25,14 @@ bitflags::bitflags! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SyncMode {
     /// Gather and clear them in every translation (`HAT_SYNC_ZERORM`).
+    #[doc(alias = "HAT_SYNC_ZERORM")]
     ZeroRm,
     /// Only look (`HAT_SYNC_DONTZERO`).
+    #[doc(alias = "HAT_SYNC_DONTZERO")]
     DontZero,
     /// Only look, and stop at the first referenced one, or report a page with more mappings than `share_limit` as referenced
     /// (`HAT_SYNC_STOPON_REF | HAT_SYNC_STOPON_SHARED`).
+    #[doc(alias("HAT_SYNC_STOPON_REF", "HAT_SYNC_STOPON_SHARED"))]
     StopOnRef {
         /// Pages mapped more often than this count as referenced.
         share_limit: u32,

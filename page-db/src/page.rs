@@ -58,11 +58,14 @@ impl fmt::Display for PageId {
 
 bitflags::bitflags! {
     /// `p_state`.
+    #[doc(alias = "p_state")]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct PageState: u8 {
         /// On the free list, in a magazine, or on the cache list.
+        #[doc(alias = "P_FREE")]
         const FREE = 0x80;
         /// The identity is a swapfs name.
+        #[doc(alias = "P_SWAP")]
         const SWAP = 0x10;
         /// Holds page tables or kernel memory: never scanned.
         const KERNEL = 0x08;
@@ -75,7 +78,7 @@ bitflags::bitflags! {
 pub(crate) const ORPHAN: u32 = 1 << 31;
 
 /// The page structure.
-#[doc(alias = "page_t")]
+#[doc(alias("page_t", "p_hash", "p_vpnext", "p_vpprev", "p_next", "p_prev"))]
 #[repr(C, align(64))]
 pub struct Page {
     pub(crate) selock: AtomicU32,
@@ -126,6 +129,7 @@ impl Default for Page {
 
 impl Page {
     /// The identity now. Stable under the page lock; a hint otherwise.
+    #[doc(alias("p_vnode", "p_offset"))]
     #[inline]
     pub fn identity(&self) -> Option<Identity> {
         let vnode = self.vnode.load(Ordering::Acquire);
@@ -170,11 +174,12 @@ impl Page {
         self.state.store((s & !off.bits()) | on.bits(), Ordering::Release);
     }
     /// Whether the page is on a free or cache list.
+    #[doc(alias("PP_ISFREE", "page_isfree"))]
     pub fn is_free(&self) -> bool {
         self.state().contains(PageState::FREE)
     }
     /// Referenced and modified as kept on the page; translations may hold newer bits.
-    #[doc(alias = "hat_page_getattr")]
+    #[doc(alias("hat_page_getattr", "p_nrm", "page_isref", "page_ismod"))]
     pub fn ref_mod(&self) -> RefMod {
         RefMod::from_bits_truncate(self.nrm.load(Ordering::Acquire))
     }
@@ -211,14 +216,17 @@ impl Page {
         }
     }
     /// Whether any translation exists (as the hat keeps it).
+    #[doc(alias = "hat_page_is_mapped")]
     pub fn is_mapped(&self) -> bool {
         self.mapping.load(Ordering::Acquire) != 0
     }
     /// Claims through shared or read-only mappings (`p_lckcnt`).
+    #[doc(alias = "p_lckcnt")]
     pub fn lckcnt(&self) -> u16 {
         self.claims().lck
     }
     /// Claims through private writable mappings (`p_cowcnt`).
+    #[doc(alias = "p_cowcnt")]
     pub fn cowcnt(&self) -> u16 {
         self.claims().cow
     }
@@ -363,6 +371,7 @@ impl<'a> PageMapping<'a> {
         self.page.mapping.store(word.0, Ordering::Release);
     }
     /// `p_share`: mappings on the list (0 while embedded).
+    #[doc(alias = "p_share")]
     pub fn share(&self) -> u32 {
         self.page.share.load(Ordering::Acquire)
     }
@@ -401,6 +410,7 @@ impl PageArray {
         &self.pages[id.0 as usize - 1]
     }
     /// The frame `id` stands for.
+    #[doc(alias = "page_pptonum")]
     #[inline]
     pub fn pfn(&self, id: PageId) -> Pfn {
         Pfn(self.base.0 + u64::from(id.0) - 1)

@@ -65,6 +65,7 @@ impl PageDb {
         u64::from(id.link())
     }
     /// Takes the page's lock shared, waiting for it. The identity must be compared afterwards (K3).
+    #[doc(alias = "page_lock")]
     pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         cx.rank_wait(Rank::Page, false);
         let page = self.page(id);
@@ -74,6 +75,7 @@ impl PageDb {
         SharedPage { db: self, cx, page, id }
     }
     /// Takes the page's lock exclusively, waiting for it; readers come and go meanwhile. Compare the identity afterwards (K3).
+    #[doc(alias = "page_lock")]
     pub fn lock_excl<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
         cx.rank_wait(Rank::Page, false);
         self.wait_excl(cx, id, false)
@@ -238,6 +240,7 @@ macro_rules! guard {
 }
 
 /// A page locked shared: its identity and contents' validity are stable.
+#[doc(alias = "page_unlock")]
 #[must_use = "dropping the guard unlocks the page"]
 pub struct SharedPage<'a> {
     db: &'a PageDb,
@@ -280,6 +283,7 @@ impl Drop for SharedPage<'_> {
 }
 
 /// A page locked exclusively: identity and state may be changed.
+#[doc(alias = "page_unlock")]
 #[must_use = "dropping the guard unlocks the page"]
 pub struct ExclPage<'a> {
     db: &'a PageDb,
@@ -363,7 +367,7 @@ impl PageDb {
         ExclPage { db: self, cx, page: self.page(id), id }
     }
     /// Takes the i/o lock of a page whose page lock the caller holds, waiting for it.
-    #[doc(alias = "page_io_lock")]
+    #[doc(alias("page_io_lock", "p_iolock", "p_iolock_state"))]
     pub fn io_lock(&self, cx: &Cx, page: &dyn LockedPage) {
         let word = &page.page().iolock;
         while !self.io_trylock(page) {

@@ -87,16 +87,22 @@ bitflags::bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct PutFlags: u8 {
         /// Start the writes and do not wait; pages that would have to be waited for are skipped.
+        #[doc(alias = "B_ASYNC")]
         const ASYNC = 1;
         /// Free the pages afterwards: clean ones go to the cache list.
+        #[doc(alias = "B_FREE")]
         const FREE = 2;
         /// Destroy the pages afterwards: they lose their identity.
+        #[doc(alias = "B_INVAL")]
         const INVAL = 4;
         /// With `FREE`: the pages will not be wanted soon; head of the cache list.
+        #[doc(alias = "B_DONTNEED")]
         const DONTNEED = 8;
         /// Drop contents without writing them (truncation).
+        #[doc(alias = "B_TRUNC")]
         const TRUNC = 16;
         /// Act even on pages locked in memory (truncation, swap removal).
+        #[doc(alias = "B_FORCE")]
         const FORCE = 32;
         /// Wait for nobody who holds a page, be it for a transfer: [`VnodeError::Deadlock`] says that one of them was held, and stayed as it was; the
         /// others are put. The caller lets go of what it holds and comes again.

@@ -47,6 +47,7 @@ pub(crate) enum Step {
 }
 
 /// Head and length of the list.
+#[doc(alias("page_vpadd", "page_vpsub"))]
 #[derive(Debug, Default)]
 pub struct VnodePages {
     head: u32,

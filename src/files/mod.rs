@@ -20,7 +20,9 @@ pub mod store;
 
 pub use elf::{ElfError, ElfImage, Piece};
 pub use file::{File, FileError};
-pub use handle::{FileHandle, OpenMode};
+#[doc(alias = "file_t")]
+pub use handle::FileHandle;
+pub use handle::OpenMode;
 pub use host_file::HostStore;
 pub use mem_file::MemStore;
 pub use store::{PageBuf, Store};

@@ -20,10 +20,13 @@ use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub enum Limit {
     /// Bytes the stack may grow to (`RLIMIT_STACK`).
+    #[doc(alias = "RLIMIT_STACK")]
     Stack,
     /// Bytes the break may be moved up (`RLIMIT_DATA`).
+    #[doc(alias = "RLIMIT_DATA")]
     Data,
     /// Bytes of address space (`RLIMIT_VMEM`).
+    #[doc(alias = "RLIMIT_VMEM")]
     Vmem,
     /// Bytes locked in memory (`max-locked-memory`).
     Memlock,

@@ -156,7 +156,7 @@ impl Process {
     /// # Errors
     /// `EINVAL` for wrong arguments, `EPERM` without the privilege to lock, `EFAULT` for a structure that cannot be read, and what the calls say that do
     /// the same by their own names.
-    #[doc(alias = "mctl")]
+    #[doc(alias("mctl", "as_ctl"))]
     pub fn memcntl(&self, call: &MemCall) -> Result<(), SysError> {
         let named = |e: SysError| SysError { call: CALL, ..e };
         let command = MemCommand::from_number(call.command);

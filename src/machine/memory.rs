@@ -137,8 +137,9 @@ impl Machine {
 }
 
 impl Process {
-    /// Pushes pages of this process that nobody maps (the soft swapper), then everything that can be evicted anywhere.
-    #[doc(alias = "as_swapout")]
+    /// Pushes pages of this process that nobody maps (the soft swapper), then everything that can be evicted anywhere. Who is swapped out, and when,
+    /// is the caller's choice: no scheduler (`sched`) decides it here by a mean of free memory (`avefree`).
+    #[doc(alias("as_swapout", "memory_swapper", "sched", "avefree"))]
     pub fn swap_out(&self) -> u64 {
         self.space().swapout(self.cx())
     }

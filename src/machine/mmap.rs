@@ -17,24 +17,31 @@ use std::sync::Arc;
 
 bitflags::bitflags! {
     /// Flags of `mmap`, with illumos's values; the last five are extensions above them.
-    #[doc(alias("MAP_SHARED", "MAP_PRIVATE", "MAP_FIXED", "MAP_NORESERVE", "MAP_ANON", "MAP_ALIGN", "MAP_TEXT", "MAP_INITDATA"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct MapFlags: u32 {
         /// Stores are seen by everybody who maps the object.
+        #[doc(alias = "MAP_SHARED")]
         const SHARED = 0x1;
         /// Stores stay in this address space.
+        #[doc(alias = "MAP_PRIVATE")]
         const PRIVATE = 0x2;
         /// Exactly there, in place of what is there.
+        #[doc(alias = "MAP_FIXED")]
         const FIXED = 0x10;
         /// Swap is not reserved now but at the first store.
+        #[doc(alias = "MAP_NORESERVE")]
         const NORESERVE = 0x40;
         /// Zeros instead of a file.
+        #[doc(alias = "MAP_ANON")]
         const ANON = 0x100;
         /// The address is an alignment.
+        #[doc(alias = "MAP_ALIGN")]
         const ALIGN = 0x200;
         /// Program text.
+        #[doc(alias = "MAP_TEXT")]
         const TEXT = 0x400;
         /// Initialised data.
+        #[doc(alias = "MAP_INITDATA")]
         const INITDATA = 0x800;
         /// With `FIXED`: fail with `EEXIST` rather than replace anything.
         const EXCL = 0x1_0000;

@@ -64,14 +64,21 @@ pub use dump::WorldDump;
 pub use error::{Cause, SysError};
 pub use exec::{LOAD_BASE, Program};
 pub use limits::Limit;
-pub use memcntl::{HatAdvice, MemAttr, MemCall, MemCommand};
-pub use meminfo::{MOST_QUESTIONS, MemAnswer, MemInfo};
+#[doc(alias = "struct memcntl_mha")]
+pub use memcntl::HatAdvice;
+pub use memcntl::{MemAttr, MemCall, MemCommand};
+#[doc(alias = "MAX_MEMINFO_REQ")]
+pub use meminfo::MOST_QUESTIONS;
+pub use meminfo::{MemAnswer, MemInfo};
 pub use memory::SwapCtlError;
 pub use mmap::{MapFlags, MapRequest};
 pub use mremap::RemapFlags;
 pub use personality::Personality;
 pub use process::{BREAK_BASE, Pid, Process, STACK_LIMIT, STACK_TOP, USER_RANGE, USER_TOP};
-pub use stack::{STACK_GUARD, STACK_GUARD_LEAST};
+#[doc(alias = "p_stkg_start")]
+pub use stack::STACK_GUARD;
+#[doc(alias = "stack_guard_min_sz")]
+pub use stack::STACK_GUARD_LEAST;
 pub use verify::Violation;
 pub use world::{ARENA, MachineWorld};
 

@@ -23,14 +23,16 @@ use page_db::{PAGE_SIZE, VirtAddr, VirtRange, errno};
 
 bitflags::bitflags! {
     /// Flags of `mremap`, with Linux's values.
-    #[doc(alias("MREMAP_MAYMOVE", "MREMAP_FIXED", "MREMAP_DONTUNMAP"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct RemapFlags: u32 {
         /// The mapping may move where there is no room for it to grow.
+        #[doc(alias = "MREMAP_MAYMOVE")]
         const MAYMOVE = 1;
         /// It moves, to exactly the place given, in place of what is there. With `MAYMOVE` only.
+        #[doc(alias = "MREMAP_FIXED")]
         const FIXED = 2;
         /// It moves, and its old place stays mapped, as if nothing had been stored there. With `MAYMOVE` only, and the same length.
+        #[doc(alias = "MREMAP_DONTUNMAP")]
         const DONTUNMAP = 4;
     }
 }

@@ -185,7 +185,7 @@ impl Slots {
 }
 
 /// A swap area.
-#[doc(alias = "swapinfo")]
+#[doc(alias("swapinfo", "swap_phys_alloc"))]
 #[derive(Debug)]
 pub struct SwapArea {
     id: AreaId,

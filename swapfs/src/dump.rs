@@ -21,6 +21,7 @@ pub struct AreaInfo {
     /// Size in pages.
     pub pages: u64,
     /// Slots free.
+    #[doc(alias = "si_nfpgs")]
     pub free: u64,
     /// Slots that could not be read and are kept out of use.
     pub bad: u64,

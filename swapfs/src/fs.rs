@@ -144,6 +144,7 @@ impl SwapFs {
     ///
     /// # Locks
     /// No page lock held.
+    #[doc(alias = "swap_free")]
     pub fn free(&self, cx: &Cx, n: AnonNumber) {
         self.free_run(cx, &[n]);
     }
@@ -192,7 +193,7 @@ impl SwapFs {
         self.names.identity(n)
     }
     /// The anon whose page is named `id`, live or not; `None` when that is no swap name.
-    #[doc(alias = "swap_anon")]
+    #[doc(alias("swap_anon", "anon_hash", "an_hash"))]
     pub fn number_of(&self, id: Identity) -> Option<AnonNumber> {
         self.names.number_of(id)
     }

@@ -91,6 +91,7 @@ extern crate std;
 pub mod area;
 pub mod borrow;
 pub mod contract;
+#[doc(alias = "swapctl")]
 pub mod ctl;
 pub mod device;
 pub mod dump;

@@ -65,7 +65,7 @@ impl SwapFs {
     /// [`VnodeError::Io`], [`VnodeError::Locked`] (`INVAL` of a claimed page), [`VnodeError::Deadlock`] (`NOWAIT`); [`VnodeError::NoSpace`] only for `ASYNC | FREE`, and then
     /// perhaps for another page of the cluster. The page is resident and modified then. Without a place to go, other puts succeed and
     /// leave the page modified.
-    #[doc(alias("swap_putpage", "swap_putapage"))]
+    #[doc(alias("swap_putpage", "swap_putapage", "swap_newphysname"))]
     pub fn put_page(&self, cx: &Cx, n: AnonNumber, flags: PutFlags) -> Result<(), VnodeError> {
         let flags = flags.difference(PutFlags::FORCE);
         if !is_push(flags) {

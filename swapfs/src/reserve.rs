@@ -66,6 +66,7 @@ pub struct AnonInfo {
 
 impl AnonInfo {
     /// Pages promised.
+    #[doc(alias = "ani_resv")]
     pub fn reserved(&self) -> u64 {
         self.phys_resv + self.mem_resv
     }

@@ -16,12 +16,13 @@ use page_db::{Cx, VirtRange};
 
 bitflags::bitflags! {
     /// What [`AddrSpace::lock_all`] locks.
-    #[doc(alias("MCL_CURRENT", "MCL_FUTURE"))]
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct LockAll: u8 {
         /// What is mapped now.
+        #[doc(alias = "MCL_CURRENT")]
         const CURRENT = 1;
         /// What will be mapped, at the time it is.
+        #[doc(alias = "MCL_FUTURE")]
         const FUTURE = 2;
     }
 }

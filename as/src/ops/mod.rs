@@ -46,7 +46,9 @@ mod unmap;
 mod watch;
 
 pub use extract::{Leave, Target};
-pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest, RangeClaim};
+#[doc(alias = "as_rangeunlock")]
+pub use gap::RangeClaim;
+pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest};
 pub use lend::LentPages;
 pub use lock::LockAll;
 pub use page_lock::PinnedPages;

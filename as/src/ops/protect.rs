@@ -60,7 +60,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`AsError::Unmapped`] at a hole; what lies below has been reported.
-    #[doc(alias = "SEGOP_GETPROT")]
+    #[doc(alias("SEGOP_GETPROT", "as_getprot"))]
     pub fn prots(
         &self,
         cx: &Cx,

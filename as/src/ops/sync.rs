@@ -35,8 +35,8 @@ impl AddrSpace {
             })
         })
     }
-    /// Lets every driver push pages that nobody maps; returns the bytes freed.
-    #[doc(alias = "as_swapout")]
+    /// Lets every driver push pages that nobody maps; returns the bytes freed. Faults bring them back: there is no `as_swapin`.
+    #[doc(alias("as_swapout", "as_swapin"))]
     pub fn swapout(&self, cx: &Cx) -> u64 {
         let segs = self.lock.read(cx);
         segs.iter().map(|seg| seg.ops().swapout(&self.scx(cx, seg.range(), false))).sum()

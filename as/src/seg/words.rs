@@ -35,10 +35,13 @@ pub enum Advice {
     /// As [`Advice::Drop`], but the file's own pages and shared memory are only unmapped (Linux's `MADV_DONTNEED`).
     Discard,
     /// The default NUMA policy.
+    #[doc(alias = "MADV_ACCESS_DEFAULT")]
     AccessDefault,
     /// The next thread to touch the range will use it most.
+    #[doc(alias = "MADV_ACCESS_LWP")]
     AccessLwp,
     /// Many threads will use the range.
+    #[doc(alias = "MADV_ACCESS_MANY")]
     AccessMany,
 }
 

@@ -45,7 +45,7 @@ pub enum Reserve {
 
 impl PageDb {
     /// The colour for a page that will be mapped at `addr`: consecutive addresses ask for consecutive colours.
-    #[doc(alias = "AS_2_BIN")]
+    #[doc(alias("AS_2_BIN", "page_coloring"))]
     pub fn colour_for(addr: VirtAddr) -> u64 {
         addr.vpn()
     }
@@ -54,7 +54,7 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::NoMemory`]; nothing has changed.
-    #[doc(alias = "page_get_freelist")]
+    #[doc(alias("page_get_freelist", "page_get_cachelist"))]
     #[inline]
     pub fn alloc<'a>(
         &'a self,
@@ -195,7 +195,7 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::NoMemory`]; the pages made are undone, the pages found are unlocked.
-    #[doc(alias("page_create_va", "PG_WAIT"))]
+    #[doc(alias("page_create_va", "PG_WAIT", "page_lookup_create"))]
     pub fn create_range_or_find<'a>(
         &'a self,
         cx: &'a Cx,

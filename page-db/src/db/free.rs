@@ -13,14 +13,16 @@ use crate::selock::{ExclPage, LockedPage, RETIRE_PENDING, SharedPage};
 use crate::sync::atomic::Ordering::SeqCst;
 
 /// What became of a page given to [`PageDb::release`].
-#[doc(alias("PGREL_NOTREL", "PGREL_CLEAN", "PGREL_MOD"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Released {
     /// Still mapped, claimed, anonymous, or wanted by another: only unlocked.
+    #[doc(alias = "PGREL_NOTREL")]
     NotReleased,
     /// On the cache list now.
+    #[doc(alias = "PGREL_CLEAN")]
     Clean,
     /// Modified: only unlocked; somebody must write it.
+    #[doc(alias = "PGREL_MOD")]
     Modified,
 }
 

@@ -30,7 +30,7 @@ use crate::vnode::Identity;
 
 impl PageDb {
     /// The page named `id`, if there is one; a hint, for the page is not locked and may be on the cache list.
-    #[doc(alias = "page_exists")]
+    #[doc(alias("page_exists", "page_find"))]
     #[inline]
     pub fn exists(&self, cx: &Cx, id: Identity) -> Option<PageId> {
         let found = self.hash().search_hint(cx, self.pages(), id).filter(|p| self.page(*p).is(id));

@@ -236,6 +236,7 @@ impl PageDb {
         self.pages.get(id)
     }
     /// The frame of a page.
+    #[doc(alias = "page_pptonum")]
     pub fn pfn(&self, id: PageId) -> Pfn {
         self.pages.pfn(id)
     }

@@ -16,8 +16,10 @@ use crate::vnode::{Identity, VnodeKind};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hand {
     /// Gathers and clears the bits.
+    #[doc(alias("front_hand", "fronthand"))]
     Front,
     /// Only looks, and takes widely shared pages for referenced.
+    #[doc(alias("back_hand", "backhand"))]
     Back,
 }
 

@@ -14,6 +14,7 @@ pub struct PageoutConfig {
     /// Pushes per second: 40.
     pub maxpgio: Option<u64>,
     /// Dirty pages queued at most (`async_reqs`): 8192. Ignored when 0.
+    #[doc(alias = "async_reqs")]
     pub queue: Option<u64>,
 }
 

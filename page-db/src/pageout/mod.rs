@@ -244,6 +244,7 @@ impl Pageout {
         (report.turns - before, hands.queue.is_full())
     }
     /// Has at most `most` of the queued pages pushed and flushed by their vnodes. Any number of threads may do this at once.
+    #[doc(alias = "queue_io_request")]
     pub fn push_queued(&self, cx: &Cx, db: &PageDb, most: u64) -> ScanReport {
         let mut report = ScanReport::default();
         self.push(cx, db, most, &mut report);

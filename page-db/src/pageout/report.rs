@@ -9,6 +9,7 @@ pub struct ScanReport {
     /// Frames both hands moved by.
     pub turns: u64,
     /// Of those, turns in which at least one hand met an eligible frame (`nscan`).
+    #[doc(alias = "nscan")]
     pub scanned: u64,
     /// Frames the interval aimed at; 0 where no interval was asked for.
     pub desscan: u64,
@@ -51,6 +52,7 @@ impl fmt::Display for ScanReport {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct PageoutState {
     /// Frames in the circle.
+    #[doc(alias = "looppages")]
     pub total: u64,
     /// Index of the frame the front hand looks at next.
     pub front: u64,
@@ -65,6 +67,7 @@ pub struct PageoutState {
     /// Frames per interval at the memory free now.
     pub desscan: u64,
     /// Pages with more mappings are left alone.
+    #[doc(alias = "MIN_PO_SHARE")]
     pub po_share: u32,
     /// Pushes per second.
     pub maxpgio: u64,
@@ -73,6 +76,7 @@ pub struct PageoutState {
     /// Pages free.
     pub freemem: u64,
     /// Pages waited for.
+    #[doc(alias = "deficit")]
     pub needfree: u64,
     /// The thresholds in force.
     pub thresholds: Thresholds,

@@ -36,7 +36,7 @@ impl AnonMap {
     ///
     /// # Errors
     /// [`ArenaFull`]; nothing is left behind.
-    #[doc(alias("anon_dup", "amap_copy"))]
+    #[doc(alias("anon_dup", "amap_copy", "anon_copy_ptr"))]
     pub fn dup(
         &self,
         cx: &Cx,

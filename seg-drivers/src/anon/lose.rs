@@ -34,7 +34,7 @@ pub struct Lost {
 impl AnonMap {
     /// A segment that covers `coverage` gives up `part` of it (all of it: the segment goes). Slots nobody covers any more are freed.
     /// Translations are gone by now.
-    #[doc(alias("amap_unref", "anon_free"))]
+    #[doc(alias("amap_unref", "anon_free", "anon_release", "anonmap_free"))]
     pub fn lose(&self, cx: &Cx, coverage: Range<u64>, part: Range<u64>) -> Lost {
         let (lost, last) = self.give_up(cx, coverage, part.clone());
         self.empty_places(cx, part, lost.slots, last.as_deref());

@@ -70,7 +70,7 @@ impl Contents for AnonMap {
 
 impl AnonMap {
     /// An empty map with one reference, which has `swresv` bytes of swap reserved: those of an object that has as many pages, or of none.
-    #[doc(alias = "anonmap_alloc")]
+    #[doc(alias("anonmap_alloc", "anon_create"))]
     pub fn new(home: &Arc<AnonHome>, swresv: u64) -> Arc<Self> {
         Self::of(home, swresv, swresv / page_db::PAGE_SIZE, false)
     }

@@ -33,6 +33,7 @@ const FIRST: u32 = 8;
 const BUCKETS: usize = 25;
 
 /// The anons of a machine, indexed by number. Buckets double and never move; one is made when the first number in it is.
+#[doc(alias("struct anon", "vm_anon"))]
 pub struct AnonTable {
     buckets: [Once<Box<[Anon]>>; BUCKETS],
 }

@@ -125,6 +125,7 @@ pub struct SegVnArgs {
 
 impl SegVnArgs {
     /// Private, zero-filled on demand.
+    #[doc(alias = "zfod_argsp")]
     pub fn zfod(driver: &Arc<VnDriver>, prot: Prot) -> Self {
         Self {
             driver: Arc::clone(driver),

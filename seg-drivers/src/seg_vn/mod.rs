@@ -63,8 +63,11 @@ mod unmap;
 mod upper;
 mod vpage;
 
-pub use args::{ForkPolicy, LockedAtFork, SegVnArgs, VnDriver, VnTunables};
+#[doc(alias = "segvn_crargs")]
+pub use args::SegVnArgs;
+pub use args::{ForkPolicy, LockedAtFork, VnDriver, VnTunables};
 pub use borrow::LentAnons;
+#[doc(alias = "struct vpage")]
 pub use vpage::VPage;
 use vpage::VPages;
 
@@ -229,6 +232,7 @@ impl SegOps for SegVn {
         "seg_vn"
     }
     /// There is one page size until there are large pages; asking for it is heard, and changes nothing.
+    #[doc(alias = "segvn_setpagesize")]
     fn set_page_size(&self, _: &SegCx<'_>, range: VirtRange, code: u8) -> Result<(), SegError> {
         match code {
             0 => Ok(()),
@@ -241,6 +245,7 @@ impl SegOps for SegVn {
     fn copies_locked(&self) -> bool {
         self.driver.tunables.locked_at_fork == LockedAtFork::Copy
     }
+    #[doc(alias("segvn_dup", "segvn_dup_pages"))]
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         dup::dup(self, scx, child.seg)
     }
@@ -250,6 +255,7 @@ impl SegOps for SegVn {
             dup::take_over(self, scx, part, made);
         }
     }
+    #[doc(alias = "segvn_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
         let (left, leaving) = unmap::unmap(self, scx, range)?;
         leaving.into_iter().for_each(|leaving| leaving.empty(scx.cx));
@@ -262,12 +268,22 @@ impl SegOps for SegVn {
     ) -> Result<(Remnant, Option<Leaving>), SegError> {
         unmap::unmap(self, scx, range)
     }
+    #[doc(alias("segvn_free", "free_vp_pages"))]
     fn free(&self, scx: &SegCx<'_>) {
         unmap::free(self, scx);
     }
+    #[doc(alias = "uvmfault_amapcopy")]
     fn make_own(&mut self, scx: &SegCx<'_>) -> Result<(), SegError> {
         own::make_own(self, scx)
     }
+    #[doc(alias(
+        "segvn_fault",
+        "segvn_faultpage",
+        "anon_private",
+        "anon_zero",
+        "uvm_fault_lower_promote",
+        "segvn_softunlock"
+    ))]
     fn fault(
         &self,
         scx: &SegCx<'_>,
@@ -277,15 +293,18 @@ impl SegOps for SegVn {
     ) -> Result<(), FaultError> {
         fault::fault(self, scx, range, kind, access)
     }
+    #[doc(alias = "segvn_setprot")]
     fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
         protect::set_prot(self, scx, range, prot)
     }
+    #[doc(alias = "segvn_getprot")]
     fn prots(&self, scx: &SegCx<'_>, range: VirtRange, f: &mut dyn FnMut(VirtRange, Prot)) {
         protect::prots(self, scx, range, f);
     }
     fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
         ahead::faulta(self, scx, addr)
     }
+    #[doc(alias = "pvn_read_kluster")]
     fn read_ahead(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
         ahead::read_ahead(self, scx, range)
     }
@@ -297,18 +316,23 @@ impl SegOps for SegVn {
     ) -> Result<(), FaultError> {
         populate::populate(self, scx, range, access)
     }
+    #[doc(alias = "segvn_kluster")]
     fn kluster(&self, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) -> bool {
         ahead::kluster(self, scx, addr, delta)
     }
+    #[doc(alias = "segvn_swapout")]
     fn swapout(&self, scx: &SegCx<'_>) -> u64 {
         sync::swapout(self, scx)
     }
+    #[doc(alias = "segvn_sync")]
     fn sync(&self, scx: &SegCx<'_>, range: VirtRange, flags: SyncFlags) -> Result<(), SegError> {
         sync::sync(self, scx, range, flags)
     }
+    #[doc(alias = "segvn_incore")]
     fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
         incore::incore(self, scx, range, out)
     }
+    #[doc(alias = "segvn_lockop")]
     fn lock_op(
         &self,
         scx: &SegCx<'_>,
@@ -325,18 +349,29 @@ impl SegOps for SegVn {
             }
         }
     }
+    #[doc(alias = "segvn_getoffset")]
     fn offset(&self, scx: &SegCx<'_>, addr: VirtAddr) -> FileOffset {
         self.file_offset(scx.seg, addr).unwrap_or_default()
     }
+    #[doc(alias = "segvn_gettype")]
     fn kind(&self) -> SegKind {
         self.kind
     }
+    #[doc(alias = "segvn_getvp")]
     fn vnode(&self, _scx: &SegCx<'_>, _addr: VirtAddr) -> Option<Arc<dyn Vnode>> {
         self.backing.as_ref().map(|b| Arc::clone(&b.vnode))
     }
+    #[doc(alias(
+        "segvn_advise",
+        "anon_disclaim",
+        "amap_clean",
+        "uvm_map_clean",
+        "madvise_dontneed_single_vma"
+    ))]
     fn advise(&self, scx: &SegCx<'_>, range: VirtRange, advice: Advice) -> Result<(), SegError> {
         advise::advise(self, scx, range, advice)
     }
+    #[doc(alias = "segvn_pagelock")]
     fn lock_pages(
         &self,
         scx: &SegCx<'_>,
@@ -359,9 +394,11 @@ impl SegOps for SegVn {
     ) -> Result<(), SegError> {
         borrow::lend(self, scx, range, to)
     }
+    #[doc(alias = "segvn_getmemid")]
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         advise::mem_id(self, scx, addr)
     }
+    #[doc(alias = "segvn_inherit")]
     fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
         inherit::zero(self, scx, range)
     }
