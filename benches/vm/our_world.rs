@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use addr_space::{AddrSpace, Advice, FaultKind, GapRequest, Hat, LoadFlags, RunPage, UnloadFlags};
-use hat_x86::{Mmu, SpaceId};
+use hat_x86::SpaceId;
 use page_db::{
     Access, Counter, CpuId, Cx, ExclPage, HostMem, PageId, Pfn, PhysMem, Prot, Reserve, VirtAddr,
     VirtRange,

@@ -8,6 +8,7 @@
 //!
 //! Sources: live-backends notes, section 5; [SDM 3A §4.7].
 
+use crate::mmu::SpaceId;
 use crate::walker::{Mode, PageFault};
 use core::fmt;
 use page_db::{Access, CpuId, Cx, PAGE_SIZE, Pfn, VirtAddr};
@@ -83,6 +84,11 @@ pub trait UserAccess: fmt::Debug + Send + Sync {
         va: VirtAddr,
         bytes: Bytes<'_>,
     ) -> Result<(), Trap>;
+    /// Whether `cpu` is known to run in `id`; where that cannot be told, the default, whoever asks activates it again.
+    fn is_active(&self, cx: &Cx, cpu: CpuId, id: SpaceId) -> bool {
+        let _ = (cx, cpu, id);
+        false
+    }
     /// A user's load within one page.
     ///
     /// # Errors

@@ -360,6 +360,9 @@ impl Mmu for HostMmu {
 }
 
 impl UserAccess for HostMmu {
+    fn is_active(&self, cx: &Cx, cpu: CpuId, id: SpaceId) -> bool {
+        self.current(cx, cpu) == id
+    }
     fn access(
         &self,
         cx: &Cx,

@@ -1,11 +1,13 @@
 //! Choosing a machine before it is switched on.
 
-use super::{BootError, Machine};
-use page_db::{FailPlan, HashKind, PhysMem, Thresholds};
+use super::{BootError, Machine, Processors};
+use page_db::{FailPlan, HashKind, PageDbError, PageHash, PageoutConfig, PhysMem, Thresholds};
 use seg_drivers::VnTunables;
 pub use seg_drivers::{ForkPolicy, LockedAtFork};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use swapfs::SwapConfig;
 
 /// Where a swap area's pages are kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +29,24 @@ pub struct SwapArea {
     pub priority: i16,
 }
 
+/// Makes a part of the machine when it is switched on: a builder can be used more than once, and no two machines share a part.
+pub(super) struct Make<F: ?Sized>(pub(super) Arc<F>);
+
+impl<F: ?Sized> Clone for Make<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Make<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the caller's own")
+    }
+}
+
+type MakeHash = dyn Fn(u64) -> Result<Box<dyn PageHash>, PageDbError> + Send + Sync;
+type MakeMmu = dyn Fn(&Arc<dyn PhysMem>, u16) -> Arc<dyn Processors> + Send + Sync;
+
 /// How a machine is to be: what is not said is the default.
 ///
 /// ```
@@ -40,6 +60,10 @@ pub struct MachineBuilder {
     pub(super) cpus: u16,
     pub(super) colours: u32,
     pub(super) hash: HashKind,
+    pub(super) page_hash: Option<Make<MakeHash>>,
+    pub(super) mmu: Option<Make<MakeMmu>>,
+    pub(super) pageout: PageoutConfig,
+    pub(super) swap_config: SwapConfig,
     pub(super) swap: Option<Vec<SwapArea>>,
     pub(super) seed: u64,
     pub(super) thresholds: Option<Thresholds>,
@@ -61,6 +85,10 @@ impl Default for MachineBuilder {
             cpus: 1,
             colours: 1,
             hash: HashKind::Chain,
+            page_hash: None,
+            mmu: None,
+            pageout: PageoutConfig::default(),
+            swap_config: SwapConfig::default(),
             swap: None,
             seed: 0,
             thresholds: None,
@@ -97,10 +125,80 @@ impl MachineBuilder {
         self.colours = colours.max(1);
         self
     }
-    /// Which page hash.
+    /// Which of the library's page hashes.
     #[must_use]
     pub fn hash(mut self, hash: HashKind) -> Self {
-        self.hash = hash;
+        (self.hash, self.page_hash) = (hash, None);
+        self
+    }
+    /// A page hash of the caller's own, made for so many pages. [`crate::contract::page_hash`] tells whether it keeps its promises.
+    ///
+    /// ```
+    /// use page_db::hash::ChainHash;
+    /// let builder = segvm::Machine::builder().frames(512);
+    /// let machine = builder.page_hash(|pages| Ok(Box::new(ChainHash::new(pages)?))).build()?;
+    /// assert_eq!(machine.db().hash().name(), "chain");
+    /// # Ok::<(), segvm::BootError>(())
+    /// ```
+    #[must_use]
+    pub fn page_hash(
+        mut self,
+        make: impl Fn(u64) -> Result<Box<dyn PageHash>, PageDbError> + Send + Sync + 'static,
+    ) -> Self {
+        self.page_hash = Some(Make(Arc::new(make)));
+        self
+    }
+    /// Processors of the caller's own, made over the machine's memory for so many of them, in place of simulated ones that remember everything.
+    ///
+    /// ```
+    /// use hat_x86::{HostConfig, HostMmu};
+    /// use std::sync::Arc;
+    /// let small = HostConfig { capacity: Some(16), seed: 7 };
+    /// let builder = segvm::Machine::builder().frames(512);
+    /// let machine = builder
+    ///     .mmu(move |mem, cpus| HostMmu::with_config(Arc::clone(mem), cpus, small))
+    ///     .build()?;
+    /// let process = machine.spawn("p")?;
+    /// let at = process.map_anon(64 << 12)?;
+    /// for page in 0..64 {
+    ///     process.store(at + (page << 12), b"through sixteen entries")?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn mmu(
+        mut self,
+        make: impl Fn(&Arc<dyn PhysMem>, u16) -> Arc<dyn Processors> + Send + Sync + 'static,
+    ) -> Self {
+        self.mmu = Some(Make(Arc::new(make)));
+        self
+    }
+    /// The rates and distances of page-out, instead of the textbook's rules. When it starts is said by [`MachineBuilder::thresholds`].
+    ///
+    /// ```
+    /// use page_db::PageoutConfig;
+    /// let slow = PageoutConfig { slowscan: Some(1), fastscan: Some(100), ..PageoutConfig::default() };
+    /// let machine = segvm::Machine::builder().frames(512).pageout(slow).build()?;
+    /// assert_eq!(machine.pageout_state().fastscan, 100);
+    /// # Ok::<(), segvm::BootError>(())
+    /// ```
+    #[must_use]
+    pub fn pageout(mut self, config: PageoutConfig) -> Self {
+        self.pageout = config;
+        self
+    }
+    /// How swapfs promises, names and clusters; the processors are the machine's, whatever it says of them.
+    ///
+    /// ```
+    /// use swapfs::SwapConfig;
+    /// let alone = SwapConfig { cluster: 1, ..SwapConfig::default() };
+    /// let machine = segvm::Machine::builder().frames(512).swap_config(alone).build()?;
+    /// assert_eq!(machine.swap().live(), 0);
+    /// # Ok::<(), segvm::BootError>(())
+    /// ```
+    #[must_use]
+    pub fn swap_config(mut self, config: SwapConfig) -> Self {
+        self.swap_config = config;
         self
     }
     /// Adds a swap area. A machine that names none has one of [`DEFAULT_SWAP`] pages in memory.

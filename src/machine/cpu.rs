@@ -55,6 +55,11 @@ impl AccessError {
     }
 }
 
+/// What a machine's processors must be: a backend of the page tables through which user code's accesses can be made. [`hat_x86::HostMmu`], the
+/// simulated one, is what a machine has unless [`MachineBuilder::mmu`](super::MachineBuilder::mmu) brings another.
+pub trait Processors: Mmu + UserAccess {}
+impl<T: Mmu + UserAccess> Processors for T {}
+
 /// Whose turn it is on each processor. Taken with nothing held, hence the first rank; held over a switch and one access.
 pub(crate) type Turns = PerCpu<Mutex<()>>;
 
@@ -177,7 +182,7 @@ impl Process {
         let cpu = cx.cpu();
         let id = SpaceId(self.space().hat().id());
         let _turn = parts.turns.get(usize::from(cpu.0)).lock(cx);
-        if parts.mmu.current(cx, cpu) != id {
+        if !parts.mmu.is_active(cx, cpu, id) {
             parts.mmu.activate(cx, cpu, Some(id));
         }
         match bytes {

@@ -57,7 +57,7 @@ mod world;
 pub use builder::{
     DEFAULT_FRAMES, DEFAULT_SWAP, ForkPolicy, LockedAtFork, MachineBuilder, SwapArea, SwapBacking,
 };
-pub use cpu::AccessError;
+pub use cpu::{AccessError, Processors};
 pub use ctl::MemAdvice;
 pub use daemons::Daemons;
 pub use dump::WorldDump;
@@ -82,17 +82,17 @@ pub use stack::STACK_GUARD_LEAST;
 pub use verify::Violation;
 pub use world::{ARENA, MachineWorld};
 
-use crate::files::{File, FileError};
+use crate::files::{File, FileError, Store};
 use addr_space::{AddrSpace, AsError, HatProvider, SegCx, SegError};
 use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, SetupError};
 use page_db::fail::{Asked, FailPlan};
-use page_db::pageout::{Pageout, PageoutConfig};
+use page_db::pageout::Pageout;
 use page_db::phys_mem::NoHostMemory;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, MemoryTries, PageDb, PageDbConfig, PageDbError,
-    PageId, Pfn, PhysMem, Rank, SpinHooks, ThreadId, Vnode, VnodeId,
+    Clock, Counters, CpuId, Cx, HostMem, ManualClock, MemoryTries, PageDb, PageDbConfig,
+    PageDbError, PageId, Pfn, PhysMem, Rank, SpinHooks, ThreadId, Vnode, VnodeId,
 };
 use seg_drivers::anon::AnonLayer;
 use seg_drivers::seg_kmem::{Kmem, KmemArgs};
@@ -145,7 +145,9 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) swap: Arc<SwapFs>,
-    pub(crate) mmu: Arc<HostMmu>,
+    pub(crate) mmu: Arc<dyn Processors>,
+    /// The same, if it is the one that comes with the library.
+    host_mmu: Option<Arc<HostMmu>>,
     pub(crate) hat: Arc<HatX86>,
     pub(crate) vn: Arc<VnDriver>,
     pub(crate) kas: Arc<AddrSpace>,
@@ -201,27 +203,23 @@ impl Machine {
             None => Arc::new(HostMem::new(FIRST_FRAME, config.frames)?),
         };
         let clock = Arc::new(ManualClock::default());
-        let pages = PageDbConfig {
-            cpus: config.cpus,
-            colours: config.colours,
-            hash: config.hash,
-            thresholds: config.thresholds,
-            ..PageDbConfig::default()
+        let db = Self::boot_pages(&cx, &mem, &clock, &counters, config)?;
+        let (mmu, host_mmu) = match &config.mmu {
+            Some(make) => ((make.0)(&mem, config.cpus), None),
+            None => {
+                let host = HostMmu::new(mem, config.cpus);
+                (Arc::clone(&host) as Arc<dyn Processors>, Some(host))
+            }
         };
-        let clock_dyn = Arc::clone(&clock) as Arc<dyn page_db::Clock>;
-        let db = PageDb::new(&cx, Arc::clone(&mem), clock_dyn, Arc::clone(&counters), &pages)?;
-        let db = Arc::new(db);
-        let mmu = HostMmu::new(mem, config.cpus);
         let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _)?;
-        let swap =
-            SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..SwapConfig::default() })?;
+        let swap = SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..config.swap_config })?;
         let layer = AnonLayer::new(&db, &swap);
         let vn = VnDriver::new(&layer, config.tunables);
         let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
         let kmem = Kmem::new(&cx, &db, KERNEL_WINDOW)?;
         kas.map(&cx, KERNEL_WINDOW, &KmemArgs(Arc::clone(&kmem)))?;
         let parts = Arc::new(Parts {
-            pageout: Arc::new(Pageout::new(&db, PageoutConfig::default())),
+            pageout: Arc::new(Pageout::new(&db, config.pageout)),
             daemon: daemons::Daemon::default(),
             turns: cpu::turns(config.cpus),
             db,
@@ -229,6 +227,7 @@ impl Machine {
             clock,
             swap,
             mmu,
+            host_mmu,
             hat,
             vn,
             kas: Arc::new(kas),
@@ -254,6 +253,30 @@ impl Machine {
         }
         machine.fail(&config.fail);
         Ok(machine)
+    }
+    fn boot_pages(
+        cx: &Cx,
+        mem: &Arc<dyn PhysMem>,
+        clock: &Arc<ManualClock>,
+        counters: &Arc<Counters>,
+        config: &MachineBuilder,
+    ) -> Result<Arc<PageDb>, BootError> {
+        let pages = PageDbConfig {
+            cpus: config.cpus,
+            colours: config.colours,
+            hash: config.hash,
+            thresholds: config.thresholds,
+            ..PageDbConfig::default()
+        };
+        let (mem, counters) = (Arc::clone(mem), Arc::clone(counters));
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
+        Ok(Arc::new(match &config.page_hash {
+            Some(make) => {
+                let hash = (make.0)(mem.frames())?;
+                PageDb::with_hash(cx, mem, clock, counters, &pages, hash)?
+            }
+            None => PageDb::new(cx, mem, clock, counters, &pages)?,
+        }))
     }
     /// Puts a plan of failures in force, in place of the one before: the requests it names are refused ([`page_db::fail`]).
     ///
@@ -308,9 +331,13 @@ impl Machine {
     pub fn hat(&self) -> &Arc<HatX86> {
         &self.parts.hat
     }
-    /// What the processors remember of them.
-    pub fn mmu(&self) -> &Arc<HostMmu> {
+    /// The processors, which remember translations.
+    pub fn mmu(&self) -> &Arc<dyn Processors> {
         &self.parts.mmu
+    }
+    /// The same where they are simulated ones, which tell what they remember; `None` with an [`MachineBuilder::mmu`] of the caller's own.
+    pub fn host_mmu(&self) -> Option<&Arc<HostMmu>> {
+        self.parts.host_mmu.as_ref()
     }
     /// What all `seg_vn` segments share.
     pub fn vn(&self) -> &Arc<VnDriver> {
@@ -419,6 +446,58 @@ impl Machine {
     pub fn open_host_file(&self, path: &Path, writable: bool) -> Result<Arc<File>, FileError> {
         let file = File::on_host(&self.cx, &self.parts.db, path, writable)?;
         Ok(self.keep_file(file))
+    }
+    /// A file of `size` bytes that a store of the caller's own holds.
+    ///
+    /// ```
+    /// use page_db::Cx;
+    /// use segvm::files::{FileHandle, OpenMode, PageBuf, Store};
+    /// use segvm::{MapFlags, MapRequest};
+    ///
+    /// /// Every page of it begins with its number; what is written is refused.
+    /// #[derive(Debug)]
+    /// struct Numbers;
+    /// impl Store for Numbers {
+    ///     fn read(&self, _: &Cx, offset: u64, page: &mut PageBuf) -> Result<(), i32> {
+    ///         page[..8].copy_from_slice(&(offset / 4096).to_le_bytes());
+    ///         Ok(())
+    ///     }
+    ///     fn write(&self, _: &Cx, _: u64, _: &[u8]) -> Result<(), i32> {
+    ///         Err(page_db::errno::EROFS)
+    ///     }
+    ///     fn resize(&self, _: &Cx, _: u64, _: u64) -> Result<(), i32> {
+    ///         Err(page_db::errno::EROFS)
+    ///     }
+    ///     fn is_writable(&self) -> bool {
+    ///         false
+    ///     }
+    /// }
+    ///
+    /// let machine = segvm::Machine::builder().frames(512).build()?;
+    /// let file = machine.add_file("numbers", 1 << 20, Box::new(Numbers))?;
+    /// let process = machine.spawn("reader")?;
+    /// let handle = FileHandle::new(file, OpenMode::ReadOnly);
+    /// let at = process.mmap(&MapRequest {
+    ///     addr: 0,
+    ///     len: 1 << 20,
+    ///     prot: 1,
+    ///     flags: MapFlags::SHARED,
+    ///     file: Some(&handle),
+    ///     offset: 0,
+    /// })?;
+    /// assert_eq!(process.load_u8(at + (42 << 12))?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn add_file(
+        &self,
+        name: &str,
+        size: u64,
+        store: Box<dyn Store>,
+    ) -> Result<Arc<File>, FileError> {
+        Ok(self.keep_file(File::new(&self.cx, &self.parts.db, name, size, store)?))
     }
     fn keep_file(&self, file: Arc<File>) -> Arc<File> {
         self.parts.files.lock_leaf().insert(file.id(), Arc::clone(&file));

@@ -198,7 +198,7 @@ fn v10_a_frame_is_reused_when_no_processor_knows_it() {
     let mut s = Scene::on("machine memory=512 cpus=2");
     s.run("map 0 0 1 rw priv fixed anon; write 0 0 0+1 65 cpu=0; write 0 0 0+1 66 cpu=1; map 0 4 1 rw priv fixed anon");
     s.run("unmap 0 0 1; write 0 4 0+1 70 cpu=0");
-    assert_eq!(s.machine().mmu().stale_entries(s.machine().cx()), []);
+    assert_eq!(s.machine().host_mmu().expect("simulated").stale_entries(s.machine().cx()), []);
     s.run("write 0 0 0+1 1 cpu=1; expect SEGV at=0 code=maperr; read 0 4 0+1; expect ok b=46");
     s.end();
 }

@@ -13,6 +13,7 @@ mod inherit;
 mod kluster;
 #[cfg(debug_assertions)]
 mod no_heap;
+mod parts;
 
 pub(crate) use harness::{Scene, check, compare, run_ok};
 

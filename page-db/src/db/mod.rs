@@ -174,6 +174,40 @@ impl PageDb {
         counters: Arc<Counters>,
         config: &PageDbConfig,
     ) -> Result<Self, PageDbError> {
+        Self::build(cx, mem, clock, counters, config, None)
+    }
+    /// The same with a page hash of the caller's own, empty and made for as many pages as there are frames; [`PageDbConfig::hash`] says nothing then.
+    /// [`crate::contract::page_hash`] tells whether it keeps the trait's promises.
+    ///
+    /// # Errors
+    /// [`PageDbError`].
+    pub fn with_hash(
+        cx: &Cx,
+        mem: Arc<dyn PhysMem>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        config: &PageDbConfig,
+        hash: Box<dyn PageHash>,
+    ) -> Result<Self, PageDbError> {
+        Self::build(cx, mem, clock, counters, config, Some(hash))
+    }
+    fn hash_of(kind: HashKind, frames: u64) -> Result<Box<dyn PageHash>, PageDbError> {
+        Ok(match kind {
+            HashKind::Chain => Box::new(ChainHash::new(frames)?),
+            #[cfg(feature = "dashmap")]
+            HashKind::Dash => Box::new(crate::hash::DashHash::new(frames)),
+            #[cfg(not(feature = "dashmap"))]
+            HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
+        })
+    }
+    fn build(
+        cx: &Cx,
+        mem: Arc<dyn PhysMem>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        config: &PageDbConfig,
+        hash: Option<Box<dyn PageHash>>,
+    ) -> Result<Self, PageDbError> {
         let frames = config.frames.unwrap_or(u64::MAX).min(mem.frames());
         if frames == 0 {
             return Err(PageDbError::NoFrames);
@@ -182,12 +216,9 @@ impl PageDb {
         let colours = u64::from(config.colours).min(frames).min(MOST_COLOURS) as u32;
         let pages =
             PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
-        let hash: Box<dyn PageHash> = match config.hash {
-            HashKind::Chain => Box::new(ChainHash::new(frames)?),
-            #[cfg(feature = "dashmap")]
-            HashKind::Dash => Box::new(crate::hash::DashHash::new(frames)),
-            #[cfg(not(feature = "dashmap"))]
-            HashKind::Dash => return Err(PageDbError::HashNotBuilt(HashKind::Dash)),
+        let hash = match hash {
+            Some(hash) => hash,
+            None => Self::hash_of(config.hash, frames)?,
         };
         let free = FreeList::new(&pages, config.cpus, colours)?;
         for id in pages.ids() {

@@ -141,7 +141,11 @@ fn b60_loads_marks_and_stale_translations() {
     space(&s, 0).hat().unload(s.machine().cx(), crate::range(0, 1), UnloadFlags::empty());
     let bits = db.page(s.page(frame)).ref_mod();
     assert_eq!(bits, RefMod::REF | RefMod::MOD, "an unload brings them in");
-    assert_eq!(s.machine().mmu().stale_entries(s.machine().cx()), [], "nothing is left of it");
+    assert_eq!(
+        s.machine().host_mmu().expect("simulated").stale_entries(s.machine().cx()),
+        [],
+        "nothing is left of it"
+    );
     s.end();
 }
 
