@@ -55,7 +55,8 @@ pub struct AddrSpace {
 pub(crate) struct Apart<T>(pub(crate) T);
 
 impl AddrSpace {
-    /// Makes an empty address space for the addresses `limits`, translated by `hat`.
+    /// Makes an empty address space for the addresses `limits`, translated by `hat`. Whoever makes it owes it an [`AddrSpace::free`]: dropped without
+    /// one it gives nothing back, neither anons nor promises of swap nor page tables.
     #[doc(alias = "as_alloc")]
     pub fn new(cx: &Cx, id: AsId, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
         debug_assert!(cx.held().is_empty(), "X2: an address space is made with no lock held");

@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use bare_machine::machine::Hooks;
 use core::fmt::{self, Write as _};
 use core::hint::black_box;
-use page_db::{Counter, WaitHooks};
+use page_db::{Clock, Counter, WaitHooks};
 
 // Named so that each is linked whatever the tour comes to use.
 use {addr_space as _, hat_x86 as _, seg_drivers as _, swapfs as _};
@@ -48,12 +48,22 @@ impl fmt::Write for Fd {
     }
 }
 
-/// Hooks of a program with one thread: nobody else can let go of anything, so whoever waits would wait for ever.
+/// Hooks and clock of a program with one thread: nobody else can let go of anything, so whoever waits would wait for ever.
+#[derive(Debug)]
 struct Alone;
 
 impl WaitHooks for Alone {
     fn pause(&self, _spins: u32) {
         panic!("waits for a thread that does not exist");
+    }
+}
+
+impl Clock for Alone {
+    fn now(&self) -> u64 {
+        0
+    }
+    fn tick(&self) {
+        panic!("waits a tick for a thread that does not exist");
     }
 }
 
@@ -74,7 +84,7 @@ fn memory_routines_work() -> bool {
 
 /// Makes the tour and says what it did.
 fn make_the_tour() -> Result<(), i32> {
-    let hooks = Hooks::new(1, Arc::new(Alone));
+    let hooks = Hooks::new(1, Arc::new(Alone), Arc::new(Alone));
     let mut step = |what: &str| {
         let _ = writeln!(Fd(1), "{what}");
     };

@@ -2,14 +2,14 @@
 
 use crate::{Result, ensure};
 use addr_space::{AddrSpace, AsId, HatError, HatProvider, USER_RANGE};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use hat_x86::access::{self, Stopped};
 use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, Mmu, SpaceId, Trap};
-use page_db::pageout::{NoHook, Pageout, PageoutConfig, SinglestepWait};
+use page_db::pageout::{Pageout, PageoutConfig, ReclaimHook, SinglestepWait};
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, PhysMem, ThreadId,
-    VirtAddr, VirtRange, WaitHooks,
+    Clock, Counters, CpuId, Cx, HostMem, PageDb, PageDbConfig, Pfn, PhysMem, ThreadId, VirtAddr,
+    VirtRange, WaitHooks,
 };
 use seg_drivers::seg_kmem::KmemArgs;
 use seg_drivers::{AnonLayer, Kmem, VnDriver, VnTunables};
@@ -56,21 +56,32 @@ impl core::fmt::Debug for Hooks {
     }
 }
 
-/// What makes contexts: the hooks of whoever runs the machine, and the numbers of its threads.
+/// What makes contexts: the hooks of whoever runs the machine, and the numbers of its threads; and its clock, by which operations wait.
 #[derive(Clone)]
 pub struct Hooks {
     counters: Arc<Counters>,
     hooks: Arc<dyn WaitHooks>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Hooks {
     /// For a machine with `cpus` processors.
-    pub fn new(cpus: u16, hooks: Arc<dyn WaitHooks>) -> Self {
-        Self { counters: Counters::new(cpus), hooks }
+    pub fn new(cpus: u16, hooks: Arc<dyn WaitHooks>, clock: Arc<dyn Clock>) -> Self {
+        Self { counters: Counters::new(cpus), hooks, clock }
     }
     /// The context of a thread: by hand, as a kernel makes one for each of its threads.
     pub fn cx(&self, cpu: u16, thread: u32) -> Cx {
         Cx::new(&self.counters, CpuId(cpu), ThreadId(thread), Arc::clone(&self.hooks))
+    }
+}
+
+/// What is left when page-out has taken all it can: page tables of ranges that are idle. Weak, for the hat holds the database, which holds this.
+#[derive(Debug)]
+struct StealTables(Weak<HatX86>);
+
+impl ReclaimHook for StealTables {
+    fn steal(&self, cx: &Cx, _: &PageDb, want: u64) -> u64 {
+        self.0.upgrade().map_or(0, |hat| hat.steal_tables(cx, want))
     }
 }
 
@@ -83,13 +94,8 @@ impl Machine {
         let mem: Arc<dyn PhysMem> =
             Arc::new(HostMem::new(Pfn(FIRST_FRAME), FRAMES + DEVICE_FRAMES)?);
         let config = PageDbConfig { frames: Some(FRAMES), cpus, ..PageDbConfig::default() };
-        let clock = Arc::new(ManualClock::default());
-        let counters = Arc::clone(&hooks.counters);
+        let (clock, counters) = (Arc::clone(&hooks.clock), Arc::clone(&hooks.counters));
         let db = Arc::new(PageDb::new(cx, Arc::clone(&mem), clock, counters, &config)?);
-
-        let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
-        let wait = SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook));
-        ensure!(db.set_memory_wait(Arc::new(wait)), "somebody else waits for memory");
 
         let swap = SwapFs::new(cx, &db, SwapConfig { cpus, ..SwapConfig::default() })?;
         let disk = Arc::new(MemDevice::new("disk", SWAP_PAGES));
@@ -97,6 +103,11 @@ impl Machine {
 
         let mmu = HostMmu::new(mem, cpus);
         let hat = HatX86::new(cx, Arc::clone(&db), Arc::clone(&mmu) as Arc<dyn Mmu>)?;
+
+        let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
+        let tables = Arc::new(StealTables(Arc::downgrade(&hat)));
+        let wait = SinglestepWait::new(Arc::clone(&pageout), tables);
+        ensure!(db.set_memory_wait(Arc::new(wait)), "somebody else waits for memory");
 
         let kernel = AddrSpace::kernel(cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
         let heap = VirtRange::exact(KERNEL_WINDOW.start().get(), HEAP_PAGES * page_db::PAGE_SIZE)?;

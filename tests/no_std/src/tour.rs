@@ -20,6 +20,12 @@ const TEXT: u64 = 0x40_0000;
 const DEVICE: u64 = 0x60_0000;
 /// Where more than all of memory is mapped.
 const LARGE: u64 = 0x1000_0000;
+/// Where one page is touched in what each of many page tables maps.
+const SPARSE: u64 = 0x1_0000_0000;
+/// Bytes that a page table maps.
+const TABLE: u64 = 512 * PAGE_SIZE;
+/// Tables there: more than there are frames.
+const TABLES: u64 = FRAMES + 48;
 /// Pages of the first mapping.
 const PAGES: u64 = 48;
 /// Pages of the large one: more than there are frames.
@@ -80,6 +86,10 @@ pub fn tour(hooks: &Hooks, step: &mut dyn FnMut(&str)) -> Result<Report> {
 
     step("use more memory than there is");
     run_short(cx, m, &child)?;
+    m.verify(cx, &[&parent, &child])?;
+
+    step("touch a page under each of more page tables than there are frames");
+    run_short_of_tables(cx, m, &child)?;
     m.verify(cx, &[&parent, &child])?;
 
     step("unmap the middle; free both; nothing is left");
@@ -254,6 +264,22 @@ fn run_short(cx: &Cx, m: &Machine, space: &AddrSpace) -> Result<()> {
     for page in (0..MANY).rev() {
         expect(cx, m, space, LARGE, 4, page)?;
     }
+    Ok(())
+}
+
+fn run_short_of_tables(cx: &Cx, m: &Machine, space: &AddrSpace) -> Result<()> {
+    let range = VirtRange::exact(SPARSE, TABLES * TABLE)?;
+    let args = SegVnArgs { kind: SegKind::NORESERVE, ..SegVnArgs::zfod(&m.vn, Prot::RW) };
+    space.map(cx, range, &args)?;
+    for n in 0..TABLES {
+        m.store(cx, space, SPARSE + n * TABLE, &mark(5, n))?;
+    }
+    for n in (0..TABLES).rev() {
+        let mut found = [0; 8];
+        m.load(cx, space, SPARSE + n * TABLE, &mut found)?;
+        ensure!(found == mark(5, n), "under table {n}: {found:x?}");
+    }
+    space.unmap(cx, range)?;
     Ok(())
 }
 

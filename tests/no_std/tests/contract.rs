@@ -5,7 +5,7 @@ use addr_space::contract::{SegCan, SegCase, seg_ops};
 use bare_machine::machine::Hooks;
 use bare_machine::{Machine, RomFile};
 use page_db::contract::{VnodeCase, vnode};
-use page_db::{Cx, FileOffset, PAGE_SIZE, Prot, SpinHooks, VirtAddr};
+use page_db::{Cx, FileOffset, ManualClock, PAGE_SIZE, Prot, SpinHooks, VirtAddr};
 use seg_drivers::SegVnArgs;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn word(n: u64) -> u64 {
 }
 
 fn machine() -> (Cx, Machine, Arc<RomFile>) {
-    let hooks = Hooks::new(1, Arc::new(SpinHooks));
+    let hooks = Hooks::new(1, Arc::new(SpinHooks), Arc::new(ManualClock::default()));
     let cx = hooks.cx(0, 1);
     let machine = Machine::boot(&cx, &hooks, 1).expect("a machine");
     let mut bytes = vec![0; (PAGES * PAGE_SIZE) as usize];

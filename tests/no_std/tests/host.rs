@@ -1,13 +1,17 @@
 //! The crates without std under a host's scheduler: the hooks yield to it, and count how often they were asked to wait.
 
-use addr_space::{AddrSpace, FaultKind};
+use addr_space::{AddrSpace, FaultKind, SyncFlags};
 use bare_machine::machine::Hooks;
-use bare_machine::{Machine, tour};
-use page_db::{Access, Counter, Cx, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange, WaitHooks};
+use bare_machine::{Machine, RomFile, tour};
+use page_db::{
+    Access, Clock, Counter, Cx, FileOffset, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange,
+    Vnode, WaitHooks,
+};
 use seg_drivers::SegVnArgs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// A kernel's yield, here the host's.
 #[derive(Default)]
@@ -34,9 +38,25 @@ impl Yielding {
     }
 }
 
+/// A kernel's clock, here the host's: a tick takes a hundredth of a second.
+#[derive(Debug, Default)]
+struct Ticking {
+    ticks: AtomicU64,
+}
+
+impl Clock for Ticking {
+    fn now(&self) -> u64 {
+        self.ticks.load(Ordering::SeqCst)
+    }
+    fn tick(&self) {
+        thread::sleep(Duration::from_millis(10));
+        self.ticks.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 fn hooks(cpus: u16) -> (Arc<Yielding>, Hooks) {
     let yielding = Arc::new(Yielding::default());
-    (Arc::clone(&yielding), Hooks::new(cpus, yielding))
+    (Arc::clone(&yielding), Hooks::new(cpus, yielding, Arc::new(Ticking::default())))
 }
 
 const BASE: u64 = 0x20_0000;
@@ -54,7 +74,7 @@ fn map_fault_fork_and_page_out_give_every_byte_back_and_one_thread_never_waits()
     let (yielding, hooks) = hooks(1);
     let mut steps = Vec::new();
     let report = tour(&hooks, &mut |step| steps.push(step.to_owned())).expect("the tour");
-    assert_eq!(steps.len(), 7, "{steps:?}");
+    assert_eq!(steps.len(), 8, "{steps:?}");
     assert_eq!(yielding.pauses(), 0, "alone, there is nobody to wait for");
     let count = |counter| report.counters.get(counter);
     assert!(count(Counter::CowFault) >= 32, "{}", count(Counter::CowFault));
@@ -102,6 +122,41 @@ fn a_fault_on_a_locked_page_turns_in_the_hook_until_the_page_is_free() {
     });
     machine.verify(cx, &[space]).expect("every invariant");
     space.free(cx);
+}
+
+/// The clock is what such an operation waits by: with one whose ticks take no time it would have given up before the pin was let go.
+#[test]
+fn an_operation_on_a_page_that_another_has_pinned_waits_tick_by_tick() {
+    let (_, hooks) = hooks(2);
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, &hooks, 2).expect("a machine");
+    let file = RomFile::new(cx, &machine.db, vec![7; PAGE_SIZE as usize]).expect("a vnode");
+    let range = VirtRange::exact(BASE, PAGE_SIZE).expect("a range");
+    let spaces = [(), ()].map(|()| {
+        let space = machine.space(cx).expect("a frame for the top table");
+        let vnode: Arc<dyn Vnode> = Arc::clone(&file) as _;
+        let args = SegVnArgs {
+            vnode: Some(vnode),
+            offset: FileOffset(0),
+            ..SegVnArgs::zfod(&machine.vn, Prot::READ)
+        };
+        space.map(cx, range, &args).expect("nothing is mapped there yet");
+        space
+    });
+    let [mine, pinned] = &spaces;
+    pinned.fault(cx, range, FaultKind::SoftLock, Access::Read).expect("mapped");
+    thread::scope(|threads| {
+        let waits = threads.spawn(|| mine.sync(&hooks.cx(1, 2), range, SyncFlags::INVALIDATE));
+        while machine.db.clock().now() < 3 {
+            thread::yield_now();
+        }
+        assert!(!waits.is_finished(), "the page is pinned");
+        pinned.fault(cx, range, FaultKind::SoftUnlock, Access::Read).expect("pinned");
+        waits.join().expect("the thread").expect("thrown out as soon as nobody has it pinned");
+    });
+    machine.verify(cx, &[mine, pinned]).expect("every invariant");
+    spaces.iter().for_each(|space| space.free(cx));
+    assert!(file.close(cx, &machine.db).expect("nothing is dirty"));
 }
 
 #[test]
