@@ -22,8 +22,8 @@ use crate::heap::{self, NoHeap};
 use crate::lists::nearest;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::SpinMutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutation, SpinMutex, mutated};
 use crate::units::Pfn;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -185,6 +185,9 @@ impl FrameMaps {
         let (map, at) = self.place(pages, id);
         let mut map = self.maps[map].lock_nested(cx);
         map.add(at);
+        if mutated(Mutation::FreeCountedLate) {
+            drop(map);
+        }
         self.total.fetch_add(1, Relaxed); // before anybody can take it out
     }
     /// Puts pages in. Without colours the lock is taken once.

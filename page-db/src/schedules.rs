@@ -2,7 +2,7 @@
 //!
 //! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p page-db schedules --target-dir target/shuttle`.
 
-use crate::db::{Claim, PageDbConfig, Reserve};
+use crate::db::{Claim, PageDbConfig, Reserve, RetireError};
 use crate::lock::Rank;
 use crate::pageout::{Pageout, PageoutConfig};
 use crate::sync::Mutation as M;
@@ -340,6 +340,51 @@ fn magazine_refill_against_drain() {
         let drain = spawn(&w.db, 1, |db, cx| db.drain_magazines(cx));
         join([user, drain]);
         assert_eq!((w.verify().free, w.db.freemem()), (256, 256), "F1");
+    });
+}
+
+/// F1: a frame goes to the list while another thread takes just this one from there: as many are free as there are.
+#[test]
+fn a_free_frame_is_counted_before_it_is_taken() {
+    explore(300, &[M::FreeCountedLate], || {
+        let w = world(1);
+        let page = w.db.alloc(&w.cx, 0, Reserve::Push).expect("the frame").leak();
+        let pfn = w.db.pfn(page);
+        let frees = spawn(&w.db, 0, move |db, cx| db.free(cx, db.adopt_excl(cx, page), false));
+        let takes = spawn(&w.db, 1, move |db, cx| {
+            let _ = db.retire(cx, pfn);
+            assert!(db.freemem() <= 1, "F1: {} frames are free", db.freemem());
+        });
+        join([frees, takes]);
+        assert_eq!((w.db.retired_pages(), w.db.freemem()), (1, 0));
+        w.verify();
+    });
+}
+
+/// T1, T2: of two that want a frame retired one is told that it is asked for already, and it counts once.
+#[test]
+fn one_frame_is_retired_once() {
+    explore(40, &[M::MarkedBlindly], || {
+        // So many that two may be retired; else the limit keeps the second request off.
+        let w = world(2000);
+        let mut pfns = w.db.pages().ids().map(|id| w.db.pfn(id));
+        let [pfn, other] = [(); 2].map(|()| pfns.next().expect("a frame"));
+        let already = Arc::new(AtomicU32::new(0));
+        let threads = [0, 1].map(|n| {
+            let already = Arc::clone(&already);
+            spawn(&w.db, n, move |db, cx| match db.retire(cx, pfn) {
+                Ok(()) => {}
+                Err(e) => {
+                    assert_eq!(e, RetireError::Already(pfn));
+                    already.fetch_add(1, SeqCst);
+                }
+            })
+        });
+        join(threads);
+        assert_eq!((already.load(SeqCst), w.db.retire_check(pfn)), (1, Ok(())));
+        w.db.retire(&w.cx, other).expect("the limit is two");
+        assert_eq!((w.db.retired_pages(), w.db.freemem()), (2, 1998), "T2");
+        assert_eq!(w.db.free_mem().availrmem(), 1998);
     });
 }
 

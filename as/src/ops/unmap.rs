@@ -23,10 +23,12 @@ use crate::addr_space::AddrSpace;
 use crate::avl::NodeId;
 use crate::callback::Events;
 use crate::error::AsError;
+use crate::hat::UnloadFlags;
 use crate::leaving::Leaving;
 use crate::seg::{Remnant, SegOps};
 use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
+use page_db::sync::{Mutation, mutated};
 use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
@@ -48,6 +50,9 @@ impl AddrSpace {
     }
     fn unmap_with(&self, cx: &Cx, range: VirtRange, pinned: OnPinned) -> Result<(), AsError> {
         self.check_limits(range)?;
+        if mutated(Mutation::UnloadedBeforeLocked) {
+            self.hat.unload(cx, range, UnloadFlags::UNMAP);
+        }
         let pass = |gone: &mut Gone| self.unmap_pass(cx, &mut self.lock.write(cx), range, gone);
         self.redo_taking(cx, pinned, pass)
     }

@@ -25,6 +25,7 @@ use crate::mappings::{RefMod, SyncMode};
 use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage, RETIRE_PENDING, RETIRED};
 use crate::sync::atomic::Ordering::SeqCst;
+use crate::sync::{Mutation, mutated};
 use crate::units::Pfn;
 
 /// Why a frame is not retired, or not in service again.
@@ -77,7 +78,10 @@ impl PageDb {
             return Ok(());
         }
         // Only where nobody has done so meanwhile: the mark must not come to a page that is retired already.
-        let unmarked = |w: u32| (w & (RETIRE_PENDING | RETIRED) == 0).then_some(w | RETIRE_PENDING);
+        let unmarked = |w: u32| {
+            let is = w & (RETIRE_PENDING | RETIRED) == 0 || mutated(Mutation::MarkedBlindly);
+            is.then_some(w | RETIRE_PENDING)
+        };
         if word.fetch_update(SeqCst, SeqCst, unmarked).is_err() {
             self.to_retire.fetch_sub(1, SeqCst);
             return Err(RetireError::Already(pfn));

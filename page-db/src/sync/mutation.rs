@@ -45,6 +45,10 @@ mutations! {
     ClaimInTwoSteps,
     /// F1: draining a magazine lets go of its lock between moving the frames and emptying it. `magazine_refill_against_drain`
     DrainLetsGo,
+    /// F1: a frame is counted as free when it can be taken already. `a_free_frame_is_counted_before_it_is_taken`
+    FreeCountedLate,
+    /// T1: a frame is marked as one to be retired without another look at its marks. `one_frame_is_retired_once`
+    MarkedBlindly,
     /// E4: whether a page that loses its name lives on is decided by a look at its loans, not by what the bit was set beside. `destroy_against_the_last_unlend`,
     /// `break_loan_against_the_last_unlend`
     DisownedByALook,
@@ -108,6 +112,8 @@ mutations! {
     ChunkNotLookedForAgain,
     /// J2: a fault goes by what the slot held before it was busy. `joint_store_against_load`
     SlotReadEarly,
+    /// A range gives up its translations before the address space is locked, and no more. `fault_against_unmap`
+    UnloadedBeforeLocked,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
     ForkForgetsToFlush,
     /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`

@@ -44,7 +44,8 @@ pub(super) fn unmap(
     // Nothing fails from here on.
     lock::unlock(seg, scx, range);
     let late = mutated(Mutation::TranslationsAfterContents);
-    if (seg.backing.is_some() || seg.amap().is_some()) && !late {
+    let early = mutated(Mutation::UnloadedBeforeLocked);
+    if (seg.backing.is_some() || seg.amap().is_some()) && !late && !early {
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
     }
     if below.is_none() && above.is_none() {

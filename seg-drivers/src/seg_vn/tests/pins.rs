@@ -5,7 +5,7 @@ use super::unhappy::{another, range};
 use super::*;
 use addr_space::{Inherit, SegError, SegKind, SyncFlags};
 use core::time::Duration;
-use page_db::{RefMod, SyncMode, Vnode};
+use page_db::{RefMod, SyncMode, Vnode, errno};
 use std::sync::mpsc;
 
 /// What `f` answers on a thread of its own. A test that waits for ever fails here.
@@ -96,10 +96,15 @@ fn a_fault_takes_no_lock_of_the_segment() {
 
 /// What the address space asks of the driver with the lock as writer, when it has to move an access beside a watch.
 fn as_writer(p: &Proc, cx: &Cx, page: u64, access: Access) -> Result<(), FaultError> {
+    ask(p, cx, page, access, true)
+}
+
+/// One answer of the driver, which the address space does not act on here.
+fn ask(p: &Proc, cx: &Cx, page: u64, access: Access, writer: bool) -> Result<(), FaultError> {
     let segs = p.space.segs(cx);
     let at = range(page, 1);
     let seg = segs.iter().find(|seg| seg.range().contains(at.start())).expect("mapped");
-    seg.ops().fault(&p.space.scx(cx, seg.range(), true), at, FaultKind::Invalid, access)
+    seg.ops().fault(&p.space.scx(cx, seg.range(), writer), at, FaultKind::Invalid, access)
 }
 
 #[test]
@@ -272,6 +277,44 @@ fn a_store_waits_for_a_pin_of_the_page_that_it_copies() {
     let page = w.db.exists(&w.cx, name);
     assert!(page.is_none_or(|page| w.db.lock_state(page).shared == 0), "no lock is left over");
     p.space.free(&w.cx);
+}
+
+/// A store takes the name of a lent page to a copy, and must have the page alone for that. Whoever has it may be about to come to the slot, or to pin for
+/// long (J5): he is waited for by the address space, with nothing held.
+#[test]
+fn a_store_to_a_lent_page_waits_for_no_stranger_with_its_slot_busy() {
+    let w = world(128);
+    let (p, r) = (Arc::new(w.proc()), Arc::new(w.proc()));
+    w.map(&p, 1);
+    let file = w.file(1);
+    let (vnode, kind) = (Some(Arc::clone(&file)), SegKind::SHARED);
+    let args = SegVnArgs { vnode, kind, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    r.space.map(&w.cx, range(0, 1), &args).expect("free");
+    [&p, &r].into_iter().for_each(|p| w.write(p, 0, 7));
+    let map = w.driver.layer().maps().pop().expect("the map of anonymous memory");
+    let (slot, n) = map.slots(&w.cx, 0..u64::MAX >> 1).next().expect("stored to");
+    let of_file = page_db::Identity::new(file.id(), page_db::FileOffset(0));
+    for (who, name) in [(&p, w.swap.identity(n)), (&r, of_file)] {
+        let lent = who.space.lend_pages(&w.cx, range(0, 1)).expect("nobody holds it");
+        let held = w.db.lookup_shared(&w.cx, name).expect("in memory");
+        let ask_for = |writer| {
+            let who = Arc::clone(who);
+            in_time(move |cx| ask(&who, cx, 0, Access::Write, writer))
+        };
+        let done = ask_for(false);
+        let again = matches!(done, Err(FaultError::Object { errno: errno::EDEADLK, .. }));
+        assert!(again, "{name:?}: {done:?}");
+        let done = ask_for(true);
+        assert!(matches!(done, Err(FaultError::Retry { .. })), "{name:?}: {done:?}");
+        drop(map.try_enter(&w.cx, slot).expect("nobody has it busy"));
+        drop(held);
+        w.write(who, 0, 9);
+        assert_eq!(w.db.lent_pages(), 1, "the loan has the old page");
+        lent.give_back(&w.cx, &w.db);
+        assert_eq!((w.read(who, 0), w.db.lent_pages()), (9, 0));
+    }
+    [&p, &r].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!(w.swap.live(), 0);
 }
 
 /// Whose pin it is says who mapped the page, not who asks.
