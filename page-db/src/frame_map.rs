@@ -22,7 +22,7 @@ use crate::heap::{self, NoHeap};
 use crate::lists::nearest;
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use crate::sync::{Mutation, SpinMutex, mutated};
 use crate::units::Pfn;
 use alloc::boxed::Box;
@@ -168,7 +168,7 @@ impl FrameMaps {
         self.maps.len() as u64
     }
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Relaxed)
+        self.total.load(SeqCst) // F3
     }
     /// Where a page has its bit: the map and the place in it.
     fn place(&self, pages: &PageArray, id: PageId) -> (usize, usize) {
@@ -188,7 +188,7 @@ impl FrameMaps {
         if mutated(Mutation::FreeCountedLate) {
             drop(map);
         }
-        self.total.fetch_add(1, Relaxed); // before anybody can take it out
+        self.total.fetch_add(1, SeqCst); // before anybody can take it out
     }
     /// Puts pages in. Without colours the lock is taken once.
     pub(crate) fn add_all(
@@ -201,7 +201,7 @@ impl FrameMaps {
             let n = ids.len() as u64;
             let mut map = only.lock_nested(cx);
             ids.for_each(|id| map.add(self.place(pages, id).1));
-            self.total.fetch_add(n, Relaxed);
+            self.total.fetch_add(n, SeqCst);
         } else {
             ids.for_each(|id| self.add(cx, pages, id));
         }

@@ -22,8 +22,41 @@
 //! starts, and on again when the maps hold lotsfree besides the most that magazines can hold. So nothing on the fast path
 //! adds up counts of other CPUs, and no frame hides while memory is short.
 //!
+//! # Whoever waits for memory
+//!
+//! A frame put into a magazine is a free that nobody hears of: a line that tells of every free would be one that every free writes. So while a thread
+//! waits no frame goes into a magazine. It goes onto the lists, and whoever puts it there wakes.
+//!
+//! ```text
+//!   sleeper                                        who frees, on CPU c
+//!   needfree += n                        (S)       lock magazine c
+//!   stock off, if it is on               (S)       stock on? ── yes: into the magazine, unlock: nobody is told
+//!   each magazine: lock, empty, unlock                └─ no: unlock; onto the lists, total += 1 (S); needfree? (S) some: wake
+//!   sleep while free < n + reserve       (S)
+//!
+//!                                                  who sees that memory is ample
+//!                                                  stock on (S); needfree? (S) ── some: stock off, empty each magazine, wake
+//! ```
+//!
+//! (S) are sequentially consistent. The freer looks at `stock` once more when it has the magazine's lock; it may be an old value. Say it saw it on, and the
+//! frame is in magazine c:
+//!
+//! - The sleeper empties c later. Then it finds the frame, and counts it before it sleeps.
+//! - It has emptied c before. Then by c's lock the freer sees of `stock` what the sleeper stored or found (off), or what was stored after that. It saw it on, so
+//!   somebody turned it on behind the sleeper's look: store of `stock` after load of `stock` after the sleeper's store of `needfree`, so that one looks at
+//!   `needfree` and finds the sleeper. It empties c and wakes; or the frame came into c after that, and the argument begins anew with it in
+//!   the place of the sleeper, who emptied c last.
+//!
+//! Else the frame is on the lists. Either its total comes before the sleeper's look at it, or the sleeper's `needfree` before the freer's look at that
+//! (and its announcement at the place where it sleeps before the waker's look there, [`crate::sync::WaitTable`]): it counts the frame, or is woken.
+//! Emptying a magazine moves frames from one sum to another; who adds up meanwhile may count too few, so whoever has moved some wakes too.
+//!
+//! What it costs: a frame freed into a magazine reads `stock` a second time, from a line that is hardly ever written. In illumos each bucket of `freemem` has,
+//! beside its count and under its lock, the mark that somebody waits (`pcf_wait`); here one mark serves for all, and is looked at before the frame is put down.
+//!
 //! - F1: a free page has no vnode, `P_FREE`, no links, and is in exactly one map or in one magazine.
 //! - F2: a magazine holds at most frames / (8 x CPUs), never more than 1024, and nothing on machines under 256 frames.
+//! - F3: a thread that waits for memory has counted each free frame, or is woken when that frame is freed or moved.
 //!
 //! # The other roads
 //!
@@ -40,7 +73,7 @@ use crate::frame_map::FrameMaps;
 use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use crate::sync::{Mutation, PerCpu, SpinMutex, mutated, prefetch_write};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -71,7 +104,7 @@ pub struct FreeList {
     magazines: PerCpu<Magazine>,
     /// Most frames a magazine holds (F2).
     magazine_size: usize,
-    /// Whether frames may wait in magazines now.
+    /// Whether frames may wait in magazines now. Believed under a magazine's lock (F3).
     stock: AtomicBool,
 }
 
@@ -115,13 +148,16 @@ impl FreeList {
     pub(crate) fn stocks(&self) -> bool {
         self.stock.load(Relaxed)
     }
-    /// Lets frames wait in magazines while so many are `free` that page-out has nothing to do even if all magazines are full.
-    pub(crate) fn stock_if_ample(&self, free: u64, lotsfree: u64) {
-        self.set_stock(free > lotsfree.saturating_add(self.magazines_hold()));
+    /// Lets frames wait in magazines while so many are `free` that page-out has nothing to do even if all magazines are full. Says whether they may;
+    /// the caller then looks for waiters (F3).
+    pub(crate) fn stock_if_ample(&self, free: u64, lotsfree: u64) -> bool {
+        let ample = free > lotsfree.saturating_add(self.magazines_hold());
+        self.set_stock(ample && self.magazine_size > 0);
+        self.stocks()
     }
-    pub(crate) fn set_stock(&self, on: bool) {
-        if self.stocks() != on {
-            self.stock.store(on && self.magazine_size > 0, Relaxed);
+    fn set_stock(&self, on: bool) {
+        if self.stock.load(SeqCst) != on {
+            self.stock.store(on, SeqCst);
         }
     }
     /// A frame from this CPU's magazine.
@@ -159,6 +195,9 @@ impl FreeList {
         if self.stocks() {
             let m = self.magazines.mine(cx);
             let mut frames = m.frames.lock(cx);
+            if !self.stocks() {
+                return Some(id); // F3
+            }
             let (have, room) = (frames.len(), self.magazine_size.saturating_sub(frames.len()));
             // Taken in ascending order, turned round: the magazine hands them out ascending.
             let next = pages.pfn(id).0 + 1;
@@ -182,6 +221,9 @@ impl FreeList {
         }
         let m = self.magazines.mine(cx);
         let mut frames = m.frames.lock(cx);
+        if !self.stocks() && !mutated(Mutation::StockBelieved) {
+            return; // F3
+        }
         for id in ids {
             if frames.len() >= self.magazine_size {
                 let oldest = BATCH.min(frames.len());
@@ -203,8 +245,9 @@ impl FreeList {
     pub(crate) fn take_this(&self, cx: &Cx, pages: &PageArray, id: PageId) -> bool {
         self.sizes[0].take_this(cx, pages, id)
     }
-    /// Empties every magazine onto the lists; none fills again until [`FreeList::set_stock`].
-    pub(crate) fn drain(&self, cx: &Cx, pages: &PageArray) {
+    /// Empties every magazine onto the lists; none fills again until [`FreeList::stock_if_ample`]. Says whether a frame was moved.
+    pub(crate) fn drain(&self, cx: &Cx, pages: &PageArray) -> bool {
+        let mut moved = false;
         self.set_stock(false);
         for m in self.magazines.iter() {
             if mutated(Mutation::DrainLetsGo) {
@@ -215,13 +258,14 @@ impl FreeList {
                 m.note(&frames);
                 continue;
             }
-            // A frame put in by a thread that read `stock` before this is drained next time; it counts as free all the same.
             let mut frames = m.frames.lock(cx);
             if !frames.is_empty() {
                 self.sizes[0].add_all(cx, pages, frames.drain(..));
                 m.note(&frames);
+                moved = true;
             }
         }
+        moved
     }
     pub(crate) fn broken_link(&self, cx: &Cx, pages: &PageArray) -> Option<PageId> {
         self.sizes.iter().find_map(|s| s.broken_link(cx, pages))

@@ -5,7 +5,7 @@ use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use crate::page::{PageArray, PageId};
 use crate::sync::SpinMutex;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -100,7 +100,7 @@ impl Bins {
         Ok(Self { bins: heap::boxed(n as usize, bin)?, total: AtomicU64::new(0) })
     }
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Relaxed)
+        self.total.load(SeqCst)
     }
     pub(crate) fn colour_of(&self, pages: &PageArray, id: PageId) -> usize {
         (pages.pfn(id).0 as usize) & (self.bins.len() - 1)
@@ -112,7 +112,7 @@ impl Bins {
         } else {
             list.push_back(pages, id);
         }
-        self.total.fetch_add(1, Relaxed);
+        self.total.fetch_add(1, SeqCst); // F3
     }
     pub(crate) fn remove(&self, cx: &Cx, pages: &PageArray, id: PageId) {
         self.bins[self.colour_of(pages, id)].lock_nested(cx).remove(pages, id);

@@ -418,6 +418,53 @@ fn memory_comes_to_the_sleeper() {
     });
 }
 
+/// A world whose frames may wait in magazines or not, and `N` of its frames, held.
+fn magazines<const N: usize>(stock: bool) -> (World, [PageId; N]) {
+    let thresholds = Some(crate::Thresholds::from_lotsfree(8));
+    let w = World::with(256, &PageDbConfig { cpus: 2, thresholds, ..PageDbConfig::default() });
+    let held = [(); N].map(|()| w.db.alloc(&w.cx, 0, Reserve::Normal).expect("plenty").leak());
+    if !stock {
+        w.db.drain_magazines(&w.cx);
+    }
+    assert_eq!(w.db.free_list().stocks(), stock);
+    (w, held)
+}
+
+/// Sleeps until all frames of [`magazines`] are free.
+fn sleeper(w: &World) -> thread::JoinHandle<()> {
+    spawn(&w.db, 0, |db, cx| {
+        let all = db.free_mem().total() - db.free_mem().normal_reserve();
+        let need = db.free_mem().need(all);
+        db.drain_magazines(cx);
+        assert!(db.sleep_for_memory(cx, all, || false));
+        drop(need);
+    })
+}
+
+fn freer(w: &World, n: u32, id: PageId) -> thread::JoinHandle<()> {
+    spawn(&w.db, n, move |db, cx| db.free(cx, db.adopt_excl(cx, id), false))
+}
+
+/// F3: a frame is freed into a magazine while a thread falls asleep for it.
+#[test]
+fn a_free_into_a_magazine_reaches_the_sleeper() {
+    explore(300, &[M::StockBelieved], || {
+        let (w, [id]) = magazines(true);
+        join([sleeper(&w), freer(&w, 1, id)]);
+        assert_eq!(w.verify().free, 256);
+    });
+}
+
+/// F3: a free finds memory ample and lets the next one wait in a magazine, while a thread falls asleep for both.
+#[test]
+fn magazines_filled_beside_a_sleeper() {
+    explore(500, &[M::StockedBesideAWaiter], || {
+        let (w, [one, two]) = magazines(false);
+        join([sleeper(&w), freer(&w, 0, one), freer(&w, 1, two)]);
+        assert_eq!(w.verify().free, 256);
+    });
+}
+
 /// A page of one byte, lent once.
 fn lent(w: &World) -> PageId {
     let id = w.make(name(V, 0));

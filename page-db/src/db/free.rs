@@ -11,6 +11,7 @@ use crate::mappings::{RefMod, SyncMode};
 use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage, RETIRE_PENDING, SharedPage};
 use crate::sync::atomic::Ordering::SeqCst;
+use crate::sync::{Mutation, mutated};
 
 /// What became of a page given to [`PageDb::release`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,11 +79,25 @@ impl PageDb {
     fn free_slow(&self, cx: &Cx, id: PageId) {
         self.free_list().add(cx, self.pages(), id);
         if self.free_list().magazine_size() != 0 {
-            self.free_list().stock_if_ample(self.freemem(), self.free_mem().thresholds().lotsfree);
+            self.stock_if_ample(cx);
         }
         self.wake_memory_waiters();
     }
-    /// Wakes threads in [`PageDb::sleep_for_memory`], if there are any. Every free does; page-out does at the end of a run.
+    /// Lets frames wait in magazines when enough are free and nobody waits for memory.
+    fn stock_if_ample(&self, cx: &Cx) {
+        let mem = self.free_mem();
+        if mem.needfree() == 0
+            && self.free_list().stock_if_ample(self.freemem(), mem.thresholds().lotsfree)
+            && mem.needfree() != 0
+            && !mutated(Mutation::StockedBesideAWaiter)
+        {
+            // F3: it began to wait meanwhile, and frames may have gone into magazines unheard of.
+            self.free_list().drain(cx, self.pages());
+            self.wake_memory_waiters();
+        }
+    }
+    /// Wakes threads in [`PageDb::sleep_for_memory`], if there are any. Every free onto a list does, and while a thread sleeps there is no other (F3 of
+    /// [`crate::free_list`]); so does whoever empties a magazine, and page-out at the end of a run.
     #[inline]
     pub fn wake_memory_waiters(&self) {
         if self.free_mem().needfree() != 0 {

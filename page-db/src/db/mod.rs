@@ -326,8 +326,8 @@ impl PageDb {
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
     }
-    /// Waits until about `pages` pages are free; the caller holds no lock. Magazines are drained first, and `needfree` counts the pages
-    /// meanwhile. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once.
+    /// Waits until about `pages` pages are free; the caller holds no lock. `needfree` counts the pages meanwhile, and magazines are drained before
+    /// anything else. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once.
     ///
     /// # Errors
     /// [`PageError::NoMemory`] when nothing can be reclaimed, or no machine is there to do it.
@@ -336,24 +336,27 @@ impl PageDb {
         if cx.frees_memory() {
             return Err(self.no_memory(pages));
         }
-        self.drain_magazines(cx);
         let _needed = self.free_mem.need(pages);
+        self.drain_magazines(cx); // counted first: F3 of `free_list`
         match self.memory_wait.get() {
             Some(w) => w.wait_for_memory(cx, self, pages),
             None => Err(self.no_memory(pages)),
         }
     }
     /// Sleeps until an allocation of `pages` pages would succeed or `give_up` says that nobody will free any; says whether the memory is
-    /// there. For a [`MemoryWait`] whose page-out runs in other threads, inside [`PageDb::wait_for_memory`] (which counts the need, so that
-    /// each free wakes the sleeper); those threads call [`PageDb::wake_memory_waiters`] when `give_up` may have changed.
+    /// there. For a [`MemoryWait`] whose page-out runs in other threads, inside [`PageDb::wait_for_memory`], which counts the need and drains the
+    /// magazines: so each free wakes the sleeper (F3 of `free_list`). Those threads call [`PageDb::wake_memory_waiters`] when `give_up` may
+    /// have changed.
     pub fn sleep_for_memory(&self, cx: &Cx, pages: u64, mut give_up: impl FnMut() -> bool) -> bool {
         let enough = || self.freemem() >= pages.saturating_add(self.free_mem.normal_reserve());
         self.waits.wait_while(cx, MEMORY_KEY, || !enough() && !give_up());
         enough()
     }
-    /// Puts the frames of every magazine back on the lists.
+    /// Puts the frames of every magazine back on the lists. Whoever waits for memory and added up meanwhile looks again (F3).
     pub fn drain_magazines(&self, cx: &Cx) {
-        self.free.drain(cx, &self.pages);
+        if self.free.drain(cx, &self.pages) {
+            self.wake_memory_waiters();
+        }
     }
     pub(crate) fn no_memory(&self, wanted: u64) -> PageError {
         PageError::NoMemory { wanted, freemem: self.freemem() }

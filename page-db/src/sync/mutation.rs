@@ -49,6 +49,10 @@ mutations! {
     FreeCountedLate,
     /// T1: a frame is marked as one to be retired without another look at its marks. `one_frame_is_retired_once`
     MarkedBlindly,
+    /// F3: whether a freed frame may wait in a magazine is looked at before the magazine's lock only. `a_free_into_a_magazine_reaches_the_sleeper`
+    StockBelieved,
+    /// F3: frames are let wait in magazines without a look for waiters afterwards. `magazines_filled_beside_a_sleeper`
+    StockedBesideAWaiter,
     /// E4: whether a page that loses its name lives on is decided by a look at its loans, not by what the bit was set beside. `destroy_against_the_last_unlend`,
     /// `break_loan_against_the_last_unlend`
     DisownedByALook,

@@ -1,11 +1,11 @@
 //! Races of the page layer with real threads: what is found carries its name, what is free is nobody's, nothing gets lost.
 
-use crate::db::{PageDbConfig, Reserve};
+use crate::db::{PageDb, PageDbConfig, Reserve};
 use crate::pageout::{Pageout, PageoutConfig};
 use crate::testing::{Lot, TestFile, World, hashes, name};
-use crate::{HashKind, LockedPage, PageError, RefMod, VnodeKind};
-use std::sync::Barrier;
+use crate::{Cx, HashKind, LockedPage, PageError, RefMod, VnodeKind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 /// Threads create, look up, free and destroy a few names on a machine that is too small for all of them, so that frames change names all
@@ -205,4 +205,62 @@ fn a_sleeper_for_memory_is_woken_by_a_free() {
         assert!(sleeper.join().expect("no panic"));
     });
     assert_eq!(w.db.free_mem().needfree(), 0);
+}
+
+/// F3: also where a free wakes nobody as long as nobody waits.
+#[test]
+fn a_sleeper_for_memory_is_woken_by_a_free_that_a_magazine_could_take() {
+    let thresholds = Some(crate::Thresholds::from_lotsfree(8));
+    let w = World::with(512, &PageDbConfig { cpus: 2, thresholds, ..PageDbConfig::default() });
+    let held: Vec<_> =
+        (0..40).map(|_| w.db.alloc(&w.cx, 0, Reserve::Normal).expect("plenty").leak()).collect();
+    assert!(w.db.free_list().stocks(), "472 frames are plenty");
+    let (all, cx) = (512 - w.db.free_mem().normal_reserve(), w.thread(1));
+    let late = AtomicBool::new(false);
+    assert!(w.db.set_memory_wait(Arc::new(Sleeps)));
+    thread::scope(|s| {
+        let (db, late) = (&w.db, &late);
+        let sleeper = s.spawn(move || {
+            let cx = cx;
+            let woken = db.wait_for_memory(&cx, all).is_ok();
+            woken && !late.load(SeqCst)
+        });
+        while w.db.waits().sleepers() == 0 {
+            thread::yield_now();
+        }
+        assert_eq!((w.db.free_list().in_magazines(), w.db.free_list().stocks()), (0, false));
+        for id in held {
+            assert!(!sleeper.is_finished());
+            w.db.free(&w.cx, w.db.adopt_excl(&w.cx, id), false);
+        }
+        for _ in 0..10_000 {
+            if sleeper.is_finished() {
+                break;
+            }
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        late.store(!sleeper.is_finished(), SeqCst);
+        w.db.waits().wake_all(crate::db::MEMORY_KEY);
+        assert!(sleeper.join().expect("no panic"), "woken by the last of the frees");
+    });
+    assert_eq!((w.db.free_list().in_magazines(), w.verify().free), (0, 512));
+    // Nobody waits any more: magazines fill again.
+    for _ in 0..2 {
+        let page = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("plenty");
+        w.db.free(&w.cx, page, false);
+    }
+    assert!(w.db.free_list().in_magazines() != 0);
+}
+
+/// Waiting for memory is sleeping.
+#[derive(Debug)]
+struct Sleeps;
+
+impl crate::MemoryWait for Sleeps {
+    fn wait_for_memory(&self, cx: &Cx, db: &PageDb, pages: u64) -> Result<(), PageError> {
+        match db.sleep_for_memory(cx, pages, || false) {
+            true => Ok(()),
+            false => Err(db.no_memory(pages)),
+        }
+    }
 }
