@@ -14,7 +14,7 @@
 //! | 10 | a lock, or `MAP_POPULATE`, of a private file's pages that may be stored to | claimed, or read | copied now |
 //! | | a lock of memory that is promised to nobody, untouched | left out | made and locked |
 //! | 11 | `mlock` over the limit | `EAGAIN` | `ENOMEM` |
-//! | | the limit is compared with | what is locked, page by page | lengths, touched or not, before anything is locked or unmapped |
+//! | | the limit is compared with | what is mapped, a segment at a time | lengths, before anything is locked or unmapped |
 //! | 12-14 | `MADV_DONTNEED` | written back, contents stay; locked: `EBUSY` | private contents go (`Advice::Discard`); locked: `EINVAL` |
 //! | 15 | `MADV_FREE` of files, shared and locked memory; its length | ignored; rounded down | `EINVAL`; rounded up |
 //! | 19 | a touch past the end of a file | `SIGBUS`, `BUS_OBJERR` | `SIGBUS`, `BUS_ADRERR` |

@@ -41,6 +41,20 @@ fn one_segment_may_be_inherited_in_several_ways() {
     }
 }
 
+/// What is shown twice is inherited at both places as it was at the first: what a child is not to have it gets at neither.
+#[test]
+fn what_is_shown_twice_is_inherited_as_it_was() {
+    for mark in ["inherit 0 1 1 none", "advise 0 1 1 dontfork"] {
+        let mut s = scene("fork 0 1; map 0 0 3 rw priv fixed anon; write 0 0 3 65");
+        s.run(mark);
+        s.run("share 0 0 3 0 10; expect ok; share 0 1 2 1 20; expect ok; fork 0 2; fork 1 3");
+        s.run("read 2 0 0+1; expect ok b=41; read 2 10 0+1; expect ok b=41; read 2 12 0+1; expect ok b=41");
+        s.run("read 2 1 0+1; expect SEGV at=0 code=maperr; read 2 11 0+1; expect SEGV at=0 code=maperr");
+        s.run("read 3 20 0+1; expect SEGV at=0 code=maperr; read 3 21 0+1; expect ok b=41");
+        s.end();
+    }
+}
+
 /// Copies of shared files, and zeros over anything.
 #[test]
 fn shared_files_may_be_copied_and_anything_may_be_zeros() {

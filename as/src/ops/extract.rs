@@ -180,11 +180,7 @@ impl AddrSpace {
         if leave == Leave::Fresh {
             self.make_fresh(cx, segs, from, made)?;
         }
-        let mut left_out = Vec::new();
-        for run in segs.left_out(from) {
-            let refused = |_| AsError::NoHeap { what: "list of ranges that are not forked" };
-            heap::push(&mut left_out, run).map_err(refused).map_err(Stop::Space)?;
-        }
+        let left_out = left_out_of(segs, from)?;
         self.unmap_pass(cx, segs, to, gone)?;
         gone.empty_parts(cx); // or what comes to lie there would not join its neighbours, whose slots those were
         // Nothing fails from here on.
@@ -194,9 +190,7 @@ impl AddrSpace {
         if leave == Leave::Hole {
             segs.forget(from);
         }
-        for run in left_out {
-            segs.left_out.set(vpns(moved(run, from, to)), true);
-        }
+        leave_out_at(segs, left_out, from, to);
         insert_all(segs, made);
         // What lies above may have been mapped a moment ago, for the mapping to grow into.
         self.join_at(cx, segs, to.end(), Join::Extend);
@@ -384,9 +378,11 @@ impl AddrSpace {
             let mut segs = self.lock.write(cx);
             let n = segs.pieces(cx, from).count();
             into.room_for(cx, &mut segs, to, n)?;
+            let left_out = left_out_of(&segs, from)?;
             self.make_shares(cx, &segs, from, into, to, made)?;
             self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
+            leave_out_at(&mut segs, left_out, from, to);
             return Ok(());
         }
         let first_is_ours = self.id() < into.id();
@@ -395,14 +391,17 @@ impl AddrSpace {
         let theirs = theirs.get_or_insert_with(|| into.lock.write_nested(cx));
         // held: both as (write)
         into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
+        let left_out = left_out_of(&segs, from)?;
         self.make_shares(cx, &segs, from, into, to, made)?;
         self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
+        leave_out_at(theirs, left_out, from, to);
         Ok(())
     }
-    /// Sees to it that `n` segments can be added at `to`.
+    /// Sees to it that `n` segments can be added at `to`, with what a child is not to have of them.
     fn room_for(&self, cx: &Cx, segs: &mut Segs, to: VirtRange, n: usize) -> Result<(), Stop> {
         self.check_free(cx, segs, to).map_err(Stop::Space)?;
+        segs.make_room(to).map_err(Stop::Space)?;
         segs.reserve(cx, n).map_err(Stop::Space)
     }
     fn make_shares(
@@ -429,6 +428,23 @@ impl AddrSpace {
         for ((seg, piece), made) in segs.pieces(cx, from).flatten().zip(&made.segs) {
             seg.ops().dup_done(&self.scx(cx, seg.range(), true), piece, &*made.ops);
         }
+    }
+}
+
+/// The runs of `range` that a child of fork does not get.
+fn left_out_of(segs: &Segs, range: VirtRange) -> Result<Vec<VirtRange>, Stop> {
+    let mut left_out = Vec::new();
+    for run in segs.left_out(range) {
+        let refused = |_| AsError::NoHeap { what: "list of ranges that are not forked" };
+        heap::push(&mut left_out, run).map_err(refused).map_err(Stop::Space)?;
+    }
+    Ok(left_out)
+}
+
+/// Leaves those of `from`, which are at `to` now, out of a child too; there is room ([`Segs::make_room`]).
+fn leave_out_at(segs: &mut Segs, left_out: Vec<VirtRange>, from: VirtRange, to: VirtRange) {
+    for run in left_out {
+        segs.left_out.set(vpns(moved(run, from, to)), true);
     }
 }
 

@@ -78,13 +78,32 @@ pub(super) fn lock(
     done
 }
 
-/// Claims and marks the pages of `range` that are not locked yet, and claims those again that have lost their claim. held: the segment's lock
+/// Claims and marks the pages of `range` that are not locked yet, and claims those again that have lost their claim. All that are not locked are charged
+/// first, and what there was nothing to lock of, or not got to, is credited at the end. held: the segment's lock
 fn lock_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
     range: VirtRange,
     vpage: &mut VPages,
     newly: &mut NewlyLocked,
+) -> Result<(), SegError> {
+    let mut charged = vpage.count(vpns(range), |v| !v.is_locked()) * PAGE_SIZE;
+    if charged != 0 && !scx.space.charge_locked(charged) {
+        return Err(SegError::LockLimit { range });
+    }
+    let done = mark_pages(seg, scx, range, vpage, newly, &mut charged);
+    scx.space.credit_locked(charged);
+    done
+}
+
+/// The same; what is marked newly is taken from what is `charged`.
+fn mark_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    vpage: &mut VPages,
+    newly: &mut NewlyLocked,
+    charged: &mut u64,
 ) -> Result<(), SegError> {
     let mut rest = vpns(range);
     while !rest.is_empty() {
@@ -96,6 +115,7 @@ fn lock_pages(
         for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
             newly.make_room().map_err(|_| SegError::NoMemory { range })?;
             if mark_page(seg, scx, vpage, (range, addr), v)? && !v.is_locked() {
+                *charged -= PAGE_SIZE;
                 newly.note(addr);
             }
         }
@@ -113,16 +133,11 @@ fn mark_page(
 ) -> Result<bool, SegError> {
     let page = addr.vpn()..addr.vpn() + 1;
     vpage.make_room(page.clone()).map_err(|_| SegError::NoMemory { range })?;
-    let cost = if had.is_locked() { 0 } else { PAGE_SIZE };
-    if cost != 0 && !scx.space.charge_locked(cost) {
-        return Err(SegError::LockLimit { range });
+    let claimed = claim_page(seg, scx, addr, had)?;
+    if let Some(era) = claimed {
+        vpage.update(page, |v| VPage { claim: Some(era), ..v });
     }
-    let claimed = claim_page(seg, scx, addr, had);
-    match claimed {
-        Ok(Some(era)) => vpage.update(page, |v| VPage { claim: Some(era), ..v }),
-        _ => scx.space.credit_locked(cost),
-    }
-    Ok(claimed?.is_some())
+    Ok(claimed.is_some())
 }
 
 /// Claims one page, whose state is `had`, unless it is claimed; says of which era the claim is. `None`: there is nothing to lock (an untouched NORESERVE
@@ -156,12 +171,17 @@ fn claim_page(
 /// Locks a page that a fault has just made, if that can be done: all future memory is to be locked, and only what is touched is there to be.
 pub(super) fn lock_touched(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) {
     let mut inner = seg.lock.lock(scx.cx);
+    if !scx.space.lock_future() {
+        return; // not any more: whoever unlocks all says so before he takes the segment's lock
+    }
     seg.hold_claims();
     let had = inner.vpage.get(addr.vpn());
-    if !had.is_locked() {
-        // Refused, it is a page like others, which a later lock may lock.
+    // Refused, it is a page like others, which a later lock may lock.
+    if !had.is_locked() && scx.space.charge_locked(PAGE_SIZE) {
         let page = (VirtRange::page_of(addr), addr);
-        let _ = mark_page(seg, scx, &mut inner.vpage, page, had);
+        if !mark_page(seg, scx, &mut inner.vpage, page, had).unwrap_or(false) {
+            scx.space.credit_locked(PAGE_SIZE);
+        }
     }
     inner.vpage.trim();
     seg.note_pages(&inner.vpage);
