@@ -86,8 +86,12 @@ impl SwapFs {
     }
     /// Gives a borrowed name a page of its own: its lender's, if that has no owner any more, else a copy. `None` when it has come to one meanwhile.
     ///
+    /// # Errors
+    /// [`VnodeError::NoMemory`]; [`VnodeError::Deadlock`] when somebody has the lender's page, who may have it pinned for long, and may be waiting for what the
+    /// caller holds.
+    ///
     /// # Locks
-    /// No page lock held. Waits for whoever holds the lender's page.
+    /// No page lock held. Waits for none.
     pub(crate) fn end_borrow<'a>(
         &self,
         cx: &'a Cx,
@@ -97,10 +101,12 @@ impl SwapFs {
         colour: u64,
     ) -> Result<Option<SharedPage<'a>>, VnodeError> {
         let (id, borrowed) = (self.identity(n), Place::Borrowed(lender));
-        let old = db.lock_excl(cx, lender);
+        let old = db.try_lock_excl(cx, lender);
         if self.names().place(n) != borrowed {
             return Ok(None); // R2: what is in that frame now is none of ours
         }
+        let held = VnodeError::Deadlock { vnode: id.vnode, offset: id.offset };
+        let old = old.ok_or(held)?;
         let failed = |e| match e {
             PageError::Exists(_) => Ok(None), // on its way out: see `fill`
             _ => Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),

@@ -176,8 +176,8 @@ impl SwapFs {
         let in_area = |place: Place| place.slot().filter(|s| s.area == id);
         let mut tries = MemoryTries::new(1, 1);
         while in_area(self.names().place(n)).is_some() {
-            match self.get_page(cx, n, u64::from(n.get())) {
-                Ok(got) => drop(got), // read now: the slot is gone; or resident: taken below
+            match self.bring_in(cx, n, id) {
+                Ok(()) => {} // read now: the slot is gone; or resident: taken below
                 Err(VnodeError::NoName { .. }) => return Ok(()),
                 Err(e @ VnodeError::NoMemory { .. }) => {
                     tries.wait(cx, self.db()).map_err(|_| failed(e))?;

@@ -15,6 +15,7 @@
 //! The slot goes as soon as the read has succeeded, and the page owes a write from then on (the crate's theory says why).
 //! Sources: illumos.md 6.2; uvm.md 2.6.
 
+use crate::area::AreaId;
 use crate::device::{DeviceError, DeviceOp};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
@@ -71,6 +72,33 @@ impl SwapFs {
                 Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
             }
         }
+    }
+    /// Sees to it that the page of a name that is stored in `area` is in memory, for somebody who holds no reference to the anon: by the time there is a frame
+    /// the number may have been given back, and out again. So nothing is made but what is read from there; a page of zeros, or one that is in the way of
+    /// what another anon has under the name, never stays.
+    ///
+    /// # Errors
+    /// As [`SwapFs::get_page`].
+    pub(crate) fn bring_in(&self, cx: &Cx, n: AnonNumber, area: AreaId) -> Result<(), VnodeError> {
+        let (db, id) = (self.db(), self.identity(n));
+        if db.lookup_shared(cx, id).is_some() {
+            return Ok(());
+        }
+        let page = match db.create(cx, id, u64::from(n.get()), Reserve::Normal) {
+            Ok(page) => page,
+            Err(PageError::Exists(_)) => return Ok(()),
+            Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
+        };
+        // W1: the word is believed only now.
+        let done = match self.names().place(n) {
+            Place::At(slot) if slot.area == area => self.read_slot(cx, db, n, &page).map(|()| true),
+            other => self.readable(id, other).map(|()| false),
+        };
+        page.end_io();
+        if !matches!(done, Ok(true)) {
+            db.destroy(cx, page);
+        }
+        done.map(drop)
     }
     fn readable(&self, id: Identity, place: Place) -> Result<(), VnodeError> {
         let Identity { vnode, offset } = id;

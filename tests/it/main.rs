@@ -12,6 +12,7 @@ mod harness;
 mod inherit;
 mod kluster;
 #[cfg(debug_assertions)]
+mod locks;
 mod no_heap;
 mod parts;
 

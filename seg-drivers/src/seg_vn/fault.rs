@@ -102,6 +102,7 @@ impl<'a> PageFault<'a> {
     pub(super) fn vnode_error(&self, e: VnodeError) -> FaultError {
         match e {
             VnodeError::NoMemory { .. } => self.no_memory(),
+            VnodeError::Deadlock { .. } => self.held(),
             e => FaultError::Object { addr: self.addr, errno: e.errno() },
         }
     }
