@@ -193,6 +193,15 @@ pub enum AsError {
         /// What was to be allocated.
         what: &'static str,
     },
+    /// A driver asked for the operation to start over, each time, and it has been given up.
+    #[error("given up after {passes} passes: {last}")]
+    #[doc(alias = "EDEADLK")]
+    Deadlock {
+        /// How often it was done again.
+        passes: u32,
+        /// What the driver answered last.
+        last: SegError,
+    },
     /// A driver answered.
     #[error(transparent)]
     Seg(#[from] SegError),
@@ -221,6 +230,7 @@ impl AsError {
             | Self::NoHeap { .. }
             | Self::Hat(_) => errno::ENOMEM,
             Self::Freed { .. } => errno::ESRCH,
+            Self::Deadlock { .. } => errno::EDEADLK,
             Self::Seg(e) => e.errno(),
             Self::Fault(e) => e.errno(),
             Self::Watch(e) => e.errno(),

@@ -9,7 +9,7 @@
 //!
 //! Sources: [SI §9.4.5]; illumos.md 3.2; uvm.md 4.1.
 
-use super::Redo;
+use super::{Redo, Stop};
 use super::unmap::Gone;
 use crate::addr_space::AddrSpace;
 use crate::error::{AsError, SegError};
@@ -112,6 +112,8 @@ impl AddrSpace {
         let mut rest = Some(part);
         while let Some(part) = rest {
             let run = seg.ops().inherit_run(&scx, part);
+            // From the start on, and no further than the part: a driver that says something else serves all of it.
+            let run = run.intersect(part).filter(|run| run.start() == part.start()).unwrap_or(part);
             childs.reserve(cx, 1)?; // there is room, but for cut segments
             self.dup_run(cx, &scx, seg, run, child, childs)?;
             rest = part.from(run.end());
@@ -149,8 +151,10 @@ impl AddrSpace {
     /// Unmaps every segment of a child that nobody has run in.
     fn empty(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) {
         let all = self.limits();
-        let done = self.unmap_pass(cx, segs, all, gone);
-        debug_assert!(done.is_ok(), "nothing of a child that never ran is pinned: {done:?}");
+        // Nothing of a child that never ran is pinned. A driver that refuses all the same is not asked again.
+        while let Err(Stop::Seg { seg, .. }) = self.unmap_pass(cx, segs, all, gone) {
+            self.abandon(cx, segs, seg, gone);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`FaultError`]: never `NoMemory` (it becomes an `Object` error with `ENOMEM` when nothing can be reclaimed) and never `Retry` or
-    /// `NotOwn`. After a failed soft lock nothing of it is left; otherwise the pages below the failing one stay as they are.
+    /// `NotOwn` (an `Object` error with `EDEADLK` from a driver that has no other answer). After a failed soft lock nothing of it is left; otherwise the pages below the failing one stay as they are.
     ///
     /// # Locks
     /// On entry: nothing of this address space, or the lock as reader; then a segment that must first be made its own (after a lazy fork) is
@@ -123,6 +123,10 @@ impl AddrSpace {
         redo: &mut Redo<'_>,
         error: FaultError,
     ) -> Result<(), FaultError> {
+        let asks_for_memory = matches!(error, FaultError::NoMemory { .. });
+        if !asks_for_memory && !redo.once_more() {
+            return Err(FaultError::Object { addr: error.addr(), errno: errno::EDEADLK }); // G10
+        }
         let error = match error {
             FaultError::NotOwn { addr } => match self.make_own(cx, addr) {
                 Ok(()) => return Ok(()),
@@ -199,8 +203,8 @@ impl AddrSpace {
     fn soft_unlock_walk(&self, cx: &Cx, segs: &Segs, range: VirtRange) {
         for (seg, piece) in segs.pieces(cx, range).flatten() {
             let scx = self.scx(cx, seg.range(), false);
-            let undone = seg.ops().fault(&scx, piece, FaultKind::SoftUnlock, Access::Other);
-            debug_assert!(undone.is_ok(), "a soft lock that was granted can be undone: {undone:?}");
+            // A soft lock that was granted can be undone; a driver that says otherwise has lost its own pins.
+            let _ = seg.ops().fault(&scx, piece, FaultKind::SoftUnlock, Access::Other);
         }
     }
     /// Starts reading the pages of `range`, loading no translations.

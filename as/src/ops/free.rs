@@ -3,7 +3,7 @@
 //! Sources: illumos.md 3.2.
 
 use super::unmap::Gone;
-use super::{OnPinned, Stop};
+use super::{OnPinned, Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -18,7 +18,7 @@ impl AddrSpace {
     /// Unmaps everything and gives the translations back. Runs every callback for the end first, and while pages are pinned any other; then it waits.
     ///
     /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
-    /// nothing. A thread that still runs in the space faults from the beginning of this on, and its faults find nothing.
+    /// nothing. A segment whose driver will not let go goes all the same, with its translations; what the driver holds is the driver's. A thread that still runs in the space faults from the beginning of this on, and its faults find nothing.
     #[doc(alias = "as_free")]
     pub fn free(&self, cx: &Cx) {
         if self.freed.swap(true, Ordering::AcqRel) {
@@ -26,41 +26,49 @@ impl AddrSpace {
         }
         while self.run_callback(cx, Events::FREE, None) {}
         self.hat.free_start(cx); // after the mark: who is put out faults, and must not be told to try again
+        let mut redo = Redo::new(self, cx, 0);
+        let mut hopeless = None;
         loop {
             let epoch = self.state.pin_epoch();
             let mut gone = Gone::default();
-            let closed = self.free_pass(cx, &mut self.lock.write(cx), &mut gone);
+            let refused = self.free_pass(cx, &mut self.lock.write(cx), hopeless, &mut gone);
             // held: nothing
             self.finish(cx, gone);
-            if closed {
-                break;
-            }
-            // Whoever has anything to say lets go now, whatever he asked to be told of: this is the last time.
-            if !self.run_callback(cx, Events::all(), None) {
-                self.state.wait_unpinned(cx, self.db.waits(), epoch);
+            match refused {
+                None => break,
+                // Whoever has anything to say lets go now, whatever he asked to be told of: this is the last time.
+                Some((SegError::Pinned { .. }, _)) => {
+                    if !self.run_callback(cx, Events::all(), None) {
+                        self.state.wait_unpinned(cx, self.db.waits(), epoch);
+                    }
+                }
+                Some((error, seg)) => hopeless = redo.after(error).err().map(|_| seg),
             }
         }
         self.hat.free_end(cx);
     }
-    /// Unmaps segment after segment, and closes the space; says whether it could, for nothing was pinned.
-    fn free_pass(&self, cx: &Cx, segs: &mut Segs, gone: &mut Gone) -> bool {
+    /// Unmaps segment after segment, and closes the space, but for a segment that refuses. One that is hopeless is not asked again.
+    fn free_pass(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        hopeless: Option<VirtRange>,
+        gone: &mut Gone,
+    ) -> Option<(SegError, VirtRange)> {
         // No child is made from here on, and to forget piece by piece what it would not have had may want heap.
         segs.left_out = Runs::new(false);
-        loop {
-            match self.unmap_pass(cx, segs, self.limits(), gone) {
-                Err(Stop::Seg { error: SegError::Pinned { .. }, .. }) => return false,
-                Err(Stop::Seg { error: SegError::Retry { .. }, .. }) => {}
-                Err(Stop::Seg { error, seg }) => self.abandon(cx, segs, seg, error, gone),
-                Ok(()) | Err(Stop::Hole(_) | Stop::Space(_)) => break,
-            }
+        if let Some(seg) = hopeless {
+            self.abandon(cx, segs, seg, gone);
+        }
+        if let Err(Stop::Seg { error, seg }) = self.unmap_pass(cx, segs, self.limits(), gone) {
+            return Some((error, seg));
         }
         segs.close();
-        true
+        None
     }
     /// Removes a segment whose driver refuses to go, which no driver may; its translations go all the same.
     #[cold]
-    fn abandon(&self, cx: &Cx, segs: &mut Segs, seg: VirtRange, error: SegError, gone: &mut Gone) {
-        debug_assert!(false, "a whole segment can be unmapped: {error} at {seg}");
+    pub(super) fn abandon(&self, cx: &Cx, segs: &mut Segs, seg: VirtRange, gone: &mut Gone) {
         self.hat.unload(cx, seg, UnloadFlags::UNMAP | UnloadFlags::UNLOCK);
         if let Some((id, range)) = segs.find(cx, seg.start().get()) {
             self.state.sub_resv(self.resv_of(cx, range, segs.get(id).ops()));

@@ -12,16 +12,18 @@
 //!   pass: lock ─▶ piece, piece, piece ... ─▶ unlock        one walk; a driver's error ends it
 //!     │
 //!     ├─ done, or an error that is the caller's ─▶ returned
-//!     ├─ Retry      ─▶ again, as writer
-//!     ├─ NotOwn     ─▶ the segment is made its own, as writer; again
+//!     ├─ Retry      ─▶ again, as writer                                        ┐
+//!     ├─ NotOwn     ─▶ the segment is made its own, as writer; again           ├ 10 000 times; then it is EDEADLK to the caller
+//!     ├─ EDEADLK    ─▶ one tick, again                                         ┘
 //!     ├─ NoMemory   ─▶ wait for memory (no lock held), again; given up when nothing can be reclaimed
-//!     ├─ EDEADLK    ─▶ one tick, again
 //!     ├─ Held       ─▶ one tick, again; after 100 of them it is Pinned
 //!     └─ Pinned     ─▶ as writer; then callbacks or a wait for the pins, again; or the caller's error, by operation
 //! ```
 //!
 //! A pass starts from the first address every time: what an earlier one did is a hole by then (unmap), or done twice to the same effect
 //! (protect, advise), or was undone (lock, soft lock).
+//!
+//! - G10: every operation comes to an end, whatever a driver answers and however often. Only pins are waited for as long as they last.
 //!
 //! Sources: illumos.md 3.5-3.9.
 
@@ -61,6 +63,7 @@ use crate::error::{AsError, SegError};
 use crate::fault::FaultError;
 use crate::seg::SegCx;
 use crate::segs::{Hole, Seg, Segs};
+use page_db::sync::spin_wait;
 use page_db::{Cx, PageError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// How often in a row an operation may be told that memory is free and still find none, before it gives up.
@@ -70,6 +73,12 @@ const MEMORY_TRIES: u32 = 64;
 /// Ticks (a second) that an operation waits for a page that is held. Whoever looks at it, fills it or writes it out is done by then; whoever has it pinned
 /// may not be, and may be waiting for the caller.
 const HELD_TICKS: u32 = 100;
+
+/// How often an operation starts over because a driver asks for nothing but that. Who is told so honestly has met another thread's change, which that
+/// thread has finished by the next pass, or holds up, asleep, for less than this. From the two hundredth pass on each is preceded by 50 microseconds on a
+/// host, so all of them are half a second in which every other thread had the processor; where ticks are time, those after a lock inversion are a
+/// hundred seconds.
+pub(crate) const MOST_PASSES: u32 = 10_000;
 
 /// Frames an operation may want besides its pages: one table for each level, twice for a range over a border.
 const TABLES: u64 = 8;
@@ -113,6 +122,8 @@ pub(crate) struct Redo<'a> {
     tries: u32,
     /// Ticks waited for pages that are held.
     held: u32,
+    /// Passes begun again at a driver's word ([`MOST_PASSES`]).
+    passes: u32,
     /// Whether the next pass holds the lock as writer.
     pub(crate) writer: bool,
 }
@@ -121,7 +132,7 @@ impl<'a> Redo<'a> {
     /// For an operation that needs at most `pages` frames at once, tables aside.
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
-        Self { space, cx, ask: 2, most, tries: 0, held: 0, writer: false }
+        Self { space, cx, ask: 2, most, tries: 0, held: 0, passes: 0, writer: false }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
@@ -137,6 +148,19 @@ impl<'a> Redo<'a> {
         self.space.db.wait_for_memory(self.cx, self.ask)?;
         self.ask = self.ask.saturating_mul(2).min(self.most);
         Ok(())
+    }
+    /// Whether to start over at a driver's word: not for ever (G10). Others are let on with what they do.
+    pub(crate) fn once_more(&mut self) -> bool {
+        self.passes = self.passes.saturating_add(1);
+        self.cx.blocking(|| spin_wait(self.cx, self.passes));
+        self.passes <= MOST_PASSES
+    }
+    /// The same for an operation that answers with the driver's last word.
+    fn once_more_after(&mut self, last: SegError) -> Result<(), AsError> {
+        match self.once_more() {
+            true => Ok(()),
+            false => Err(AsError::Deadlock { passes: MOST_PASSES, last }),
+        }
     }
     /// Lets a tick pass, after a lock inversion.
     pub(crate) fn tick(&self) {
@@ -163,9 +187,13 @@ impl<'a> Redo<'a> {
     /// Decides about a driver's error: `Ok` says start over.
     pub(crate) fn after(&mut self, error: SegError) -> Result<(), AsError> {
         match error {
-            SegError::Retry { .. } => self.writer = true,
-            SegError::Fault(FaultError::Retry { .. }) => {}
+            SegError::Retry { .. } => {
+                self.once_more_after(error)?;
+                self.writer = true;
+            }
+            SegError::Fault(FaultError::Retry { .. }) => self.once_more_after(error)?,
             SegError::Fault(FaultError::NotOwn { addr }) => {
+                self.once_more_after(error)?;
                 match self.space.make_own(self.cx, addr) {
                     Err(FaultError::NoMemory { .. }) => {
                         self.wait_for_memory().map_err(AsError::NoMemory)?;
@@ -183,7 +211,10 @@ impl<'a> Redo<'a> {
             }
             SegError::Held { .. } => {}
             SegError::Vnode(VnodeError::Deadlock { .. })
-            | SegError::Fault(FaultError::Object { errno: errno::EDEADLK, .. }) => self.tick(),
+            | SegError::Fault(FaultError::Object { errno: errno::EDEADLK, .. }) => {
+                self.once_more_after(error)?;
+                self.tick();
+            }
             error => return Err(error.into()),
         }
         Ok(())

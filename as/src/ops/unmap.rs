@@ -12,8 +12,9 @@
 //!   [ low | gone ] [ whole ] [ gone | high ]      lock ─▶ unlock ─▶ empty, empty, free      parts first: one call meets two at most
 //! ```
 //!
-//! - G5: what the driver says is left is what the geometry says. The one thing that could fail, room for
-//!   the second half of a cut segment, is reserved before the driver lets go.
+//! - G5: what is left is what the geometry says, and the driver says the same. The one thing that could fail, room for
+//!   the second half of a cut segment, is reserved before the driver lets go. One that says something else has let go all the same: the piece is gone, what
+//!   has a driver stays, what has none goes too, and the caller is told ([`SegError::Invalid`]).
 //! - G6: a driver that left the tree whole is freed once ([`SegOps::free`]), by the thread that took it out.
 //!
 //! Sources: [SI §9.4.2]; illumos.md 3.5.
@@ -22,7 +23,7 @@ use super::{OnPinned, Stop};
 use crate::addr_space::AddrSpace;
 use crate::avl::NodeId;
 use crate::callback::Events;
-use crate::error::AsError;
+use crate::error::{AsError, SegError};
 use crate::hat::UnloadFlags;
 use crate::leaving::Leaving;
 use crate::seg::{Remnant, SegOps};
@@ -36,7 +37,8 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`AsError::OutsideSpace`]; nothing has changed. [`AsError::NoHeap`] when a segment would be cut in two, or a range that a child is not to have,
-    /// or a driver's error: what lies below the failing segment is gone.
+    /// or a driver's error: what lies below the failing segment is gone. [`SegError::Invalid`] also from a driver that says wrongly what it leaves; then
+    /// the part of its segment is gone as well.
     #[doc(alias = "as_unmap")]
     pub fn unmap(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.unmap_with(cx, range, OnPinned::Wait(Events::UNMAP))
@@ -83,20 +85,65 @@ impl AddrSpace {
             };
             let (left, leaving) = left.map_err(|error| Stop::Seg { error, seg })?;
             // Nothing fails from here on.
+            let (left, agreed) = by_geometry(left, seg, piece);
             gone.bytes += piece.len();
-            gone.reserved +=
+            let less =
                 own.map_or(piece.len(), |own| own.saturating_sub(reserved_of(ops, &left)));
+            gone.reserved = gone.reserved.saturating_add(less);
             segs.forget(piece);
             if let Some(leaving) = leaving {
                 gone.leave(cx, leaving);
             }
-            if let Some(whole) = cut(segs, id, seg, piece, left)
+            let driver = segs.get(id).driver();
+            if let Some(whole) = self.cut(cx, segs, (id, seg), piece, left, gone)
                 && let Err(whole) = gone.keep(whole)
             {
                 self.free_seg(cx, whole); // no heap to remember it by
             }
+            if !agreed {
+                let what = "unmap says wrongly what is left";
+                let error = SegError::Invalid { driver, what, range: piece };
+                return Err(Stop::Seg { error, seg });
+            }
         }
         Ok(())
+    }
+    /// Edits the tree after a driver gave up `piece` of a segment (G5). Returns the segment if it is gone whole.
+    fn cut(
+        &self,
+        cx: &Cx,
+        segs: &mut Segs,
+        (id, whole): (NodeId, VirtRange),
+        piece: VirtRange,
+        left: Remnant,
+        gone: &mut Gone,
+    ) -> Option<Removed> {
+        match (left, whole.until(piece.start().get()), whole.from(piece.end())) {
+            (_, None, None) => return Some(segs.remove(id)),
+            (_, Some(low), None) => segs.resize(id, low),
+            (_, None, Some(high)) => segs.resize(id, high),
+            (Remnant::Both(ops), Some(low), Some(high)) => {
+                segs.resize(id, low);
+                segs.insert(high, ops);
+            }
+            (_, Some(low), Some(high)) => {
+                segs.resize(id, low);
+                if !segs.get(id).ops().counts_own_resv(&self.scx(cx, low, true)) {
+                    gone.reserved += high.len();
+                }
+                self.drop_orphan(cx, segs, high, gone);
+            }
+        }
+        None
+    }
+    /// Forgets a part for which a driver has named none to serve it.
+    #[cold]
+    fn drop_orphan(&self, cx: &Cx, segs: &mut Segs, part: VirtRange, gone: &mut Gone) {
+        self.hat.unload(cx, part, UnloadFlags::UNMAP | UnloadFlags::UNLOCK);
+        if segs.make_room(part).is_ok() {
+            segs.forget(part); // else a child does without whatever is mapped there next
+        }
+        gone.bytes += part.len();
     }
     /// Does what [`AddrSpace::unmap_pass`] left to be done without the lock.
     pub(crate) fn finish(&self, cx: &Cx, mut gone: Gone) {
@@ -157,29 +204,20 @@ fn reserved_of(ops: &dyn SegOps, left: &Remnant) -> u64 {
     match left {
         Remnant::Nothing => 0,
         Remnant::Low | Remnant::High => ops.reserved(),
-        Remnant::Both(high) => ops.reserved() + high.reserved(),
+        Remnant::Both(high) => ops.reserved().saturating_add(high.reserved()),
     }
 }
 
-/// Edits the tree after a driver gave up `piece` of the segment `id` at `whole` (G5). Returns the segment if it is gone whole.
-fn cut(
-    segs: &mut Segs,
-    id: NodeId,
-    whole: VirtRange,
-    piece: VirtRange,
-    left: Remnant,
-) -> Option<Removed> {
-    match (left, whole.until(piece.start().get()), whole.from(piece.end())) {
-        (Remnant::Nothing, None, None) => return Some(segs.remove(id)),
-        (Remnant::Low, Some(low), None) => segs.resize(id, low),
-        (Remnant::High, None, Some(high)) => segs.resize(id, high),
-        (Remnant::Both(ops), Some(low), Some(high)) => {
-            segs.resize(id, low);
-            segs.insert(high, ops);
-        }
-        (left, low, high) => {
-            panic!("G5: {left:?} is left of {whole} less {piece}: {low:?}, {high:?}")
-        }
+/// What is left of the segment at `whole` less `piece`, when its driver says `left`, and whether that is so (G5). Where there should be somebody to serve the
+/// part above and is not, it is the part below.
+fn by_geometry(left: Remnant, whole: VirtRange, piece: VirtRange) -> (Remnant, bool) {
+    match (left, whole.start() < piece.start(), piece.end() < whole.end()) {
+        (left @ Remnant::Nothing, false, false)
+        | (left @ Remnant::Low, true, false)
+        | (left @ Remnant::High, false, true)
+        | (left @ Remnant::Both(_), true, true) => (left, true),
+        (_, false, false) => (Remnant::Nothing, false),
+        (_, true, _) => (Remnant::Low, false),
+        (_, false, true) => (Remnant::High, false),
     }
-    None
 }

@@ -43,6 +43,10 @@ pub(crate) struct ToyArgs {
     pub(crate) inherits: bool,
     /// Whether what a part held is left to be emptied.
     pub(crate) leaves: bool,
+    /// What it says is left of itself, whatever is.
+    pub(crate) says: Option<fn(&ToyArgs) -> Remnant>,
+    /// What it says one driver of a child serves.
+    pub(crate) run: Option<VirtRange>,
 }
 
 impl ToyArgs {
@@ -62,6 +66,8 @@ impl ToyArgs {
             ahead: false,
             inherits: false,
             leaves: false,
+            says: None,
+            run: None,
         }
     }
     pub(crate) fn named(self, name: &'static str) -> Self {
@@ -84,6 +90,9 @@ impl ToyArgs {
     }
     pub(crate) fn moving(self) -> Self {
         Self { moves: true, ..self }
+    }
+    pub(crate) fn fresh(&self) -> Box<dyn SegOps> {
+        self.make(BTreeMap::new())
     }
     fn make(&self, pages: BTreeMap<u64, PageBits>) -> Box<Toy> {
         Box::new(Toy { args: self.clone(), pages: Mutex::new(pages) })
@@ -178,6 +187,9 @@ impl SegOps for Toy {
     fn copies_locked(&self) -> bool {
         self.args.copies_locked
     }
+    fn inherit_run(&self, _: &SegCx<'_>, range: VirtRange) -> VirtRange {
+        self.args.run.unwrap_or(range)
+    }
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         assert!(scx.writer && child.writer, "G3: both locks are held as writer");
         assert!(scx.seg.covers(child.seg), "G1: what the child gets lies in the segment");
@@ -197,6 +209,9 @@ impl SegOps for Toy {
         let mut pages = self.pages();
         let mut above = pages.split_off(&range.start().vpn());
         let above = above.split_off(&(range.end() / PAGE_SIZE));
+        if let Some(says) = self.args.says {
+            return Ok(says(&self.args));
+        }
         let (low, high) = (scx.seg.until(range.start().get()), scx.seg.from(range.end()));
         Ok(match (low, high) {
             (None, None) => Remnant::Nothing,

@@ -3,6 +3,7 @@
 mod callbacks;
 mod contract;
 mod edges;
+mod errs;
 mod faults;
 mod forks;
 mod gaps;

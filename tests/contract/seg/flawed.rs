@@ -74,6 +74,11 @@ pub(crate) enum Flaw {
     LendsWhatIsLocked,
     LetsStoreToWhatIsLent,
     LendsTwice,
+    RetriesForEver,
+    RetriesFaultsForEver,
+    RetriesToBeMade,
+    LeavesSomethingOfNothing,
+    InheritsBeside,
 }
 
 /// Makes `seg_vn` segments with a flaw.
@@ -85,6 +90,9 @@ pub(crate) struct FlawedArgs {
 
 impl SegCreate for FlawedArgs {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        if self.flaw == Flaw::RetriesToBeMade {
+            return Err(SegError::Retry { range: scx.seg });
+        }
         let made = self.inner.create(scx).inspect_err(|_| {
             if self.flaw == Flaw::LeaksWhenItCannotBeMade {
                 scx.space.add_resv(PAGE_SIZE);
@@ -169,6 +177,9 @@ impl Flawed {
         let one = VirtRange::page_of(range.start());
         match self.flaw {
             Flaw::ResolvesNothing if kind == FaultKind::Invalid => return Ok(()),
+            Flaw::RetriesFaultsForEver => {
+                return Err(FaultError::Retry { addr: range.start() });
+            }
             Flaw::ResolvesOnePage => return self.inner.fault(scx, one, kind, access),
             Flaw::MixesUpItsCallers => {
                 *self.wanted.lock().expect("quiet") = Some(range);
@@ -216,7 +227,8 @@ impl SegOps for Flawed {
         self.inner.driver()
     }
     fn inherit_run(&self, scx: &SegCx<'_>, range: VirtRange) -> VirtRange {
-        self.inner.inherit_run(scx, range)
+        let run = self.inner.inherit_run(scx, range);
+        if self.is(Flaw::InheritsBeside) { scx.seg } else { run }
     }
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         let how = match self.flaw {
@@ -271,6 +283,7 @@ impl SegOps for Flawed {
         }
         Ok(match left {
             Remnant::Both(_) if self.is(Flaw::SaysLow) => Remnant::Low,
+            Remnant::Nothing if self.is(Flaw::LeavesSomethingOfNothing) => Remnant::High,
             Remnant::Both(high) => {
                 let mut high = Self::over(high, self.flaw);
                 high.astray = self.is(Flaw::ShowsThePageAbove);
@@ -310,6 +323,9 @@ impl SegOps for Flawed {
         done
     }
     fn set_prot(&self, scx: &SegCx<'_>, range: VirtRange, prot: Prot) -> Result<(), SegError> {
+        if self.is(Flaw::RetriesForEver) {
+            return Err(SegError::Retry { range });
+        }
         let mut there = Vec::new();
         scx.hat.walk(scx.cx, range, &mut |addr, t| there.push((addr, t)));
         let range = if self.is(Flaw::ChangesTheWholeSegment) { scx.seg } else { range };

@@ -73,10 +73,21 @@ fn flaws_of_rights_and_cuts_are_caught() {
         (IgnoresTheCeiling, "a right beyond the ceiling"),
         (TellsOnePageLess, "after each step every invariant"),
         (SaysLow, "unmap says what is left"),
+        (LeavesSomethingOfNothing, "unmap says what is left"),
         (ZeroesThePageAbove, "what a cut leaves keeps its contents"),
         (ForgetsRightsAtACut, "what a cut leaves keeps its rights"),
         (ShowsThePageAbove, "what a cut leaves keeps its contents"),
         (ZeroesWhenJoining, "a mapping beside another"),
+    ];
+    all_caught(Over::Private, &flaws);
+}
+
+#[test]
+fn drivers_that_never_have_an_answer_are_caught() {
+    let flaws = [
+        (RetriesForEver, "a retry comes to an end"),
+        (RetriesFaultsForEver, "a retry comes to an end"),
+        (RetriesToBeMade, "a retry comes to an end"),
     ];
     all_caught(Over::Private, &flaws);
 }
@@ -87,6 +98,7 @@ fn flaws_of_fork_are_caught() {
         (SharesPrivateMemory, "private memory: nobody sees"),
         (GivesZeros, "a child has its parent's segments"),
         (ForgetsRightsAtFork, "a child has its parent's segments"),
+        (InheritsBeside, "the run that one driver of a child serves"),
         (InheritsLocks, "memory locks are not inherited"),
         (ForgetsHowToInherit, "inherited as zeros"),
     ];

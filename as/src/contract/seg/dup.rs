@@ -8,6 +8,7 @@ use page_db::contract::Breach;
 use page_db::{Access, Prot};
 
 const CHILD: &str = "a child has its parent's segments, rights and contents";
+const RUN: &str = "the run that one driver of a child serves begins where it is asked for, and ends within";
 const PARENT: &str = "fork changes nothing in the parent";
 const UNLOCKED: &str = "memory locks are not inherited";
 const APART: &str = "private memory: nobody sees the other's stores";
@@ -39,6 +40,12 @@ pub(super) fn copies(b: &Bench<'_>) -> Result<(), Breach> {
     if b.can(SegCan::LOCK) {
         let done = p.space.lock(p.cx, p.range(4, 1));
         b.judge.same(UNLOCKED, format_args!("locking page 4"), done, Ok(()))?;
+    }
+    for (n, pages) in [(0, PAGES), (2, 3)] {
+        let part = p.range(n, pages);
+        let run = p.ask(n, |scx, ops| ops.inherit_run(scx, part));
+        let within = run.is_none_or(|run| run.start() == part.start() && part.covers(run));
+        b.judge.require(RUN, within, format_args!("of {part} it serves {run:?}"))?;
     }
     let was = p.look()?;
     let c = child(b, &p)?;

@@ -30,6 +30,7 @@
 mod bench;
 mod cut;
 mod dup;
+mod ends;
 mod fail;
 mod fault;
 mod life;
@@ -134,6 +135,9 @@ impl fmt::Debug for SegCase<'_> {
 type Scene = fn(&Bench<'_>) -> Result<(), Breach>;
 
 const SCENES: &[Scene] = &[
+    ends::made,
+    cut::says_what_is_left, // before a tree is cut by what it says
+    ends::done,
     life::lives,
     life::answers,
     life::never_mapped,
@@ -144,7 +148,6 @@ const SCENES: &[Scene] = &[
     rights::ceiling,
     fault::refuses,
     fault::ahead,
-    cut::says_what_is_left,
     cut::keeps_the_rest,
     cut::joins,
     dup::copies,
