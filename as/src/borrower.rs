@@ -14,6 +14,6 @@ pub trait Borrower {
     /// the reference taken before is the borrower's to give up.
     ///
     /// # Errors
-    /// [`SegError::NoMemory`]; the reference is the caller's still.
+    /// [`SegError::NoMemory`]; [`SegError::Invalid`] for a page that was not asked for or an anon that nobody has. The reference is the caller's still.
     fn take(&mut self, cx: &Cx, addr: VirtAddr, anon: NonZeroU32) -> Result<(), SegError>;
 }

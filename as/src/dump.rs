@@ -167,7 +167,7 @@ impl AddrSpace {
             let inside = seg.ops().residency(&scx, range);
             let kind = seg.ops().kind();
             let kbytes = range.len() / K;
-            let kb = |pages: u64| pages * (PAGE_SIZE / K);
+            let kb = |pages: u64| pages.saturating_mul(PAGE_SIZE / K);
             let swap = match () {
                 () if kind.contains(SegKind::SHARED) => 0,
                 () if kind.contains(SegKind::NORESERVE) => kb(inside.anon),
@@ -261,7 +261,7 @@ impl Pmap {
     pub fn totals(&self) -> [u64; 5] {
         self.rows.iter().fold([0; 5], |sum, row| {
             let own = [row.kbytes, row.rss, row.anon, row.locked, row.swap];
-            core::array::from_fn(|i| sum[i] + own[i])
+            core::array::from_fn(|i| sum[i].saturating_add(own[i]))
         })
     }
     /// The same table as `pmap -S` prints it: how much swap each mapping may come to need.

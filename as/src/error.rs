@@ -194,13 +194,15 @@ pub enum AsError {
         what: &'static str,
     },
     /// A driver asked for the operation to start over, each time, and it has been given up.
-    #[error("given up after {passes} passes: {last}")]
+    #[error("given up after {passes} passes: {why}")]
     #[doc(alias = "EDEADLK")]
     Deadlock {
         /// How often it was done again.
         passes: u32,
-        /// What the driver answered last.
-        last: SegError,
+        /// What it said each time.
+        why: &'static str,
+        /// Where, if it said so.
+        addr: Option<VirtAddr>,
     },
     /// A driver answered.
     #[error(transparent)]

@@ -52,7 +52,8 @@ impl AddrSpace {
                 format!("segments have {size:#x} bytes, size says {:#x}", self.state.size()),
             ));
         }
-        let resv: u64 = segs.iter().map(|seg| self.resv_of(cx, seg.range(), seg.ops())).sum();
+        let counted = segs.iter().map(|seg| self.resv_of(cx, seg.range(), seg.ops()));
+        let resv = counted.fold(0, u64::wrapping_add); // as the count itself does
         if resv != self.state.resv_size() {
             let said = self.state.resv_size();
             return Err(broken(

@@ -202,6 +202,8 @@ pub trait LockedPage: sealed::Sealed {
     fn page(&self) -> &Page;
     /// The frame.
     fn pfn(&self) -> Pfn;
+    /// The database that the page is of (K5).
+    fn db(&self) -> &PageDb;
     /// Whether nobody else has the page locked, nor can.
     fn is_exclusive(&self) -> bool;
     /// The name, stable while locked.
@@ -225,6 +227,10 @@ macro_rules! guard {
             #[inline]
             fn pfn(&self) -> Pfn {
                 self.db.pages().pfn(self.id)
+            }
+            #[inline]
+            fn db(&self) -> &PageDb {
+                self.db
             }
             #[inline]
             fn is_exclusive(&self) -> bool {

@@ -134,7 +134,8 @@ pub trait Vnode: fmt::Debug + Send + Sync {
     /// Size in bytes; pages at or past it cannot be got.
     fn size(&self) -> u64;
 
-    /// Finds or reads the page at `offset` (page-aligned) and returns it shared-locked.
+    /// Finds or reads the page at `offset` (page-aligned) and returns it shared-locked, with the rights that `access` needs. A page of another name, or of
+    /// another database, is not mapped (`EIO`).
     ///
     /// `access` is [`Access::Write`] when the page will be stored to through a shared mapping.
     ///

@@ -248,9 +248,9 @@ fn locked_bytes(m: &Machine, who: &str, space: &AddrSpace) -> Checked {
         let scx = space.scx(m.cx(), s.range(), false);
         s.ops().residency(&scx, s.range()).locked
     };
-    let pages: u64 = segs.iter().map(locked).sum();
+    let pages = segs.iter().map(locked).fold(0, u64::saturating_add);
     let charged = space.state().locked();
-    if !space.state().is_kernel() && charged != pages * page_db::PAGE_SIZE {
+    if !space.state().is_kernel() && charged != pages.saturating_mul(page_db::PAGE_SIZE) {
         let what = format!("{who} is charged {charged:#x} locked bytes for {pages} locked pages");
         return broken("V19", what);
     }

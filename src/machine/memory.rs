@@ -35,7 +35,7 @@ impl SwapCtlError {
 }
 
 impl Machine {
-    /// Moves the hands of the clock by `turns` frames and pushes what they found.
+    /// Moves the hands of the clock by `turns` frames and pushes what they found; no further than past three revolutions in which nothing went.
     pub fn scan(&self, turns: u64) -> ScanReport {
         self.parts().pageout.step(self.cx(), self.db(), turns)
     }

@@ -32,6 +32,8 @@ struct Bench<'a> {
     judge: Judge,
     device: &'a dyn SwapDevice,
     mem: &'a dyn PhysMem,
+    /// Its pages, as it said when it was asked first.
+    pages: u64,
 }
 
 /// The contract of [`SwapDevice`]: bytes come back from where they were put, nothing else is touched, what does not fit or fails is
@@ -54,11 +56,17 @@ pub fn check_swap_device(
     mem: &dyn PhysMem,
     fail: Option<&dyn Fn(DeviceOp)>,
 ) -> Result<(), Breach> {
-    let b = &Bench { judge: Judge::new("SwapDevice", device.name()), device, mem };
     let (name, medium, pages) = (device.name(), device.medium(), device.pages());
+    let b = &Bench { judge: Judge::new("SwapDevice", name.clone()), device, mem, pages };
+    let stays = || {
+        let now = (device.name(), device.pages());
+        b.judge.same(NAME, format_args!("the device"), now, (name.clone(), pages))
+    };
     let facts = format_args!("{pages} pages, {} frames", mem.frames());
     b.judge.require(ROOM, pages >= N && mem.frames() >= N, facts)?;
+    stays()?;
     b.prepared()?;
+    stays()?;
     holds_what_it_was_given(b)?;
     runs(b)?;
     ends(b)?;
@@ -68,12 +76,7 @@ pub fn check_swap_device(
         together(b)?;
         stored_to_meanwhile(b)?;
     }
-    b.judge.same(
-        NAME,
-        format_args!("the device"),
-        (device.name(), device.pages()),
-        (name, pages),
-    )?;
+    stays()?;
     b.judge.same(MEDIUM, format_args!("the device"), device.medium(), medium)
 }
 
@@ -98,8 +101,8 @@ pub fn check_swap_media(
     mem: &dyn PhysMem,
 ) -> Result<(), Breach> {
     let bench = |device: &dyn SwapDevice| Judge::new("SwapDevice", device.name());
-    let a = &Bench { judge: bench(one), device: one, mem };
-    let b = &Bench { judge: bench(other), device: other, mem };
+    let a = &Bench { judge: bench(one), device: one, mem, pages: one.pages() };
+    let b = &Bench { judge: bench(other), device: other, mem, pages: other.pages() };
     a.prepared()?;
     b.prepared()?;
     let mut shared = [false; 2];
@@ -201,7 +204,7 @@ impl Bench<'_> {
             DeviceOp::Write => self.device.write(page, &frames, self.mem),
             _ => self.device.read(page, frames[0], self.mem),
         };
-        let what = format_args!("{op} of {count} pages from {page} of {}", self.device.pages());
+        let what = format_args!("{op} of {count} pages from {page} of {}", self.pages);
         let Err(e) = done else {
             return Err(self.judge.breach(END, format_args!("{what} worked")));
         };
@@ -220,7 +223,7 @@ fn pattern(tag: u64, word: usize) -> u64 {
 }
 
 fn holds_what_it_was_given(b: &Bench<'_>) -> Result<(), Breach> {
-    let last = b.device.pages() - 1;
+    let last = b.pages - 1;
     let pages = [0, 1, 2, 7, last - 1, last];
     for page in pages {
         b.fill(0, page);
@@ -265,7 +268,7 @@ fn runs(b: &Bench<'_>) -> Result<(), Breach> {
 }
 
 fn ends(b: &Bench<'_>) -> Result<(), Breach> {
-    let pages = b.device.pages();
+    let pages = b.pages;
     b.fill(0, 700);
     b.writes(0, &[0])?;
     b.writes(pages - 3, &[0])?;

@@ -97,6 +97,7 @@ enum Flaw {
     EmptiesTheFrameWritten,
     WritesPairsWithoutALock,
     Shrinks,
+    ShrinksToNothing,
     WritesForNoFrames,
     ForgetsWhenPrepared,
     CannotBePrepared,
@@ -163,6 +164,9 @@ impl SwapDevice for Flawed {
     }
     fn pages(&self) -> u64 {
         let shrunk = self.is(Flaw::Shrinks) && self.calls.load(SeqCst) > 500;
+        if self.is(Flaw::ShrinksToNothing) {
+            return if self.calls.fetch_add(1, SeqCst) == 0 { 64 } else { 0 };
+        }
         if shrunk { 63 } else { 64 }
     }
     fn medium(&self) -> Medium {
@@ -229,6 +233,7 @@ fn every_flaw_of_a_device_is_caught_by_its_clause() {
         (EmptiesTheFrameWritten, "a transfer touches no frame but its own"),
         (WritesPairsWithoutALock, "transfers of several threads"),
         (Shrinks, "name and size stay"),
+        (ShrinksToNothing, "name and size stay"),
         (WritesForNoFrames, "a write of no frames changes nothing"),
         (ForgetsWhenPrepared, "a device can be prepared"),
         (CannotBePrepared, "a device can be prepared"),

@@ -9,8 +9,8 @@
 //!
 //! Sources: [SI §9.4.5]; illumos.md 3.2; uvm.md 4.1.
 
-use super::{Redo, Stop};
 use super::unmap::Gone;
+use super::{Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::error::{AsError, SegError};
 use crate::runs::{run_range, vpns};

@@ -157,10 +157,21 @@ impl<'a> Redo<'a> {
     }
     /// The same for an operation that answers with the driver's last word.
     fn once_more_after(&mut self, last: SegError) -> Result<(), AsError> {
-        match self.once_more() {
-            true => Ok(()),
-            false => Err(AsError::Deadlock { passes: MOST_PASSES, last }),
+        if self.once_more() {
+            return Ok(());
         }
+        let (why, addr) = match last {
+            SegError::Retry { range } => ("to be redone as writer", Some(range.start())),
+            SegError::Fault(error @ FaultError::Retry { .. }) => {
+                ("a fault must start over", Some(error.addr()))
+            }
+            SegError::Fault(error @ FaultError::NotOwn { .. }) => {
+                ("contents of its own are needed first", Some(error.addr()))
+            }
+            SegError::Fault(error) => ("a lock inversion", Some(error.addr())),
+            _ => ("a lock inversion", None),
+        };
+        Err(AsError::Deadlock { passes: MOST_PASSES, why, addr })
     }
     /// Lets a tick pass, after a lock inversion.
     pub(crate) fn tick(&self) {

@@ -39,6 +39,7 @@ impl AddrSpace {
     #[doc(alias("as_swapout", "as_swapin"))]
     pub fn swapout(&self, cx: &Cx) -> u64 {
         let segs = self.lock.read(cx);
-        segs.iter().map(|seg| seg.ops().swapout(&self.scx(cx, seg.range(), false))).sum()
+        let freed = segs.iter().map(|seg| seg.ops().swapout(&self.scx(cx, seg.range(), false)));
+        freed.fold(0, u64::saturating_add)
     }
 }

@@ -87,8 +87,7 @@ impl AddrSpace {
             // Nothing fails from here on.
             let (left, agreed) = by_geometry(left, seg, piece);
             gone.bytes += piece.len();
-            let less =
-                own.map_or(piece.len(), |own| own.saturating_sub(reserved_of(ops, &left)));
+            let less = own.map_or(piece.len(), |own| own.saturating_sub(reserved_of(ops, &left)));
             gone.reserved = gone.reserved.saturating_add(less);
             segs.forget(piece);
             if let Some(leaving) = leaving {

@@ -73,8 +73,8 @@ fn an_operation_whose_driver_only_asks_for_another_try_comes_to_an_end() {
 fn what_is_given_up_says_how_often_and_why() {
     let w = for_ever("set_prot", retry());
     let error = w.space.set_prot(&w.cx, range(AT, P), Prot::READ).expect_err("for ever");
-    let last = SegError::Retry { range: range(AT, P) };
-    assert_eq!(error, AsError::Deadlock { passes: 10_000, last });
+    let why = "to be redone as writer";
+    assert_eq!(error, AsError::Deadlock { passes: 10_000, why, addr: Some(at(AT)) });
     let calls = w.plan.take("set_prot");
     assert!(!calls[0].writer && calls[1..].iter().all(|call| call.writer));
     assert_eq!(calls.len(), 10_001);

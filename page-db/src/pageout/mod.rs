@@ -67,6 +67,10 @@ const MAX_SHARE: u32 = 8 << 24;
 /// Revolutions after which one [`Pageout::reclaim`] gives up even though pages still go: others take them as fast.
 const MOST_REVOLUTIONS: u64 = 64;
 
+/// Revolutions without a page that went after which [`Pageout::step`] stops. The first takes the reference bits, the second finds what was not used since; what
+/// is still there then is in use, held, or waits for its push. One more, for whoever meanwhile let go.
+const FRUITLESS_REVOLUTIONS: u64 = 3;
+
 /// Where the scan is; guarded by the one mutex (O2).
 #[derive(Debug)]
 struct Hands {
@@ -122,13 +126,19 @@ impl Pageout {
         Self { total, config, hands: Mutex::new(Rank::Pageout, hands) }
     }
 
-    /// Moves both hands by exactly `turns` frames, whatever memory there is, and pushes what was queued.
+    /// Moves both hands by `turns` frames, whatever memory there is, and pushes what was queued. A few revolutions after each other in which no page went
+    /// are the last: the rest would change nothing.
     pub fn step(&self, cx: &Cx, db: &PageDb, turns: u64) -> ScanReport {
         let mut report = ScanReport::default();
         {
             let mut hands = self.hands.lock(cx);
+            let mut fruitless = 0;
             for _ in 0..turns {
-                self.turn(cx, db, &mut hands, &mut report);
+                let turn = self.turn(cx, db, &mut hands, &mut report);
+                fruitless = if turn.success { 0 } else { fruitless + 1 };
+                if fruitless >= FRUITLESS_REVOLUTIONS * self.total {
+                    break;
+                }
             }
         }
         self.push(cx, db, u64::MAX, &mut report);

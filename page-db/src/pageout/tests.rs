@@ -468,3 +468,16 @@ fn pages_of_two_files_at_one_offset_are_two_requests() {
     let r = p.step(&w.cx, &w.db, 0);
     assert_eq!(r.freed, 2);
 }
+
+#[test]
+fn a_scan_of_more_turns_than_change_anything_comes_to_its_end() {
+    let w = World::new(32);
+    let (_file, ids) = w.file(4);
+    let p = clock(&w);
+    let total = w.db.pages().len();
+    let report = p.step(&w.cx, &w.db, u64::MAX);
+    assert!(ids.iter().all(|id| w.db.page(*id).is_free()), "what can go is gone");
+    assert!((3 * total..6 * total).contains(&report.turns), "{report:?}");
+    assert_eq!(p.step(&w.cx, &w.db, 1 << 40).turns, 3 * total, "nothing is left to go");
+    assert_eq!(p.step(&w.cx, &w.db, 5).turns, 5);
+}

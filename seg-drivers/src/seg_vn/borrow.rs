@@ -119,9 +119,18 @@ impl LentAnons {
 impl Borrower for LentAnons {
     fn take(&mut self, cx: &Cx, addr: VirtAddr, anon: NonZeroU32) -> Result<(), SegError> {
         let range = VirtRange::page_of(addr);
+        let wrong = |what| SegError::Invalid { driver: "seg_vn", what, range };
+        if !self.range.contains(addr) {
+            return Err(wrong("a page that was not asked for"));
+        }
+        let offered = AnonNumber::from_raw(anon.get());
+        let layer = &self.driver.layer;
+        if !offered.is_some_and(|n| layer.swap().is_live(n) && layer.anons().refs(n) != 0) {
+            return Err(wrong("an anon that nobody has"));
+        }
         let slot = FIRST_SLOT + self.range.page_index(addr);
         let held = self.map.enter_or_make(cx, slot).map_err(|_| SegError::NoMemory { range })?;
-        let before = held.set(AnonNumber::from_raw(anon.get()));
+        let before = held.set(offered);
         drop(held);
         if let Some(before) = before {
             self.driver.layer.unref(cx, before); // of an earlier pass

@@ -1,10 +1,15 @@
 //! Case 2: the slot is empty, or there is no upper layer.
+//!
+//! A vnode is somebody else's code. What it hands out is believed to be the page that was asked for once its name has been compared: a page of another
+//! name may be anybody's, a page table among others.
 
 use super::SegVn;
 use super::fault::{Found, PageFault};
 use crate::anon::SlotGuard;
 use addr_space::{FaultError, LoadFlags, SegCx};
-use page_db::{Access, Counter, ExclPage, GotPage, LockedPage, PAGE_SIZE};
+use page_db::{
+    Access, Counter, ExclPage, GotPage, Identity, LockedPage, PAGE_SIZE, PageDb, Prot, errno,
+};
 
 impl SegVn {
     /// The file's page at the fault, shared-locked.
@@ -15,11 +20,15 @@ impl SegVn {
     ) -> Result<GotPage<'a>, FaultError> {
         let backing = self.backing.as_ref().expect("the lower layer exists: the caller looked");
         let offset = self.file_offset(f.scx.seg, f.addr).unwrap_or_default();
-        f.at_once(self.file_identity(f.scx, f.addr))?;
+        let id = self.file_identity(f.scx, f.addr);
+        f.at_once(id)?;
         let got = backing
             .vnode
             .get_page(f.scx.cx, f.scx.db, offset, access)
             .map_err(|e| f.vnode_error(e))?;
+        if !is_what_was_asked_for(f.scx.db, &got, id, access) {
+            return Err(FaultError::Object { addr: f.addr, errno: errno::EIO });
+        }
         if got.read {
             f.scx.cx.count(Counter::MajFault);
         }
@@ -30,12 +39,12 @@ impl SegVn {
         let access = if self.shared() { f.access } else { Access::Read };
         let got = self.file_page(f, access)?;
         f.scx.cx.count(Counter::Case2A);
-        let mut prot = f.prot & (got.prot | page_db::Prot::EXEC);
+        let mut prot = f.prot & (got.prot | Prot::EXEC);
         if !self.shared() {
             prot = prot.read_only();
         }
         // A page pinned where it may be stored to is about to be.
-        let stores = f.access.is_write() || (f.soft() && prot.contains(page_db::Prot::WRITE));
+        let stores = f.access.is_write() || (f.soft() && prot.contains(Prot::WRITE));
         let lent = self.shared() && stores && got.page.page().is_lent();
         let read = got.read;
         if lent && f.quick {
@@ -72,6 +81,18 @@ impl SegVn {
         self.finish_made(f, page);
         Ok(Found::Made)
     }
+}
+
+/// Whether a vnode's answer is the page `id` of this very machine, with the rights to `access` it.
+#[inline]
+pub(super) fn is_what_was_asked_for(
+    db: &PageDb,
+    got: &GotPage<'_>,
+    id: Option<Identity>,
+    access: Access,
+) -> bool {
+    let named = id.is_some_and(|id| got.page.page().is(id));
+    named && core::ptr::eq(got.page.db(), db) && (got.prot | Prot::EXEC).allows(access)
 }
 
 /// Fills a page just made with zeros and ends its transit (case 2B over nothing).

@@ -1,9 +1,9 @@
 //! A driver behind a layer that breaks one clause.
 
 use addr_space::{
-    Advice, Capability, Continued, Extract, FaultError, FaultKind, Inherit, Join, Like, LoadFlags,
-    LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx, SegDetail,
-    SegError, SegKind, SegOps, SyncFlags,
+    Advice, Borrower, Capability, Continued, Extract, FaultError, FaultKind, Inherit, Join, Like,
+    LoadFlags, LockOp, MemId, NewlyLocked, PageList, Remnant, Residency, SegCreate, SegCx,
+    SegDetail, SegError, SegKind, SegOps, SyncFlags,
 };
 use page_db::{Access, FileOffset, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::SegVnArgs;
@@ -79,6 +79,9 @@ pub(crate) enum Flaw {
     RetriesToBeMade,
     LeavesSomethingOfNothing,
     InheritsBeside,
+    PushesMoreThanThereIs,
+    LendsAnonsOnly,
+    HasOffsetsInNothing,
 }
 
 /// Makes `seg_vn` segments with a flaw.
@@ -369,7 +372,7 @@ impl SegOps for Flawed {
         self.inner.kluster(scx, addr, delta)
     }
     fn swapout(&self, scx: &SegCx<'_>) -> u64 {
-        self.inner.swapout(scx)
+        if self.is(Flaw::PushesMoreThanThereIs) { u64::MAX } else { self.inner.swapout(scx) }
     }
     fn sync(&self, scx: &SegCx<'_>, range: VirtRange, flags: SyncFlags) -> Result<(), SegError> {
         match self.flaw {
@@ -411,6 +414,9 @@ impl SegOps for Flawed {
         }
     }
     fn offset(&self, scx: &SegCx<'_>, addr: VirtAddr) -> FileOffset {
+        if self.is(Flaw::HasOffsetsInNothing) {
+            return FileOffset(u64::MAX - addr.get());
+        }
         let addr = if self.is(Flaw::StaysAtOneOffset) { scx.seg.start() } else { addr };
         self.inner.offset(scx, addr)
     }
@@ -453,7 +459,21 @@ impl SegOps for Flawed {
             self.inner.unlock_pages(scx, range, access, pages);
         }
     }
+    fn lend_anons(
+        &self,
+        _: &SegCx<'_>,
+        _: VirtRange,
+        _: &mut dyn Borrower,
+    ) -> Result<(), SegError> {
+        if self.is(Flaw::LendsAnonsOnly) {
+            return Ok(());
+        }
+        Err(SegError::NotSupported { driver: self.driver(), op: "loan to an anon" })
+    }
     fn lend_pages(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<PageList, SegError> {
+        if self.is(Flaw::LendsAnonsOnly) {
+            return Err(SegError::NotSupported { driver: self.driver(), op: "loan" });
+        }
         let mut there = Vec::new();
         scx.hat.walk(scx.cx, range, &mut |addr, t| there.push((addr, t)));
         let lent = self.inner.lend_pages(scx, range);

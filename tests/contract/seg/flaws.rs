@@ -32,6 +32,7 @@ fn judged(flaw: Flaw, over: Over) -> Result<(), Breach> {
     }
     let mut can = if file { Desk::FILE } else { Desk::ANON };
     can.set(SegCan::SHARE, shared);
+    can.set(SegCan::LEND, flaw != Flaw::LendsAnonsOnly);
     let behind = |n| desk.word_of_file(n);
     desk.check("flawed", &FlawedArgs { inner, flaw }, can, file.then_some(&behind as _))
 }
@@ -53,6 +54,7 @@ fn flaws_of_life_and_faults_are_caught() {
         (StartsWithOldBytes, "a new mapping shows what is mapped"),
         (SaysItIsShared, "a driver has one name, and says what kind"),
         (CountsNothing, "pages in use are told as resident"),
+        (PushesMoreThanThereIs, "swapout answers for no more bytes"),
         (AnswersForTooMany, "incore answers for as many pages"),
         (ResolvesNothing, "after a resolved fault the translation allows"),
         (ResolvesOnePage, "a fault on a range makes every page"),
@@ -173,6 +175,8 @@ fn flaws_of_refusals_and_failures_are_caught() {
     ];
     all_caught(Over::PrivateFile, &flaws);
     let flaws = [
+        (LendsAnonsOnly, "what a driver cannot do it answers with NotSupported"),
+        (HasOffsetsInNothing, "memory without a vnode has the offset 0"),
         (HidesFailures, "what says that it is done is done"),
         (KeepsLocksOfAFailure, "a failure leaves the state before"),
         (LeaksWhenItCannotBeMade, "a failure leaves the state before"),

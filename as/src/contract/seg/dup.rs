@@ -8,7 +8,8 @@ use page_db::contract::Breach;
 use page_db::{Access, Prot};
 
 const CHILD: &str = "a child has its parent's segments, rights and contents";
-const RUN: &str = "the run that one driver of a child serves begins where it is asked for, and ends within";
+const RUN: &str =
+    "the run that one driver of a child serves begins where it is asked for, and ends within";
 const PARENT: &str = "fork changes nothing in the parent";
 const UNLOCKED: &str = "memory locks are not inherited";
 const APART: &str = "private memory: nobody sees the other's stores";

@@ -19,6 +19,7 @@ const GONE: &str = "unmap removes translations, sizes and segments";
 const UNUSED: &str = "free takes back what create did, also where unmap was never called";
 const NAME: &str = "a driver has one name, and says what kind of mapping it is";
 const CEILING: &str = "rights stay below the ceiling, and check_prot tells them as prots does";
+const PUSHED: &str = "swapout answers for no more bytes than the segment has, and loses none";
 const FEW: &str = "incore answers for as many pages as were asked about and fit";
 
 /// Two lives after each other, and one in which nothing happens.
@@ -46,6 +47,10 @@ pub(super) fn lives(b: &Bench<'_>) -> Result<(), Breach> {
             }
         }
         resident(b, &p)?;
+        let freed = p.ask(0, |scx, ops| ops.swapout(scx)).unwrap_or_default();
+        let facts = format_args!("{freed:#x} of {:#x}", p.range(0, PAGES).len());
+        b.judge.require(PUSHED, freed <= p.range(0, PAGES).len() || b.stands(), facts)?;
+        p.have_words(b, PUSHED, 0..PAGES)?;
         p.sound("loads")?;
         if life == "first" {
             unmap(b, &p)?;

@@ -8,6 +8,7 @@ use page_db::contract::Breach;
 use page_db::{Access, FileOffset, Identity, PAGE_SIZE, RefMod};
 
 const VNODE: &str = "the vnode and the offset of an address name the page that it shows";
+const NO_OFFSET: &str = "memory without a vnode has the offset 0, or offsets that count up";
 const COUNTS: &str = "offsets count up with addresses";
 const ID: &str = "identities are equal exactly when object and offset are the same";
 const SYNC: &str = "sync writes dirty pages to where they belong";
@@ -17,10 +18,17 @@ const ADVICE: &str = "advice is kept, and changes no contents";
 const FREE: &str = "freed contents are the old ones or zeros, in the range and nowhere else";
 
 pub(super) fn names(b: &Bench<'_>) -> Result<(), Breach> {
-    if !b.can(SegCan::VNODE) {
-        return Ok(());
-    }
     let p = b.place()?;
+    if !b.can(SegCan::VNODE) {
+        let offset = |n| p.ask(n, |scx, ops| ops.offset(scx, p.addr(n)).0).unwrap_or_default();
+        for n in 0..PAGES {
+            let (first, this) = (offset(0), offset(n));
+            let counts = first.checked_add(n * PAGE_SIZE) == Some(this);
+            let facts = format_args!("{this:#x} at page {n}, {first:#x} at the first");
+            b.judge.require(NO_OFFSET, counts || (first, this) == (0, 0), facts)?;
+        }
+        return p.end(b);
+    }
     let mut first = None;
     for n in 0..PAGES {
         let pfn = p.reach(n, Access::Read)?;
@@ -31,7 +39,7 @@ pub(super) fn names(b: &Bench<'_>) -> Result<(), Breach> {
         };
         let (id, start) = *first.get_or_insert((vnode.id(), offset));
         b.judge.same(VNODE, format_args!("the vnode of page {n}"), vnode.id(), id)?;
-        let due = FileOffset(start.0 + n * PAGE_SIZE);
+        let due = FileOffset(start.0.wrapping_add(n * PAGE_SIZE));
         b.judge.same(COUNTS, format_args!("the offset of page {n}"), offset, due)?;
         let page = p.db.exists(p.cx, Identity::new(vnode.id(), offset));
         let frame = page.map(|page| p.db.pfn(page));

@@ -2,12 +2,14 @@
 
 use super::SegCan;
 use super::bench::{Bench, PAGES, Place};
+use crate::borrower::Borrower;
 use crate::error::SegError;
 use crate::fault::{FaultError, FaultKind};
 use crate::seg::{Advice, Inherit, LockOp, NewlyLocked, SegOps, SyncFlags};
 use alloc::format;
+use core::num::NonZeroU32;
 use page_db::contract::Breach;
-use page_db::{Access, errno};
+use page_db::{Access, Cx, VirtAddr, VirtRange, errno};
 
 const TYPED: &str =
     "what a driver cannot do it answers with NotSupported under its own name, and leaves undone";
@@ -18,6 +20,15 @@ const NO_ID: &str = "memory without an identity is answered with NoIdentity";
 const NO_VNODE: &str = "memory without a vnode names none";
 const PAGE_SIZE: &str =
     "a page size that there is not is refused as Invalid; the usual one is taken";
+
+/// Who would borrow, and takes nothing.
+struct Nobody;
+
+impl Borrower for Nobody {
+    fn take(&mut self, _: &Cx, addr: VirtAddr, _: NonZeroU32) -> Result<(), SegError> {
+        Err(SegError::NoMemory { range: VirtRange::page_of(addr) })
+    }
+}
 
 pub(super) fn refuses(b: &Bench<'_>) -> Result<(), Breach> {
     let p = b.written(3)?;
@@ -80,6 +91,8 @@ fn geometry(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
     if !b.can(SegCan::LEND) {
         let done = p.ask(0, |scx, ops| ops.lend_pages(scx, p.range(0, 1)).map(drop));
         typed(b, p, "loan", done)?;
+        let done = p.ask(0, |scx, ops| ops.lend_anons(scx, p.range(0, 1), &mut Nobody));
+        typed(b, p, "loan to an anon", done)?;
     }
     if !b.can(SegCan::SPLIT) {
         let done = writer(p, |scx, ops| ops.unmap(scx, p.range(1, 1)).map(drop));
