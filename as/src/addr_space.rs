@@ -99,6 +99,13 @@ impl AddrSpace {
         self.state.limits()
     }
     /// The segments, held as reader until the guard is dropped.
+    ///
+    /// # Locks
+    /// The lock as reader. The same thread may go on to look, to fault, to load and to store; what needs the lock as writer (map, unmap, fork, a segment that must first be
+    /// made its own) would wait for itself, for ever: the guard is dropped before that.
+    ///
+    /// # Panics
+    /// In a debug build, when the thread holds a lock that comes after this one ([`Rank`]), or waits for the lock as writer with the guard held.
     #[doc(alias("AS_LOCK_ENTER", "a_lock"))]
     pub fn segs<'a>(&'a self, cx: &'a Cx) -> SlotReadGuard<'a, Segs> {
         self.lock.read(cx)

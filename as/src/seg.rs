@@ -72,6 +72,10 @@ pub enum Remnant {
 /// among it, it answers with [`SegError::NotSupported`] (a kind of fault with [`FaultError::NoSupport`]) under its own name. A driver changes its own
 /// state through `&self`; what faults read without a lock it publishes with a sequence number (see [`crate::hat::Stamp`]). Whether a driver keeps all
 /// that is asked by [`crate::contract::seg_ops`].
+///
+/// A driver is called with the lock of its address space held: as reader it may fault elsewhere in it and look at its segments, but neither map nor unmap there, nor fork, which would
+/// wait for the thread that it runs on. As writer ([`SegCx::writer`]) it calls nothing of the address space at all; [`SegCreate::create`] and
+/// [`SegOps::free`], called without the lock, may.
 #[doc(alias("struct seg_ops", "s_ops", "s_data"))]
 pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// The driver's textbook name, as every table prints it: `seg_vn`.

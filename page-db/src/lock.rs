@@ -78,6 +78,9 @@ pub enum Rank {
     SwapArea,
     /// The stored bytes of a file, under a page being moved in or out.
     VnodeData,
+    /// Whose turn it is on a simulated processor, over a switch and one access. Nothing of an address space is waited for meanwhile, so whoever looks at the
+    /// segments of one may load from them.
+    Turn,
     /// A hat: its CPU set, its list of tables.
     Hat,
     /// One page table; a parent before its child.

@@ -126,6 +126,10 @@ pub struct GotPage<'a> {
 ///
 /// Implementations take their own lock (rank `Vnode`) before page locks, never keep a page lock on return except the one they hand
 /// out, and wrap device waits in [`Cx::blocking`].
+///
+/// A vnode is mostly called by a fault, with the lock of the address space held as reader and a slot of its memory busy. It may read and look; what needs that lock
+/// as writer (map, unmap, fork) would wait for the thread that it runs on. [`Vnode::add_map`] may come without the lock or with
+/// it as writer: it looks at no address space.
 pub trait Vnode: fmt::Debug + Send + Sync {
     /// The number under which pages name this vnode.
     fn id(&self) -> VnodeId;

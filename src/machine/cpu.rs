@@ -60,11 +60,11 @@ impl AccessError {
 pub trait Processors: Mmu + UserAccess {}
 impl<T: Mmu + UserAccess> Processors for T {}
 
-/// Whose turn it is on each processor. Taken with nothing held, hence the first rank; held over a switch and one access.
+/// Whose turn it is on each processor. Held over a switch and one access, and given back before a fault is resolved.
 pub(crate) type Turns = PerCpu<Mutex<()>>;
 
 pub(crate) fn turns(cpus: u16) -> Turns {
-    PerCpu::new(cpus, |_| Mutex::new(Rank::AsRange, ()))
+    PerCpu::new(cpus, |_| Mutex::new(Rank::Turn, ()))
 }
 
 /// `n` of the bytes, from `from` on.

@@ -302,3 +302,18 @@ fn an_anon_that_is_not_anybodys_is_not_borrowed() {
         m.verify().unwrap();
     }
 }
+
+#[test]
+fn whoever_lists_the_segments_may_load_from_each() {
+    let World { m, p, liar } = world(Instead::ThePage);
+    let space = Arc::clone(&p.space());
+    let segs = space.segs(p.cx());
+    for seg in segs.iter() {
+        p.load(seg.base().get(), &mut [0]).unwrap();
+        p.store(seg.base().get() + PAGE, &[1]).unwrap();
+    }
+    assert!(segs.len() >= 2);
+    drop(segs);
+    m.verify().unwrap();
+    drop(liar);
+}

@@ -153,7 +153,13 @@ impl AddrSpace {
             place: VirtRange::exact(place, request.len)?,
         })
     }
-    /// Claims the right to choose addresses, waiting for it. Taken without the lock; not taken twice by one thread.
+    /// Claims the right to choose addresses, waiting for it.
+    ///
+    /// # Locks
+    /// Taken without the lock; not taken twice by one thread, which would wait for itself.
+    ///
+    /// # Panics
+    /// In a debug build, when the thread holds it, or any lock of an address space.
     #[doc(alias("as_rangelock", "AS_CLAIMGAP"))]
     pub fn claim_range<'a>(&'a self, cx: &'a Cx) -> RangeClaim<'a> {
         RangeClaim { space: self, cx, _held: self.range_claim.0.lock(cx) }
