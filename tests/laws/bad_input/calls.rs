@@ -30,8 +30,8 @@ const ADVICE: &[Row] = &[
         "ENOMEM: nothing is mapped at 0x100000004000",
     ),
     row(
-        "a gap behind a free length",
-        |g| said(g.p.madvise(at(3), PAGE + 1, MemAdvice::Use(Advice::Free))),
+        "a gap behind a free length, which is rounded down",
+        |g| said(g.p.madvise(at(3), 2 * PAGE, MemAdvice::Use(Advice::Free))),
         "ENOMEM: nothing is mapped at 0x100000004000",
     ),
     row(
