@@ -22,7 +22,7 @@ use crate::seg::{SegCx, SegOps};
 use crate::segs::Segs;
 use crate::state::{AsId, AsState};
 use crate::watch::Watch;
-use crate::{AsError, callback::Callbacks};
+use crate::{AsError, Owner, callback::Callbacks};
 use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::atomic::AtomicBool;
@@ -122,6 +122,13 @@ impl AddrSpace {
     pub(crate) fn check_limits(&self, range: VirtRange) -> Result<(), AsError> {
         let limits = self.state.limits();
         if limits.covers(range) { Ok(()) } else { Err(AsError::OutsideSpace { range, limits }) }
+    }
+    /// Whether `other` is of this machine.
+    pub(crate) fn check_machine(&self, what: &'static str, other: &Self) -> Result<(), AsError> {
+        if Arc::ptr_eq(&self.db, &other.db) {
+            return Ok(());
+        }
+        Err(AsError::Foreign { what, owner: Owner::Machine, id: self.id() })
     }
     /// Bytes that the segment at `range` counts for in `resv_size`.
     pub(crate) fn resv_of(&self, cx: &Cx, range: VirtRange, ops: &dyn SegOps) -> u64 {

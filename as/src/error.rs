@@ -4,6 +4,7 @@ use crate::fault::FaultError;
 use crate::hat::HatError;
 use crate::state::AsId;
 use crate::watch::WatchError;
+use core::fmt;
 use page_db::{FileOffset, PageError, UnitError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// A segment driver's answer when it cannot do what it is asked.
@@ -136,6 +137,24 @@ impl SegError {
     }
 }
 
+/// Whose something is, seen from an address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// Another machine.
+    Machine,
+    /// Another address space of this machine.
+    Space(AsId),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine => f.write_str("another machine"),
+            Self::Space(id) => write!(f, "address space {}", id.0),
+        }
+    }
+}
+
 /// Why an operation on an address space failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AsError {
@@ -184,6 +203,16 @@ pub enum AsError {
         /// Which one.
         id: AsId,
     },
+    /// What was given is another machine's, or another address space's.
+    #[error("{what} of {owner} in address space {}", id.0)]
+    Foreign {
+        /// What.
+        what: &'static str,
+        /// Whose it is.
+        owner: Owner,
+        /// Where it was to be used.
+        id: AsId,
+    },
     /// No memory could be had, and nothing can be reclaimed.
     #[error("out of memory: {0}")]
     NoMemory(PageError),
@@ -229,8 +258,9 @@ impl AsError {
             | Self::Overlap { .. }
             | Self::VmemLimit { .. }
             | Self::NoMemory(_)
-            | Self::NoHeap { .. }
-            | Self::Hat(_) => errno::ENOMEM,
+            | Self::NoHeap { .. } => errno::ENOMEM,
+            Self::Foreign { .. } => errno::EINVAL,
+            Self::Hat(e) => e.errno(),
             Self::Freed { .. } => errno::ESRCH,
             Self::Deadlock { .. } => errno::EDEADLK,
             Self::Seg(e) => e.errno(),

@@ -16,7 +16,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Access, Cx, LockedPage, PAGE_SIZE, PageId, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange,
+    Access, Cx, LockedPage, PAGE_SIZE, PageDb, PageId, Pfn, Prot, RefMod, SyncMode, VirtAddr,
+    VirtRange, errno,
 };
 
 bitflags::bitflags! {
@@ -102,13 +103,19 @@ pub struct RunPage<'a> {
     id: PageId,
     prot: Prot,
     exclusive: bool,
+    db: &'a PageDb,
 }
 
 impl<'a> RunPage<'a> {
     /// `page` with the rights `prot`; it stays locked while this lives.
     #[inline]
     pub fn new<P: LockedPage>(page: &'a P, prot: Prot) -> Self {
-        Self { page, id: page.id(), prot, exclusive: page.is_exclusive() }
+        Self { page, id: page.id(), prot, exclusive: page.is_exclusive(), db: page.db() }
+    }
+    /// The database it is of, without asking the page.
+    #[inline]
+    pub fn db(&self) -> &'a PageDb {
+        self.db
     }
     /// The page.
     pub fn page(&self) -> &'a dyn LockedPage {
@@ -187,6 +194,24 @@ pub enum HatError {
         /// The address.
         addr: VirtAddr,
     },
+    /// The page is another machine's.
+    #[error("the page for {addr} is another machine's")]
+    ForeignPage {
+        /// Where it was to be mapped.
+        addr: VirtAddr,
+    },
+}
+
+impl HatError {
+    /// The number a system call reports for it.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NoMemory { .. } | Self::Conflict { .. } | Self::OutOfRange { .. } => {
+                errno::ENOMEM
+            }
+            Self::ForeignPage { .. } => errno::EINVAL,
+        }
+    }
 }
 
 /// The translations of one address space.

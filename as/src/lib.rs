@@ -49,7 +49,7 @@ pub use addr_space::{AddrSpace, USER_RANGE};
 pub use borrower::Borrower;
 pub use callback::{AsCallback, CallbackError, Deleted, Events};
 pub use dump::{Pmap, PmapRow, SegNode, SegRow, SegTable, SegTree};
-pub use error::{AsError, SegError};
+pub use error::{AsError, Owner, SegError};
 pub use extract::{Continued, Extract, Like};
 pub use fault::{FaultError, FaultKind, Signal};
 pub use hat::{

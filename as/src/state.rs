@@ -5,7 +5,7 @@ use page_db::sync::WaitTable;
 use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use page_db::{Cx, VirtRange};
 
-/// An address space's number, in order of creation; the kernel's is 0.
+/// An address space's number, in order of creation; the kernel's is 0. No two of a machine have the same one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 pub struct AsId(pub u32);
 

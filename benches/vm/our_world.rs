@@ -115,7 +115,7 @@ fn range(start: usize, len: usize) -> VirtRange {
 
 impl Hand {
     fn of(process: Process) -> Self {
-        let space = Arc::clone(&process.space());
+        let space = process.space();
         Self { process, space }
     }
 

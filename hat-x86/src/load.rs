@@ -92,8 +92,11 @@ impl HatX86 {
         stamp: Option<Stamp<'_>>,
     ) -> Result<Loaded, HatError> {
         let consistent = !flags.contains(LoadFlags::NOCONSIST);
-        let (pfn, alone) = (page.pfn(), page.is_exclusive());
-        let page = consistent.then(|| page.id());
+        if !core::ptr::eq(page.db(), &*self.db) {
+            return Err(HatError::ForeignPage { addr });
+        }
+        let (id, alone) = (page.id(), page.is_exclusive());
+        let (pfn, page) = (self.db.pfn(id), consistent.then_some(id));
         self.load(cx, st, Load { addr, pfn, page, alone, prot, flags, stamp })
     }
     pub(crate) fn devload(

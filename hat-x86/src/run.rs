@@ -82,6 +82,8 @@ enum Left {
     Alone,
     Stale,
     NoRecord,
+    /// The page at the place reached is another machine's.
+    Foreign,
 }
 
 impl HatX86 {
@@ -161,6 +163,9 @@ impl HatX86 {
             Left::NoRecord => {
                 Err(HatError::NoMemory { addr: run.at(run.done.passed).unwrap_or(addr) })
             }
+            Left::Foreign => {
+                Err(HatError::ForeignPage { addr: run.at(run.done.passed).unwrap_or(addr) })
+            }
             Left::Alone => self.load_alone(cx, st, run),
         }
     }
@@ -203,6 +208,10 @@ impl HatX86 {
             if let Some(page) = &run.pages[i]
                 && page.prot().intersects(Prot::RWX)
             {
+                if !core::ptr::eq(page.db(), &*self.db) {
+                    left = Left::Foreign;
+                    break;
+                }
                 let at = (entry + i) % ENTRIES;
                 let cell = &words[at];
                 if cell.load(Acquire) != 0 {

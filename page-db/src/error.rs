@@ -46,6 +46,12 @@ pub enum PageError {
     /// The identity has a page already.
     #[error("page {0} exists")]
     Exists(Identity),
+    /// The identity's vnode number is not in use.
+    #[error("vnode number {vnode} is not in use")]
+    NoVnode {
+        /// The number.
+        vnode: VnodeId,
+    },
     /// A claim would take availrmem below its floor, or a count is saturated.
     #[error("page cannot be locked in memory (availrmem {availrmem}, floor {floor})")]
     ClaimRefused {
@@ -62,6 +68,7 @@ impl PageError {
         match self {
             Self::NoMemory { .. } => errno::ENOMEM,
             Self::Exists(_) => errno::EEXIST,
+            Self::NoVnode { .. } => errno::EINVAL,
             Self::ClaimRefused { .. } => errno::EAGAIN,
         }
     }
@@ -114,6 +121,12 @@ pub enum VnodeError {
         /// Where.
         offset: FileOffset,
     },
+    /// The page database has no such vnode: the number is not in use, or the object is another machine's.
+    #[error("vnode {vnode} is not one of this page database's")]
+    NoVnode {
+        /// What it calls itself.
+        vnode: VnodeId,
+    },
     /// The vnode cannot do this kind of operation.
     #[error("vnode {vnode} does not support {op}")]
     NotSupported {
@@ -149,6 +162,7 @@ impl VnodeError {
             Self::NoMemory { .. } => errno::ENOMEM,
             Self::NoSpace { .. } => errno::ENOSPC,
             Self::NoName { .. } => errno::EIDRM,
+            Self::NoVnode { .. } => errno::EINVAL,
             Self::NotSupported { .. } => errno::ENOSYS,
             Self::Locked { .. } => errno::EBUSY,
             Self::Deadlock { .. } => errno::EDEADLK,

@@ -143,10 +143,14 @@ impl FreeMem {
             .is_ok()
     }
     /// Gives back what was charged.
+    ///
+    /// # Panics
+    /// When that is more than all that is charged (B1); nothing has changed.
     #[doc(alias = "page_unresv")]
     pub fn uncharge(&self, pages: u64) {
-        let before = self.availrmem.fetch_add(pages, Ordering::AcqRel);
-        debug_assert!(before + pages <= self.total, "B1: more memory returned than was promised");
+        let sum = |a: u64| a.checked_add(pages).filter(|sum| *sum <= self.total);
+        let back = self.availrmem.fetch_update(Ordering::AcqRel, Ordering::Acquire, sum);
+        assert!(back.is_ok(), "B1: more memory returned than was promised");
     }
     /// Promises memory to the kernel (`page_resv`); says whether there was enough.
     #[doc(alias = "page_resv")]

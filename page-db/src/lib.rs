@@ -67,7 +67,7 @@ pub use access::{Access, Prot};
 pub use clock::{Clock, ManualClock};
 pub use counters::{Counter, Counters, Snapshot};
 pub use cx::{Cx, SpinHooks, ThreadId, WaitHooks};
-pub use db::{MemoryTries, MemoryWait, PageDb, PageDbConfig, PageDbError, Reserve, Wanted};
+pub use db::{DbMark, MemoryTries, MemoryWait, PageDb, PageDbConfig, PageDbError, Reserve, Wanted};
 pub use error::{PageError, VnodeError, errno};
 pub use fail::{FailKind, FailPlan};
 pub use free_mem::Thresholds;

@@ -45,7 +45,7 @@ pub struct Filled<'a> {
 /// Finds the page named `id`, or makes it and has `fill` give it contents. `fill` runs inside [`Cx::blocking`] with the page exclusive.
 ///
 /// # Errors
-/// [`VnodeError::NoMemory`], or what `fill` answered; then the page is gone again (V1).
+/// [`VnodeError::NoMemory`], [`VnodeError::NoVnode`], or what `fill` answered; then the page is gone again (V1).
 pub fn get<'a>(
     cx: &'a Cx,
     db: &'a PageDb,
@@ -59,6 +59,7 @@ pub fn get<'a>(
         }
         match db.create(cx, id, colour, Reserve::Normal) {
             Err(PageError::Exists(_)) => {} // lost a race: look again
+            Err(PageError::NoVnode { vnode }) => return Err(VnodeError::NoVnode { vnode }),
             Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
             Ok(page) => {
                 let done = cx.blocking(|| fill(&page));

@@ -16,6 +16,8 @@
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
 //! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent.
 //! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
+//! - K5: a guard is shown to the database that it is of, and to no other: the numbers of pages, their lists and ledgers are each database's own. A guard knows
+//!   which that is.
 //!
 //! Who waits is announced only on request ([`PageDb::lock_excl_wanted`]). A reader may be a pin, which stays for as long as somebody's i/o takes, and whoever
 //! has pinned the page goes on using it meanwhile: behind an announcement it would wait for the one that waits for it.
@@ -363,6 +365,12 @@ const IO_INUSE: u8 = 1;
 const IO_WANTED: u8 = 2;
 
 impl PageDb {
+    /// K5.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn assert_own<P: LockedPage + ?Sized>(&self, page: &P) {
+        assert!(core::ptr::eq(self, page.db()), "K5: page {} is another database's", page.id());
+    }
     /// Makes a guard of an exclusive lock that [`ExclPage::leak`] left behind. The caller owns that lock.
     ///
     /// # Panics
@@ -373,8 +381,12 @@ impl PageDb {
         ExclPage { db: self, cx, page: self.page(id), id }
     }
     /// Takes the i/o lock of a page whose page lock the caller holds, waiting for it.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias("page_io_lock", "p_iolock", "p_iolock_state"))]
     pub fn io_lock(&self, cx: &Cx, page: &dyn LockedPage) {
+        self.assert_own(page);
         let word = &page.page().iolock;
         while !self.io_trylock(page) {
             self.waits().wait_while(cx, io_key(page.id()), || {

@@ -210,9 +210,9 @@ impl VirtRange {
         (addr > self.start.0 && addr <= self.end())
             .then(|| Self { start: self.start, len: addr - self.start.0 })
     }
-    /// Index of the page that holds `addr`, counted from the start. `addr` must lie in the range.
+    /// Index of the page that holds `addr`, counted from the start; 0 for an address below it. Not checked against the end.
     pub const fn page_index(self, addr: VirtAddr) -> u64 {
-        (addr.0 - self.start.0) >> PAGE_SHIFT
+        addr.0.saturating_sub(self.start.0) >> PAGE_SHIFT
     }
     /// Address of the page with index `index`, counted from the start (not checked against the end).
     pub const fn page_at(self, index: u64) -> VirtAddr {
@@ -375,6 +375,13 @@ mod tests {
         assert!(!alloc::format!("{last:?} {last}").is_empty());
         let first = VirtRange::page_of(VirtAddr(0));
         assert_eq!((first.end(), first.intersect(last)), (0x1000, None));
+    }
+
+    #[test]
+    fn an_address_below_a_range_is_in_none_of_its_pages() {
+        let range = VirtRange::exact(0x3000, 0x2000).expect("aligned");
+        let index = |addr| range.page_index(VirtAddr::new(addr).expect("canonical"));
+        assert_eq!([0x3000, 0x4fff, 0x5000, 0x1000, 0].map(index), [0, 1, 2, 0, 0]);
     }
 
     #[test]

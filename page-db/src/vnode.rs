@@ -4,8 +4,11 @@
 //! here keeps, for each number, the head of the vnode's page list and a way back to the object for page-out. File
 //! systems, swapfs and the kernel implement [`Vnode`].
 //!
-//! - N1: a number is in use from [`VnodeTable::register`] to [`VnodeTable::retire`], and is retired only with an empty page list.
+//! - N1: a number is in use from [`VnodeTable::register`] to [`VnodeTable::retire`], and is retired only once, with an empty page list, when its object is
+//!   gone. So of two objects that live never two have one number.
 //! - N2: the object is held weakly: the table never keeps a file alive.
+//! - N3: only a number in use names pages. A number means nothing in another database, so whoever keeps an object to get pages from asks first whether it is
+//!   this one's ([`VnodeTable::is_object`]).
 
 use crate::access::{Access, Prot};
 use crate::cx::Cx;
@@ -131,7 +134,7 @@ pub struct GotPage<'a> {
 /// as writer (map, unmap, fork) would wait for the thread that it runs on. [`Vnode::add_map`] may come without the lock or with
 /// it as writer: it looks at no address space.
 pub trait Vnode: fmt::Debug + Send + Sync {
-    /// The number under which pages name this vnode.
+    /// The number under which pages name this vnode: one that [`VnodeTable::register`] handed out, and to which this very object is attached.
     fn id(&self) -> VnodeId;
     /// A name for people: a path, or `swap[3]`.
     fn name(&self) -> String;
@@ -224,8 +227,8 @@ const _: Option<&dyn Vnode> = None; // used as an object everywhere; stays one
 pub(crate) struct VnodeSlot {
     pub(crate) pages: SpinMutex<VnodePages>,
     object: Mutex<Option<Weak<dyn Vnode>>>,
-    kind: AtomicU32,
-    used: AtomicU32,
+    /// 0 while the number is nobody's, else the kind and 1 (N3).
+    state: AtomicU32,
 }
 
 impl Default for VnodeSlot {
@@ -233,8 +236,7 @@ impl Default for VnodeSlot {
         Self {
             pages: SpinMutex::new(Rank::VnodeList, VnodePages::default()),
             object: Mutex::new(Rank::Registry, None),
-            kind: AtomicU32::new(0),
-            used: AtomicU32::new(0),
+            state: AtomicU32::new(0),
         }
     }
 }
@@ -243,7 +245,12 @@ impl VnodeSlot {
     /// What the vnode stands for.
     #[inline]
     pub(crate) fn kind(&self) -> VnodeKind {
-        VnodeKind::from_word(self.kind.load(Ordering::Relaxed))
+        VnodeKind::from_word(self.state.load(Ordering::Relaxed).wrapping_sub(1))
+    }
+    /// Whether the number is somebody's.
+    #[inline]
+    pub(crate) fn is_used(&self) -> bool {
+        self.state.load(Ordering::Acquire) != 0
     }
 }
 
@@ -263,18 +270,29 @@ impl VnodeTable {
     /// [`ArenaFull`] when no number or no heap is left.
     pub fn register(&self, cx: &Cx, kind: VnodeKind) -> Result<VnodeId, ArenaFull> {
         let id = self.slots.alloc(cx)?;
-        let s = self.slots.get(id);
-        s.kind.store(kind as u32, Ordering::Relaxed);
-        s.used.store(1, Ordering::Release);
+        self.slots.get(id).state.store(kind as u32 + 1, Ordering::Release);
         Ok(VnodeId(id))
     }
-    /// Tells page-out where to find the vnode's object (N2).
-    pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) {
-        *self.slots.get(id.0).object.lock_leaf() = Some(object);
+    /// Tells page-out where to find the vnode's object (N2). Says whether it did: not for a number that is not in use, nor for one whose object lives and is
+    /// another.
+    pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) -> bool {
+        let Some(s) = self.used_slot(id) else { return false };
+        let mut now = s.object.lock_leaf();
+        let other = |w: &Weak<dyn Vnode>| {
+            w.strong_count() != 0 && !core::ptr::addr_eq(w.as_ptr(), object.as_ptr())
+        };
+        let free = !now.as_ref().is_some_and(other);
+        if free {
+            *now = Some(object);
+        }
+        free
     }
-    /// Changes what the vnode's pages count as (a file that begins to be run).
-    pub fn set_kind(&self, id: VnodeId, kind: VnodeKind) {
-        self.slots.get(id.0).kind.store(kind as u32, Ordering::Relaxed);
+    /// Changes what the vnode's pages count as (a file that begins to be run). Says whether the number is in use.
+    pub fn set_kind(&self, id: VnodeId, kind: VnodeKind) -> bool {
+        let state = |now| (now != 0).then_some(kind as u32 + 1);
+        self.slots.try_get(id.0).is_some_and(|s| {
+            s.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, state).is_ok()
+        })
     }
     /// What the vnode stands for.
     pub fn kind(&self, id: VnodeId) -> VnodeKind {
@@ -284,33 +302,47 @@ impl VnodeTable {
     pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {
         self.slots.try_get(id.0)?.object.lock_leaf().as_ref()?.upgrade()
     }
-    /// Gives the number back; its page list must be empty (N1), else nothing happens and `false` is returned.
+    /// Whether `vnode` is what its number stands for here: no other machine's object, which may have the number of any of this one's, and none that was never
+    /// attached (N3).
+    pub fn is_object(&self, vnode: &dyn Vnode) -> bool {
+        let Some(s) = self.used_slot(vnode.id()) else { return false };
+        // While `vnode` lives nothing else has its address.
+        s.object.lock_leaf().as_ref().is_some_and(|w| core::ptr::addr_eq(w.as_ptr(), vnode))
+    }
+    /// Gives the number back. Says whether it did: not for a number that is not in use, one whose object lives, or one that has pages (N1).
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
-        let s = self.slots.get(id.0);
-        if s.pages.lock(cx).count() != 0 {
+        let Some(s) = self.used_slot(id) else { return false };
+        let lives = s.object.lock_leaf().as_ref().is_some_and(|w| w.strong_count() != 0);
+        if lives || s.pages.lock(cx).count() != 0 {
             return false;
         }
+        if s.state.swap(0, Ordering::AcqRel) == 0 {
+            return false; // somebody else was faster
+        }
         *s.object.lock_leaf() = None;
-        s.used.store(0, Ordering::Release);
         self.slots.free(cx, id.0);
         true
     }
+    /// What is kept for the vnode of a page that has a name.
     pub(crate) fn slot(&self, id: VnodeId) -> &VnodeSlot {
         self.slots.get(id.0)
     }
     pub(crate) fn try_slot(&self, id: VnodeId) -> Option<&VnodeSlot> {
         self.slots.try_get(id.0)
     }
+    /// What is kept for a number in use (N3).
+    #[inline]
+    pub(crate) fn used_slot(&self, id: VnodeId) -> Option<&VnodeSlot> {
+        self.slots.peek(id.0).filter(|s| s.is_used())
+    }
     /// The numbers in use, ascending.
     pub fn ids(&self) -> impl Iterator<Item = VnodeId> + '_ {
-        (1..=self.slots.high())
-            .filter(|i| self.slots.get(*i).used.load(Ordering::Acquire) == 1)
-            .map(VnodeId)
+        (1..=self.slots.high()).filter(|i| self.slots.get(*i).is_used()).map(VnodeId)
     }
 }
 
 impl fmt::Debug for VnodeSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VnodeSlot").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("VnodeSlot").field("kind", &self.kind()).finish_non_exhaustive()
     }
 }

@@ -113,15 +113,23 @@ impl Kmem {
     pub fn window(&self) -> VirtRange {
         self.window
     }
+    fn check_machine(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        if scx.db.vnodes().is_object(&*self.vnode) {
+            return Ok(());
+        }
+        let what = "another machine's heap";
+        Err(SegError::Invalid { driver: "seg_kmem", what, range })
+    }
     fn identity(&self, addr: VirtAddr) -> Identity {
         Identity::new(self.vnode.id, FileOffset(addr.get() - self.window.start().get()))
     }
     /// Allocates `pages` wired, zeroed pages at the lowest free address. `scx` speaks of the kernel's address space.
     ///
     /// # Errors
-    /// [`SegError::Invalid`] for no pages, [`SegError::NoMemory`]; nothing has changed.
+    /// [`SegError::Invalid`] for no pages or another machine's `scx`, [`SegError::NoMemory`]; nothing has changed.
     #[doc(alias("segkmem_alloc", "kmem_alloc"))]
     pub fn alloc(&self, scx: &SegCx<'_>, pages: u64) -> Result<VirtRange, SegError> {
+        self.check_machine(scx, self.window)?;
         let none = SegError::NoMemory { range: self.window };
         let len = pages.checked_mul(PAGE_SIZE).filter(|l| *l != 0).ok_or(SegError::Invalid {
             driver: "seg_kmem",
@@ -204,9 +212,10 @@ impl Kmem {
     /// Frees an allocation made by [`Kmem::alloc`], whole.
     ///
     /// # Errors
-    /// [`SegError::Invalid`] when `range` is not exactly one allocation; nothing has changed.
+    /// [`SegError::Invalid`] when `range` is not exactly one allocation, or `scx` is another machine's; nothing has changed.
     #[doc(alias("segkmem_free", "kmem_free"))]
     pub fn free(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        self.check_machine(scx, range)?;
         {
             let heap = self.heap.lock(scx.cx);
             let found = heap.ranges.find(range.start().get(), &mut Visits(0));
@@ -238,6 +247,7 @@ pub struct KmemArgs(pub Arc<Kmem>);
 
 impl SegCreate for KmemArgs {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        self.0.check_machine(scx, scx.seg)?;
         if scx.seg != self.0.window {
             let what = "the segment must be the heap's whole window";
             return Err(SegError::Invalid { driver: "seg_kmem", what, range: scx.seg });

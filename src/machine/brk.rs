@@ -17,7 +17,7 @@ impl Process {
     #[doc(alias("sbrk", "brk_internal"))]
     pub fn brk(&self, addr: u64) -> Result<(), SysError> {
         let refused = |what| SysError::arg(BRK, errno::ENOMEM, what);
-        let space = self.space();
+        let space = self.space_now();
         let claim = space.claim_range(self.cx());
         // held: as range; it guards the break
         let (base, now) = self.heap();

@@ -135,7 +135,7 @@ impl Process {
     }
     /// Whether the page at `va` would allow `access`, were it not watched.
     fn is_kept_by_a_watch(&self, va: VirtAddr, access: Access) -> bool {
-        let space = self.space();
+        let space = self.space_now();
         if !space.is_watched() || !space.is_watched_page(va, access) {
             return false;
         }
@@ -148,7 +148,8 @@ impl Process {
     }
     /// Makes an access within a page that is watched, up to the first byte that is. `Ok(false)`: it is to be made again.
     fn past_watches(&self, va: VirtAddr, bytes: Bytes<'_>) -> Result<bool, AccessError> {
-        let (space, access, len) = (Arc::clone(&self.space()), bytes.access(), bytes.len() as u64);
+        let (space, access, len) =
+            (Arc::clone(&self.space_now()), bytes.access(), bytes.len() as u64);
         let hit = space.watch_hit(va, len, access);
         let after = hit.is_some_and(|hit| hit.area.flags.contains(WatchFlags::AFTER));
         let before = hit.map_or(len, |hit| hit.first.get() - va.get());
@@ -176,7 +177,7 @@ impl Process {
     fn access(&self, va: VirtAddr, bytes: Bytes<'_>) -> Result<(), Trap> {
         let (cx, parts) = (self.cx(), self.machine.parts());
         let cpu = cx.cpu();
-        let id = SpaceId(self.space().hat().id());
+        let id = SpaceId(self.space_now().hat().id());
         let _turn = parts.turns.get(usize::from(cpu.0)).lock(cx);
         if !parts.mmu.is_active(cx, cpu, id) {
             parts.mmu.activate(cx, cpu, Some(id));
@@ -192,7 +193,7 @@ impl Process {
         let Trap::Page(fault) = trap else { return Err(Signal::BusAdrErr) };
         let kind =
             if fault.error.contains(PfError::P) { FaultKind::Prot } else { FaultKind::Invalid };
-        let resolved = self.space().fault_at(self.cx(), fault.va, kind, access);
+        let resolved = self.space_now().fault_at(self.cx(), fault.va, kind, access);
         match resolved {
             Ok(()) => Ok(()),
             Err(FaultError::NoMap { .. }) if self.try_grow(fault.va.get()) => Ok(()),

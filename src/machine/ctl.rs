@@ -78,7 +78,7 @@ impl Process {
     fn advise_piece(&self, piece: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
         let answers = self.answers();
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         match advice {
             MemAdvice::DontNeed if answers.dontneed_discards => {
                 let done = space.advise(cx, piece, Advice::Discard);
@@ -131,7 +131,7 @@ impl Process {
     }
     /// Tells of the pages of a piece of a segment that the mapping has locked, from below, for as long as `told` wants more.
     fn each_locked(&self, piece: VirtRange, told: &mut dyn FnMut(VirtAddr) -> bool) {
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let mut rest = Some(piece).filter(|_| space.state().locked() != 0);
         while let Some(left) = rest {
             let pages = INCORE_CHUNK.min(left.pages().get());
@@ -148,7 +148,7 @@ impl Process {
     }
     fn advise_range(&self, range: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let done = match advice {
             MemAdvice::Use(advice) => space.advise(cx, range, advice),
             MemAdvice::WillNeed => {
@@ -169,7 +169,7 @@ impl Process {
     /// `MADV_FREE` speaks of whole pages: the length is rounded down. Of less than one nothing is asked but that it is mapped.
     fn madvise_free(&self, range: VirtRange, len: u64, advice: Advice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let done = match range.until(range.start().get() + len / PAGE_SIZE * PAGE_SIZE) {
             Some(whole) => space.advise(cx, whole, advice),
             None => space.check_mapped(cx, VirtRange::page_of(range.start())),
@@ -184,7 +184,7 @@ impl Process {
     pub fn minherit(&self, addr: u64, len: u64, how: Inherit) -> Result<(), SysError> {
         const CALL: &str = "minherit";
         let range = user_pages(CALL, addr, len)?;
-        self.space().inherit(self.cx(), range, how).map_err(|e| SysError::of(CALL, e))
+        self.space_now().inherit(self.cx(), range, how).map_err(|e| SysError::of(CALL, e))
     }
 
     /// One byte a page of `[addr, addr + len)`: bit 0 says whether it is in memory ([`addr_space::InCore`]).
@@ -225,7 +225,7 @@ impl Process {
             ));
         }
         let range = user_range(CALL, addr, len)?;
-        let space = self.space();
+        let space = self.space_now();
         let mut rest = Some(range);
         while let Some(left) = rest {
             let chunk = left.until(left.page_at(INCORE_CHUNK.min(left.pages().get())).get());
@@ -263,7 +263,7 @@ impl Process {
         }
         let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
         let sync = |range| {
-            let done = self.space().sync(self.cx(), range, flags);
+            let done = self.space_now().sync(self.cx(), range, flags);
             done.map_err(|e| SysError::of(CALL, e))
         };
         if flags.is_empty() && !answers.syncs_unasked {
@@ -289,7 +289,7 @@ impl Process {
         if self.answers().locks_what_is_in {
             return self.lock_and_bring_in(CALL, range);
         }
-        self.space().lock(self.cx(), range).map_err(|e| self.lock_error(CALL, e))
+        self.space_now().lock(self.cx(), range).map_err(|e| self.lock_error(CALL, e))
     }
     /// Unlocks `[addr, addr + len)`, up to the first hole.
     ///
@@ -302,7 +302,7 @@ impl Process {
         let range = self.lock_pages_of(CALL, addr, len)?;
         self.may_lock(CALL)?;
         let Some(range) = range else { return Ok(()) };
-        self.space().unlock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+        self.space_now().unlock(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Locks all memory, that of now, that of later, or both.
     ///
@@ -316,11 +316,11 @@ impl Process {
         }
         self.may_lock(CALL)?;
         let lock = |what| {
-            let done = self.space().lock_all(self.cx(), what);
+            let done = self.space_now().lock_all(self.cx(), what);
             done.map_err(|e| self.lock_error(CALL, e))
         };
         let brings_in = what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in;
-        if brings_in && self.space().state().size() > self.space().state().memlock_limit() {
+        if brings_in && self.space_now().state().size() > self.space_now().state().memlock_limit() {
             let limit = SegError::LockLimit { range: USER_RANGE };
             return Err(self.lock_error(CALL, limit.into()));
         }
@@ -338,7 +338,7 @@ impl Process {
     #[doc(alias = "MC_UNLOCKAS")]
     pub fn munlockall(&self) -> Result<(), SysError> {
         self.may_lock("munlockall")?;
-        self.space().unlock_all(self.cx());
+        self.space_now().unlock_all(self.cx());
         Ok(())
     }
     /// Gives or takes the privilege to lock memory, which a process has from the start and hands on to its children. What is locked stays locked.

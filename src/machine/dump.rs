@@ -31,7 +31,6 @@ use seg_drivers::AnonMap;
 use seg_drivers::seg_vn::{SegVn, VPage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use swapfs::{AnonNumber, Place};
 
 /// The state of a machine at one moment.
@@ -115,7 +114,7 @@ impl<'m> Walk<'m> {
         }
     }
     fn process(&mut self, place: usize, p: &Process) {
-        let space = Arc::clone(&p.space());
+        let space = p.space();
         let st = space.state();
         let limits = [Limit::Stack, Limit::Data, Limit::Vmem, Limit::Memlock].map(|l| p.limit(l));
         self.visible.push(format!(

@@ -50,13 +50,16 @@ impl Process {
     /// handles of the process see it at their next call.
     ///
     /// # Errors
-    /// `ESRCH` when the process has exited, `ENOEXEC` for a malformed file, `EIO` or what its store answers when it cannot be read, `ENOMEM` and `EAGAIN` when
+    /// `ESRCH` when the process has exited, `EINVAL` for another machine's file, `ENOEXEC` for a malformed one, `EIO` or what its store answers when it cannot be read, `ENOMEM` and `EAGAIN` when
     /// it cannot be mapped, a limit is passed, or there is no memory for what it stores: nothing has changed.
     #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
     pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
         let gone = || SysError::arg(EXEC, errno::ESRCH, "the process has exited");
         if self.has_exited() {
             return Err(gone());
+        }
+        if !file.is_of(self.machine.db()) {
+            return Err(SysError::arg(EXEC, errno::EINVAL, "another machine's file"));
         }
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
@@ -90,7 +93,7 @@ impl Process {
         Ok(Program { image, base, entry, pieces })
     }
     fn map_program(&self, file: &Arc<File>, program: &Program) -> Result<(), AsError> {
-        let space = self.space();
+        let space = self.space_now();
         program.pieces.iter().try_for_each(|piece| {
             let prot = piece.prot();
             let args = match piece {

@@ -17,7 +17,7 @@ impl Process {
         const CALL: &str = "fork";
         let child = Self::create(&self.machine, self.cx().cpu(), &self.name())?;
         let done = {
-            let (from, to) = (self.space(), child.space());
+            let (from, to) = (self.space_now(), child.space_now());
             // The claim keeps the break and the stack as they are meanwhile.
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);

@@ -19,7 +19,7 @@ impl Process {
     pub fn lend(&self, addr: u64, len: u64) -> Result<LentPages, SysError> {
         const CALL: &str = "lend";
         let range = whole_pages(CALL, addr, len)?;
-        self.space().lend_pages(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+        self.space_now().lend_pages(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Lends the contents of `len` bytes at `addr` to anons ([`LentAnons::lend`]): they are what they are now, whatever the process does, and wait to be shown
     /// to a process by [`Process::borrow`].
@@ -31,7 +31,7 @@ impl Process {
         const CALL: &str = "lend";
         let range = whole_pages(CALL, addr, len)?;
         let vn = self.machine().vn();
-        LentAnons::lend(vn, self.cx(), &self.space(), range).map_err(|e| SysError::of(CALL, e))
+        LentAnons::lend(vn, self.cx(), &self.space_now(), range).map_err(|e| SysError::of(CALL, e))
     }
     /// Shows what was lent at `addr`, as private memory that may be read and stored to; the loan is over ([`LentAnons::enter`]).
     ///
@@ -42,7 +42,7 @@ impl Process {
         const CALL: &str = "borrow";
         match whole_pages(CALL, addr, lent.range().len()) {
             Ok(to) => {
-                let entered = lent.enter(self.cx(), &self.space(), to, Prot::RW);
+                let entered = lent.enter(self.cx(), &self.space_now(), to, Prot::RW);
                 entered.map_err(|(e, lent)| (SysError::of(CALL, e), lent))
             }
             Err(e) => Err((e, lent)),

@@ -114,8 +114,8 @@ impl Process {
         self.shared.limits.of(limit).store(bytes, Ordering::Release);
         match limit {
             Limit::Stack | Limit::Data => {}
-            Limit::Vmem => self.space().state().set_vmem_limit(bytes),
-            Limit::Memlock => self.space().state().set_memlock_limit(bytes),
+            Limit::Vmem => self.space_now().state().set_vmem_limit(bytes),
+            Limit::Memlock => self.space_now().state().set_memlock_limit(bytes),
         }
     }
     /// A limit in bytes.

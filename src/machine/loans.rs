@@ -3,7 +3,6 @@
 use super::{Machine, Process, SysError};
 use crate::script::outcome::{Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, PageBytes, fnv};
 use addr_space::LentPages;
-use page_db::PageDb;
 use seg_drivers::LentAnons;
 
 /// What was lent, and to whom.
@@ -37,13 +36,13 @@ impl Loans {
         self.0.get_mut(place_of(loan)?)
     }
     /// Reads what was lent to the kernel, as the kernel.
-    pub(super) fn read(&self, db: &PageDb, loan: u64) -> Outcome {
+    pub(super) fn read(&self, loan: u64) -> Outcome {
         let lent = place_of(loan).and_then(|i| self.0.get(i)?.as_ref());
         let Some(Loan::Kernel(lent)) = lent else { return Errno::EINVAL.into() };
         let (mut hash, mut first) = (FNV_OFFSET, FirstBytes::default());
         let mut buf: PageBytes = [0; PAGE_BYTES as usize];
         for offset in (0..lent.range().len()).step_by(buf.len()) {
-            let n = lent.read(db, offset, &mut buf);
+            let n = lent.read(offset, &mut buf);
             hash = fnv(hash, &buf[..n]);
             first.extend(&buf[..n]);
         }
@@ -52,7 +51,7 @@ impl Loans {
     /// Ends a loan of either kind.
     pub(super) fn end(&mut self, m: &Machine, loan: u64) -> Outcome {
         match self.place(loan).and_then(Option::take) {
-            Some(Loan::Kernel(lent)) => lent.give_back(m.cx(), m.db()),
+            Some(Loan::Kernel(lent)) => lent.give_back(m.cx()),
             Some(Loan::Anons(lent)) => lent.give_back(m.cx()),
             None => return Errno::EINVAL.into(),
         }

@@ -185,12 +185,12 @@ impl Process {
             }
             MemCommand::Lock => {
                 let range = user_pages(CALL, call.addr, call.len)?;
-                let done = self.space().lock_meant(self.cx(), range, meant);
+                let done = self.space_now().lock_meant(self.cx(), range, meant);
                 done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::Unlock => {
                 let range = user_pages(CALL, call.addr, call.len)?;
-                let done = self.space().unlock_meant(self.cx(), range, meant);
+                let done = self.space_now().unlock_meant(self.cx(), range, meant);
                 done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::Advise => {
@@ -201,11 +201,11 @@ impl Process {
                 let what = u8::try_from(call.arg).ok().and_then(LockAll::from_bits);
                 let what = what.filter(|what| !what.is_empty());
                 let what = what.ok_or_else(|| wrong("neither current nor future memory"))?;
-                let done = self.space().lock_all_meant(self.cx(), what, meant);
+                let done = self.space_now().lock_all_meant(self.cx(), what, meant);
                 done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::UnlockAll => {
-                let done = self.space().unlock_all_meant(self.cx(), meant);
+                let done = self.space_now().unlock_all_meant(self.cx(), meant);
                 done.map_err(|e| SysError::of(CALL, e))
             }
             MemCommand::HatAdvise if call.attr != 0 => Err(wrong("a selection for page sizes")),
@@ -226,7 +226,7 @@ impl Process {
         let flags = flags.filter(|flags| !flags.contains(SyncFlags::SYNC | SyncFlags::ASYNC));
         let flags = flags.ok_or_else(|| wrong("unknown flags, or both ways at once"))?;
         let range = user_pages(CALL, call.addr, call.len)?;
-        let done = self.space().sync_meant(self.cx(), range, flags, meant);
+        let done = self.space_now().sync_meant(self.cx(), range, flags, meant);
         done.map_err(|e| SysError::of(CALL, e))
     }
     /// The structure that `MC_HAT_ADVISE` points to: a command, flags that must be 0, a page size.
@@ -270,7 +270,7 @@ impl Process {
             return Err(wrong("not whole pages"));
         }
         let range = user_range(CALL, addr, len)?;
-        self.space().set_page_size(self.cx(), range, 0).map_err(|e| SysError::of(CALL, e))
+        self.space_now().set_page_size(self.cx(), range, 0).map_err(|e| SysError::of(CALL, e))
     }
 }
 

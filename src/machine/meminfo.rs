@@ -57,7 +57,7 @@ impl Process {
     }
     fn answer(&self, addr: u64, questions: &[MemInfo]) -> MemAnswer {
         let mut answer = MemAnswer { validity: 0, values: vec![0; questions.len()] };
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let Ok(at) = VirtAddr::new(addr) else { return answer };
         // A guard is no part of it.
         let page = VirtRange::covering(at.get(), 1);

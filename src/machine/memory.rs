@@ -141,6 +141,6 @@ impl Process {
     /// is the caller's choice: no scheduler (`sched`) decides it here by a mean of free memory (`avefree`).
     #[doc(alias("as_swapout", "memory_swapper", "sched", "avefree"))]
     pub fn swap_out(&self) -> u64 {
-        self.space().swapout(self.cx())
+        self.space_now().swapout(self.cx())
     }
 }

@@ -11,7 +11,7 @@ use super::process::{Process, USER_TOP};
 use crate::files::FileHandle;
 use crate::files::file::MAX_OFFSET;
 use addr_space::{AddrRequest, AddrSpace, AsError, SegKind};
-use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, VirtRange, Vnode, errno};
+use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, PageDb, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
 use std::sync::Arc;
 
@@ -105,9 +105,10 @@ impl MapRequest<'_> {
     fn check(
         &self,
         answers: &Answers,
+        db: &PageDb,
         taken: impl FnOnce(VirtRange) -> bool,
     ) -> Result<Checked, SysError> {
-        self.check_object()?;
+        self.check_object(db)?;
         if self.len == 0 {
             return Err(invalid("the length is 0"));
         }
@@ -130,7 +131,7 @@ impl MapRequest<'_> {
         }
         Ok(Checked { len: range.0, prot, max_prot, kind, fixed: range.1 })
     }
-    fn check_object(&self) -> Result<(), SysError> {
+    fn check_object(&self, db: &PageDb) -> Result<(), SysError> {
         if MapFlags::from_bits(self.flags.bits()).is_none() {
             return Err(invalid("an unknown flag"));
         }
@@ -140,6 +141,7 @@ impl MapRequest<'_> {
         match (self.flags.contains(MapFlags::ANON), self.file) {
             (true, Some(_)) => Err(invalid("anonymous memory and a descriptor")),
             (false, None) => Err(SysError::arg(MMAP, errno::EBADF, "no such descriptor")),
+            (_, Some(file)) if !file.vnode.is_of(db) => Err(invalid("another machine's file")),
             _ => Ok(()),
         }
     }
@@ -244,12 +246,13 @@ impl Process {
     /// passed; `EAGAIN` when no swap can be reserved or the new memory cannot be locked.
     #[doc(alias("smmap", "choose_addr", "map_addr"))]
     pub fn mmap(&self, request: &MapRequest<'_>) -> Result<u64, SysError> {
-        let space = self.space();
+        let space = self.space_now();
         let answers = self.answers();
         let anonymous = request.flags.contains(MapFlags::ANON);
         let file = request.file.filter(|_| !(anonymous && answers.ignores_descriptor));
         let request = &MapRequest { file, ..*request };
-        let checked = request.check(answers, |range| self.is_taken(&space, range))?;
+        let checked =
+            request.check(answers, self.machine.db(), |range| self.is_taken(&space, range))?;
         let locked = request.flags.contains(MapFlags::LOCKED);
         if locked {
             self.may_lock(MMAP)?;
@@ -355,7 +358,7 @@ impl Process {
     fn populate(&self, range: VirtRange, prot: Prot) {
         use page_db::Access;
         let access = if prot.contains(Prot::READ) { Access::Read } else { Access::Other };
-        let _ = self.space().populate(self.cx(), range, access);
+        let _ = self.space_now().populate(self.cx(), range, access);
     }
     /// Anonymous private memory anywhere: the common case in one line.
     ///
@@ -384,7 +387,7 @@ impl Process {
             return Err(wrong("the range leaves the user's addresses"));
         }
         let range = VirtRange::covering(addr, len).map_err(|_| wrong("no range"))?;
-        self.space().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))
+        self.space_now().unmap(self.cx(), range).map_err(|e| SysError::of(CALL, e))
     }
 
     /// Changes the rights of `[addr, addr + len)`; what lies below a hole or a page that refuses is changed and stays so.
@@ -398,6 +401,6 @@ impl Process {
         let unknown = self.answers().unknown_rights;
         let prot = rights(prot)
             .ok_or_else(|| SysError::arg(CALL, unknown, "an unknown protection bit"))?;
-        self.space().set_prot(self.cx(), range, prot).map_err(|e| SysError::of(CALL, e))
+        self.space_now().set_prot(self.cx(), range, prot).map_err(|e| SysError::of(CALL, e))
     }
 }

@@ -518,6 +518,7 @@ impl Machine {
             }
             files.remove(&file.id());
         }
-        file.retire(&self.cx, &self.parts.db)
+        let gone = file.retire(&self.cx, &self.parts.db);
+        gone.map_err(|file| self.keep_file(file)).is_ok()
     }
 }

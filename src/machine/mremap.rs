@@ -152,7 +152,7 @@ impl Process {
         to: u64,
     ) -> Result<u64, SysError> {
         let call = Remap::check(old, old_len, new_len, flags, to)?;
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let claim = space.claim_range(cx);
         // held: as range
         space.check_mapped(cx, call.from).map_err(failed)?;
@@ -275,7 +275,7 @@ impl Process {
     pub fn share_range(&self, addr: u64, len: u64, into: &Self) -> Result<u64, SysError> {
         let from = super::process::user_pages(SHARE, addr, len)?;
         self.check_machine_of(into)?;
-        let (space, theirs) = (self.space(), into.space());
+        let (space, theirs) = (self.space_now(), into.space_now());
         let own = std::sync::Arc::ptr_eq(&*space, &*theirs).then_some(from);
         let claim = theirs.claim_range(self.cx());
         loop {
@@ -303,7 +303,7 @@ impl Process {
         let from = super::process::user_pages(SHARE, addr, len)?;
         self.check_machine_of(into)?;
         let place = super::process::user_pages(SHARE, to, from.len())?;
-        let done = self.space().share_range(self.cx(), from, &into.space(), place.start());
+        let done = self.space_now().share_range(self.cx(), from, &into.space_now(), place.start());
         done.map_err(|e| match e {
             AsError::Overlap { .. } => SysError::with(SHARE, errno::EEXIST, e),
             e => failed_in(SHARE, e),

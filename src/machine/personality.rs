@@ -224,7 +224,7 @@ impl Process {
     }
     /// What is mapped in a range, holes or not.
     pub(super) fn mapped_in(&self, range: VirtRange) -> Mapped {
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let segs = space.segs(cx);
         let mut mapped = Mapped { pieces: Vec::new(), hole: None };
         let mut rest = Some(range);
@@ -277,7 +277,7 @@ impl Process {
         }
         let below = mapped.hole.map_or(Some(range), |hole| range.until(hole.get()));
         let lock = || {
-            let done = below.map_or(Ok(()), |below| self.space().lock(self.cx(), below));
+            let done = below.map_or(Ok(()), |below| self.space_now().lock(self.cx(), below));
             done.map_err(|e| self.lock_error(call, e))
         };
         lock()?;
@@ -294,7 +294,7 @@ impl Process {
     /// Whether the limit lets `bytes` more be locked, of which `pieces` are mapped: what is locked of them counts once (11). What is not mapped counts, as
     /// what nobody has touched does.
     pub(super) fn may_lock_more(&self, bytes: u64, pieces: &[VirtRange]) -> bool {
-        let space = self.space();
+        let space = self.space_now();
         let (limit, locked) = (space.state().memlock_limit(), space.state().locked());
         if locked.checked_add(bytes).is_some_and(|sum| sum <= limit) {
             return true;
@@ -308,7 +308,7 @@ impl Process {
     }
     /// Whether a piece of a segment is memory without a file for which nothing is promised.
     fn is_unpromised(&self, piece: VirtRange) -> bool {
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let kind = space.kind_at(cx, piece.start());
         kind.is_some_and(|kind| kind.contains(SegKind::NORESERVE))
             && space.vnode_at(cx, piece.start()).flatten().is_none()
@@ -316,7 +316,7 @@ impl Process {
     /// Brings in one piece of a segment: what may be stored to and is nobody else's, as a store does (10). Ends with the first page that cannot be had, or goes
     /// on behind the run of rights that it lies in.
     fn bring_in(&self, piece: VirtRange, go_on: bool) -> Result<(), AsError> {
-        let (space, cx) = (self.space(), self.cx());
+        let (space, cx) = (self.space_now(), self.cx());
         let mut runs = Vec::new();
         space.prots(cx, piece, &mut |run, prot| runs.push((run, prot)))?;
         let shared = space.kind_at(cx, piece.start());

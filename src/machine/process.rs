@@ -132,12 +132,16 @@ impl Process {
     pub fn run_on(&self, cpu: CpuId) {
         self.cx().migrate(self.machine.clamp_cpu(cpu));
     }
-    /// The address space now; a new one after exec.
+    /// The address space now; there is a new one after exec, and who keeps the old one keeps an empty one.
     #[doc(alias = "p_as")]
-    pub fn space(&self) -> Ref<'_, Arc<AddrSpace>> {
+    pub fn space(&self) -> Arc<AddrSpace> {
+        Arc::clone(&self.space_now())
+    }
+    /// The address space that a call works on: while this lives, calls of this handle that begin go on with it.
+    pub(crate) fn space_now(&self) -> Ref<'_, Arc<AddrSpace>> {
         Ref::map(self.image(), |image| &image.space)
     }
-    /// The address space now, with break and stack.
+    /// As [`Process::space_now`], with break and stack.
     pub(crate) fn image(&self) -> Ref<'_, Arc<Image>> {
         let now = self.shared.generation.load(Ordering::Acquire);
         // Who is in the middle of a call goes on with what it began with.

@@ -74,7 +74,7 @@ impl Process {
             fresh
         };
         // A failure shows when the page is used.
-        let _ = self.space().fault(self.cx(), fresh, FaultKind::Invalid, Access::Write);
+        let _ = self.space_now().fault(self.cx(), fresh, FaultKind::Invalid, Access::Write);
         Ok(())
     }
     /// Makes the guard of a first stack, or takes `fresh` out of the guard of one that grows. held: as range

@@ -20,7 +20,7 @@ impl Process {
     pub fn watch(&self, addr: u64, len: u64, flags: WatchFlags) -> Result<(), SysError> {
         const CALL: &str = "watch";
         let area = WatchArea { start: byte(CALL, addr)?, len, flags };
-        self.space().watch(self.cx(), area).map_err(|e| SysError::of(CALL, e))
+        self.space_now().watch(self.cx(), area).map_err(|e| SysError::of(CALL, e))
     }
     /// Takes the watch on exactly these bytes back.
     ///
@@ -29,7 +29,7 @@ impl Process {
     pub fn unwatch(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "unwatch";
         let start = byte(CALL, addr)?;
-        self.space().unwatch(self.cx(), start, len).map_err(|e: AsError| SysError::of(CALL, e))
+        self.space_now().unwatch(self.cx(), start, len).map_err(|e: AsError| SysError::of(CALL, e))
     }
 }
 

@@ -27,7 +27,7 @@ fn pinned_pages_keep_the_watches_they_have() {
     let errno = |r: Result<(), SysError>| r.expect_err("pinned").errno;
     assert_eq!(errno(p.watch(at, 8, WatchFlags::WRITE)), EAGAIN);
     assert_eq!(errno(p.unwatch(at + 3 * P, 1)), EAGAIN);
-    p.space().unlock_pages(p.cx(), pinned);
+    p.space().unlock_pages(p.cx(), pinned).expect("pinned here");
     m.verify().expect("sound");
     // Pinned by software, a page of which nothing may be mapped: it stays, and is counted once.
     p.space()

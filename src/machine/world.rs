@@ -387,7 +387,7 @@ impl World for MachineWorld {
         self.loans.note(p.lend_to_anons(r.addr, r.len).map(Loan::Anons))
     }
     fn lent(&mut self, loan: u64) -> Outcome {
-        self.loans.read(self.machine.db(), loan)
+        self.loans.read(loan)
     }
     fn unlend(&mut self, loan: u64) -> Outcome {
         self.loans.end(&self.machine, loan)

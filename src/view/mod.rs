@@ -52,7 +52,7 @@ fn address(addr: u64) -> Result<VirtAddr, ViewError> {
 fn space(world: &MachineWorld, space: &SpaceRef<ProcSlot>) -> Result<Arc<AddrSpace>, ViewError> {
     match space {
         SpaceRef::Kernel => Ok(Arc::clone(world.machine().kas())),
-        SpaceRef::Process(p) => Ok(Arc::clone(&process(world, *p)?.space())),
+        SpaceRef::Process(p) => Ok(process(world, *p)?.space()),
     }
 }
 

@@ -18,7 +18,6 @@ use seg_drivers::{AnonMap, SegVn};
 use serde::Serialize;
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use swapfs::AnonNumber;
 
 /// One step.
@@ -53,7 +52,7 @@ impl Walk {
     /// Walks from `process` and `addr` down to the page, and from the page up to everybody who maps it.
     pub fn of(process: &Process, addr: VirtAddr) -> Self {
         let mut walk = Self { addr: addr.get(), steps: Vec::new(), pfn: None };
-        let space = Arc::clone(&process.space());
+        let space = process.space();
         let (machine, cx) = (process.machine(), process.cx());
         let (pid, name, id) = (process.pid(), process.name(), space.id().0);
         walk.step("proc_t", format!("pid {pid} `{name}` p_as {id}"));

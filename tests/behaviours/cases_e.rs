@@ -211,7 +211,7 @@ fn e14_one_side_lends_and_unmaps_the_other_stores() {
             s.run(&format!("unmap {lender} 0 1"));
         }
         s.run(&format!("write {stores} 0 0+1 66; expect counter cow_fault +1"));
-        assert_eq!(seen(&s, &lent), [65], "{lender} lends, {stores} stores");
+        assert_eq!(seen(&lent), [65], "{lender} lends, {stores} stores");
         assert_eq!(orphans(&s), u64::from(breaks));
         give_back(&mut s, lent);
         s.end();
@@ -225,7 +225,7 @@ fn e23_a_reader_of_lent_pages_reads_the_old_bytes() {
         let mut s = scene(setup);
         let lent = lend(&mut s, 0, 0, 1);
         s.run(change);
-        assert_eq!(seen(&s, &lent), [65], "{change}");
+        assert_eq!(seen(&lent), [65], "{change}");
         s.run(now);
         give_back(&mut s, lent);
         s.run(now);
@@ -245,7 +245,7 @@ fn e23_a_reader_of_lent_pages_reads_the_old_bytes() {
     let lent = lend(&mut s, 0, 0, 1);
     s.run("truncate 0 100; truncate 0 4096; read 0 0+100 0+1; expect ok b=00");
     let mut byte = [0];
-    assert_eq!(lent.read(s.machine().db(), 100, &mut byte), 1);
+    assert_eq!(lent.read(100, &mut byte), 1);
     assert_eq!(byte, [165], "the part that was cut off");
     give_back(&mut s, lent);
     s.end();

@@ -15,6 +15,7 @@ mod access;
 mod calls;
 mod drivers;
 mod files;
+mod foreign;
 mod maps;
 mod remaps;
 mod short;

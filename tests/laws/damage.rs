@@ -84,7 +84,7 @@ fn small() -> Small {
 }
 
 impl Small {
-    fn space(&self) -> std::cell::Ref<'_, std::sync::Arc<AddrSpace>> {
+    fn space(&self) -> std::sync::Arc<AddrSpace> {
         self.p.space()
     }
     fn with_vn<T>(&self, page: u64, look: impl FnOnce(&SegVn, u64) -> T) -> T {

@@ -26,7 +26,7 @@ impl AddrSpace {
     /// on sizes are. Segments that may be purged are left out, and pages of which [`AddrSpace::leave_out`] says so.
     ///
     /// # Errors
-    /// [`AsError::Overlap`] when the child is not empty (or is this very space), [`AsError::OutsideSpace`], [`AsError::NoHeap`], [`AsError::Freed`],
+    /// [`AsError::Overlap`] when the child is not empty (or is this very space), [`AsError::Foreign`] when it is another machine's, [`AsError::OutsideSpace`], [`AsError::NoHeap`], [`AsError::Freed`],
     /// [`AsError::NoMemory`], [`SegError::Pinned`] where pages would be replaced that somebody else has pinned, or a driver's. The child is empty and the parent unchanged, but that pages may have become read-only.
     ///
     /// # Locks
@@ -36,6 +36,7 @@ impl AddrSpace {
         if core::ptr::eq(self, child) {
             return Err(AsError::Overlap { range: self.limits(), with: self.limits() });
         }
+        self.check_machine("a child", child)?;
         let mut redo = Redo::new(self, cx, FORK_PAGES);
         loop {
             match self.dup_pass(cx, child) {

@@ -327,7 +327,7 @@ impl AddrSpace {
     /// nothing is copied. `to` must be free. Locks in memory do not come along.
     ///
     /// # Errors
-    /// [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], [`SegError::Pinned`] while somebody, here or elsewhere, has pages
+    /// [`AsError::Foreign`] when `into` is another machine's, [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], [`SegError::Pinned`] while somebody, here or elsewhere, has pages
     /// pinned that would be replaced (whoever holds two locks waits for nobody), and whatever a new mapping in `into` may answer; `into` is as it
     /// was, and so is this address space.
     ///
@@ -342,6 +342,7 @@ impl AddrSpace {
         to: VirtAddr,
     ) -> Result<(), AsError> {
         let to = from.at(to.get())?;
+        self.check_machine("an address space", into)?;
         self.check_limits(from)?;
         into.check_limits(to)?;
         let mut redo = Redo::new(self, cx, 1);

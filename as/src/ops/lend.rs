@@ -12,13 +12,16 @@ use super::OnPinned;
 use crate::addr_space::AddrSpace;
 use crate::borrower::Borrower;
 use crate::error::{AsError, SegError};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::{Cx, PAGE_SIZE, PageDb, PageId, VirtRange};
 
-/// Pages lent by [`AddrSpace::lend_pages`]. They stay lent until [`LentPages::give_back`].
+/// Pages lent by [`AddrSpace::lend_pages`]. They stay lent until [`LentPages::give_back`]. What was lent knows whose it is: it is read and given back where it
+/// came from.
 #[must_use = "lent pages stay lent until they are given back"]
 #[derive(Debug)]
 pub struct LentPages {
+    db: Arc<PageDb>,
     range: VirtRange,
     pages: Vec<PageId>,
 }
@@ -32,9 +35,8 @@ impl LentPages {
     pub fn pages(&self) -> &[PageId] {
         &self.pages
     }
-    /// Reads bytes from `offset` into the range on, as they were when the pages were lent; says how many there were before its end. `db` is the
-    /// database the pages come from.
-    pub fn read(&self, db: &PageDb, offset: u64, buf: &mut [u8]) -> usize {
+    /// Reads bytes from `offset` into the range on, as they were when the pages were lent; says how many there were before its end.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while done < buf.len() {
             let at = offset.saturating_add(done as u64);
@@ -42,15 +44,15 @@ impl LentPages {
             let Some(page) = index.and_then(|i| self.pages.get(i)) else { break };
             let within = (at % PAGE_SIZE) as usize;
             let n = (buf.len() - done).min(PAGE_SIZE as usize - within);
-            db.mem().read(db.pfn(*page), within, &mut buf[done..done + n]);
+            self.db.mem().read(self.db.pfn(*page), within, &mut buf[done..done + n]);
             done += n;
         }
         done
     }
-    /// Ends the loan. `db` is the database the pages come from.
+    /// Ends the loan.
     #[doc(alias = "uvm_unloan")]
-    pub fn give_back(self, cx: &Cx, db: &PageDb) {
-        self.pages.into_iter().for_each(|page| db.unlend(cx, page));
+    pub fn give_back(self, cx: &Cx) {
+        self.pages.into_iter().for_each(|page| self.db.unlend(cx, page));
     }
 }
 
@@ -90,7 +92,7 @@ impl AddrSpace {
     #[doc(alias("uvm_loan", "UVM_LOAN_TOPAGE"))]
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;
-        let mut lent = LentPages { range, pages: Vec::new() };
+        let mut lent = LentPages { db: Arc::clone(&self.db), range, pages: Vec::new() };
         let done = self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
             // What an earlier pass had is given back: it begins from the first address.
             core::mem::take(&mut lent.pages).into_iter().for_each(|p| self.db.unlend(cx, p));
@@ -107,7 +109,7 @@ impl AddrSpace {
         match done {
             Ok(()) => Ok(lent),
             Err(e) => {
-                lent.give_back(cx, &self.db);
+                lent.give_back(cx);
                 Err(e)
             }
         }

@@ -6,17 +6,22 @@
 //! Sources: illumos.md 3.10.
 
 use crate::addr_space::AddrSpace;
-use crate::error::AsError;
+use crate::error::{AsError, Owner};
 use crate::fault::{FaultError, FaultKind};
 use crate::seg::PageList;
 use crate::segs::Segs;
+use crate::state::AsId;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::{Access, Cx, PageId, VirtRange, errno};
+use page_db::{Access, Cx, PageDb, PageId, VirtRange, errno};
 
-/// Pages pinned by [`AddrSpace::lock_pages`]; given back to [`AddrSpace::unlock_pages`] of the same address space.
+/// Pages pinned by [`AddrSpace::lock_pages`]; given back to [`AddrSpace::unlock_pages`] of the same address space, no other takes them.
 #[must_use = "pinned pages stay pinned until they are given back"]
 #[derive(Debug)]
 pub struct PinnedPages {
+    /// Where.
+    space: AsId,
+    db: Arc<PageDb>,
     range: VirtRange,
     access: Access,
     /// Each segment's own list, in order of address; `None` when the range is soft-locked.
@@ -53,16 +58,17 @@ impl AddrSpace {
         access: Access,
     ) -> Result<PinnedPages, AsError> {
         self.check_limits(range)?;
-        match self.pin_pass(cx, range, access) {
-            Ok(lists) => Ok(PinnedPages { range, access, lists: Some(lists) }),
+        let lists = match self.pin_pass(cx, range, access) {
+            Ok(lists) => Some(lists),
             Err(AsError::Seg(error))
                 if [errno::ENOTSUP, errno::EFAULT].contains(&error.errno()) =>
             {
                 self.fault(cx, range, FaultKind::SoftLock, access)?;
-                Ok(PinnedPages { range, access, lists: None })
+                None
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        Ok(PinnedPages { space: self.id(), db: Arc::clone(&self.db), range, access, lists })
     }
     fn pin_pass(
         &self,
@@ -95,8 +101,17 @@ impl AddrSpace {
         Ok(lists)
     }
     /// Gives back what [`AddrSpace::lock_pages`] pinned.
+    ///
+    /// # Errors
+    /// [`AsError::Foreign`] for what another address space has pinned; it stays pinned, and is handed back.
     #[doc(alias = "as_pageunlock")]
-    pub fn unlock_pages(&self, cx: &Cx, pinned: PinnedPages) {
+    pub fn unlock_pages(&self, cx: &Cx, pinned: PinnedPages) -> Result<(), (AsError, PinnedPages)> {
+        let here = Arc::ptr_eq(&pinned.db, &self.db);
+        if !here || pinned.space != self.id() {
+            let owner = if here { Owner::Space(pinned.space) } else { Owner::Machine };
+            let foreign = AsError::Foreign { what: "pinned pages", owner, id: self.id() };
+            return Err((foreign, pinned));
+        }
         match pinned.lists {
             Some(lists) => self.unpin(cx, &self.lock.read(cx), pinned.access, lists),
             None => {
@@ -104,6 +119,7 @@ impl AddrSpace {
                 debug_assert!(undone.is_ok(), "what was soft-locked is still there: {undone:?}");
             }
         }
+        Ok(())
     }
     fn unpin(&self, cx: &Cx, segs: &Segs, access: Access, lists: Vec<(VirtRange, PageList)>) {
         for (piece, list) in lists {

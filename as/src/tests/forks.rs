@@ -3,10 +3,10 @@
 use crate::error::{AsError, SegError};
 use crate::seg::SegKind;
 use crate::testing::*;
-use crate::{AddrRequest, FaultKind, Inherit, USER_RANGE};
+use crate::{AddrRequest, AddrSpace, AsId, FaultKind, Inherit, Owner, USER_RANGE};
 use page_db::{Access, Prot};
-use std::sync::Barrier;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
 
 #[test]
 fn a_child_has_the_parents_segments_and_rights_but_not_its_locks() {
@@ -100,8 +100,13 @@ fn only_an_empty_child_of_the_same_size_is_accepted() {
     let child = w.child();
     child.map(&w.cx, range(0x40000, P), &w.toy()).expect("free");
     assert!(matches!(w.space.dup(&w.cx, &child), Err(AsError::Overlap { .. })));
-    let small = World::with_limits(range(0x100_0000, P));
-    assert!(matches!(w.space.dup(&w.cx, &small.space), Err(AsError::OutsideSpace { .. })));
+    let (limits, hat) = (range(0x100_0000, P), Arc::new(RecHat::new(3)));
+    let small = AddrSpace::new(&w.cx, AsId(3), limits, hat, Arc::clone(&w.db));
+    assert!(matches!(w.space.dup(&w.cx, &small), Err(AsError::OutsideSpace { .. })));
+    let other = World::new();
+    let foreign = AsError::Foreign { what: "a child", owner: Owner::Machine, id: w.space.id() };
+    assert_eq!(w.space.dup(&w.cx, &other.space), Err(foreign));
+    other.check();
     child.free(&w.cx);
     assert_eq!(w.space.dup(&w.cx, &child), Err(AsError::Freed { id: child.id() }));
     w.check();

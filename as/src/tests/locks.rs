@@ -3,7 +3,7 @@
 use crate::error::{AsError, SegError};
 use crate::seg::{InCore, SegKind};
 use crate::testing::*;
-use crate::{FaultError, FaultKind, LockAll};
+use crate::{FaultError, FaultKind, LockAll, Owner};
 use page_db::{Access, errno};
 
 fn locked(w: &World, start: u64, pages: usize) -> Vec<bool> {
@@ -125,7 +125,17 @@ fn pinning_collects_the_pages_of_every_segment() {
     let pinned = w.space.lock_pages(&w.cx, range(0x10000, 3 * P), Access::Write).expect("mapped");
     assert_eq!(pinned.pages().map(Iterator::count), Some(3));
     assert!(w.space.try_unmap(&w.cx, range(0x10000, P)).is_err());
-    w.space.unlock_pages(&w.cx, pinned);
+    // Nobody else takes them.
+    let (child, other) = (w.child(), World::new());
+    let (e, pinned) = child.unlock_pages(&w.cx, pinned).expect_err("another space's");
+    let owner = Owner::Space(w.space.id());
+    assert_eq!(e, AsError::Foreign { what: "pinned pages", owner, id: child.id() });
+    let (e, pinned) = other.space.unlock_pages(&w.cx, pinned).expect_err("another machine's");
+    let owner = Owner::Machine;
+    assert_eq!(e, AsError::Foreign { what: "pinned pages", owner, id: other.space.id() });
+    assert!(w.plan.take("pageunlock").is_empty());
+    assert!(w.space.try_unmap(&w.cx, range(0x10000, P)).is_err());
+    w.space.unlock_pages(&w.cx, pinned).expect("pinned here");
     w.space.try_unmap(&w.cx, range(0x10000, 3 * P)).expect("nothing is pinned");
     w.check();
 }
@@ -140,7 +150,7 @@ fn pinning_falls_back_on_a_soft_lock_where_a_driver_has_no_pages_to_offer() {
     assert!(pinned.pages().is_none());
     assert_eq!(w.plan.take("pageunlock").len(), 1, "what was pinned first is given up");
     assert!(w.space.try_unmap(&w.cx, all).is_err());
-    w.space.unlock_pages(&w.cx, pinned);
+    w.space.unlock_pages(&w.cx, pinned).expect("pinned here");
     w.space.try_unmap(&w.cx, all).expect("nothing is pinned");
 }
 

@@ -54,7 +54,6 @@
 
 use super::PageDb;
 use crate::error::PageError;
-use crate::page::Page;
 use crate::selock::{ExclPage, LockedPage};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutation, mutated};
@@ -143,10 +142,12 @@ impl PageDb {
     /// Replaces the claims of a page by `next` of them, paying and refunding the difference (Q1).
     fn update_claims(
         &self,
-        page: &Page,
+        page: &dyn LockedPage,
         floor: u64,
         next: impl Fn(Claims) -> Option<Claims>,
     ) -> Result<Claims, Unchanged> {
+        self.assert_own(page);
+        let page = page.page();
         let mut word = page.claims.load(Ordering::Acquire);
         loop {
             let old = Claims::from_word(word);
@@ -212,26 +213,35 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::ClaimRefused`] when availrmem would fall below `pages_pp_maximum` or the count is full; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_pp_lock")]
     pub fn claim(&self, page: &dyn LockedPage, claim: Claim) -> Result<Era, PageError> {
         let (floor, now) = (self.free_mem().pages_pp_maximum(), self.claim_era());
-        let new = self.update_claims(page.page(), floor, |c| c.plus(claim, now));
+        let new = self.update_claims(page, floor, |c| c.plus(claim, now));
         new.map(|c| c.era.unwrap_or(now)).map_err(|_| self.claim_refused())
     }
     /// Claims a locked page whatever the floor under user locks says, as one of `era` if there is a note of it already: for a claim that must not be
     /// lost. Only a full count, claims of another era, or no promised memory left at all, still leaves the page unclaimed; `false` says so.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     pub fn claim_forced(&self, page: &dyn LockedPage, claim: Claim, era: Option<Era>) -> bool {
         let first = era.unwrap_or_else(|| self.claim_era());
         let joins = move |c: &Claims| era.is_none() || c.era.is_none() || c.era == era;
         let plus = |c: Claims| Some(c).filter(joins)?.plus(claim, first);
-        self.update_claims(page.page(), 0, plus).is_ok()
+        self.update_claims(page, 0, plus).is_ok()
     }
     /// Drops a claim of `era`. A page without one is left as it is: locks do not nest, and a claim ends with its page.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_pp_unlock")]
     pub fn unclaim(&self, page: &dyn LockedPage, claim: Claim, era: Era) {
         // Fewer claims never cost, so the only failure is that there is none.
         let of_era = |c: &Claims| c.has(claim, era);
-        let _ = self.update_claims(page.page(), 0, |c| Some(c).filter(of_era)?.minus(claim));
+        let _ = self.update_claims(page, 0, |c| Some(c).filter(of_era)?.minus(claim));
     }
     /// Moves one claim of `era` between the counts of a page: to [`Claim::Cow`] when its mapping becomes private and writable, to
     /// [`Claim::Lck`] when it stops being so. The last `lck` claim just moves; one of several needs another page of availrmem. Moving back
@@ -239,6 +249,9 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::ClaimRefused`] when the move needs memory that is not to be had; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias("page_addclaim", "page_subclaim"))]
     pub fn move_claim(&self, page: &dyn LockedPage, to: Claim, era: Era) -> Result<(), PageError> {
         let from = if to == Claim::Cow { Claim::Lck } else { Claim::Cow };
@@ -248,7 +261,7 @@ impl PageDb {
                 None => Some(c),
                 Some(less) => less.plus(to, era),
             };
-        let moved = self.update_claims(page.page(), floor, moved);
+        let moved = self.update_claims(page, floor, moved);
         moved.map(drop).map_err(|_| self.claim_refused())
     }
     /// Moves one claim of `era` from a page to its copy, which nobody has claimed. The charge goes along, so no floor is asked; only when the claim was one
@@ -256,6 +269,9 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::ClaimRefused`] when there is none, or the copy's count is full; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_pp_useclaim")]
     pub fn use_claim(
         &self,
@@ -308,7 +324,7 @@ impl PageDb {
             return;
         }
         self.ended_claimed.fetch_add(1, Ordering::AcqRel);
-        let _ = self.update_claims(page.page(), 0, |_| Some(Claims::default()));
+        let _ = self.update_claims(page, 0, |_| Some(Claims::default()));
     }
     /// Adds the claims of `from`, which is being destroyed, to `to`. A sum that passes the maximum stays at it. They are of the era of `from`, whose name
     /// the holders know, if there were any.

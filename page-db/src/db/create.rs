@@ -152,7 +152,7 @@ impl PageDb {
     /// Makes the page named `id`: exclusively locked, io-locked, referenced, contents undefined.
     ///
     /// # Errors
-    /// [`PageError::Exists`] when the name has a page (in use or cached), [`PageError::NoMemory`]; nothing has changed.
+    /// [`PageError::Exists`] when the name has a page (in use or cached), [`PageError::NoVnode`], [`PageError::NoMemory`]; nothing has changed.
     #[doc(alias = "page_create_va")]
     #[inline]
     pub fn create<'a>(
@@ -163,7 +163,7 @@ impl PageDb {
         reserve: Reserve,
     ) -> Result<ExclPage<'a>, PageError> {
         let page = self.alloc(cx, colour, reserve)?;
-        if let Err(e) = self.hash_in(cx, &page, id) {
+        if let Err(e) = self.give_name(cx, &page, id) {
             self.free(cx, page, false);
             return Err(e);
         }
@@ -194,7 +194,7 @@ impl PageDb {
     /// holds no page lock.
     ///
     /// # Errors
-    /// [`PageError::NoMemory`]; the pages made are undone, the pages found are unlocked.
+    /// [`PageError::NoMemory`], [`PageError::NoVnode`]; the pages made are undone, the pages found are unlocked.
     #[doc(alias("page_create_va", "PG_WAIT", "page_lookup_create"))]
     pub fn create_range_or_find<'a>(
         &'a self,
@@ -262,15 +262,22 @@ impl PageDb {
     /// Gives an exclusively locked, nameless page the name `id`.
     ///
     /// # Errors
-    /// [`PageError::Exists`]; nothing has changed.
+    /// [`PageError::Exists`], [`PageError::NoVnode`]; nothing has changed.
     ///
     /// # Panics
-    /// When the page has a name already, or the vnode's number was never handed out by [`crate::VnodeTable::register`].
+    /// When the page has a name already, or is another database's (K5).
     #[doc(alias = "page_hashin")]
-    #[inline]
     pub fn hash_in(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
+        self.assert_own(page);
         assert!(!page.page().is_named(), "L1: page {} has a name already", page.id());
-        let vnode = self.vnodes().slot(id.vnode); // panics before anything has changed
+        self.give_name(cx, page, id)
+    }
+    /// [`PageDb::hash_in`] for a page of this database that has no name.
+    #[inline]
+    fn give_name(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> Result<(), PageError> {
+        let Some(vnode) = self.vnodes().used_slot(id.vnode) else {
+            return Err(PageError::NoVnode { vnode: id.vnode });
+        };
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
@@ -294,8 +301,12 @@ impl PageDb {
         }
     }
     /// Takes the name from an exclusively locked page, with its referenced and modified bits. Nothing happens to a page without one.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_hashout")]
     pub fn hash_out(&self, cx: &Cx, page: &ExclPage<'_>) {
+        self.assert_own(page);
         let Some(id) = page.identity() else { return };
         self.vnodes().slot(id.vnode).pages.lock(cx).sub(self.pages(), page.id());
         self.hash().remove(cx, self.pages(), id, page.id());

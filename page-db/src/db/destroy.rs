@@ -11,9 +11,10 @@ impl PageDb {
     /// A cached page (which is free already) is taken off its list first; freemem is the same afterwards.
     ///
     /// # Panics
-    /// When the page is in transit (K4), or is a free page without a name.
+    /// When the page is in transit (K4), is a free page without a name, or another database's (K5).
     #[doc(alias("page_destroy", "page_destroy_free", "VN_DISPOSE"))]
     pub fn destroy(&self, cx: &Cx, page: ExclPage<'_>) {
+        self.assert_own(&page);
         if page.page().is_free() {
             self.uncache(cx, &page);
         }

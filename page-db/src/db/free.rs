@@ -31,7 +31,7 @@ impl PageDb {
     /// Frees a page: a named one goes to the tail of the cache list (to the head with `dontneed`), a nameless one to the free list.
     ///
     /// # Panics
-    /// When the page is free already, mapped, claimed or in transit (P1, P2): a page freed like that would be handed to
+    /// When the page is free already, mapped, claimed or in transit (P1, P2), or another database's (K5): a page freed like that would be handed to
     /// somebody else while it is still in use.
     #[doc(alias = "page_free")]
     pub fn free(&self, cx: &Cx, page: ExclPage<'_>, dontneed: bool) {
@@ -51,6 +51,7 @@ impl PageDb {
     }
     pub(super) fn assert_unused(&self, page: &ExclPage<'_>) {
         let (p, id) = (page.page(), page.id());
+        self.assert_own(page);
         assert!(!p.is_free(), "P1: page {id} is freed twice");
         assert!(!p.is_mapped(), "P2: page {id} is freed while mapped");
         assert!(!p.is_kept(), "P2: page {id} is freed while locked in memory or lent");
@@ -106,6 +107,9 @@ impl PageDb {
     }
     /// Unlocks a page and, if nobody needs it (not mapped, not anonymous, not claimed, not in transit, no other holder), puts it on the
     /// cache list. With `check_mod` a modified page is only unlocked. Never waits.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_release")]
     pub fn release(&self, cx: &Cx, page: SharedPage<'_>, check_mod: bool) -> Released {
         if !self.is_releasable(&page) {
@@ -115,6 +119,9 @@ impl PageDb {
         self.release_excl(cx, page, check_mod)
     }
     /// As [`PageDb::release`] for a page held exclusively.
+    ///
+    /// # Panics
+    /// As [`PageDb::release`].
     pub fn release_excl(&self, cx: &Cx, page: ExclPage<'_>, check_mod: bool) -> Released {
         if !self.is_releasable(&page) {
             return Released::NotReleased;
@@ -127,6 +134,7 @@ impl PageDb {
         Released::Clean
     }
     fn is_releasable(&self, page: &dyn LockedPage) -> bool {
+        self.assert_own(page);
         let p = page.page();
         let state = p.state();
         p.identity().is_some()

@@ -53,8 +53,12 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::ClaimRefused`] when availrmem would fall below `pages_pp_maximum`; nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias("uvm_loan", "uvm_loanpage"))]
     pub fn lend(&self, cx: &Cx, page: &ExclPage<'_>) -> Result<(), PageError> {
+        self.assert_own(page);
         let floor = self.free_mem().pages_pp_maximum();
         let word = &page.page().loans;
         let mut loans = word.load(Ordering::Acquire);
@@ -85,12 +89,14 @@ impl PageDb {
     /// Ends one loan. With the last one an orphan's frame is freed; a page with a name that nobody needs goes to the cache list.
     ///
     /// # Panics
-    /// When the page is not lent.
+    /// When the page is not lent; nothing has changed.
     #[doc(alias("uvm_unloan", "uvm_unloanpage"))]
     pub fn unlend(&self, cx: &Cx, id: PageId) {
         let word = &self.page(id).loans;
-        let old = word.fetch_sub(1, Ordering::AcqRel);
-        assert!(old & !ORPHAN != 0, "E2: page {id} is not lent");
+        let less = |loans: u32| (loans & !ORPHAN != 0).then(|| loans - 1);
+        let ended = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let old = ended.unwrap_or(0);
+        assert!(old != 0, "E2: page {id} is not lent");
         if old & !ORPHAN != 1 {
             return;
         }
@@ -111,7 +117,7 @@ impl PageDb {
     /// [`PageError::Exists`]; nothing has changed.
     ///
     /// # Panics
-    /// When the page is no orphan.
+    /// When the page is no orphan, or another database's (K5).
     #[doc(alias = "uvm_anon_lockloanpg")]
     pub fn adopt_orphan(
         &self,
@@ -146,6 +152,9 @@ impl PageDb {
     /// # Errors
     /// [`PageError::NoMemory`]; nothing has changed, and the page is unlocked.
     ///
+    /// # Panics
+    /// When the page is another database's (K5).
+    ///
     /// # Locks
     /// The caller holds no other page lock, and has not pinned the page through another mapping: that would be waited for.
     #[doc(alias = "uvm_loanbreak")]
@@ -158,6 +167,7 @@ impl PageDb {
         if !page.page().is_named() || !page.page().is_lent() {
             return Ok(Some(page));
         }
+        self.assert_own(&page);
         let Some(old) = self.upgrade(cx, page) else { return Ok(None) };
         if !old.page().is_lent() {
             return Ok(Some(old.downgrade()));

@@ -106,11 +106,15 @@ impl PageDb {
         }
     }
     /// The same page exclusively: at once if nobody else holds it, else by its name, waiting. `None` when it has lost the name meanwhile, or has none.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5), and somebody else holds it.
     pub fn upgrade<'a>(&'a self, cx: &'a Cx, page: SharedPage<'a>) -> Option<ExclPage<'a>> {
         let page = match page.try_upgrade() {
             Ok(page) => return Some(page),
             Err(page) => page,
         };
+        self.assert_own(&page);
         let name = page.identity();
         drop(page);
         self.lookup_excl(cx, name?)

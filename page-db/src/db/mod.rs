@@ -124,8 +124,22 @@ pub enum PageDbError {
     NoHeap(#[from] NoHeap),
 }
 
+/// Which database something is of, for who keeps no reference to it: equal to the mark of the same database, and to no other's, also when one of them is gone.
+#[derive(Clone, Debug)]
+pub struct DbMark(Arc<()>);
+
+impl PartialEq for DbMark {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for DbMark {}
+
 /// The page database.
 pub struct PageDb {
+    mark: DbMark,
     pages: PageArray,
     mem: Memory,
     hash: Box<dyn PageHash>,
@@ -229,6 +243,7 @@ impl PageDb {
         let thresholds = config.thresholds.map_or(rule, |tuned| tuned.settle(frames));
         free.stock_if_ample(frames, thresholds.lotsfree);
         Ok(Self {
+            mark: DbMark(Arc::new(())),
             pages,
             mem: Memory::new(mem),
             hash,
@@ -249,6 +264,11 @@ impl PageDb {
             retired: AtomicU64::new(0),
             to_retire: AtomicU64::new(0),
         })
+    }
+    /// Which database this is.
+    #[inline]
+    pub fn mark(&self) -> &DbMark {
+        &self.mark
     }
     /// Installs the hat's side; once, before the first translation. Says whether it was the first.
     pub fn set_mappings(&self, m: Arc<dyn PageMappings>) -> bool {
@@ -363,8 +383,12 @@ impl PageDb {
     }
 
     /// Removes all translations of a page ([`PageMappings::unload`]). The caller holds it exclusively.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     pub fn unload(&self, cx: &Cx, page: &crate::ExclPage<'_>) {
         use crate::selock::LockedPage as _;
+        self.assert_own(page);
         match self.mappings.get() {
             Some(m) if page.page().is_mapped() => m.unload(cx, page.id()),
             _ => self.settle(cx),
@@ -377,8 +401,12 @@ impl PageDb {
         }
     }
     /// Gathers referenced and modified bits ([`PageMappings::sync`]). The caller holds the page lock.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "hat_pagesync")]
     pub fn sync_ref_mod(&self, cx: &Cx, page: &dyn crate::LockedPage, mode: SyncMode) -> RefMod {
+        self.assert_own(page);
         match self.mappings.get() {
             Some(m) if page.page().is_mapped() => m.sync(cx, page.id(), mode),
             _ => {
@@ -390,7 +418,11 @@ impl PageDb {
         }
     }
     /// Takes the right to write from all translations of a page. The caller holds the page lock.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     pub fn clear_write(&self, cx: &Cx, page: &dyn crate::LockedPage) {
+        self.assert_own(page);
         match self.mappings.get() {
             Some(m) if page.page().is_mapped() => m.clear_write(cx, page.id()),
             _ => self.settle(cx),

@@ -13,9 +13,10 @@ impl PageDb {
     /// freemem falls by one; no threshold is asked, since no other frame is consumed.
     ///
     /// # Panics
-    /// When the page is not a cached one (C1).
+    /// When the page is not a cached one (C1), or another database's (K5).
     #[doc(alias = "page_reclaim")]
     pub fn reclaim(&self, cx: &Cx, page: &ExclPage<'_>) {
+        self.assert_own(page);
         self.uncache(cx, page);
         page.page().set_ref_mod(RefMod::REF);
         cx.count(Counter::PgRec);

@@ -13,11 +13,18 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::Exists`] when somebody holds the page that has the name. It is not waited for: its holder may be waiting for `page`. `page` is as
-    /// it was, or, if somebody took its old name or the new one at that very moment, without a name.
+    /// it was, or, if somebody took its old name or the new one at that very moment, without a name. [`PageError::NoVnode`], and nothing has changed.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
     #[doc(alias = "page_rename")]
     pub fn rename(&self, cx: &Cx, page: &ExclPage<'_>, to: Identity) -> Result<(), PageError> {
+        self.assert_own(page);
         if page.page().is(to) {
             return Ok(());
+        }
+        if self.vnodes().used_slot(to.vnode).is_none() {
+            return Err(PageError::NoVnode { vnode: to.vnode });
         }
         let (from, bits) = (page.identity(), page.page().ref_mod());
         if let Some(found) = self.exists(cx, to)

@@ -202,12 +202,10 @@ impl PageDb {
             let colour = colour.wrapping_add(i * BATCH as u64);
             let short = self.alloc_batch(cx, names.len(), colour, reserve, made).err();
             let named = self.hash_in_run(cx, &names[..made.len() - from], &made[from..]);
-            let taken = match named {
-                Ok(()) => None,
-                Err(n) => Some(PageError::Exists(names[n])).inspect(|_| {
-                    made.drain(from + n..).for_each(|page| self.free(cx, page, false));
-                }),
-            };
+            let taken = named.err().map(|(n, e)| {
+                made.drain(from + n..).for_each(|page| self.free(cx, page, false));
+                e
+            });
             for page in &made[from..] {
                 page.start_io();
                 page.page().set_ref_mod(RefMod::REF);
@@ -242,17 +240,17 @@ impl PageDb {
         }
         if refused.is_some() { Err(self.no_memory(1)) } else { Ok(()) }
     }
-    /// Gives `pages` the names `names`, one each; the index of the first name that is taken otherwise, from which on nothing has changed.
+    /// Gives `pages` the names `names`, one each; the index of the first that cannot be given otherwise, from which on nothing has changed, and why.
     fn hash_in_run(
         &self,
         cx: &Cx,
         names: &[Identity],
         pages: &[ExclPage<'_>],
-    ) -> Result<(), usize> {
-        // Panics before anything has changed when a vnode's number was never handed out.
-        names.iter().for_each(|id| _ = self.vnodes().slot(id.vnode));
-        let mut pairs = names.iter().copied().zip(pages.iter().map(LockedPage::id));
-        let n = self.hash().insert_run(cx, self.pages(), &mut pairs).err().unwrap_or(names.len());
+    ) -> Result<(), (usize, PageError)> {
+        let unknown = names.iter().position(|id| self.vnodes().used_slot(id.vnode).is_none());
+        let known = &names[..unknown.unwrap_or(names.len())];
+        let mut pairs = known.iter().copied().zip(pages.iter().map(LockedPage::id));
+        let n = self.hash().insert_run(cx, self.pages(), &mut pairs).err().unwrap_or(known.len());
         let mut rest = names[..n].iter().zip(pages).peekable();
         while let Some((id, first)) = rest.next() {
             let same = |(i, _): &(&Identity, &ExclPage<'_>)| i.vnode == id.vnode;
@@ -263,6 +261,9 @@ impl PageDb {
                 core::iter::once(first).chain(others),
             );
         }
-        if n < names.len() { Err(n) } else { Ok(()) }
+        if n < known.len() {
+            return Err((n, PageError::Exists(names[n])));
+        }
+        unknown.map_or(Ok(()), |n| Err((n, PageError::NoVnode { vnode: names[n].vnode })))
     }
 }

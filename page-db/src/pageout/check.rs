@@ -47,6 +47,9 @@ impl Pageout {
     /// What `hand` does about `page`: the seven steps of the textbook's `checkpage`. A dirty victim is queued, and pushed with the next scan.
     #[doc(alias = "checkpage")]
     pub fn check_page(&self, cx: &Cx, db: &PageDb, page: PageId, hand: Hand) -> Checked {
+        if self.is_foreign(db) {
+            return Checked::Skipped;
+        }
         let mut hands = self.hands.lock(cx);
         Self::check(cx, db, &mut hands, page, hand, &mut ScanReport::default())
     }

@@ -54,7 +54,7 @@ pub use wait::{NoHook, ReclaimHook, SinglestepWait};
 
 use crate::counters::Counter;
 use crate::cx::Cx;
-use crate::db::PageDb;
+use crate::db::{DbMark, PageDb};
 use crate::lock::Rank;
 use crate::page::PageId;
 use crate::sync::Mutex;
@@ -101,10 +101,12 @@ struct Turn {
     wrapped: bool,
 }
 
-/// The page-out of one machine; see the module's theory.
+/// The page-out of one machine; see the module's theory. Given another machine's database it does nothing, and reports that.
 #[doc(alias("pageout", "pageout_scanner"))]
 #[derive(Debug)]
 pub struct Pageout {
+    /// Whose frames they are.
+    of: DbMark,
     /// Frames in the circle (`looppages`).
     total: u64,
     config: config::Settled,
@@ -123,13 +125,21 @@ impl Pageout {
             po_share: MIN_SHARE,
             queue: Queue::new(config.queue),
         };
-        Self { total, config, hands: Mutex::new(Rank::Pageout, hands) }
+        let hands = Mutex::new(Rank::Pageout, hands);
+        Self { of: db.mark().clone(), total, config, hands }
+    }
+    /// Whether there is nothing to do in `db`.
+    fn is_foreign(&self, db: &PageDb) -> bool {
+        self.of != *db.mark()
     }
 
     /// Moves both hands by `turns` frames, whatever memory there is, and pushes what was queued. A few revolutions after each other in which no page went
     /// are the last: the rest would change nothing.
     pub fn step(&self, cx: &Cx, db: &PageDb, turns: u64) -> ScanReport {
         let mut report = ScanReport::default();
+        if self.is_foreign(db) {
+            return report;
+        }
         {
             let mut hands = self.hands.lock(cx);
             let mut fruitless = 0;
@@ -159,6 +169,9 @@ impl Pageout {
         db: &PageDb,
         push: &mut dyn FnMut(&mut ScanReport, u64),
     ) -> ScanReport {
+        if self.is_foreign(db) {
+            return ScanReport::default();
+        }
         let mut report = ScanReport { desscan: self.desscan(db), ..ScanReport::default() };
         if db.freemem() < self.wanted(db) {
             cx.count(Counter::PgRRun);
@@ -210,6 +223,9 @@ impl Pageout {
         push: &mut dyn FnMut(&mut ScanReport, bool),
     ) -> ScanReport {
         let mut report = ScanReport::default();
+        if self.is_foreign(db) {
+            return report;
+        }
         cx.count(Counter::PgRRun);
         db.drain_magazines(cx);
         let batch = (self.config.fastscan / 4).clamp(32, 4096);
@@ -257,7 +273,9 @@ impl Pageout {
     #[doc(alias = "queue_io_request")]
     pub fn push_queued(&self, cx: &Cx, db: &PageDb, most: u64) -> ScanReport {
         let mut report = ScanReport::default();
-        self.push(cx, db, most, &mut report);
+        if !self.is_foreign(db) {
+            self.push(cx, db, most, &mut report);
+        }
         report
     }
     /// Pages that wait to be pushed.

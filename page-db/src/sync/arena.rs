@@ -104,6 +104,12 @@ impl<T: Default> Arena<T> {
     pub fn try_get(&self, id: u32) -> Option<&T> {
         if id == 0 || id > self.high.load(Ordering::Acquire) { None } else { self.records.get(id) }
     }
+    /// The record named `id` or one never handed out, which is as it was made; `None` where none was made. For records that say themselves whether they are
+    /// somebody's.
+    #[inline]
+    pub fn peek(&self, id: u32) -> Option<&T> {
+        self.records.get(id)
+    }
     /// Hands out an id. The record is as its last user left it, or `T::default()`.
     ///
     /// # Errors

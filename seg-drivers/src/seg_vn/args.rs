@@ -148,6 +148,12 @@ impl SegVnArgs {
             // Stores into it would not be private: its anons have one reference each.
             return Err(Self::invalid(scx, "an anon map can only be mapped shared"));
         }
+        if !core::ptr::eq(self.driver.layer.db(), scx.db) {
+            return Err(Self::invalid(scx, "another machine's driver"));
+        }
+        if self.vnode.as_ref().is_some_and(|vnode| !scx.db.vnodes().is_object(&**vnode)) {
+            return Err(Self::invalid(scx, "an object that this machine does not have"));
+        }
         if self.amp.as_ref().is_some_and(|amp| !core::ptr::eq(amp.layer(), &*self.driver.layer)) {
             return Err(Self::invalid(scx, "an anon map of another machine"));
         }

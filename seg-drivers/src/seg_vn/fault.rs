@@ -94,7 +94,7 @@ impl<'a> PageFault<'a> {
             PageError::NoMemory { .. } => self.no_memory(),
             // A fresh number's name has no page: only a leftover of a free in progress can be met, and it goes by itself.
             PageError::Exists(_) => FaultError::Retry { addr: self.addr },
-            PageError::ClaimRefused { .. } => {
+            PageError::ClaimRefused { .. } | PageError::NoVnode { .. } => {
                 FaultError::Object { addr: self.addr, errno: e.errno() }
             }
         }
@@ -133,6 +133,9 @@ impl<'a> PageFault<'a> {
             Err(HatError::Conflict { .. }) => Err(FaultError::Retry { addr: self.addr }),
             Err(HatError::OutOfRange { .. }) => {
                 Err(FaultError::Object { addr: self.addr, errno: errno::EFAULT })
+            }
+            Err(e @ HatError::ForeignPage { .. }) => {
+                Err(FaultError::Object { addr: self.addr, errno: e.errno() })
             }
         }
     }

@@ -444,6 +444,7 @@ impl SegOps for SegVn {
         }
     }
     fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        softlock::verify(self, scx)?;
         reserve::verify(self, scx)
     }
 }

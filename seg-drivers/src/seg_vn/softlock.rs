@@ -4,13 +4,18 @@
 //! A shadow list pins pages without translations; only anonymous pages that nobody else refers to qualify, for a later copy would leave the
 //! i/o at the old page.
 //!
+//! - P1: a segment counts no more pins than there are locks on its pages.
+//!
 //! Sources: illumos.md 4.6.
 
 use super::SegVn;
 use crate::anon::AnonMap;
 use addr_space::{FaultError, FaultKind, PageList, SegCx, SegError};
+use alloc::string::String;
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, Identity, LockedPage, RefMod, SharedPage, VirtAddr, VirtRange, errno, heap};
+use page_db::{
+    Access, Identity, LockedPage, PageId, RefMod, SharedPage, VirtAddr, VirtRange, errno, heap,
+};
 
 impl SegVn {
     /// The name of the page that `addr` shows: the anon's, else the file's.
@@ -214,4 +219,31 @@ pub(super) fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, access: Access, list: P
     scx.db.free_mem().uncharge(u64::from(pins));
     seg.driver.pinned.fetch_sub(u64::from(pins), Ordering::AcqRel);
     seg.unpinned(scx, pins);
+}
+
+/// P1, of a segment whose pages nobody is about to lock or unlock. Others may hold locks of them, too.
+pub(super) fn verify(seg: &SegVn, scx: &SegCx<'_>) -> Result<(), String> {
+    let pins = u64::from(seg.softlocks.load(Ordering::Acquire));
+    if pins == 0 {
+        return Ok(());
+    }
+    let holders = |page: PageId| u64::from(scx.db.lock_state(page).shared);
+    let mut locks: u64 = 0;
+    if let Some(map) = seg.amap() {
+        let swap = seg.driver.layer.swap();
+        let anons = map.slots(scx.cx, seg.slots_of(scx.seg, scx.seg));
+        let pages = anons.filter_map(|(_, n)| scx.db.exists(scx.cx, swap.identity(n)));
+        locks += pages.map(holders).sum::<u64>();
+    }
+    if let Some((b, first)) = seg.backing.as_ref().zip(seg.file_offset(scx.seg, scx.seg.start())) {
+        let inside = first.0..first.0.saturating_add(scx.seg.len());
+        let of_file = scx.db.vnode_pages(scx.cx, b.vnode.id()).into_iter();
+        let name = |page: PageId| scx.db.page(page).identity();
+        let here = of_file.filter(|p| name(*p).is_some_and(|id| inside.contains(&id.offset.0)));
+        locks += here.map(holders).sum::<u64>();
+    }
+    if pins > locks {
+        return Err(alloc::format!("P1: {pins} pins are counted, its pages have {locks} locks"));
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ impl File {
     /// Reads bytes at `offset` through the page cache; returns how many there were before the end of the file.
     ///
     /// # Errors
-    /// [`FileError`] when not even the first page could be read; after that the count is short.
+    /// [`FileError`] when not even the first page could be read, or the file is another machine's; after that the count is short.
     pub fn pread(
         &self,
         cx: &Cx,
@@ -18,6 +18,7 @@ impl File {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize, FileError> {
+        self.check_of(db)?;
         if offset > MAX_OFFSET {
             return Err(FileError::BadOffset { name: self.name.clone(), offset });
         }
@@ -56,7 +57,7 @@ impl File {
     /// Writes bytes at `offset` through the page cache, extending the file; returns how many were written.
     ///
     /// # Errors
-    /// [`FileError`] when not even the first page could be written; after that the count is short.
+    /// [`FileError`] when not even the first page could be written, or the file is another machine's; after that the count is short.
     pub fn pwrite(
         &self,
         cx: &Cx,
@@ -64,6 +65,7 @@ impl File {
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, FileError> {
+        self.check_of(db)?;
         self.check_writable()?;
         let name = || self.name.clone();
         if offset > MAX_OFFSET {

@@ -22,6 +22,7 @@
 //! - F6: who stores to a page takes it from its borrowers first ([`PageDb::break_loan`]).
 //! - F7: a write-back looks at the size with its page in transit. So truncation, once it has set the size, waits for every transit of what
 //!   it cuts, the last page too, and cuts the store again: whoever writes later has looked at the new size.
+//! - F8: a file has pages in the database that it was made in, and in no other: there its number is another file's.
 //!
 //! The bytes of a file are in `bytes`, its size in `truncate`, what goes between a frame and the store in `transfer`.
 //!
@@ -45,8 +46,8 @@ use super::store::{PageBuf, Store};
 use page_db::sync::atomic::{AtomicU64, Ordering};
 use page_db::sync::{Mutex, RwLock};
 use page_db::{
-    Access, Cx, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb, Prot,
-    PutFlags, Rank, SharedPage, Vnode, VnodeError, VnodeId, VnodeKind, errno, pvn,
+    Access, Cx, DbMark, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb,
+    Prot, PutFlags, Rank, SharedPage, Vnode, VnodeError, VnodeId, VnodeKind, errno, pvn,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -64,6 +65,8 @@ const PAGE: usize = PAGE_SIZE as usize;
 #[derive(Debug)]
 pub struct File {
     id: VnodeId,
+    /// The database that knows it under that number (F8).
+    of: DbMark,
     name: String,
     /// Bytes; changes under `shape` as writer, or as F4 says.
     size: AtomicU64,
@@ -98,6 +101,7 @@ impl File {
         };
         let file = Arc::new(Self {
             id,
+            of: db.mark().clone(),
             name,
             size: AtomicU64::new(size),
             shape: RwLock::new(Rank::Vnode, ()),
@@ -107,9 +111,21 @@ impl File {
             writes: AtomicU64::new(0),
             injected: Mutex::new(Rank::VnodeData, Injected::default()),
         });
-        let object: Weak<Self> = Arc::downgrade(&file);
-        db.vnodes().attach(id, object);
+        file.attach(db);
         Ok(file)
+    }
+    fn attach(self: &Arc<Self>, db: &PageDb) {
+        let object: Weak<Self> = Arc::downgrade(self);
+        let attached = db.vnodes().attach(self.id, object);
+        debug_assert!(attached, "F8: the number is this file's");
+    }
+    /// Whether the file is one of this machine's (F8).
+    #[inline]
+    pub fn is_of(&self, db: &PageDb) -> bool {
+        self.of == *db.mark()
+    }
+    fn check_of(&self, db: &PageDb) -> Result<(), VnodeError> {
+        if self.is_of(db) { Ok(()) } else { Err(VnodeError::NoVnode { vnode: self.id }) }
     }
     /// A file of `size` zero bytes in the host's memory.
     ///
@@ -142,9 +158,9 @@ impl File {
     pub fn is_mappable(&self) -> bool {
         self.store.is_mappable()
     }
-    /// Marks the file as being run: its pages count as "Exec and libs" (`VVMEXEC`).
-    pub fn set_exec(&self, db: &PageDb) {
-        db.vnodes().set_kind(self.id, VnodeKind::Exec);
+    /// Marks the file as being run: its pages count as "Exec and libs" (`VVMEXEC`). Says whether it is one of this machine's.
+    pub fn set_exec(&self, db: &PageDb) -> bool {
+        self.is_of(db) && db.vnodes().set_kind(self.id, VnodeKind::Exec)
     }
     /// Pages of all mappings of the file (mapped, not resident).
     pub fn mapped_pages(&self) -> u64 {
@@ -157,8 +173,9 @@ impl File {
     /// The page at `offset` as it is now, in memory or in the store, without bringing it in.
     ///
     /// # Errors
-    /// The store's errno.
+    /// The store's errno, or `EINVAL` in another machine's database.
     pub fn look(&self, cx: &Cx, db: &PageDb, offset: u64) -> Result<PageBuf, i32> {
+        self.check_of(db).map_err(|e| e.errno())?;
         let mut bytes = [0; PAGE];
         match db.exists(cx, self.identity(offset)) {
             Some(page) => db.mem().read(db.pages().pfn(page), 0, &mut bytes),
@@ -168,11 +185,24 @@ impl File {
         bytes[inside..].fill(0);
         Ok(bytes)
     }
-    /// Destroys every page and gives the vnode number back; for a file that nobody maps or has open. Says whether it could.
-    pub fn retire(&self, cx: &Cx, db: &PageDb) -> bool {
+    /// Ends the file: destroys every page and gives the vnode number back.
+    ///
+    /// # Errors
+    /// The file, when somebody else has it, maps it or holds a page of it, or it is another machine's. It is as it was, but that pages of it may have gone.
+    pub fn retire(self: Arc<Self>, cx: &Cx, db: &PageDb) -> Result<(), Arc<Self>> {
+        if !self.is_of(db) {
+            return Err(self);
+        }
+        // From here on nobody finds it by its number, nor has it otherwise.
+        let file = Arc::try_unwrap(self)?;
         let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE;
-        let gone = pvn::put_range(cx, db, self.id, FileOffset(0), 0, flags, |_, _| Ok(()));
-        gone.is_ok() && db.vnodes().retire(cx, self.id)
+        let gone = pvn::put_range(cx, db, file.id, FileOffset(0), 0, flags, |_, _| Ok(()));
+        if gone.is_ok() && db.vnodes().retire(cx, file.id) {
+            return Ok(());
+        }
+        let file = Arc::new(file);
+        file.attach(db);
+        Err(file)
     }
 
     fn io(&self, offset: u64, errno: i32) -> VnodeError {
@@ -256,6 +286,7 @@ impl Vnode for File {
         offset: FileOffset,
         access: Access,
     ) -> Result<GotPage<'a>, VnodeError> {
+        self.check_of(db)?;
         if access.is_write() && !self.store.is_writable() {
             return Err(self.io(offset.0, errno::EROFS));
         }
@@ -276,6 +307,7 @@ impl Vnode for File {
         len: u64,
         flags: PutFlags,
     ) -> Result<(), VnodeError> {
+        self.check_of(db)?;
         pvn::put_range(cx, db, self.id, offset, len, flags, |id, pfn| {
             self.write_back(cx, db, id.offset.0, pfn)
         })

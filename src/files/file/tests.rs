@@ -180,7 +180,13 @@ fn a_retired_file_leaves_nothing() {
     let r = rig(16);
     let f = r.file(0);
     r.write(&f, 0, &[1; 9000]);
-    assert!(f.retire(&r.cx, &r.db));
+    let kept = std::sync::Arc::clone(&f);
+    let f = f.retire(&r.cx, &r.db).expect_err("somebody else has it");
+    assert_eq!(r.read(&f, 8999, 1), [1]);
+    drop(kept);
+    let other = rig(16);
+    let f = f.retire(&other.cx, &other.db).expect_err("another machine's");
+    assert!(f.retire(&r.cx, &r.db).is_ok());
     assert_eq!(r.db.freemem(), 16);
     r.done();
 }

@@ -18,6 +18,7 @@ impl File {
     /// [`FileError`]; nothing has changed.
     #[doc(alias("VOP_SPACE", "VOP_SETATTR", "pvn_vplist_dirty"))]
     pub fn truncate(&self, cx: &Cx, db: &PageDb, size: u64) -> Result<(), FileError> {
+        self.check_of(db)?;
         self.check_writable()?;
         if size > MAX_OFFSET {
             return Err(FileError::BadOffset { name: self.name.clone(), offset: size });

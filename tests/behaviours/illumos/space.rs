@@ -182,7 +182,7 @@ fn unmap_beside(s: &Scene, pinned: PinnedPages) -> bool {
             std::thread::yield_now();
         }
         let_go.store(true, Ordering::SeqCst);
-        space.unlock_pages(s.machine().cx(), pinned);
+        space.unlock_pages(s.machine().cx(), pinned).expect("pinned here");
         unmap.join().expect("no panic")
     })
 }
@@ -198,7 +198,7 @@ impl AsCallback for Pinner {
     fn call(&self, cx: &Cx, space: &AddrSpace, event: Events) {
         assert_eq!(event, Events::UNMAP);
         let pins = self.pins.lock().expect("quiet").take().expect("called once");
-        space.unlock_pages(cx, pins);
+        space.unlock_pages(cx, pins).expect("pinned here");
         *self.deleted.lock().expect("quiet") = Some(space.delete_callback(cx, 7));
     }
 }
@@ -240,7 +240,7 @@ fn pinned_pages_are_charged_to_the_memory_that_may_be_locked() {
     let pins = pins.expect("in memory");
     assert_eq!((available(&s), s.machine().vn().pinned_pages()), (before - 3, 3));
     s.run("verify; lock 0 0 4; expect ok; verify; unlock 0 0 4");
-    space(&s, 0).unlock_pages(s.machine().cx(), pins);
+    space(&s, 0).unlock_pages(s.machine().cx(), pins).expect("pinned here");
     assert_eq!((available(&s), s.machine().vn().pinned_pages()), (before, 0));
     s.end();
 }

@@ -131,7 +131,7 @@ fn a_page_that_the_kernel_has_too_stays_the_kernels() {
     );
     assert!(named(&s, frame).is_some_and(|id| s.machine().swap().number_of(id).is_some()));
     s.run("write 1 8 0+1 67; expect counter cow_fault +1");
-    assert_eq!((orphans(&s), super::loans::seen(&s, &kernel)), (1, vec![65]));
+    assert_eq!((orphans(&s), super::loans::seen(&kernel)), (1, vec![65]));
     assert_ne!(s.frame(1, 8), Some(frame));
     give_back(&mut s, kernel);
     assert_eq!((orphans(&s), lent_pages(&s)), (0, 0));
@@ -196,7 +196,7 @@ fn pages_pinned_for_storing_are_the_borrowers_alone() {
     let pinned = pinned.expect("it may be stored to");
     assert_eq!((place(&s, 1, 8), lent_pages(&s)), (Place::Nowhere, 0));
     assert_ne!(s.frame(1, 8), frame);
-    space(&s, 1).unlock_pages(s.machine().cx(), pinned);
+    space(&s, 1).unlock_pages(s.machine().cx(), pinned).expect("pinned here");
     s.end();
 }
 

@@ -255,7 +255,7 @@ fn pages_that_are_zeros_in_the_child_and_pages_under_io_are_copied_at_the_fork()
         p.space().lock_pages(p.cx(), range, Access::Write).expect("resident")
     };
     let child = s.process(0).fork().expect("memory");
-    s.process(0).space().unlock_pages(s.process(0).cx(), pinned);
+    s.process(0).space().unlock_pages(s.process(0).cx(), pinned).expect("pinned here");
     s.machine().verify().expect("sound");
     assert_eq!((s.rights(0, 0), s.rights(0, 1)), ("rw-".into(), "rw-".into()));
     assert_eq!(s.map_of(0, 0), "1:1");

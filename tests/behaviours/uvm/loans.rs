@@ -13,17 +13,17 @@ pub(crate) fn lend(s: &mut Scene, proc: u32, first: u64, pages: u64) -> LentPage
     lent.unwrap_or_else(|e| panic!("{e}"))
 }
 /// The first byte of each lent page, as the kernel reads it.
-pub(crate) fn seen(s: &Scene, lent: &LentPages) -> Vec<u8> {
+pub(crate) fn seen(lent: &LentPages) -> Vec<u8> {
     let byte = |i: usize| {
         let mut byte = [0];
-        assert_eq!(lent.read(s.machine().db(), i as u64 * page_db::PAGE_SIZE, &mut byte), 1);
+        assert_eq!(lent.read(i as u64 * page_db::PAGE_SIZE, &mut byte), 1);
         byte[0]
     };
     (0..lent.pages().len()).map(byte).collect()
 }
 #[track_caller]
 pub(crate) fn give_back(s: &mut Scene, lent: LentPages) {
-    lent.give_back(s.machine().cx(), s.machine().db());
+    lent.give_back(s.machine().cx());
     s.run("verify");
 }
 fn name(s: &Scene, proc: u32, at: u64) -> Option<Identity> {
@@ -52,7 +52,7 @@ fn u37_a_store_leaves_the_lent_page_to_the_kernel() {
     s.run("write 0 0 0+1 66; expect counter cow_fault +1; read 0 0 0+1; expect ok b=42");
     assert_ne!(s.frame(0, 0), old);
     assert_eq!((s.anon(0, 0).map(|a| a.number), name(&s, 0, 0)), (anon.map(|a| a.number), called));
-    assert_eq!((seen(&s, &lent), orphans(&s)), (vec![65], 1));
+    assert_eq!((seen(&lent), orphans(&s)), (vec![65], 1));
     s.run("write 0 0 0+1 67; expect counter cow_fault +0");
     give_back(&mut s, lent);
     assert_eq!((orphans(&s), s.machine().db().freemem(), available(&s)), (0, free, may));
@@ -67,9 +67,9 @@ fn the_owner_ends_and_the_page_does_not() {
     let lent = lend(&mut s, 1, 0, 2);
     let again = lend(&mut s, 1, 1, 1);
     s.run("exit 1");
-    assert_eq!((seen(&s, &lent), orphans(&s)), (vec![65, 65], 2));
+    assert_eq!((seen(&lent), orphans(&s)), (vec![65, 65], 2));
     give_back(&mut s, lent);
-    assert_eq!((seen(&s, &again), orphans(&s)), (vec![65], 1), "two loans, one is left");
+    assert_eq!((seen(&again), orphans(&s)), (vec![65], 1), "two loans, one is left");
     give_back(&mut s, again);
     assert_eq!(orphans(&s), 0);
     s.end();
@@ -93,7 +93,7 @@ fn what_may_not_be_lent() {
     let cx = s.machine().cx();
     let pinned = space(&s, 0).lock_pages(cx, range(0, 1), Access::Write).expect("resident");
     assert_eq!(refused(&s, 0, 1), AsError::Seg(SegError::Pinned { range: range(0, 1) }));
-    space(&s, 0).unlock_pages(cx, pinned);
+    space(&s, 0).unlock_pages(cx, pinned).expect("pinned here");
     assert_eq!((s.machine().db().lent_pages(), available(&s)), (0, may + 1), "nothing was lent");
     s.run("verify");
     s.end();
@@ -106,7 +106,7 @@ fn absent_pages_are_made_or_read_for_it() {
     );
     s.run("map 0 4 1 r priv fixed file 0 0");
     let (zeros, file) = (lend(&mut s, 0, 0, 2), lend(&mut s, 0, 4, 1));
-    assert_eq!((seen(&s, &zeros), seen(&s, &file)), (vec![0, 65], vec![70]));
+    assert_eq!((seen(&zeros), seen(&file)), (vec![0, 65], vec![70]));
     give_back(&mut s, zeros);
     give_back(&mut s, file);
     s.end();
@@ -132,7 +132,7 @@ fn a_lock_taken_on_a_lent_page_goes_with_the_name() {
     let mut s = scene(ONE);
     let lent = lend(&mut s, 0, 0, 1);
     s.run("lock 0 0 1; expect ok; write 0 0 0+1 66; expect counter cow_fault +1");
-    assert_eq!((page(&s, 0, 0).cowcnt(), seen(&s, &lent)), (1, vec![65]));
+    assert_eq!((page(&s, 0, 0).cowcnt(), seen(&lent)), (1, vec![65]));
     give_back(&mut s, lent);
     s.run("unlock 0 0 1; expect ok");
     s.end();
@@ -145,8 +145,8 @@ fn pages_pinned_for_io_are_the_owners_alone() {
     let cx = s.machine().cx();
     let pinned = space(&s, 0).lock_pages(cx, range(0, 1), Access::Write).expect("resident");
     s.run("write 0 0 0+1 66; expect counter cow_fault +0");
-    assert_eq!(seen(&s, &lent), [65], "the loan was broken by the pin");
-    space(&s, 0).unlock_pages(s.machine().cx(), pinned);
+    assert_eq!(seen(&lent), [65], "the loan was broken by the pin");
+    space(&s, 0).unlock_pages(s.machine().cx(), pinned).expect("pinned here");
     give_back(&mut s, lent);
     s.end();
 }
@@ -204,7 +204,7 @@ fn what_is_lent_stands_still_beside_threads() {
                     };
                     let look = || {
                         let mut bytes = [0; 4096];
-                        assert_eq!(lent.read(db, 0, &mut bytes), bytes.len());
+                        assert_eq!(lent.read(0, &mut bytes), bytes.len());
                         bytes
                     };
                     let before = look();
@@ -212,7 +212,7 @@ fn what_is_lent_stands_still_beside_threads() {
                         assert!(look() == before, "page {at} changed while it was lent");
                         std::thread::yield_now();
                     }
-                    lent.give_back(borrower.cx(), db);
+                    lent.give_back(borrower.cx());
                     looks += 1;
                 }
             }

@@ -283,6 +283,18 @@ fn a_right_program_runs() {
     g.m.verify().unwrap();
 }
 
+/// Who has the old address space in hand keeps nobody from the new one.
+#[test]
+fn a_space_in_hand_does_not_keep_the_old_program() {
+    let g = Ground::new();
+    let old = g.p.space();
+    assert_eq!(exec(&g, &program()), "done");
+    assert_eq!(g.p.load_u8(0x40_0001).unwrap(), b'E');
+    assert!(g.p.load_u8(at(0)).is_err());
+    assert!(!Arc::ptr_eq(&old, &g.p.space()) && old.is_freed());
+    g.m.verify().unwrap();
+}
+
 #[test]
 fn wrong_swap_areas() {
     run(Ground::new, AREAS);

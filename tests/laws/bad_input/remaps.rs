@@ -162,7 +162,7 @@ const MREMAP: &[Row] = &[
             let (space, range) = (g.p.space(), VirtRange::exact(at(0), PAGE).unwrap());
             let pinned = space.lock_pages(g.cx(), range, Access::Write).unwrap();
             let said = mremap(g, (at(2), PAGE), PAGE, TO, at(40));
-            space.unlock_pages(g.cx(), pinned);
+            space.unlock_pages(g.cx(), pinned).expect("pinned here");
             said
         },
         "EAGAIN: pages of 0x100000002000..0x100000003000 are pinned",

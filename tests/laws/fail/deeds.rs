@@ -58,7 +58,7 @@ fn pinned(w: &World, range: VirtRange, access: Access, meanwhile: fn(&World) -> 
     let (space, cx) = (w.p.space(), w.p.cx());
     let pinned = space.lock_pages(cx, range, access).map_err(|e| e.to_string())?;
     let done = meanwhile(w);
-    space.unlock_pages(cx, pinned);
+    space.unlock_pages(cx, pinned).expect("pinned here");
     done
 }
 
@@ -67,7 +67,7 @@ fn lent(w: &World, range: VirtRange, meanwhile: fn(&World) -> Done) -> Done {
     let (space, cx) = (w.p.space(), w.p.cx());
     let lent = space.lend_pages(cx, range).map_err(|e| e.to_string())?;
     let done = meanwhile(w);
-    lent.give_back(cx, w.m.db());
+    lent.give_back(cx);
     done
 }
 
@@ -133,7 +133,7 @@ const TOKEN: u64 = 1;
 impl Holder {
     fn let_go(&self, cx: &Cx, space: &AddrSpace) {
         if let Some(pages) = self.0.lock().unwrap().take() {
-            space.unlock_pages(cx, pages);
+            space.unlock_pages(cx, pages).expect("pinned here");
         }
     }
 }

@@ -32,9 +32,11 @@ impl RomFile {
     ///
     /// # Errors
     /// A page could not be dropped.
-    pub fn close(&self, cx: &Cx, db: &PageDb) -> Result<bool> {
+    pub fn close(self: Arc<Self>, cx: &Cx, db: &PageDb) -> Result<bool> {
         self.put_page(cx, db, FileOffset(0), 0, PutFlags::INVAL)?;
-        Ok(db.vnodes().retire(cx, self.id))
+        let id = self.id;
+        drop(self); // its number is given back when nobody can name pages by it any more
+        Ok(db.vnodes().retire(cx, id))
     }
 }
 

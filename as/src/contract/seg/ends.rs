@@ -83,7 +83,7 @@ pub(super) fn done(b: &Bench<'_>) -> Result<(), Breach> {
     }
     if p.can(SegCan::LEND) {
         let lent = p.space.lend_pages(p.cx, p.range(3, 2));
-        space("loan", lent.map(|lent| lent.give_back(p.cx, p.db)))?;
+        space("loan", lent.map(|lent| lent.give_back(p.cx)))?;
     }
     forked(b, &p, space)?;
     space("unmap", p.space.try_unmap(p.cx, p.range(0, PAGES)))?;

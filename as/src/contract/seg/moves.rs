@@ -155,10 +155,10 @@ pub(super) fn shows_twice(b: &Bench<'_>) -> Result<(), Breach> {
 }
 
 /// The word of each page of a loan.
-fn words(p: &Place<'_>, lent: &LentPages) -> alloc::vec::Vec<u64> {
+fn words(lent: &LentPages) -> alloc::vec::Vec<u64> {
     let word = |offset| {
         let mut bytes = [0; 8];
-        lent.read(p.db, offset, &mut bytes);
+        lent.read(offset, &mut bytes);
         u64::from_le_bytes(bytes)
     };
     (0..lent.range().len()).step_by(PAGE_SIZE as usize).map(word).collect()
@@ -173,19 +173,19 @@ pub(super) fn lends(b: &Bench<'_>) -> Result<(), Breach> {
     let due: alloc::vec::Vec<u64> = (1..4).map(|n| word_of(b, &p, n)).collect();
     let lent = p.space.lend_pages(p.cx, p.range(1, 3));
     let lent = lent.map_err(|e| b.judge.breach(LENT, format_args!("lend_pages answered {e}")))?;
-    b.judge.same(LENT, format_args!("the words lent"), words(&p, &lent), due.clone())?;
+    b.judge.same(LENT, format_args!("the words lent"), words(&lent), due.clone())?;
     if p.keeps_words() {
         p.write(1, word(51))?;
         p.has(STORED, 1, word(51))?;
     }
-    b.judge.same(LENT, format_args!("the words after a store"), words(&p, &lent), due.clone())?;
+    b.judge.same(LENT, format_args!("the words after a store"), words(&lent), due.clone())?;
     p.sound("a store to what is lent")?;
     if b.can(SegCan::SPLIT) && !b.stands() {
         let done = p.space.try_unmap(p.cx, p.range(2, 1));
         b.judge.same(LENT, format_args!("unmap of what is lent"), done, Ok(()))?;
-        b.judge.same(LENT, format_args!("the words after an unmap"), words(&p, &lent), due)?;
+        b.judge.same(LENT, format_args!("the words after an unmap"), words(&lent), due)?;
     }
-    lent.give_back(p.cx, p.db);
+    lent.give_back(p.cx);
     b.judge.same(
         LENT,
         format_args!("locks and claims afterwards"),
@@ -195,7 +195,7 @@ pub(super) fn lends(b: &Bench<'_>) -> Result<(), Breach> {
     if b.can(SegCan::LOCK) {
         let done = p.space.lock(p.cx, p.range(3, 1));
         b.judge.same(NOT_LENT, format_args!("lock"), done, Ok(()))?;
-        let done = p.space.lend_pages(p.cx, p.range(3, 1)).map(|lent| lent.give_back(p.cx, p.db));
+        let done = p.space.lend_pages(p.cx, p.range(3, 1)).map(|lent| lent.give_back(p.cx));
         let due = matches!(done, Err(AsError::Seg(SegError::Locked { .. })));
         b.judge.require(
             NOT_LENT,

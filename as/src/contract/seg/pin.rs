@@ -170,7 +170,8 @@ pub(super) fn lists(b: &Bench<'_>) -> Result<(), Breach> {
     }
     is_pinned(b, &p, PINNED, 3)?;
     let epoch = p.space.state().pin_epoch();
-    p.space.unlock_pages(p.cx, pinned);
+    let back = p.space.unlock_pages(p.cx, pinned);
+    back.map_err(|(e, _)| b.judge.breach(LIST, format_args!("unlock_pages: {e}")))?;
     let told = p.space.state().pin_epoch() != epoch;
     b.judge.require(TELLS, told, format_args!("nobody was told after the last page unlock"))?;
     b.judge.same(BALANCE, format_args!("what is held"), &b.census(), &before)?;

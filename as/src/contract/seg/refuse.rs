@@ -136,7 +136,8 @@ fn slow_pins(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
     let pinned = p.space.lock_pages(p.cx, p.range(0, 2), Access::Read);
     let pinned = pinned.map_err(|e| b.judge.breach(TYPED, format_args!("soft locks: {e}")))?;
     let list = pinned.pages().is_some();
-    p.space.unlock_pages(p.cx, pinned);
+    let back = p.space.unlock_pages(p.cx, pinned);
+    back.map_err(|(e, _)| b.judge.breach(TYPED, format_args!("unlock_pages: {e}")))?;
     b.judge.require(TYPED, !list, format_args!("lock_pages has a list after all"))?;
     b.judge.same(TYPED, format_args!("what is held"), &b.census(), &before)
 }

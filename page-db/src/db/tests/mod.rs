@@ -3,6 +3,7 @@
 mod claims;
 mod create;
 mod damage;
+mod foreign;
 mod free;
 mod lend;
 mod locks;

@@ -5,6 +5,7 @@ use super::unhappy::{another, range};
 use super::*;
 use addr_space::{Inherit, SegError, SegKind, SyncFlags};
 use core::time::Duration;
+use page_db::sync::atomic::Ordering;
 use page_db::{RefMod, SyncMode, Vnode, errno};
 use std::sync::mpsc;
 
@@ -245,7 +246,7 @@ fn a_files_page_that_a_stranger_has_pinned_is_not_lent() {
     let done = in_time(move |cx| LentAnons::lend(&driver, cx, &p2.space, range(0, 1)).map(drop));
     assert_eq!(done, held);
     pin(&w, &q, 0, FaultKind::SoftUnlock);
-    p.space.lend_pages(&w.cx, range(0, 1)).expect("nobody holds it").give_back(&w.cx, &w.db);
+    p.space.lend_pages(&w.cx, range(0, 1)).expect("nobody holds it").give_back(&w.cx);
     [&*p, &q].into_iter().for_each(|p| p.space.free(&w.cx));
     assert_eq!(w.swap.live(), 0);
 }
@@ -310,7 +311,7 @@ fn a_store_to_a_lent_page_waits_for_no_stranger_with_its_slot_busy() {
         drop(held);
         w.write(who, 0, 9);
         assert_eq!(w.db.lent_pages(), 1, "the loan has the old page");
-        lent.give_back(&w.cx, &w.db);
+        lent.give_back(&w.cx);
         assert_eq!((w.read(who, 0), w.db.lent_pages()), (9, 0));
     }
     [&p, &r].into_iter().for_each(|p| p.space.free(&w.cx));
@@ -416,4 +417,33 @@ fn a_fork_does_not_stand_behind_a_store_that_waits_for_a_pin() {
     hears.recv_timeout(Duration::from_secs(20)).expect("in time").expect("stored");
     [&p, &q, &child].into_iter().for_each(|p| p.space.free(&w.cx));
     assert_eq!(w.swap.live(), 0);
+}
+
+/// P1.
+#[test]
+fn pins_that_no_lock_stands_for_are_damage() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 2);
+    w.write(&p, 0, 1);
+    let pinned = || p.space.lock_pages(&w.cx, range(0, 1), Access::Write).expect("in memory");
+    let (a, b) = (pinned(), pinned());
+    p.space.verify(&w.cx).expect("one page, pinned twice");
+    let change = |to: &dyn Fn(u32) -> u32| {
+        let segs = p.space.segs(&w.cx);
+        let any: &dyn core::any::Any = segs.iter().next().expect("one segment").ops();
+        let pins = &any.downcast_ref::<SegVn>().expect("seg_vn").softlocks;
+        pins.store(to(pins.load(Ordering::Acquire)), Ordering::Release);
+    };
+    for by in [1, u32::MAX - 2] {
+        change(&|n| n + by);
+        let said = p.space.verify(&w.cx).expect_err("nobody locked them").to_string();
+        assert!(said.contains("P1"), "{said}");
+        change(&|n| n - by);
+    }
+    for pinned in [a, b] {
+        p.space.unlock_pages(&w.cx, pinned).expect("pinned here");
+    }
+    w.check(&p);
+    p.space.free(&w.cx);
 }

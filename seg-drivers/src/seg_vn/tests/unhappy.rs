@@ -337,7 +337,7 @@ fn a_page_that_is_pinned_first_is_safe_before_the_last_one_is() {
         let pins = s.spawn(move || {
             let cx = Cx::new(counters, CpuId(0), ThreadId(1), Arc::new(SpinHooks));
             let pinned = space.lock_pages(&cx, range(2), Access::Write).expect("in memory");
-            space.unlock_pages(&cx, pinned);
+            space.unlock_pages(&cx, pinned).expect("pinned here");
         });
         while w.db.lock_state(id).shared == 0 {
             std::thread::yield_now();

@@ -163,7 +163,7 @@ pub(super) fn tables(stage: &mut Stage<'_>, subject: &Subject) -> Result<()> {
     );
     let p = stage.process(PROGRAM)?;
     let (hat, mut walked, mut stray) = (Arc::clone(p.space().hat()), 0, 0);
-    let space = Arc::clone(&p.space());
+    let space = p.space();
     hat.walk(p.cx(), USER_RANGE, &mut |addr, _| {
         walked += 1;
         stray += u64::from(space.range_at(p.cx(), addr).is_none());
