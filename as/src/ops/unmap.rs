@@ -46,7 +46,7 @@ impl AddrSpace {
     /// Removes what is mapped in `range` without waiting for pinned pages.
     ///
     /// # Errors
-    /// As [`AddrSpace::unmap`], and [`SegError::Pinned`](crate::error::SegError::Pinned); what lies below the pinned segment is gone.
+    /// As [`AddrSpace::unmap`], and [`SegError::Pinned`]; what lies below the pinned segment is gone.
     pub fn try_unmap(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.unmap_with(cx, range, OnPinned::Return)
     }

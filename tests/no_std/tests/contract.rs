@@ -62,6 +62,7 @@ fn a_mapping_of_it_keeps_the_contract() {
             vec![("anons", machine.swap.live()), ("promised", machine.swap.info().reserved())]
         },
     });
+    drop(args); // it names the file
     assert!(file.close(&cx, &machine.db).expect("nothing is dirty"));
     machine.verify(&cx, &[]).expect("every invariant");
 }
