@@ -64,11 +64,7 @@ use crate::fault::FaultError;
 use crate::seg::SegCx;
 use crate::segs::{Hole, Seg, Segs};
 use page_db::sync::spin_wait;
-use page_db::{Cx, PageError, VirtAddr, VirtRange, VnodeError, errno};
-
-/// How often in a row an operation may be told that memory is free and still find none, before it gives up.
-/// Others may take the memory between the two, so once proves nothing; for ever would be a hang where a driver errs.
-const MEMORY_TRIES: u32 = 64;
+use page_db::{Cx, MemoryTries, PageError, VirtAddr, VirtRange, VnodeError, errno};
 
 /// Ticks (a second) that an operation waits for a page that is held. Whoever looks at it, fills it or writes it out is done by then; whoever has it pinned
 /// may not be, and may be waiting for the caller.
@@ -116,10 +112,7 @@ pub(crate) enum OnPinned {
 pub(crate) struct Redo<'a> {
     space: &'a AddrSpace,
     cx: &'a Cx,
-    /// Frames to ask for next, doubled each time up to `most`: a long range needs many at once, but seldom all.
-    ask: u64,
-    most: u64,
-    tries: u32,
+    memory: MemoryTries,
     /// Ticks waited for pages that are held.
     held: u32,
     /// Passes begun again at a driver's word ([`MOST_PASSES`]).
@@ -132,22 +125,16 @@ impl<'a> Redo<'a> {
     /// For an operation that needs at most `pages` frames at once, tables aside.
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
-        Self { space, cx, ask: 2, most, tries: 0, held: 0, passes: 0, writer: false }
+        let memory = MemoryTries::new(2, most);
+        Self { space, cx, memory, held: 0, passes: 0, writer: false }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
-        self.most = self.most.max(pages.saturating_add(TABLES));
+        self.memory.may_need(pages.saturating_add(TABLES));
     }
     /// Waits until there is memory. The caller holds no lock of this address space.
     pub(crate) fn wait_for_memory(&mut self) -> Result<(), PageError> {
-        self.tries += 1;
-        if self.tries > MEMORY_TRIES {
-            let freemem = self.space.db.freemem();
-            return Err(PageError::NoMemory { wanted: self.ask, freemem });
-        }
-        self.space.db.wait_for_memory(self.cx, self.ask)?;
-        self.ask = self.ask.saturating_mul(2).min(self.most);
-        Ok(())
+        self.memory.wait(self.cx, &self.space.db)
     }
     /// Whether to start over at a driver's word: not for ever (G10). Others are let on with what they do.
     pub(crate) fn once_more(&mut self) -> bool {
