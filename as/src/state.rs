@@ -76,6 +76,9 @@ impl AsState {
     /// Whether a new mapping of so many bytes fits under the limit; nothing is counted.
     #[inline]
     pub(crate) fn check_resv(&self, bytes: u64) -> Result<(), AsError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let limit = self.vmem_limit();
         let fits = self.resv_size().checked_add(bytes).is_some_and(|n| n <= limit);
         if fits { Ok(()) } else { Err(AsError::VmemLimit { bytes, limit }) }
@@ -132,10 +135,10 @@ impl AsState {
     /// Whether new mappings are locked at once (`mlockall(MCL_FUTURE)`).
     #[doc(alias = "AS_PAGLCK")]
     pub fn lock_future(&self) -> bool {
-        self.lock_future.load(Ordering::Acquire)
+        self.lock_future.load(Ordering::SeqCst)
     }
     pub(crate) fn set_lock_future(&self, on: bool) {
-        self.lock_future.store(on, Ordering::Release);
+        self.lock_future.store(on, Ordering::SeqCst);
     }
     fn wait_key(&self) -> u64 {
         1 << 48 | u64::from(self.id.0)

@@ -115,7 +115,7 @@ impl CpuSet {
     }
     /// The CPUs, upwards.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
-        let first = self.group * Self::GROUP;
+        let first = self.group.saturating_mul(Self::GROUP); // of a group that no CPU number reaches, nobody is ever a member
         (0..).zip(self.words).flat_map(move |(n, word)| {
             (0..64).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(first + n * 64 + b))
         })

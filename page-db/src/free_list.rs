@@ -152,8 +152,9 @@ impl FreeList {
     /// the caller then looks for waiters (F3).
     pub(crate) fn stock_if_ample(&self, free: u64, lotsfree: u64) -> bool {
         let ample = free > lotsfree.saturating_add(self.magazines_hold());
-        self.set_stock(ample && self.magazine_size > 0);
-        self.stocks()
+        let on = ample && self.magazine_size > 0;
+        self.set_stock(on);
+        on // what was set here, whatever another has set since: who turns it on looks
     }
     fn set_stock(&self, on: bool) {
         if self.stock.load(SeqCst) != on {

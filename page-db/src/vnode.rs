@@ -278,6 +278,9 @@ impl VnodeTable {
     pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
         let mut now = s.object.lock_leaf();
+        if !s.is_used() {
+            return false; // not any more
+        }
         let other = |w: &Weak<dyn Vnode>| {
             w.strong_count() != 0 && !core::ptr::addr_eq(w.as_ptr(), object.as_ptr())
         };
@@ -312,14 +315,14 @@ impl VnodeTable {
     /// Gives the number back. Says whether it did: not for a number that is not in use, one whose object lives, or one that has pages (N1).
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
-        let lives = s.object.lock_leaf().as_ref().is_some_and(|w| w.strong_count() != 0);
-        if lives || s.pages.lock(cx).count() != 0 {
+        // In one hold: whoever attaches an object meanwhile finds the number gone, or is found.
+        let mut object = s.object.lock(cx);
+        let lives = object.as_ref().is_some_and(|w| w.strong_count() != 0);
+        if lives || s.pages.lock(cx).count() != 0 || s.state.swap(0, Ordering::AcqRel) == 0 {
             return false;
         }
-        if s.state.swap(0, Ordering::AcqRel) == 0 {
-            return false; // somebody else was faster
-        }
-        *s.object.lock_leaf() = None;
+        *object = None;
+        drop(object);
         self.slots.free(cx, id.0);
         true
     }

@@ -320,7 +320,9 @@ impl Process {
             done.map_err(|e| self.lock_error(CALL, e))
         };
         let brings_in = what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in;
-        if brings_in && self.space_now().state().size() > self.space_now().state().memlock_limit() {
+        let mapped = |pieces: Vec<VirtRange>| pieces.iter().map(|piece| piece.len()).sum::<u64>();
+        let limit = self.space_now().state().memlock_limit();
+        if brings_in && mapped(self.mapped_in(USER_RANGE).pieces) > limit {
             let limit = SegError::LockLimit { range: USER_RANGE };
             return Err(self.lock_error(CALL, limit.into()));
         }

@@ -22,7 +22,9 @@ impl Process {
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);
             child.image().inherit(&self.image());
-            from.dup(self.cx(), &to)
+            let done = from.dup(self.cx(), &to);
+            child.shared.limits.tell(&to); // not those of a child that uses `from` too
+            done
         };
         match done {
             Ok(()) => Ok(child),
@@ -60,7 +62,6 @@ impl Process {
         let child =
             Self::with_image(&self.machine, self.cx().cpu(), &self.name(), Arc::clone(&image));
         child.shared.inherit(&self.shared);
-        child.shared.limits.borrow(&self.shared.limits);
         Ok(child)
     }
     /// An image whose address space has been freed.

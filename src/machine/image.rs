@@ -18,6 +18,7 @@
 //!
 //! Sources: illumos `os/fork.c`, `os/exec.c` (`relvm`; behaviour); uvm.md 4.1.
 
+use super::limits::Limits;
 use addr_space::AddrSpace;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,6 +35,8 @@ pub(crate) struct Image {
     /// The addresses kept below the stack's limit: first one, and the end; both 0 when there are none.
     pub(crate) guard_start: AtomicU64,
     pub(crate) guard_end: AtomicU64,
+    /// The limits of the process that it was made for.
+    pub(crate) owner: OnceLock<Arc<Limits>>,
     /// Processes that use it (P1).
     users: AtomicU32,
     /// What those get that go first (P2); made before there are two.
@@ -50,6 +53,7 @@ impl Image {
             stack_size: AtomicU64::new(0),
             guard_start: AtomicU64::new(0),
             guard_end: AtomicU64::new(0),
+            owner: OnceLock::new(),
             users: AtomicU32::new(1),
             after: OnceLock::new(),
         })
@@ -79,9 +83,15 @@ impl Image {
         let done = self.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         done.ok().map(drop)
     }
-    /// One user less; says whether it was the last (P1).
+    /// One user less; says whether it was the last (P1). Else what he has set of limits holds no more.
     pub(crate) fn leave(&self) -> bool {
-        self.users.fetch_sub(1, Ordering::AcqRel) == 1
+        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            return true;
+        }
+        if let Some(owner) = self.owner.get() {
+            owner.tell(&self.space);
+        }
+        false
     }
     /// What a user that has gone while others go on is left with (P2).
     pub(crate) fn after(&self) -> Option<&Arc<Self>> {

@@ -1,7 +1,7 @@
 //! What a process may have of the stack, of the break, of address space and of locked memory (`setrlimit`).
 //!
 //! Each process has its own. The address space asks for two of them where it counts, so it is told the number of whoever set it last. A child that uses its
-//! parent's memory sets limits, and runs a program under them: the parent goes on under its own.
+//! parent's memory sets limits, and runs a program under them: when it has left, the space is told again what the process has that it was made for.
 //!
 //! ```text
 //!                              parent   the address space   child
@@ -14,7 +14,7 @@
 
 use super::process::{Process, STACK_LIMIT};
 use addr_space::AddrSpace;
-use page_db::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use page_db::sync::atomic::{AtomicU64, Ordering};
 
 /// A limit on what a process may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -39,24 +39,12 @@ pub(crate) struct Limits {
     pub(crate) data: AtomicU64,
     vmem: AtomicU64,
     memlock: AtomicU64,
-    /// Whether the address space is a parent's, and what its limits were.
-    borrows: AtomicBool,
-    lent_vmem: AtomicU64,
-    lent_memlock: AtomicU64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let none = || AtomicU64::new(u64::MAX);
-        Self {
-            stack: AtomicU64::new(STACK_LIMIT),
-            data: none(),
-            vmem: none(),
-            memlock: none(),
-            borrows: AtomicBool::new(false),
-            lent_vmem: none(),
-            lent_memlock: none(),
-        }
+        Self { stack: AtomicU64::new(STACK_LIMIT), data: none(), vmem: none(), memlock: none() }
     }
 }
 
@@ -72,30 +60,10 @@ impl Limits {
         copy(&self.vmem, &from.vmem);
         copy(&self.memlock, &from.memlock);
     }
-    /// The same for a child that uses its parent's address space.
-    pub(crate) fn borrow(&self, from: &Self) {
-        self.inherit(from);
-        copy(&self.lent_vmem, &from.vmem);
-        copy(&self.lent_memlock, &from.memlock);
-        self.borrows.store(true, Ordering::Release);
-    }
-    /// Tells a new address space of this process.
+    /// Tells an address space that these are the limits now.
     pub(crate) fn tell(&self, space: &AddrSpace) {
         space.state().set_vmem_limit(self.vmem.load(Ordering::Acquire));
         space.state().set_memlock_limit(self.memlock.load(Ordering::Acquire));
-    }
-    /// The process uses the address space no more, others do. What it has set there, if nobody has set it since, is as it was before.
-    pub(crate) fn give_back(&self, space: &AddrSpace) {
-        if !self.borrows.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let state = space.state();
-        if state.vmem_limit() == self.vmem.load(Ordering::Acquire) {
-            state.set_vmem_limit(self.lent_vmem.load(Ordering::Acquire));
-        }
-        if state.memlock_limit() == self.memlock.load(Ordering::Acquire) {
-            state.set_memlock_limit(self.lent_memlock.load(Ordering::Acquire));
-        }
     }
     fn of(&self, limit: Limit) -> &AtomicU64 {
         match limit {

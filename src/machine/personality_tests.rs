@@ -1,6 +1,6 @@
 //! Each row of the table, with both answers.
 
-use super::super::{Limit, Machine, MapFlags, MapRequest, MemAdvice, Process};
+use super::super::{Limit, Machine, MapFlags, MapRequest, MemAdvice, Process, STACK_TOP};
 use super::*;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{Advice, LockAll, SyncFlags};
@@ -225,6 +225,12 @@ fn r11_the_limit_is_asked_first() {
     };
     let both = LockAll::CURRENT | LockAll::FUTURE;
     row("all of now and later", all(both), [(EAGAIN, 2, true), (ENOMEM, 2, false)]);
+    let with_a_stack = |g: &Ground| {
+        g.p.grow_stack(STACK_TOP - P).expect("room");
+        g.p.set_limit(Limit::Memlock, 20 * P);
+        number(g.p.mlockall(LockAll::CURRENT))
+    };
+    row("a stack's guard is not memory", with_a_stack, [OK, OK]);
     row("all of later", all(LockAll::FUTURE), [(OK, 2, true), (OK, 2, true)]);
     let map = |future: bool, flags, pages| {
         move |g: &Ground| {

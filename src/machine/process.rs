@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     /// Counts replacements, so that handles notice.
     generation: AtomicU32,
     pub(crate) name: Mutex<String>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     /// The privilege to lock memory.
     pub(crate) may_lock: AtomicBool,
     /// Whether the system calls answer as Linux's do ([`super::Personality`]).
@@ -81,7 +81,9 @@ impl Process {
     /// A process with an empty address space. Use [`Machine::spawn`].
     pub(crate) fn create(machine: &Machine, cpu: CpuId, name: &str) -> Result<Self, SysError> {
         let space = machine.new_space("fork")?;
-        Ok(Self::with_image(machine, cpu, name, Image::new(space, BREAK_BASE)))
+        let made = Self::with_image(machine, cpu, name, Image::new(space, BREAK_BASE));
+        let _ = made.image().owner.set(Arc::clone(&made.shared.limits)); // just made: it has none
+        Ok(made)
     }
     /// A process that uses an image.
     pub(crate) fn with_image(machine: &Machine, cpu: CpuId, name: &str, image: Arc<Image>) -> Self {
@@ -214,8 +216,6 @@ impl Process {
     pub(crate) fn give_up(&self, image: &Image) {
         if image.leave() {
             self.machine.release_space(&image.space);
-        } else {
-            self.shared.limits.give_back(&image.space);
         }
     }
 }
@@ -227,7 +227,7 @@ impl Shared {
             image: Mutex::new(Rank::Registry, image),
             generation: AtomicU32::new(0),
             name: Mutex::new(Rank::Registry, name.to_owned()),
-            limits: Limits::default(),
+            limits: Arc::default(),
             may_lock: AtomicBool::new(true),
             linux: AtomicBool::new(false),
             exited: AtomicBool::new(false),

@@ -29,7 +29,8 @@ impl SwapFs {
     /// Finds the anon's page, or reads it from its slot, or makes it of zeros; shared-locked. `colour` matters when a frame is taken.
     ///
     /// # Errors
-    /// [`VnodeError::NoMemory`], [`VnodeError::Io`] (now or ever: the bytes are lost), [`VnodeError::NoName`].
+    /// [`VnodeError::NoMemory`], [`VnodeError::Io`] (now or ever: the bytes are lost), [`VnodeError::NoName`]; [`VnodeError::Deadlock`] where the bytes are
+    /// a lender's, whose page somebody has.
     ///
     /// # Locks
     /// A reference on the anon is held, no page lock.

@@ -47,6 +47,19 @@ fn a_childs_limits_are_not_the_parents() {
     // What the parent sets meanwhile stays.
     s.run("vfork 0 2; setrlimit 2 vmem 8k; setrlimit 0 vmem 128k; exit 2; map 0 30 16 rw priv fixed anon; expect ok");
     s.run("map 0 60 1 rw priv fixed anon; expect ENOMEM");
+    // The same number, set by both.
+    s.run("vfork 0 2; setrlimit 2 vmem 64k; setrlimit 0 vmem 64k; exit 2; unmap 0 30 16; map 0 60 1 rw priv fixed anon; expect ENOMEM");
+    s.end();
+}
+
+/// A child of fork has its parent's limits, not those of whoever uses the parent's memory; and with several such the parent's are back when they have gone.
+#[test]
+fn limits_of_several_in_one_memory() {
+    let mut s = scene(
+        "setrlimit 0 vmem 256k; map 0 0 4 rw priv fixed anon; vfork 0 1; setrlimit 1 vmem 32k",
+    );
+    s.run("fork 0 3; expect ok; map 3 20 16 rw priv fixed anon; expect ok");
+    s.run("vfork 1 2; setrlimit 2 vmem 20k; exit 1; exit 2; map 0 20 16 rw priv fixed anon; expect ok");
     s.end();
 }
 

@@ -190,7 +190,9 @@ impl AddrSpace {
         if leave == Leave::Hole {
             segs.forget(from);
         }
-        leave_out_at(segs, left_out, from, to);
+        for run in left_out {
+            segs.left_out.set(vpns(moved(run, from, to)), true);
+        }
         insert_all(segs, made);
         // What lies above may have been mapped a moment ago, for the mapping to grow into.
         self.join_at(cx, segs, to.end(), Join::Extend);
@@ -380,10 +382,14 @@ impl AddrSpace {
             let n = segs.pieces(cx, from).count();
             into.room_for(cx, &mut segs, to, n)?;
             let left_out = left_out_of(&segs, from)?;
-            self.make_shares(cx, &segs, from, into, to, made)?;
+            note_left_out(&mut segs, &left_out, from, to)?;
+            let done = self.make_shares(cx, &segs, from, into, to, made);
+            if done.is_err() {
+                segs.forget(to);
+                return done;
+            }
             self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
-            leave_out_at(&mut segs, left_out, from, to);
             return Ok(());
         }
         let first_is_ours = self.id() < into.id();
@@ -393,16 +399,19 @@ impl AddrSpace {
         // held: both as (write)
         into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
         let left_out = left_out_of(&segs, from)?;
-        self.make_shares(cx, &segs, from, into, to, made)?;
+        note_left_out(theirs, &left_out, from, to)?;
+        let done = self.make_shares(cx, &segs, from, into, to, made);
+        if done.is_err() {
+            theirs.forget(to);
+            return done;
+        }
         self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
-        leave_out_at(theirs, left_out, from, to);
         Ok(())
     }
-    /// Sees to it that `n` segments can be added at `to`, with what a child is not to have of them.
+    /// Sees to it that `n` segments can be added at `to`.
     fn room_for(&self, cx: &Cx, segs: &mut Segs, to: VirtRange, n: usize) -> Result<(), Stop> {
         self.check_free(cx, segs, to).map_err(Stop::Space)?;
-        segs.make_room(to).map_err(Stop::Space)?;
         segs.reserve(cx, n).map_err(Stop::Space)
     }
     fn make_shares(
@@ -442,11 +451,16 @@ fn left_out_of(segs: &Segs, range: VirtRange) -> Result<Vec<VirtRange>, Stop> {
     Ok(left_out)
 }
 
-/// Leaves those of `from`, which are at `to` now, out of a child too; there is room ([`Segs::make_room`]).
-fn leave_out_at(segs: &mut Segs, left_out: Vec<VirtRange>, from: VirtRange, to: VirtRange) {
-    for run in left_out {
-        segs.left_out.set(vpns(moved(run, from, to)), true);
-    }
+/// Leaves those of `from`, which are to be at `to` as well, where nothing is yet, out of a child too.
+fn note_left_out(
+    segs: &mut Segs,
+    left_out: &[VirtRange],
+    from: VirtRange,
+    to: VirtRange,
+) -> Result<(), Stop> {
+    let mut runs = left_out.iter();
+    let done = runs.try_for_each(|run| segs.set_left_out(moved(*run, from, to), true));
+    done.inspect_err(|_| segs.forget(to)).map_err(Stop::Space)
 }
 
 fn insert_all(segs: &mut Segs, made: &mut Made) {
@@ -472,12 +486,13 @@ struct More<'a> {
 
 impl SegCreate for More<'_> {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        loop {
-            match self.ask(scx)? {
-                Continued::Made(ops) => return Ok(ops),
-                Continued::Leaving(contents) => contents.wait_emptied(scx.cx),
+        match self.ask(scx)? {
+            Continued::Made(ops) => Ok(ops),
+            Continued::Leaving(contents) => {
+                // held: nothing
+                contents.wait_emptied(scx.cx);
+                Err(FaultError::Retry { addr: self.last }.into()) // which the caller counts
             }
-            // held: nothing
         }
     }
 }

@@ -123,8 +123,12 @@ impl AddrSpace {
         redo: &mut Redo<'_>,
         error: FaultError,
     ) -> Result<(), FaultError> {
-        let asks_for_memory = matches!(error, FaultError::NoMemory { .. });
-        if !asks_for_memory && !redo.once_more() {
+        let again = match error {
+            FaultError::NoMemory { .. } => true,
+            FaultError::NotOwn { addr } => redo.once_more_own(addr),
+            _ => redo.once_more(),
+        };
+        if !again {
             return Err(FaultError::Object { addr: error.addr(), errno: errno::EDEADLK }); // G10
         }
         let error = match error {

@@ -31,7 +31,11 @@ impl AddrSpace {
         loop {
             let epoch = self.state.pin_epoch();
             let mut gone = Gone::default();
-            let refused = self.free_pass(cx, &mut self.lock.write(cx), hopeless, &mut gone);
+            let given_up = hopeless.take();
+            if given_up.is_some() {
+                redo = Redo::new(self, cx, 0); // the others have their own tries
+            }
+            let refused = self.free_pass(cx, &mut self.lock.write(cx), given_up, &mut gone);
             // held: nothing
             self.finish(cx, gone);
             match refused {

@@ -12,7 +12,7 @@
 //!
 //! - G7: a page that is left out is mapped. Whatever unmaps it forgets it, so what is mapped there later is inherited as its kind says.
 //!
-//! - G10: what is noted in both places, or for new pages, is noted in one hold of the lock as writer: a fork finds a page as it was or as it is to be.
+//! - G11: what is noted in both places, or for new pages, is noted in one hold of the lock as writer: a fork finds a page as it was or as it is to be.
 //!
 //! All of this is looked at by the next fork and by nothing else.
 //!

@@ -23,7 +23,7 @@
 //! A pass starts from the first address every time: what an earlier one did is a hole by then (unmap), or done twice to the same effect
 //! (protect, advise), or was undone (lock, soft lock).
 //!
-//! - G10: every operation comes to an end, whatever a driver answers and however often. Only pins are waited for as long as they last.
+//! - G10: every operation comes to an end, whatever a driver answers and however often. Only who unmaps waits for pins as long as they last; a store that has to copy a pinned page waits for `MOST_PASSES` passes.
 //!
 //! Sources: illumos.md 3.5-3.9.
 
@@ -76,6 +76,9 @@ const HELD_TICKS: u32 = 100;
 /// hundred seconds.
 pub(crate) const MOST_PASSES: u32 = 10_000;
 
+/// Turns of waiting after which [`spin_wait`] sleeps.
+const ASLEEP: u32 = 1000;
+
 /// Frames an operation may want besides its pages: one table for each level, twice for a range over a border.
 const TABLES: u64 = 8;
 
@@ -117,6 +120,8 @@ pub(crate) struct Redo<'a> {
     held: u32,
     /// Passes begun again at a driver's word ([`MOST_PASSES`]).
     passes: u32,
+    /// What was made its own last: another is progress, and counts for nothing.
+    own: Option<VirtAddr>,
     /// Whether the next pass holds the lock as writer.
     pub(crate) writer: bool,
 }
@@ -126,7 +131,7 @@ impl<'a> Redo<'a> {
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
         let memory = MemoryTries::new(2, most);
-        Self { space, cx, memory, held: 0, passes: 0, writer: false }
+        Self { space, cx, memory, held: 0, passes: 0, own: None, writer: false }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
@@ -142,9 +147,17 @@ impl<'a> Redo<'a> {
         self.cx.blocking(|| spin_wait(self.cx, self.passes));
         self.passes <= MOST_PASSES
     }
+    /// The same where the segment at `addr` had to be made its own: a range has many, and each has its turn.
+    pub(crate) fn once_more_own(&mut self, addr: VirtAddr) -> bool {
+        self.own.replace(addr) != Some(addr) || self.once_more()
+    }
     /// The same for an operation that answers with the driver's last word.
     fn once_more_after(&mut self, last: SegError) -> Result<(), AsError> {
-        if self.once_more() {
+        let again = match last {
+            SegError::Fault(FaultError::NotOwn { addr }) => self.once_more_own(addr),
+            _ => self.once_more(),
+        };
+        if again {
             return Ok(());
         }
         let (why, addr) = match last {
@@ -179,6 +192,8 @@ impl<'a> Redo<'a> {
         if again {
             self.held += 1;
             self.tick();
+            // A clock that is only counted does not let anybody get on.
+            self.cx.blocking(|| spin_wait(self.cx, ASLEEP));
         }
         again
     }

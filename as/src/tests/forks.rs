@@ -132,7 +132,7 @@ fn a_freed_space_is_empty_and_everything_done_to_it_is_harmless() {
     w.check();
 }
 
-/// G10: a fork of another thread while a mapping goes on, whose last page a child is not to have.
+/// G11: a fork of another thread while a mapping goes on, whose last page a child is not to have.
 #[test]
 fn a_child_never_has_the_tail_of_what_is_left_out() {
     let w = World::new();
@@ -161,7 +161,7 @@ fn a_child_never_has_the_tail_of_what_is_left_out() {
     child.free(&w.cx);
 }
 
-/// G10: what is said to drivers, and that nothing is left out any more, is one step, also up to a hole.
+/// G11: what is said to drivers, and that nothing is left out any more, is one step, also up to a hole.
 #[test]
 fn what_a_child_is_to_have_is_noted_in_one_hold_of_the_lock() {
     let w = World::new();

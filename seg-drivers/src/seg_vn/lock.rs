@@ -172,10 +172,12 @@ fn claim_page(
 /// Locks a page that a fault has just made, if that can be done: all future memory is to be locked, and only what is touched is there to be.
 pub(super) fn lock_touched(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) {
     let mut inner = seg.lock.lock(scx.cx);
-    if !scx.space.lock_future() {
-        return; // not any more: whoever unlocks all says so before he takes the segment's lock
-    }
     seg.hold_claims();
+    // Whoever unlocks all says so first, and looks then whether the segment has state of its own: one of the two sees the other.
+    if !scx.space.lock_future() {
+        seg.note_pages(&inner.vpage);
+        return;
+    }
     let had = inner.vpage.get(addr.vpn());
     // Refused, it is a page like others, which a later lock may lock.
     if !had.is_locked() && scx.space.charge_locked(PAGE_SIZE) {

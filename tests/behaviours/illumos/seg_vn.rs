@@ -257,6 +257,8 @@ fn b33_what_is_not_needed_goes_to_swap_and_what_is_free_may_go() {
     // Locked: untouched.
     s.run("lock 0 2 1; advise 0 2 1 free; expect ok; expect counter MADV_FREE_hit +0");
     s.run("advise 0 2 1 dontneed; expect EBUSY; read 0 2 0+1; expect counter as_fault +0");
+    // Shared memory is nobody's alone to give up.
+    s.run("map 0 12 1 rw shared fixed anon; write 0 12 1 65; advise 0 12 1 free; expect ok; expect counter MADV_FREE_hit +0");
     // The length is rounded down: nobody asks for the page that it ends in, but of less than a page for the page it is in.
     s.run("map 0 8 1 rw priv fixed anon; write 0 8 1 65");
     s.run("advise 0 8 1+1 free; expect ok; expect counter MADV_FREE_hit +1");
