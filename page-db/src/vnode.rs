@@ -316,13 +316,14 @@ impl VnodeTable {
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
         // In one hold: whoever attaches an object meanwhile finds the number gone, or is found.
-        let mut object = s.object.lock(cx);
+        let pages = s.pages.lock(cx);
+        let mut object = s.object.lock_leaf();
         let lives = object.as_ref().is_some_and(|w| w.strong_count() != 0);
-        if lives || s.pages.lock(cx).count() != 0 || s.state.swap(0, Ordering::AcqRel) == 0 {
+        if lives || pages.count() != 0 || s.state.swap(0, Ordering::AcqRel) == 0 {
             return false;
         }
         *object = None;
-        drop(object);
+        drop((object, pages));
         self.slots.free(cx, id.0);
         true
     }
