@@ -17,7 +17,7 @@
 //!
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
 
-mod words;
+pub mod words;
 
 pub use words::*;
 
