@@ -320,11 +320,12 @@ impl Process {
             done.map_err(|e| self.lock_error(CALL, e))
         };
         let brings_in = what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in;
-        let mapped = |pieces: Vec<VirtRange>| pieces.iter().map(|piece| piece.len()).sum::<u64>();
-        let limit = self.space_now().state().memlock_limit();
-        if brings_in && mapped(self.mapped_in(USER_RANGE).pieces) > limit {
-            let limit = SegError::LockLimit { range: USER_RANGE };
-            return Err(self.lock_error(CALL, limit.into()));
+        if brings_in {
+            let mapped: u64 = self.mapped_in(USER_RANGE).pieces.iter().map(|p| p.len()).sum();
+            if mapped > self.space_now().state().memlock_limit() {
+                let limit = SegError::LockLimit { range: USER_RANGE };
+                return Err(self.lock_error(CALL, limit.into()));
+            }
         }
         lock(what)?;
         if brings_in {

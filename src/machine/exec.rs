@@ -64,8 +64,7 @@ impl Process {
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
         self.shared.limits.tell(&fresh);
-        let image = Image::new(fresh, BREAK_BASE);
-        let _ = image.owner.set(Arc::clone(&self.shared.limits)); // just made: it has none
+        let image = Image::new(fresh, BREAK_BASE, Some(&self.shared.limits));
         let loader = self.preparing(&image, &program.image.name);
         if let Err(e) = loader.load_program(file, &program) {
             self.give_up(&image);

@@ -231,7 +231,7 @@ fn a_process_that_has_exited_runs_no_program() {
     child.exit();
     assert_eq!(child.exec(&file).expect_err("gone").errno, ESRCH);
     // Also when it is gone by the time the new address space is there.
-    let fresh = super::image::Image::new(m.new_space("test").expect("frames"), 0);
+    let fresh = super::image::Image::new(m.new_space("test").expect("frames"), 0, None);
     assert!(child.replace_image(&fresh).is_none());
     child.give_up(&fresh);
     assert!(!p.shares_space());

@@ -60,7 +60,7 @@ impl Process {
         let grave = if image.has_grave() { None } else { Some(self.grave(CALL)?) };
         image.join(grave).ok_or_else(gone)?;
         let child =
-            Self::with_image(&self.machine, self.cx().cpu(), &self.name(), Arc::clone(&image));
+            Self::with_image(&self.machine, self.cx().cpu(), &self.name(), image, Arc::default());
         child.shared.inherit(&self.shared);
         Ok(child)
     }
@@ -68,7 +68,7 @@ impl Process {
     fn grave(&self, call: &'static str) -> Result<Arc<Image>, SysError> {
         let space = self.machine.new_space(call)?;
         self.machine.release_space(&space);
-        Ok(Image::new(space, BREAK_BASE))
+        Ok(Image::new(space, BREAK_BASE, None))
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct Image {
     /// The addresses kept below the stack's limit: first one, and the end; both 0 when there are none.
     pub(crate) guard_start: AtomicU64,
     pub(crate) guard_end: AtomicU64,
-    /// The limits of the process that it was made for.
-    pub(crate) owner: OnceLock<Arc<Limits>>,
+    /// The limits of the process that it was made for, if it was for one.
+    owner: Option<Arc<Limits>>,
     /// Processes that use it (P1).
     users: AtomicU32,
     /// What those get that go first (P2); made before there are two.
@@ -44,8 +44,13 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// An image of an address space in which nothing is mapped.
-    pub(crate) fn new(space: Arc<AddrSpace>, break_base: u64) -> Arc<Self> {
+    /// An image of an address space in which nothing is mapped, for a process with the limits `owner`, which the space is told by whoever makes it.
+    pub(crate) fn new(
+        space: Arc<AddrSpace>,
+        break_base: u64,
+        owner: Option<&Arc<Limits>>,
+    ) -> Arc<Self> {
+        let owner = owner.map(Arc::clone);
         Arc::new(Self {
             space,
             break_base: AtomicU64::new(break_base),
@@ -53,7 +58,7 @@ impl Image {
             stack_size: AtomicU64::new(0),
             guard_start: AtomicU64::new(0),
             guard_end: AtomicU64::new(0),
-            owner: OnceLock::new(),
+            owner,
             users: AtomicU32::new(1),
             after: OnceLock::new(),
         })
@@ -88,7 +93,7 @@ impl Image {
         if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             return true;
         }
-        if let Some(owner) = self.owner.get() {
+        if let Some(owner) = &self.owner {
             owner.tell(&self.space);
         }
         false

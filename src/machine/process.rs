@@ -81,20 +81,26 @@ impl Process {
     /// A process with an empty address space. Use [`Machine::spawn`].
     pub(crate) fn create(machine: &Machine, cpu: CpuId, name: &str) -> Result<Self, SysError> {
         let space = machine.new_space("fork")?;
-        let made = Self::with_image(machine, cpu, name, Image::new(space, BREAK_BASE));
-        let _ = made.image().owner.set(Arc::clone(&made.shared.limits)); // just made: it has none
-        Ok(made)
+        let limits = Arc::default();
+        let image = Image::new(space, BREAK_BASE, Some(&limits));
+        Ok(Self::with_image(machine, cpu, name, image, limits))
     }
-    /// A process that uses an image.
-    pub(crate) fn with_image(machine: &Machine, cpu: CpuId, name: &str, image: Arc<Image>) -> Self {
+    /// A process that uses an image, under `limits`.
+    pub(crate) fn with_image(
+        machine: &Machine,
+        cpu: CpuId,
+        name: &str,
+        image: Arc<Image>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let machine = machine.thread(cpu);
-        let shared = Arc::new(Shared::new(machine.next_pid(), name, Arc::clone(&image)));
+        let shared = Arc::new(Shared::new(machine.next_pid(), name, Arc::clone(&image), limits));
         machine.register(&shared);
         Self { machine, shared, image: RefCell::new((0, image)) }
     }
     /// A handle with which exec works on an image that is not the process's yet, so that the calls that load a program find it there and nobody else finds it.
     pub(crate) fn preparing(&self, image: &Arc<Image>, name: &str) -> Self {
-        let shared = Shared::new(self.pid(), name, Arc::clone(image));
+        let shared = Shared::new(self.pid(), name, Arc::clone(image), Arc::default());
         shared.inherit(&self.shared);
         let machine = self.machine.thread(self.cx().cpu());
         Self { machine, shared: Arc::new(shared), image: RefCell::new((0, Arc::clone(image))) }
@@ -221,13 +227,13 @@ impl Process {
 }
 
 impl Shared {
-    fn new(pid: Pid, name: &str, image: Arc<Image>) -> Self {
+    fn new(pid: Pid, name: &str, image: Arc<Image>, limits: Arc<Limits>) -> Self {
         Self {
             pid,
             image: Mutex::new(Rank::Registry, image),
             generation: AtomicU32::new(0),
             name: Mutex::new(Rank::Registry, name.to_owned()),
-            limits: Arc::default(),
+            limits,
             may_lock: AtomicBool::new(true),
             linux: AtomicBool::new(false),
             exited: AtomicBool::new(false),

@@ -382,12 +382,8 @@ impl AddrSpace {
             let n = segs.pieces(cx, from).count();
             into.room_for(cx, &mut segs, to, n)?;
             let left_out = left_out_of(&segs, from)?;
+            self.make_shares(cx, &segs, from, into, to, made)?;
             note_left_out(&mut segs, &left_out, from, to)?;
-            let done = self.make_shares(cx, &segs, from, into, to, made);
-            if done.is_err() {
-                segs.forget(to);
-                return done;
-            }
             self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
             return Ok(());
@@ -399,12 +395,8 @@ impl AddrSpace {
         // held: both as (write)
         into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
         let left_out = left_out_of(&segs, from)?;
+        self.make_shares(cx, &segs, from, into, to, made)?;
         note_left_out(theirs, &left_out, from, to)?;
-        let done = self.make_shares(cx, &segs, from, into, to, made);
-        if done.is_err() {
-            theirs.forget(to);
-            return done;
-        }
         self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
         Ok(())

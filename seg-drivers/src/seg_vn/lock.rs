@@ -42,7 +42,7 @@
 //! Sources: illumos.md 4.5 (d), 4.8 (lockop), 7.6.
 
 use super::fault::PageFault;
-use super::lower::is_what_was_asked_for;
+use super::lower::what_was_asked_for;
 use super::protect::Gain;
 use super::vpage::VPages;
 use super::{SegVn, VPage, run_range, vpns};
@@ -233,11 +233,8 @@ fn find_page<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Option<Found<'a>>,
     };
     match b.vnode.get_page(scx.cx, scx.db, offset, Access::Read) {
         Ok(got) => {
-            let id = seg.file_identity(scx, f.addr);
-            match is_what_was_asked_for(scx.db, &got, id, Access::Read) {
-                true => Ok(Some((got.page, None))),
-                false => Err(FaultError::Object { addr: f.addr, errno: errno::EIO }),
-            }
+            let got = what_was_asked_for(f, got, seg.file_identity(scx, f.addr), Access::Read)?;
+            Ok(Some((got.page, None)))
         }
         Err(VnodeError::BeyondEof { .. }) => Ok(None),
         Err(e @ VnodeError::Io { .. }) => {

@@ -7,9 +7,7 @@ use super::SegVn;
 use super::fault::{Found, PageFault};
 use crate::anon::SlotGuard;
 use addr_space::{FaultError, LoadFlags, SegCx};
-use page_db::{
-    Access, Counter, ExclPage, GotPage, Identity, LockedPage, PAGE_SIZE, PageDb, Prot, errno,
-};
+use page_db::{Access, Counter, ExclPage, GotPage, Identity, LockedPage, PAGE_SIZE, Prot, errno};
 
 impl SegVn {
     /// The file's page at the fault, shared-locked.
@@ -26,9 +24,7 @@ impl SegVn {
             .vnode
             .get_page(f.scx.cx, f.scx.db, offset, access)
             .map_err(|e| f.vnode_error(e))?;
-        if !is_what_was_asked_for(f.scx.db, &got, id, access) {
-            return Err(FaultError::Object { addr: f.addr, errno: errno::EIO });
-        }
+        let got = what_was_asked_for(f, got, id, access)?;
         if got.read {
             f.scx.cx.count(Counter::MajFault);
         }
@@ -83,16 +79,20 @@ impl SegVn {
     }
 }
 
-/// Whether a vnode's answer is the page `id` of this very machine, with the rights to `access` it.
+/// A vnode's answer, if it is the page `id` of this very machine, with the rights to `access` it.
 #[inline]
-pub(super) fn is_what_was_asked_for(
-    db: &PageDb,
-    got: &GotPage<'_>,
+pub(super) fn what_was_asked_for<'a>(
+    f: &PageFault<'_>,
+    got: GotPage<'a>,
     id: Option<Identity>,
     access: Access,
-) -> bool {
+) -> Result<GotPage<'a>, FaultError> {
     let named = id.is_some_and(|id| got.page.page().is(id));
-    named && core::ptr::eq(got.page.db(), db) && (got.prot | Prot::EXEC).allows(access)
+    let ours = named && core::ptr::eq(got.page.db(), f.scx.db);
+    match ours && (got.prot | Prot::EXEC).allows(access) {
+        true => Ok(got),
+        false => Err(FaultError::Object { addr: f.addr, errno: errno::EIO }),
+    }
 }
 
 /// Fills a page just made with zeros and ends its transit (case 2B over nothing).

@@ -49,6 +49,12 @@ impl Other {
     }
 }
 
+/// What comes of `ask` beside another machine.
+fn beside(g: &Ground, ask: impl FnOnce(&Other) -> String) -> String {
+    let o = other(g);
+    let answer = ask(&o);
+    o.after(g, answer)
+}
 fn told<T: std::fmt::Debug>(r: Result<T, AsError>) -> String {
     r.map_or_else(|e| with_errno(e.errno(), &e), |v| format!("{v:?}"))
 }
@@ -121,29 +127,17 @@ impl Vnode for Object {
 const FOREIGN: &[Row] = &[
     row(
         "another machine's file is mapped",
-        |g| {
-            let o = other(g);
-            let answer = said(map(&g.p, 40, 1, RW, SHARED, Some(&o.handle())));
-            o.after(g, answer)
-        },
+        |g| beside(g, |o| said(map(&g.p, 40, 1, RW, SHARED, Some(&o.handle())))),
         "EINVAL: another machine's file",
     ),
     row(
         "another machine's file in place of what is there",
-        |g| {
-            let o = other(g);
-            let answer = said(map(&g.p, 0, 1, RW, SHARED, Some(&o.handle())));
-            o.after(g, answer)
-        },
+        |g| beside(g, |o| said(map(&g.p, 0, 1, RW, SHARED, Some(&o.handle())))),
         "EINVAL: another machine's file",
     ),
     row(
         "another machine's vnode is mapped",
-        |g| {
-            let o = other(g);
-            let answer = map_vnode(g, Arc::clone(&o.file) as _);
-            o.after(g, answer)
-        },
+        |g| beside(g, |o| map_vnode(g, Arc::clone(&o.file) as _)),
         "EINVAL: seg_vn: an object that this machine does not have at 0x100000028000..0x100000029000",
     ),
     row(
@@ -159,128 +153,126 @@ const FOREIGN: &[Row] = &[
     row(
         "an object that hands out another machine's page",
         |g| {
-            let o = other(g);
-            let id = g.m.db().vnodes().register(g.cx(), VnodeKind::File).unwrap();
-            let object = Object::new(id);
-            let weak = Arc::downgrade(&(Arc::clone(&object) as Arc<dyn Vnode>));
-            assert!(g.m.db().vnodes().attach(id, weak));
-            let theirs: &'static Arc<PageDb> = Box::leak(Box::new(Arc::clone(o.m.db())));
-            assert!(object.from.set((Arc::clone(&o.file), theirs)).is_ok());
-            let mapped = map_vnode(g, object);
-            let answer = died(g.p.load(at(40), &mut [0])) + "; " + &died(g.p.store(at(40), &[1]));
-            o.after(g, mapped + "; " + &answer)
+            beside(g, |o| {
+                let id = g.m.db().vnodes().register(g.cx(), VnodeKind::File).unwrap();
+                let object = Object::new(id);
+                let weak = Arc::downgrade(&(Arc::clone(&object) as Arc<dyn Vnode>));
+                assert!(g.m.db().vnodes().attach(id, weak));
+                let theirs: &'static Arc<PageDb> = Box::leak(Box::new(Arc::clone(o.m.db())));
+                assert!(object.from.set((Arc::clone(&o.file), theirs)).is_ok());
+                let mapped = map_vnode(g, object);
+                let answer =
+                    died(g.p.load(at(40), &mut [0])) + "; " + &died(g.p.store(at(40), &[1]));
+                mapped + "; " + &answer
+            })
         },
         "(); BusObjErr(5) at 0x100000028000, after 0 bytes; BusObjErr(5) at 0x100000028000, after 0 bytes",
     ),
     row(
         "another machine's driver",
         |g| {
-            let o = other(g);
-            let args = SegVnArgs::zfod(o.m.vn(), Prot::RW);
-            let answer = told(g.p.space().map(g.cx(), range(40, 1), &args));
-            o.after(g, answer)
+            beside(g, |o| {
+                let args = SegVnArgs::zfod(o.m.vn(), Prot::RW);
+                told(g.p.space().map(g.cx(), range(40, 1), &args))
+            })
         },
         "EINVAL: seg_vn: another machine's driver at 0x100000028000..0x100000029000",
     ),
     row(
         "another machine's program",
-        |g| {
-            let o = other(g);
-            let answer = said(g.p.exec(&o.file).map(|_| ()));
-            o.after(g, answer)
-        },
+        |g| beside(g, |o| said(g.p.exec(&o.file).map(|_| ()))),
         "EINVAL: another machine's file",
     ),
     row(
         "a file in another machine's memory",
         |g| {
-            let o = other(g);
-            let (f, cx, db) = (&o.file, g.cx(), g.m.db());
-            let file = |r: Result<(), segvm::files::FileError>| {
-                r.map_or_else(|e| with_errno(e.errno(), &e), |()| "done".to_owned())
-            };
-            let answers = [
-                file(f.pread(cx, db, 0, &mut [0; 6]).map(drop)),
-                file(f.pwrite(cx, db, 0, b"x").map(drop)),
-                file(f.truncate(cx, db, 0)),
-                file(f.sync(cx, db)),
-                format!("{:?}", f.look(cx, db, 0).map(drop)),
-                format!("{:?}", f.get_page(cx, db, FileOffset(0), Access::Read).map(drop)),
-                format!("{}", f.set_exec(db)),
-                format!("{}", Arc::clone(f).retire(cx, db).is_ok()),
-                format!("{}", g.m.remove_file(Arc::clone(f))),
-            ];
-            let (refused, others) = answers.split_at(4);
-            assert!(refused.iter().all(|a| *a == refused[0]), "{refused:?}");
-            let answer = format!("{}; {}", refused[0], others.join("; "));
-            o.after(g, answer)
+            beside(g, |o| {
+                let (f, cx, db) = (&o.file, g.cx(), g.m.db());
+                let file = |r: Result<(), segvm::files::FileError>| {
+                    r.map_or_else(|e| with_errno(e.errno(), &e), |()| "done".to_owned())
+                };
+                let answers = [
+                    file(f.pread(cx, db, 0, &mut [0; 6]).map(drop)),
+                    file(f.pwrite(cx, db, 0, b"x").map(drop)),
+                    file(f.truncate(cx, db, 0)),
+                    file(f.sync(cx, db)),
+                    format!("{:?}", f.look(cx, db, 0).map(drop)),
+                    format!("{:?}", f.get_page(cx, db, FileOffset(0), Access::Read).map(drop)),
+                    format!("{}", f.set_exec(db)),
+                    format!("{}", Arc::clone(f).retire(cx, db).is_ok()),
+                    format!("{}", g.m.remove_file(Arc::clone(f))),
+                ];
+                let (refused, others) = answers.split_at(4);
+                assert!(refused.iter().all(|a| *a == refused[0]), "{refused:?}");
+                format!("{}; {}", refused[0], others.join("; "))
+            })
         },
         "EINVAL: vnode 3 is not one of this page database's; Err(22); Err(NoVnode { vnode: VnodeId(3) }); false; false; false",
     ),
     row(
         "a child of another machine",
         |g| {
-            let o = other(g);
-            let hat = o.m.hat().alloc(o.m.cx()).unwrap();
-            let child = AddrSpace::new(o.m.cx(), AsId(99), USER_RANGE, hat, Arc::clone(o.m.db()));
-            let answer = told(g.p.space().dup(g.cx(), &child));
-            child.free(o.m.cx());
-            o.after(g, answer)
+            beside(g, |o| {
+                let hat = o.m.hat().alloc(o.m.cx()).unwrap();
+                let child =
+                    AddrSpace::new(o.m.cx(), AsId(99), USER_RANGE, hat, Arc::clone(o.m.db()));
+                let answer = told(g.p.space().dup(g.cx(), &child));
+                child.free(o.m.cx());
+                answer
+            })
         },
         "EINVAL: a child of another machine in address space 1",
     ),
     row(
         "memory is shown in another machine",
-        |g| {
-            let o = other(g);
-            let answer = told(g.p.space().share_range(g.cx(), range(0, 1), &o.p.space(), va(0)));
-            o.after(g, answer)
-        },
+        |g| beside(g, |o| told(g.p.space().share_range(g.cx(), range(0, 1), &o.p.space(), va(0)))),
         "EINVAL: an address space of another machine in address space 1",
     ),
     row(
         "another machine's kernel heap",
         |g| {
-            let o = other(g);
-            let heap = o.m.kmem();
-            let had = heap.alloc(&o.m.kernel_scx(), 2).unwrap();
-            let mine = g.m.kmem().alloc(&g.m.kernel_scx(), 2).unwrap();
-            assert_eq!(had, mine, "addresses say nothing");
-            let here = g.m.kernel_scx();
-            let said = |r: Result<(), addr_space::SegError>| {
-                r.map_or_else(|e| with_errno(e.errno(), &e), |()| "done".to_owned())
-            };
-            let answer = [
-                said(heap.free(&here, had)),
-                said(heap.alloc(&here, 1).map(drop))
-                    .replace(&heap.window().to_string(), "all of it"),
-                told(g.m.kas().map(g.cx(), heap.window(), &KmemArgs(Arc::clone(heap))))
-                    .contains("overlaps")
-                    .to_string(),
-            ]
-            .join("; ");
-            said(heap.free(&o.m.kernel_scx(), had));
-            said(g.m.kmem().free(&here, mine));
-            o.after(g, answer)
+            beside(g, |o| {
+                let heap = o.m.kmem();
+                let had = heap.alloc(&o.m.kernel_scx(), 2).unwrap();
+                let mine = g.m.kmem().alloc(&g.m.kernel_scx(), 2).unwrap();
+                assert_eq!(had, mine, "addresses say nothing");
+                let here = g.m.kernel_scx();
+                let said = |r: Result<(), addr_space::SegError>| {
+                    r.map_or_else(|e| with_errno(e.errno(), &e), |()| "done".to_owned())
+                };
+                let answer = [
+                    said(heap.free(&here, had)),
+                    said(heap.alloc(&here, 1).map(drop))
+                        .replace(&heap.window().to_string(), "all of it"),
+                    told(g.m.kas().map(g.cx(), heap.window(), &KmemArgs(Arc::clone(heap))))
+                        .contains("overlaps")
+                        .to_string(),
+                ]
+                .join("; ");
+                said(heap.free(&o.m.kernel_scx(), had));
+                said(g.m.kmem().free(&here, mine));
+                answer
+            })
         },
         "EINVAL: seg_kmem: another machine's heap at 0xfffffe0000000000..0xfffffe0000002000; EINVAL: seg_kmem: another machine's heap at all of it; true",
     ),
     row(
         "a translation to another machine's page",
         |g| {
-            let o = other(g);
-            let got = o.file.get_page(o.m.cx(), o.m.db(), FileOffset(0), Access::Read).unwrap();
-            let (space, none) = (g.p.space(), LoadFlags::empty());
-            let hat = space.hat();
-            let one = hat.memload(g.cx(), va(1), &got.page, Prot::RW, none, None);
-            let pages = [Some(addr_space::RunPage::new(&got.page, Prot::RW))];
-            let run = hat.memload_run(g.cx(), va(2), &pages, none, None);
-            assert_eq!((run.passed, run.loaded), (0, 0));
-            assert!(hat.probe(g.cx(), va(1)).is_none() && hat.probe(g.cx(), va(2)).is_none());
-            hat.unload(g.cx(), range(1, 2), UnloadFlags::empty());
-            let answer = format!("{}; {}", one.unwrap_err(), run.end.unwrap_err());
-            drop(got);
-            o.after(g, answer)
+            beside(g, |o| {
+                let got = o.file.get_page(o.m.cx(), o.m.db(), FileOffset(0), Access::Read).unwrap();
+                let (space, none) = (g.p.space(), LoadFlags::empty());
+                let hat = space.hat();
+                let one = hat.memload(g.cx(), va(1), &got.page, Prot::RW, none, None);
+                let pages = [Some(addr_space::RunPage::new(&got.page, Prot::RW))];
+                let run = hat.memload_run(g.cx(), va(2), &pages, none, None);
+                assert_eq!((run.passed, run.loaded), (0, 0));
+                assert!(hat.probe(g.cx(), va(1)).is_none() && hat.probe(g.cx(), va(2)).is_none());
+                hat.unload(g.cx(), range(1, 2), UnloadFlags::empty());
+                let answer = format!("{}; {}", one.unwrap_err(), run.end.unwrap_err());
+                drop(got);
+                answer
+            })
         },
         "the page for 0x100000001000 is another machine's; the page for 0x100000002000 is another machine's",
     ),
