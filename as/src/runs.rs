@@ -20,7 +20,8 @@
 //! left of it. Whoever only looks walks run by run, without a copy.
 //!
 //! - U1: runs are disjoint, ascending, not empty; none carries the default value; neighbours that touch differ.
-//! - U3: after [`Runs::make_room`] of a range, two changes of it, or of parts that begin and end with runs, ask the heap for nothing.
+//! - U3: after [`Runs::make_room`] of a range, two changes of it, or of parts that begin and end with runs, ask the heap for nothing; nor, after
+//!   [`Runs::make_room_for`], does what it was made for.
 //!
 //! Keys are absolute (virtual page numbers, slot numbers), so trimming a segment moves nothing.
 //!
@@ -284,26 +285,35 @@ impl<V: Copy + Eq> Runs<V> {
         }
         Ok(Self { default: self.default, held: in_place(store) })
     }
-    /// Makes room for [`Runs::absorb`].
+    /// Makes room for [`Runs::absorb`], and for a change of `forgotten` to the default besides.
     ///
     /// # Errors
     /// [`NoHeap`]; no value has changed.
-    pub fn make_room_for(&mut self, other: &Self) -> Result<(), NoHeap> {
-        let n = match &other.held {
-            Held::None => return Ok(()),
-            Held::One(_) => 1,
-            Held::Many(runs) => runs.len(),
+    pub fn make_room_for(&mut self, other: &Self, forgotten: Range<u64>) -> Result<(), NoHeap> {
+        let Some(first) = other.each().next() else {
+            return if forgotten.is_empty() { Ok(()) } else { self.make_room(forgotten) };
         };
-        let mut store = match &mut self.held {
-            Held::Many(store) => core::mem::replace(store, Store::new()),
+        let cuts = if forgotten.is_empty() { 0 } else { 2 };
+        let places = [first.start, forgotten.start, forgotten.end];
+        let n = other.each().count() + cuts;
+        let mut store = match core::mem::replace(&mut self.held, Held::None) {
+            Held::Many(store) => store,
             Held::None => Store::new(),
             Held::One(run) => {
                 let mut store = Store::new();
-                store.try_push(*run)?;
-                store
+                match store.try_push(run) {
+                    Ok(()) => store,
+                    Err(refused) => {
+                        self.held = Held::One(run);
+                        return Err(refused);
+                    }
+                }
             }
         };
-        let room = store.make_room_outside(n);
+        let room = store.make_room_at(&places[..=cuts], n);
+        if room.is_err() {
+            store.trim();
+        }
         self.held = if room.is_ok() { Held::Many(store) } else { in_place(store) };
         room
     }

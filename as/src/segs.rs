@@ -28,6 +28,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use page_db::heap::NoHeap;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::sync::{PerCpu, prefetch_all};
 use page_db::{Counter, Cx, FailKind, VirtAddr, VirtRange};
@@ -286,8 +287,7 @@ impl Segs {
     }
     /// Makes room, so that [`Segs::forget`] and changes of what is left out of `range` cannot fail.
     pub(crate) fn make_room(&mut self, range: VirtRange) -> Result<(), AsError> {
-        let refused = |_| AsError::NoHeap { what: "range that is not forked" };
-        self.left_out.make_room(vpns(range)).map_err(refused)
+        self.left_out.make_room(vpns(range)).map_err(no_notes)
     }
     /// Notes whether `range` is left out of a child.
     pub(crate) fn set_left_out(&mut self, range: VirtRange, on: bool) -> Result<(), AsError> {
@@ -295,6 +295,32 @@ impl Segs {
         self.left_out.set(vpns(range), on);
         self.left_out.trim();
         Ok(())
+    }
+    /// What is left out of `from`, as if it lay at `to`.
+    pub(crate) fn left_out_at(
+        &self,
+        from: VirtRange,
+        to: VirtRange,
+    ) -> Result<Runs<bool>, AsError> {
+        let mut left_out = self.left_out.part(vpns(from)).map_err(no_notes)?;
+        left_out.shift(from.start().vpn(), to.start().vpn());
+        Ok(left_out)
+    }
+    /// Makes room for [`Segs::note_left_out`].
+    pub(crate) fn make_room_for(
+        &mut self,
+        coming: &Runs<bool>,
+        going: Option<VirtRange>,
+    ) -> Result<(), AsError> {
+        self.left_out.make_room_for(coming, going.map_or(0..0, vpns)).map_err(no_notes)
+    }
+    /// What is `coming` lies where nothing did, and is left out of a child too; `going` is not mapped there any more.
+    pub(crate) fn note_left_out(&mut self, coming: &Runs<bool>, going: Option<VirtRange>) {
+        self.left_out.absorb(coming);
+        if let Some(going) = going {
+            self.left_out.set(vpns(going), false);
+        }
+        self.left_out.trim();
     }
     /// `range` is not mapped any more: nothing is known of its pages (G7).
     pub(crate) fn forget(&mut self, range: VirtRange) {
@@ -423,6 +449,10 @@ impl<'a> Iterator for Pieces<'a> {
         }
         Some(Ok((Seg { range, ops: self.segs.ops_of(id) }, piece)))
     }
+}
+
+fn no_notes(_: NoHeap) -> AsError {
+    AsError::NoHeap { what: "range that is not forked" }
 }
 
 /// An interval of the tree as a range.

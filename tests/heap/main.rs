@@ -283,6 +283,94 @@ fn changes_in_the_room_that_was_made_ask_for_nothing() {
     assert!((0..2000).all(|at| runs.get(at) == array[at as usize]));
 }
 
+/// U3, of runs that come from elsewhere, while others are forgotten.
+#[test]
+fn runs_come_and_go_in_the_room_that_was_made() {
+    let mut seed = 5u64;
+    let mut lot = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let nothing = Plan { from: 1, k: 1, and_later: true };
+    for _ in 0..600 {
+        let (mut runs, mut array) = (Runs::new(false), [false; 1200]);
+        let comes = 200 + lot(300);
+        let comes = comes..comes + 1 + lot(500);
+        let goes = lot(200);
+        let goes =
+            if lot(2) == 0 { goes..goes } else { goes..(goes + 1 + lot(200)).min(comes.start) };
+        let mut coming = Runs::new(false);
+        let dense = 1 + lot(4);
+        for at in 0..1200 {
+            if lot(dense) == 0 {
+                let new = comes.contains(&at);
+                if new { &mut coming } else { &mut runs }.set(at..at + 1, true);
+                array[at as usize] = !goes.contains(&at);
+            }
+        }
+        let refusal = Plan { from: 1, k: 1 + lot(4), and_later: true };
+        let (room, _) = under(refusal, || runs.make_room_for(&coming, goes.clone()));
+        if room.is_err() {
+            assert!(runs.verify() && !runs.any(comes.clone(), |on| on), "changed though refused");
+            runs.make_room_for(&coming, goes.clone()).unwrap();
+        }
+        let (_, asked) = under(nothing, || {
+            runs.absorb(&coming);
+            runs.set(goes.clone(), false);
+        });
+        assert_eq!(asked, Asked::default(), "{coming:?} to {runs:?}, without {goes:?}");
+        runs.trim();
+        assert!(runs.verify() && (0..1200).all(|at| runs.get(at) == array[at as usize]));
+    }
+}
+
+/// What a child is not to have moves with the pages, and is noted of what is shown twice, or nothing has happened.
+#[test]
+fn what_is_not_forked_comes_along_or_nothing_does() {
+    let deeds: [(&str, fn(&World) -> Done); 3] = [
+        ("moved", |w| {
+            let place = RemapFlags::MAYMOVE | RemapFlags::FIXED;
+            done(w.p.mremap(AT, PAGES * PAGE, PAGES * PAGE, place, MOVED))
+        }),
+        ("shown here", |w| done(w.p.share_range(SHARED_AT, PAGES * PAGE, &w.p))),
+        ("shown there", |w| done(w.p.share_range(SHARED_AT, PAGES * PAGE, &w.q))),
+    ];
+    let left_out = |p: &Process| {
+        let space = p.space();
+        let runs = space.segs(p.cx()).left_out(space.limits()).count();
+        runs as u64
+    };
+    let mut refused = 0;
+    for (what, how) in deeds {
+        for k in 1.. {
+            let w = World::new();
+            let shown =
+                w.q.space().segs(w.q.cx()).iter().next().map(|seg| seg.range().start().get());
+            for (p, at) in [(&w.p, AT), (&w.p, SHARED_AT), (&w.q, shown.unwrap())] {
+                let out = |n| p.madvise(at + n * PAGE, PAGE, MemAdvice::DontFork);
+                (1..PAGES).step_by(2).try_for_each(out).unwrap();
+            }
+            let before = (w.m.dump(), left_out(&w.p), left_out(&w.q));
+            let (answer, asked) = under(Plan { from: FROM, k, and_later: true }, || how(&w));
+            w.m.verify().unwrap_or_else(|v| panic!("{what}: {v}"));
+            if answer.is_err() {
+                assert_eq!(w.m.dump().visible(), before.0.visible(), "{what}: not as before");
+                assert_eq!((left_out(&w.p), left_out(&w.q)), (before.1, before.2), "{what}");
+                assert_eq!(how(&w), Ok(()), "{what}: nothing is refused any more");
+                refused += 1;
+            }
+            let more = if what == "moved" { 0 } else { PAGES / 2 };
+            let runs = left_out(&w.p) + left_out(&w.q);
+            assert_eq!(runs, before.1 + before.2 + more, "{what}");
+            w.m.verify().unwrap_or_else(|v| panic!("{what}, again: {v}"));
+            if asked.refused == 0 {
+                break;
+            }
+        }
+    }
+    assert!(refused > 6, "only {refused}");
+}
+
 /// What a machine needs in proportion to its memory is asked for in a way that can fail.
 #[test]
 fn a_machine_is_not_switched_on() {

@@ -17,7 +17,7 @@ impl AddrSpace {
     #[doc(alias("MC_ADVISE", "madvise"))]
     pub fn advise(&self, cx: &Cx, range: VirtRange, advice: Advice) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, 1, OnPinned::Return, |segs, writer| {
             self.walk(cx, segs, range, writer, |scx, seg, piece| {
                 seg.ops().advise(scx, piece, advice)
             })
@@ -48,7 +48,7 @@ impl AddrSpace {
     pub fn set_page_size(&self, cx: &Cx, range: VirtRange, code: u8) -> Result<(), AsError> {
         use crate::error::SegError::{Invalid, NotSupported};
         self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, 1, OnPinned::Return, |segs, writer| {
             self.walk(cx, segs, range, writer, |scx, seg, piece| {
                 if !writer {
                     return Err(crate::SegError::Retry { range: piece });

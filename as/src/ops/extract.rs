@@ -15,6 +15,7 @@
 //!           something at `to`, if that is to be free   the same
 //!   room    for two cuts and one in the way            refused; nothing has changed
 //!   clear   what lies at `to` goes                     may have to wait for pins, and starts over then
+//!   notes   room for what is not forked of `from`      refused; but what was in the way is gone
 //!   cut     [ x ][ a ][ b ][ c ][ y ]                  from here on nothing fails (G8)
 //!   carry   [ x ]             [ y ]                    to   [ a ][ b ][ c ]      the same drivers, in the same order
 //!   join                                               with what lies beside, where the drivers agree
@@ -43,14 +44,13 @@ use crate::error::{AsError, SegError};
 use crate::extract::{Continued, Extract, Like};
 use crate::fault::FaultError;
 use crate::leaving::Contents;
-use crate::runs::vpns;
 use crate::seg::{Join, SegCreate, SegCx, SegKind, SegOps};
 use crate::segs::{Hole, Removed, Seg, Segs};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use page_db::{Cx, VirtAddr, VirtRange, heap};
+use page_db::{Cx, VirtAddr, VirtRange};
 
 /// Segments that a move may cut: two of what moves, one of what is in the way.
 const CUTS: usize = 3;
@@ -137,7 +137,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap, or something is where [`Target::Free`] wants nothing; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
-    /// answer. Nothing has changed. A driver's error, or [`AsError::NoHeap`], for what is in the way: that is gone below the failing segment.
+    /// answer. Nothing has changed. A driver's error, or [`AsError::NoHeap`], once something was found in the way: that is gone below the failing segment, and nothing has moved.
     #[doc(alias("mremap", "as_move"))]
     pub fn move_range(
         &self,
@@ -180,19 +180,16 @@ impl AddrSpace {
         if leave == Leave::Fresh {
             self.make_fresh(cx, segs, from, made)?;
         }
-        let left_out = left_out_of(segs, from)?;
+        let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
+        let forgotten = (leave == Leave::Hole).then_some(from);
         self.unmap_pass(cx, segs, to, gone)?;
+        segs.make_room_for(&left_out, forgotten).map_err(Stop::Space)?;
         gone.empty_parts(cx); // or what comes to lie there would not join its neighbours, whose slots those were
         // Nothing fails from here on.
         self.cut_at(cx, segs, from.start().get());
         self.cut_at(cx, segs, from.end());
         self.carry(cx, segs, from, to);
-        if leave == Leave::Hole {
-            segs.forget(from);
-        }
-        for run in left_out {
-            segs.left_out.set(vpns(moved(run, from, to)), true);
-        }
+        segs.note_left_out(&left_out, forgotten);
         insert_all(segs, made);
         // What lies above may have been mapped a moment ago, for the mapping to grow into.
         self.join_at(cx, segs, to.end(), Join::Extend);
@@ -347,7 +344,7 @@ impl AddrSpace {
         self.check_machine("an address space", into)?;
         self.check_limits(from)?;
         into.check_limits(to)?;
-        let mut redo = Redo::new(self, cx, 1);
+        let mut redo = Redo::new(self, cx, 1).over(from);
         loop {
             let mut made = Made::default();
             let done = self.share_pass(cx, from, into, to, &mut made);
@@ -381,9 +378,10 @@ impl AddrSpace {
             let mut segs = self.lock.write(cx);
             let n = segs.pieces(cx, from).count();
             into.room_for(cx, &mut segs, to, n)?;
-            let left_out = left_out_of(&segs, from)?;
+            let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
             self.make_shares(cx, &segs, from, into, to, made)?;
-            note_left_out(&mut segs, &left_out, from, to)?;
+            segs.make_room_for(&left_out, None).map_err(Stop::Space)?;
+            segs.note_left_out(&left_out, None);
             self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
             return Ok(());
@@ -394,9 +392,10 @@ impl AddrSpace {
         let theirs = theirs.get_or_insert_with(|| into.lock.write_nested(cx));
         // held: both as (write)
         into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
-        let left_out = left_out_of(&segs, from)?;
+        let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
         self.make_shares(cx, &segs, from, into, to, made)?;
-        note_left_out(theirs, &left_out, from, to)?;
+        theirs.make_room_for(&left_out, None).map_err(Stop::Space)?;
+        theirs.note_left_out(&left_out, None);
         self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
         Ok(())
@@ -431,28 +430,6 @@ impl AddrSpace {
             seg.ops().dup_done(&self.scx(cx, seg.range(), true), piece, &*made.ops);
         }
     }
-}
-
-/// The runs of `range` that a child of fork does not get.
-fn left_out_of(segs: &Segs, range: VirtRange) -> Result<Vec<VirtRange>, Stop> {
-    let mut left_out = Vec::new();
-    for run in segs.left_out(range) {
-        let refused = |_| AsError::NoHeap { what: "list of ranges that are not forked" };
-        heap::push(&mut left_out, run).map_err(refused).map_err(Stop::Space)?;
-    }
-    Ok(left_out)
-}
-
-/// Leaves those of `from`, which are to be at `to` as well, where nothing is yet, out of a child too.
-fn note_left_out(
-    segs: &mut Segs,
-    left_out: &[VirtRange],
-    from: VirtRange,
-    to: VirtRange,
-) -> Result<(), Stop> {
-    let mut runs = left_out.iter();
-    let done = runs.try_for_each(|run| segs.set_left_out(moved(*run, from, to), true));
-    done.inspect_err(|_| segs.forget(to)).map_err(Stop::Space)
 }
 
 fn insert_all(segs: &mut Segs, made: &mut Made) {

@@ -100,9 +100,9 @@ impl AddrSpace {
         access: Access,
         mut error: FaultError,
     ) -> Result<(), FaultError> {
-        let mut redo = Redo::new(self, cx, range.pages().get());
+        let mut redo = Redo::new(self, cx, range.pages().get()).over(range);
         loop {
-            self.amend(cx, &mut redo, error)?;
+            self.amend(&mut redo, error)?;
             // A pin may be waited for by whoever has made it, who would wait for itself here.
             if let FaultError::Object { addr, errno: errno::EDEADLK } = error
                 && kind == FaultKind::SoftLock
@@ -117,22 +117,12 @@ impl AddrSpace {
         }
     }
     /// Does what a transient error asks for before the fault starts over. The caller holds no lock of this address space.
-    pub(super) fn amend(
-        &self,
-        cx: &Cx,
-        redo: &mut Redo<'_>,
-        error: FaultError,
-    ) -> Result<(), FaultError> {
-        let again = match error {
-            FaultError::NoMemory { .. } => true,
-            FaultError::NotOwn { addr } => redo.once_more_own(addr),
-            _ => redo.once_more(),
-        };
-        if !again {
+    pub(super) fn amend(&self, redo: &mut Redo<'_>, error: FaultError) -> Result<(), FaultError> {
+        if !matches!(error, FaultError::NoMemory { .. }) && !redo.once_more() {
             return Err(FaultError::Object { addr: error.addr(), errno: errno::EDEADLK }); // G10
         }
         let error = match error {
-            FaultError::NotOwn { addr } => match self.make_own(cx, addr) {
+            FaultError::NotOwn { addr } => match redo.make_own(addr) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             },
@@ -220,10 +210,10 @@ impl AddrSpace {
         if !self.limits().covers(range) {
             return Err(FaultError::NoMap { addr: self.first_outside(range) });
         }
-        let mut redo = Redo::new(self, cx, 1);
+        let mut redo = Redo::new(self, cx, 1).over(range);
         loop {
             match self.faulta_pass(cx, range) {
-                Err(error) if is_transient(&error) => self.amend(cx, &mut redo, error)?,
+                Err(error) if is_transient(&error) => self.amend(&mut redo, error)?,
                 done => return done,
             }
         }

@@ -37,7 +37,7 @@ impl AddrSpace {
             return self.leave_out(cx, range, true);
         }
         self.check_limits(range)?;
-        let mut redo = Redo::new(self, cx, 1);
+        let mut redo = Redo::new(self, cx, 1).over(range);
         loop {
             let done = self.inherit_pass(cx, &mut self.lock.write(cx), range, how);
             // held: nothing
@@ -107,7 +107,7 @@ impl AddrSpace {
         f: impl Fn(&dyn SegOps, &SegCx<'_>, VirtRange) -> Result<(), SegError>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, 1, OnPinned::Return, |segs, writer| {
             self.walk(cx, segs, range, writer, |scx, seg, piece| f(seg.ops(), scx, piece))
         })
     }

@@ -73,7 +73,7 @@ impl AddrSpace {
         to: &mut dyn Borrower,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
             self.walk(cx, segs, range, writer, |scx, seg, piece| {
                 seg.ops().lend_anons(scx, piece, to)
             })
@@ -93,7 +93,7 @@ impl AddrSpace {
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;
         let mut lent = LentPages { db: Arc::clone(&self.db), range, pages: Vec::new() };
-        let done = self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
+        let done = self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
             // What an earlier pass had is given back: it begins from the first address.
             core::mem::take(&mut lent.pages).into_iter().for_each(|p| self.db.unlend(cx, p));
             self.walk(cx, segs, range, writer, |scx, seg, piece| {

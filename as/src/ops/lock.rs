@@ -55,7 +55,7 @@ impl AddrSpace {
         meant: Option<Selection>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, range.pages().get(), OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
             let mut newly = NewlyLocked::default();
             let done = cx.blocking(|| {
                 self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
@@ -84,7 +84,7 @@ impl AddrSpace {
         meant: Option<Selection>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, 0, OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, 0, OnPinned::Return, |segs, writer| {
             self.walk_meant(cx, segs, range, writer, meant, unlock_run)
         })
     }
@@ -112,7 +112,8 @@ impl AddrSpace {
         if !what.contains(LockAll::CURRENT) {
             return Ok(());
         }
-        self.redo(cx, self.state.size() / page_db::PAGE_SIZE, OnPinned::Return, |segs, writer| {
+        let pages = self.state.size() / page_db::PAGE_SIZE;
+        self.redo(cx, self.limits(), pages, OnPinned::Return, |segs, writer| {
             let mut newly = NewlyLocked::default();
             let all = segs.iter().filter(|seg| !seg.ops().kind().contains(SegKind::HOLE));
             for seg in all {
@@ -141,7 +142,7 @@ impl AddrSpace {
     /// [`AsError::NoMemory`], as [`AddrSpace::unlock`]'s.
     pub fn unlock_all_meant(&self, cx: &Cx, meant: Option<Selection>) -> Result<(), AsError> {
         self.state.set_lock_future(false);
-        self.redo(cx, 0, OnPinned::Return, |segs, writer| {
+        self.redo(cx, self.limits(), 0, OnPinned::Return, |segs, writer| {
             segs.iter().try_for_each(|seg| {
                 let scx = self.scx(cx, seg.range(), writer);
                 let run = &mut |run| unlock_run(&scx, seg, run);

@@ -13,7 +13,7 @@
 //!     │
 //!     ├─ done, or an error that is the caller's ─▶ returned
 //!     ├─ Retry      ─▶ again, as writer                                        ┐
-//!     ├─ NotOwn     ─▶ the segment is made its own, as writer; again           ├ 10 000 times; then it is EDEADLK to the caller
+//!     ├─ NotOwn     ─▶ made its own, and what follows, as writer; again        ├ 10 000 times; then it is EDEADLK to the caller
 //!     ├─ EDEADLK    ─▶ one tick, again                                         ┘
 //!     ├─ NoMemory   ─▶ wait for memory (no lock held), again; given up when nothing can be reclaimed
 //!     ├─ Held       ─▶ one tick, again; after 100 of them it is Pinned
@@ -120,8 +120,8 @@ pub(crate) struct Redo<'a> {
     held: u32,
     /// Passes begun again at a driver's word ([`MOST_PASSES`]).
     passes: u32,
-    /// What was made its own last: another is progress, and counts for nothing.
-    own: Option<VirtAddr>,
+    /// Where the operation ends: up to there the segments that follow one that must be made its own come to that as well.
+    end: u64,
     /// Whether the next pass holds the lock as writer.
     pub(crate) writer: bool,
 }
@@ -131,7 +131,11 @@ impl<'a> Redo<'a> {
     pub(crate) fn new(space: &'a AddrSpace, cx: &'a Cx, pages: u64) -> Self {
         let most = pages.saturating_add(TABLES);
         let memory = MemoryTries::new(2, most);
-        Self { space, cx, memory, held: 0, passes: 0, own: None, writer: false }
+        Self { space, cx, memory, held: 0, passes: 0, end: 0, writer: false }
+    }
+    /// The operation goes through all of `range`.
+    pub(crate) fn over(self, range: VirtRange) -> Self {
+        Self { end: range.end(), ..self }
     }
     /// The operation may need `pages` frames at once, it turns out.
     pub(crate) fn may_need(&mut self, pages: u64) {
@@ -147,17 +151,9 @@ impl<'a> Redo<'a> {
         self.cx.blocking(|| spin_wait(self.cx, self.passes));
         self.passes <= MOST_PASSES
     }
-    /// The same where the segment at `addr` had to be made its own: a range has many, and each has its turn.
-    pub(crate) fn once_more_own(&mut self, addr: VirtAddr) -> bool {
-        self.own.replace(addr) != Some(addr) || self.once_more()
-    }
     /// The same for an operation that answers with the driver's last word.
     fn once_more_after(&mut self, last: SegError) -> Result<(), AsError> {
-        let again = match last {
-            SegError::Fault(FaultError::NotOwn { addr }) => self.once_more_own(addr),
-            _ => self.once_more(),
-        };
-        if again {
+        if self.once_more() {
             return Ok(());
         }
         let (why, addr) = match last {
@@ -197,6 +193,11 @@ impl<'a> Redo<'a> {
         }
         again
     }
+    /// Gives the segment at `addr` contents of its own, and those that follow, under one hold of the lock: or a range of many would be gone through once for
+    /// each. The caller holds no lock of this address space.
+    pub(crate) fn make_own(&self, addr: VirtAddr) -> Result<(), FaultError> {
+        self.space.make_own(self.cx, addr, self.end)
+    }
     /// Decides about a driver's error: `Ok` says start over.
     pub(crate) fn after(&mut self, error: SegError) -> Result<(), AsError> {
         match error {
@@ -207,7 +208,7 @@ impl<'a> Redo<'a> {
             SegError::Fault(FaultError::Retry { .. }) => self.once_more_after(error)?,
             SegError::Fault(FaultError::NotOwn { addr }) => {
                 self.once_more_after(error)?;
-                match self.space.make_own(self.cx, addr) {
+                match self.make_own(addr) {
                     Err(FaultError::NoMemory { .. }) => {
                         self.wait_for_memory().map_err(AsError::NoMemory)?;
                     }
@@ -235,31 +236,45 @@ impl<'a> Redo<'a> {
 }
 
 impl AddrSpace {
-    /// Gives the segment at `addr` contents of its own. The caller holds no lock of this address space.
+    /// Gives the segment at `addr` contents of its own, and each above it that begins below `end`. The caller holds no
+    /// lock of this address space.
     #[cold]
-    pub(crate) fn make_own(&self, cx: &Cx, addr: VirtAddr) -> Result<(), FaultError> {
+    fn make_own(&self, cx: &Cx, addr: VirtAddr, end: u64) -> Result<(), FaultError> {
         if cx.reads_any() {
             // Whoever looks at the segments while it faults would wait for itself.
             return Err(FaultError::Object { addr, errno: errno::EBUSY });
         }
         let mut segs = self.lock.write(cx);
         // held: as (write). Unmapped meanwhile: whoever starts over finds that out.
-        let Some((id, range)) = segs.find(cx, addr.get()) else { return Ok(()) };
-        let scx = self.scx(cx, range, true);
-        segs.ops_mut(id).make_own(&scx).map_err(|error| match error {
-            SegError::NoMemory { .. } => FaultError::NoMemory { addr },
-            error => FaultError::Object { addr, errno: error.errno() },
-        })
+        let Some((mut id, mut range)) = segs.find(cx, addr.get()) else { return Ok(()) };
+        let mut first = true;
+        loop {
+            let done = segs.ops_mut(id).make_own(&self.scx(cx, range, true));
+            match done {
+                Ok(()) => {}
+                // Perhaps nobody will ask for this one; whoever does will be told.
+                Err(_) if !first => return Ok(()),
+                Err(SegError::NoMemory { .. }) => return Err(FaultError::NoMemory { addr }),
+                Err(error) => return Err(FaultError::Object { addr, errno: error.errno() }),
+            }
+            first = false;
+            let next = segs.next_id(id).map(|next| (next, segs.range(next)));
+            let Some(above) = next.filter(|(_, above)| above.start().get() < end) else {
+                return Ok(());
+            };
+            (id, range) = above;
+        }
     }
-    /// Runs `pass` under the lock until it is done or has failed for good; see the module's theory.
+    /// Runs `pass` over `range` under the lock until it is done or has failed for good; see the module's theory.
     pub(crate) fn redo(
         &self,
         cx: &Cx,
+        range: VirtRange,
         pages: u64,
         pinned: OnPinned,
         mut pass: impl FnMut(&Segs, bool) -> Result<(), Stop>,
     ) -> Result<(), AsError> {
-        let mut redo = Redo::new(self, cx, pages);
+        let mut redo = Redo::new(self, cx, pages).over(range);
         loop {
             let epoch = self.state.pin_epoch();
             let writer = redo.writer;

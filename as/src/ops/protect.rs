@@ -36,7 +36,7 @@ impl AddrSpace {
         pinned: OnPinned,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, range.pages().get(), pinned, |segs, writer| {
+        self.redo(cx, range, range.pages().get(), pinned, |segs, writer| {
             self.walk(cx, segs, range, writer, |scx, seg, piece| {
                 seg.ops().set_prot(scx, piece, prot)
             })

@@ -29,7 +29,7 @@ impl AddrSpace {
         meant: Option<Selection>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, 1, OnPinned::Return, |segs, writer| {
+        self.redo(cx, range, 1, OnPinned::Return, |segs, writer| {
             self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
                 seg.ops().sync(scx, run, flags)
             })

@@ -89,7 +89,7 @@ impl AddrSpace {
             match self.move_pass(cx, page, addr, bytes.again()) {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(FaultError::Hardware { addr }),
-                Err(error) if is_transient(&error) => self.amend(cx, &mut redo, error)?,
+                Err(error) if is_transient(&error) => self.amend(&mut redo, error)?,
                 Err(error) => return Err(error),
             }
         }

@@ -132,15 +132,20 @@ impl<V: Copy> Store<V> {
         }
         Ok(())
     }
-    /// Makes room for `n` runs behind the last one, or before the first.
-    pub(super) fn make_room_outside(&mut self, n: usize) -> Result<(), NoHeap> {
-        let last = self.blocks.len().saturating_sub(1);
-        for at in [0, last] {
-            if let Some(b) = self.blocks.get_mut(at) {
-                b.try_reserve_exact(BLOCK - b.len()).map_err(|_| NoHeap)?;
+    /// Makes room for `n` runs, wherever they come to lie among those that follow one of `places` now.
+    pub(super) fn make_room_at(&mut self, places: &[u64], n: usize) -> Result<(), NoHeap> {
+        for at in places {
+            // As an insertion finds it; where it is between two blocks, either may be meant.
+            let (block, i) = self.seek(*at);
+            let last = self.blocks.len().saturating_sub(1);
+            for block in [block.min(last), if i == 0 { block.saturating_sub(1) } else { block }] {
+                if let Some(b) = self.blocks.get_mut(block) {
+                    b.try_reserve_exact(BLOCK - b.len()).map_err(|_| NoHeap)?;
+                }
             }
         }
-        self.spare_blocks(2 + n.div_ceil(BLOCK / 2))
+        // A block is split when it is full: each that is here already once, each new one after half a block of runs.
+        self.spare_blocks(1 + 2 * places.len() + n.div_ceil(BLOCK / 2))
     }
     /// Puts a run behind all others.
     pub(super) fn try_push(&mut self, run: Run<V>) -> Result<(), NoHeap> {
@@ -157,10 +162,6 @@ impl<V: Copy> Store<V> {
         }
         last.push(run);
         Ok(())
-    }
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.blocks.iter().map(Vec::len).sum()
     }
     /// Lets go of the room that is left.
     pub(super) fn trim(&mut self) {

@@ -3,6 +3,7 @@
 use crate::error::{AsError, SegError};
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::Hat;
+use crate::seg::Advice;
 use crate::testing::*;
 use core::sync::atomic::Ordering;
 use page_db::{Access, Clock, Counter, Prot, errno};
@@ -102,6 +103,28 @@ fn a_stale_decision_starts_over_at_once() {
     w.space.fault_at(&w.cx, at(0x11000), FaultKind::Invalid, Access::Read).expect("in the end");
     assert_eq!((w.clock.now(), w.wait.waits.load(Ordering::SeqCst)), (0, 0));
     assert_eq!(w.plan.take("fault").len(), 3);
+}
+
+#[test]
+fn what_an_operation_still_has_to_pass_is_made_its_own_with_the_first() {
+    let w = two_segments();
+    w.map(0x20000, P);
+    w.map(0x30000, P);
+    let advise = || w.space.advise(&w.cx, range(0x10000, 0x10000 + P), Advice::Random);
+    let not_own = |addr| Fail::Fault(FaultError::NotOwn { addr: at(addr) });
+    w.plan.fail("advise", 0x12000, 1, not_own(0x12000));
+    assert_eq!(advise(), Err(AsError::Unmapped { addr: at(0x14000) }));
+    let made = |w: &World| w.plan.take("make_own").iter().map(|c| c.start).collect::<Vec<_>>();
+    assert_eq!(made(&w), [0x12000, 0x20000], "not below, and not behind the range");
+    // One that comes later and finds no memory is left for the pass that meets it.
+    let short = |addr| Fail::Seg(SegError::NoMemory { range: range(addr, P) });
+    w.plan.fail("advise", 0x10000, 1, not_own(0x10000));
+    w.plan.fail("make_own", 0x12000, 1, short(0x12000));
+    w.plan.fail("advise", 0x12000, 1, not_own(0x12000));
+    assert_eq!(advise(), Err(AsError::Unmapped { addr: at(0x14000) }));
+    assert_eq!(made(&w), [0x10000, 0x12000, 0x12000, 0x20000]);
+    assert_eq!(w.wait.waits.load(Ordering::SeqCst), 0);
+    w.check();
 }
 
 #[test]

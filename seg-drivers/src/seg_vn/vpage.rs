@@ -214,7 +214,7 @@ impl VPages {
     /// Makes room for [`VPages::absorb`].
     pub(super) fn make_room_for(&mut self, other: &Self) -> Result<(), NoHeap> {
         match (&mut self.0, &other.0) {
-            (Some(own), Some(theirs)) => own.runs.make_room_for(&theirs.runs),
+            (Some(own), Some(theirs)) => own.runs.make_room_for(&theirs.runs, 0..0),
             _ => Ok(()),
         }
     }

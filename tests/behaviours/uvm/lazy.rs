@@ -318,3 +318,31 @@ fn a_fork_looks_at_no_slot() {
     assert_eq!(cost(2), cost(2000));
     assert_eq!(cost(2000)[0], 0);
 }
+
+/// What is gone through by `op` on `n` segments of one page, each forked lazily with its page: slots, nodes, locks.
+fn gone_through(n: u64, op: &str) -> u64 {
+    let mut s = Scene::on("machine memory=4096 fork=lazy");
+    for page in 0..n {
+        let prot = if page % 2 == 0 { "rw" } else { "rwx" };
+        s.run(&format!("map 0 {page} 1 {prot} priv fixed anon; write 0 {page} 0+1 65"));
+    }
+    s.run("fork 0 1");
+    let total = |s: &Scene| {
+        let counters = s.machine().counters();
+        [Counter::AnonSlots, Counter::TreeNodes].map(|c| counters.get(c)).iter().sum::<u64>()
+    };
+    let before = total(&s);
+    s.run(&op.replace("ALL", &format!("0 0 {n}")));
+    let after = total(&s);
+    s.end();
+    after - before
+}
+
+#[test]
+fn many_segments_are_made_their_own_under_one_hold() {
+    for op in ["advise ALL discard", "lock ALL", "softlock ALL w"] {
+        let (few, many) = (gone_through(16, op), gone_through(128, op));
+        println!("{op}: 16 segments {few}, 128 segments {many}");
+        assert!(many < 12 * few, "{op}: 16 segments {few}, 128 segments {many}");
+    }
+}
