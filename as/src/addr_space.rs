@@ -63,7 +63,7 @@ impl AddrSpace {
         let cpus = db.cpus();
         Self {
             state: AsState::new(id, limits),
-            lock: SlotRwLock::new(Rank::AsLock, cpus, Segs::new(limits, cpus)),
+            lock: SlotRwLock::new(Rank::AsLock, cpus, db.hooks(), Segs::new(limits, cpus)),
             range_claim: Apart(Mutex::new(Rank::AsRange, ())),
             callbacks: Callbacks::new(),
             hat,

@@ -25,13 +25,48 @@ pub struct ThreadId(pub u32);
 
 /// What the library asks of its surroundings when a thread must wait and no host parking exists.
 ///
-/// On a `std` host the defaults are never called: waiting parks the thread. A kernel supplies a scheduler's yield, or
-/// leaves the default, which spins.
+/// On a `std` host none of it is ever called: waiting parks the thread. A kernel supplies its scheduler's yield, sleep and wake, or leaves the defaults,
+/// which spin. The hooks of all threads of a machine share their queues: what one puts to sleep another wakes.
+///
+/// There are two kinds of wait. A lock that is held for some instructions is asked for again and again, with [`WaitHooks::pause`] between. What may take
+/// long (a page in transit, a pin, memory, the readers of an address space) is slept for. Whoever ends such a wait changes a word, looks
+/// whether anybody has announced itself there, and only then calls [`WaitHooks::wake`]:
+///
+/// ```text
+///   sleeper   announced ─▶ sleep: 1 listed at the place ─▶ 2 must_wait? ─▶ 3 blocks, unless woken since 1
+///   waker                         changes the word ─▶ anybody announced? ─▶ wake: whoever is listed there runs
+/// ```
+///
+/// A sleeper that looks before it is listed is lost: the change, and the wake that found nobody listed, came between. None of the three
+/// calls anything of the library.
 pub trait WaitHooks: Send + Sync {
-    /// Called over and over while a lock is not to be had; `spins` counts the calls of one wait.
+    /// Called over and over while a lock is not to be had; `spins` counts the calls of one wait. Whoever has it must come to run: where priorities are
+    /// strict, a yield among equals is not enough after the first few.
     fn pause(&self, spins: u32) {
         let _ = spins;
         core::hint::spin_loop();
+    }
+    /// Puts the thread to sleep while `must_wait` says so, until somebody wakes `place`. In this order: list the thread at `place`; ask
+    /// `must_wait`; if it says yes, block until a [`WaitHooks::wake`] of `place` that came after the listing; and so on. It may come back at any time: then
+    /// the library looks for itself and calls again.
+    ///
+    /// `must_wait` is asked with nothing locked that `wake` takes, for it may itself wake others. `place` is one of a few: several kinds of waits share
+    /// it, and being woken says only that it is time to look. It means nothing beyond this call. The default turns in [`WaitHooks::pause`].
+    ///
+    /// # Locks
+    /// Page locks and the address space as reader (marked asleep), whose holders sleep for a device; never a lock that is held for moments.
+    fn sleep(&self, place: u64, must_wait: &mut dyn FnMut() -> bool) {
+        let _ = place;
+        let mut spins = 0u32;
+        while must_wait() {
+            self.pause(spins);
+            spins = spins.saturating_add(1);
+        }
+    }
+    /// Lets every thread that is listed at `place` run. Called by whoever unlocks, with any lock of the library held; it does not wait. The default has nobody to
+    /// wake.
+    fn wake(&self, place: u64) {
+        let _ = place;
     }
 }
 
@@ -171,6 +206,11 @@ impl Cx {
         let r = f();
         self.frees_memory.set(before);
         r
+    }
+    /// The hooks this thread waits by.
+    #[inline]
+    pub fn hooks(&self) -> &Arc<dyn WaitHooks> {
+        &self.hooks
     }
     /// One turn of a wait that nothing will wake.
     pub fn pause(&self, spins: u32) {

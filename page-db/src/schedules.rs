@@ -11,7 +11,7 @@ use crate::sync::explore::{self, explore, join};
 use crate::testing::{World, name};
 use crate::{
     Counters, CpuId, Cx, LockedPage, PageDb, PageId, RefMod, SharedPage, SpinHooks, ThreadId,
-    VnodeId, VnodeKind,
+    VnodeId, VnodeKind, WaitHooks,
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -123,15 +123,18 @@ fn io_lock() {
     });
 }
 
+fn hooks() -> Arc<dyn WaitHooks> {
+    Arc::new(SpinHooks)
+}
 fn context(n: u16) -> Cx {
-    Cx::new(&Counters::new(2), CpuId(n), ThreadId(n.into()), Arc::new(SpinHooks))
+    Cx::new(&Counters::new(2), CpuId(n), ThreadId(n.into()), hooks())
 }
 
 /// S1: no reader beside a writer.
 #[test]
 fn slot_lock_excludes() {
     explore(500, &[M::WriterLooksFirst], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
         let l = Arc::clone(&lock);
         let writer = explore::spawn(move || {
             let cx = context(0);
@@ -155,7 +158,7 @@ fn slot_lock_excludes() {
 #[test]
 fn slot_lock() {
     explore(500, &[M::ReaderLeavesQuietly], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
         let threads: Vec<_> = (0..3u16)
             .map(|n| {
                 let lock = Arc::clone(&lock);
@@ -184,8 +187,8 @@ fn slot_lock() {
 #[test]
 fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
     explore(500, &[M::SleeperUnmarked], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, 0u32));
-        let table = Arc::new(crate::sync::WaitTable::new(1));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
+        let table = Arc::new(crate::sync::WaitTable::new(1, &hooks()));
         let done = Arc::new(AtomicBool::new(false));
         let (l, t, d) = (Arc::clone(&lock), Arc::clone(&table), Arc::clone(&done));
         let sleeper = explore::spawn(move || {

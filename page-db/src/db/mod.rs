@@ -49,7 +49,7 @@ pub use verify::{PageCensus, PageDamage};
 use crate::cache_list::CacheList;
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::cx::Cx;
+use crate::cx::{Cx, WaitHooks};
 use crate::error::PageError;
 use crate::free_list::FreeList;
 use crate::free_mem::{FreeMem, Thresholds};
@@ -79,6 +79,9 @@ pub trait MemoryWait: fmt::Debug + Send + Sync {
 
 /// Where threads that wait for memory sleep ([`PageDb::waits`]).
 pub(crate) const MEMORY_KEY: u64 = 1 << 41;
+
+/// Places where threads of a machine sleep ([`WaitTable`]).
+const WAIT_PLACES: usize = 64;
 
 /// How to build a [`PageDb`].
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +158,7 @@ pub struct PageDb {
     /// Pages that are lent.
     lent: AtomicU64,
     waits: WaitTable,
+    hooks: Arc<dyn WaitHooks>,
     mappings: Once<Arc<dyn PageMappings>>,
     memory_wait: Once<Arc<dyn MemoryWait>>,
     counters: Arc<Counters>,
@@ -177,7 +181,7 @@ impl fmt::Debug for PageDb {
 }
 
 impl PageDb {
-    /// A database of all frames of `mem`, every one of them free. `cx` only orders the building of the lists.
+    /// A database of all frames of `mem`, every one of them free. Its hooks ([`PageDb::hooks`]) are those of `cx`.
     ///
     /// # Errors
     /// [`PageDbError`].
@@ -255,7 +259,8 @@ impl PageDb {
             ended_claimed: AtomicU64::new(0),
             lost_claims: AtomicU64::new(0),
             lent: AtomicU64::new(0),
-            waits: WaitTable::default(),
+            waits: WaitTable::new(WAIT_PLACES, cx.hooks()),
+            hooks: Arc::clone(cx.hooks()),
             mappings: Once::new(),
             memory_wait: Once::new(),
             counters,
@@ -342,6 +347,10 @@ impl PageDb {
     pub fn waits(&self) -> &WaitTable {
         &self.waits
     }
+    /// The hooks that wake who sleeps for something of this machine, and turn who waits for a lock of it without a [`Cx`].
+    pub fn hooks(&self) -> &Arc<dyn WaitHooks> {
+        &self.hooks
+    }
     /// Pages free: on free lists, in magazines, on cache lists.
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
@@ -366,7 +375,7 @@ impl PageDb {
     /// Sleeps until an allocation of `pages` pages would succeed or `give_up` says that nobody will free any; says whether the memory is
     /// there. For a [`MemoryWait`] whose page-out runs in other threads, inside [`PageDb::wait_for_memory`], which counts the need and drains the
     /// magazines: so each free wakes the sleeper (F3 of `free_list`). Those threads call [`PageDb::wake_memory_waiters`] when `give_up` may
-    /// have changed.
+    /// have changed. It is called often, with nothing locked by the sleep itself; it may free pages and wake whoever waits for them, and must not wait.
     pub fn sleep_for_memory(&self, cx: &Cx, pages: u64, mut give_up: impl FnMut() -> bool) -> bool {
         let enough = || self.freemem() >= pages.saturating_add(self.free_mem.normal_reserve());
         self.waits.wait_while(cx, MEMORY_KEY, || !enough() && !give_up());

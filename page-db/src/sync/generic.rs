@@ -23,6 +23,8 @@ pub(crate) enum Slip {
     SleeperLooksRelaxed,
     /// A waker looks for sleepers without order after its change.
     WakerLooksRelaxed,
+    /// A sleeper looks at the state before it reads how often it was woken.
+    WakesReadLate,
     /// A reader enters a slot without acquiring.
     ReaderEntersRelaxed,
     /// A reader leaves a slot without releasing.
@@ -85,12 +87,35 @@ pub(crate) trait Sleeper {
     fn reads_any(&self) -> bool;
 }
 
-/// A lock and a condition to sleep on.
+/// What threads sleep on.
 pub(crate) trait Point<C> {
-    /// Sleeps while `must_wait` says so, which is asked under the lock.
+    /// Sleeps while `must_wait` says so, which is asked with nothing locked that a waker takes.
     fn wait_while(&self, cx: &C, must_wait: &mut dyn FnMut() -> bool);
-    /// Wakes everybody, after the lock was had once.
+    /// Wakes everybody.
     fn wake_all(&self);
+}
+
+/// Sleeps while `must_wait` says so, on a point that counts how often it was woken: `wakes` reads the count, `sleep_past` sleeps while it is what was
+/// read. The count is read before the state is looked at, so whoever changes the state after that look also counts after that reading. The
+/// look is taken with nothing locked: under the count's lock, one that frees what another waits for would wait for its own thread. `late` is a
+/// model's mistake.
+#[cfg(any(feature = "std", test))]
+pub(crate) fn sleep_while(
+    must_wait: &mut dyn FnMut() -> bool,
+    wakes: impl Fn() -> u64,
+    sleep_past: impl Fn(u64),
+    late: bool,
+) {
+    loop {
+        let mut seen = wakes();
+        if !must_wait() {
+            return;
+        }
+        if late {
+            seen = wakes();
+        }
+        sleep_past(seen);
+    }
 }
 
 impl Sleeper for Cx {

@@ -2,7 +2,9 @@
 
 #[cfg(all(feature = "std", not(shuttle)))]
 mod chosen {
-    use crate::cx::Cx;
+    use crate::cx::{Cx, WaitHooks};
+    use crate::sync::generic::sleep_while;
+    use crate::sync::wait::CpuPlace;
     use alloc::sync::Arc;
     pub(crate) use parking_lot::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
@@ -21,6 +23,11 @@ mod chosen {
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         m.try_lock()
     }
+    /// A lock that is held for long; on a host whoever finds it taken parks.
+    pub(crate) fn queue<'a, T>(m: &'a Mutex<T>, cx: &'a Cx, _at: &CpuPlace) -> MutexGuard<'a, T> {
+        cx.blocking(|| lock(m, cx))
+    }
+    pub(crate) fn left_queue(_at: &CpuPlace) {}
     pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
         m.get_mut()
     }
@@ -69,14 +76,16 @@ mod chosen {
         m.try_lock()
     }
 
-    /// A place where threads sleep: a lock and a condition.
-    #[derive(Default)]
+    /// A place where threads sleep: how often it was woken, and a condition. A host's threads need no hooks.
     pub(crate) struct WaitPoint {
-        lock: Mutex<()>,
+        wakes: Mutex<u64>,
         cond: parking_lot::Condvar,
     }
     impl WaitPoint {
-        /// Sleeps while `must_wait` says so. The caller has announced itself, so that a waker takes the lock and notifies. What is
+        pub(crate) fn new(_hooks: &Arc<dyn WaitHooks>) -> Self {
+            Self { wakes: Mutex::default(), cond: parking_lot::Condvar::new() }
+        }
+        /// Sleeps while `must_wait` says so, which is asked with nothing locked. The caller has announced itself, so that a waker counts. What is
         /// waited for here often takes less than falling asleep and being woken does, so it is looked at a while before.
         pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
             for _ in 0..SPINS {
@@ -85,13 +94,16 @@ mod chosen {
                 }
                 core::hint::spin_loop();
             }
-            let mut g = self.lock.lock();
-            while must_wait() {
-                self.cond.wait(&mut g);
-            }
+            let sleep_past = |seen| {
+                let mut wakes = self.wakes.lock();
+                while *wakes == seen {
+                    self.cond.wait(&mut wakes);
+                }
+            };
+            sleep_while(must_wait, || *self.wakes.lock(), sleep_past, false);
         }
         pub(crate) fn wake_all(&self) {
-            drop(self.lock.lock());
+            *self.wakes.lock() += 1;
             self.cond.notify_all();
         }
     }
@@ -110,7 +122,9 @@ mod chosen {
 
 #[cfg(all(feature = "std", shuttle))]
 mod chosen {
-    use crate::cx::Cx;
+    use crate::cx::{Cx, WaitHooks};
+    use crate::sync::generic::sleep_while;
+    use crate::sync::wait::CpuPlace;
     use alloc::sync::Arc;
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
@@ -171,6 +185,11 @@ mod chosen {
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         m.try_lock().ok()
     }
+    /// A lock that is held for long; on a host whoever finds it taken parks.
+    pub(crate) fn queue<'a, T>(m: &'a Mutex<T>, cx: &'a Cx, _at: &CpuPlace) -> MutexGuard<'a, T> {
+        cx.blocking(|| lock(m, cx))
+    }
+    pub(crate) fn left_queue(_at: &CpuPlace) {}
     pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
         whole(m.get_mut())
     }
@@ -189,20 +208,25 @@ mod chosen {
         shuttle::thread::yield_now();
     }
 
-    #[derive(Default)]
     pub(crate) struct WaitPoint {
-        lock: Mutex<()>,
+        wakes: Mutex<u64>,
         cond: shuttle::sync::Condvar,
     }
     impl WaitPoint {
+        pub(crate) fn new(_hooks: &Arc<dyn WaitHooks>) -> Self {
+            Self { wakes: Mutex::new(0), cond: shuttle::sync::Condvar::new() }
+        }
         pub(crate) fn wait_while(&self, _cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
-            let mut g = whole(self.lock.lock());
-            while must_wait() {
-                g = whole(self.cond.wait(g));
-            }
+            let sleep_past = |seen| {
+                let mut wakes = whole(self.wakes.lock());
+                while *wakes == seen {
+                    wakes = whole(self.cond.wait(wakes));
+                }
+            };
+            sleep_while(must_wait, || *whole(self.wakes.lock()), sleep_past, false);
         }
         pub(crate) fn wake_all(&self) {
-            drop(whole(self.lock.lock()));
+            *whole(self.wakes.lock()) += 1;
             self.cond.notify_all();
         }
     }
@@ -222,8 +246,11 @@ mod chosen {
 
 #[cfg(not(feature = "std"))]
 mod chosen {
-    use crate::cx::Cx;
+    use crate::cx::{Cx, WaitHooks};
+    use crate::sync::atomic::Ordering::SeqCst;
+    use crate::sync::wait::CpuPlace;
     use alloc::sync::Arc;
+    use core::sync::atomic::fence;
     use spin::Once as SpinOnce;
     pub(crate) use spin::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
@@ -281,6 +308,22 @@ mod chosen {
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         m.try_lock()
     }
+    /// A lock that is held for long: whoever finds it taken sleeps at a place, and whoever leaves it calls [`left_queue`].
+    pub(crate) fn queue<'a, T>(m: &'a Mutex<T>, cx: &'a Cx, at: &CpuPlace) -> MutexGuard<'a, T> {
+        loop {
+            at.wait_while(cx, &mut || {
+                fence(SeqCst); // between the announcement and the look
+                m.is_locked()
+            });
+            if let Some(guard) = m.try_lock() {
+                return guard;
+            }
+        }
+    }
+    pub(crate) fn left_queue(at: &CpuPlace) {
+        fence(SeqCst); // between the unlock and the look for sleepers
+        at.wake_all::<Cx>();
+    }
     pub(crate) fn get_mut<T>(m: &mut Mutex<T>) -> &mut T {
         m.get_mut()
     }
@@ -299,18 +342,31 @@ mod chosen {
         cx.pause(turns);
     }
 
-    /// Without a scheduler of ours a wait is a loop around the embedder's pause.
-    #[derive(Default)]
-    pub(crate) struct WaitPoint {}
+    /// Without a scheduler of ours a thread sleeps and is woken as the embedder does it. The hooks know the place by its address: whoever sleeps
+    /// or wakes here borrows it, so nothing else has that address meanwhile.
+    pub(crate) struct WaitPoint {
+        hooks: Arc<dyn WaitHooks>,
+    }
     impl WaitPoint {
+        pub(crate) fn new(hooks: &Arc<dyn WaitHooks>) -> Self {
+            Self { hooks: Arc::clone(hooks) }
+        }
+        fn place(&self) -> u64 {
+            core::ptr::from_ref(self).addr() as u64
+        }
         pub(crate) fn wait_while(&self, cx: &Cx, must_wait: &mut dyn FnMut() -> bool) {
-            let mut spins = 0;
-            while must_wait() {
-                cx.pause(spins);
-                spins = spins.saturating_add(1);
+            let mut over = false; // what is over is not asked again: hooks may come back for whatever reason
+            let mut goes_on = || {
+                over = over || !must_wait();
+                !over
+            };
+            while goes_on() {
+                cx.hooks().sleep(self.place(), &mut goes_on);
             }
         }
-        pub(crate) fn wake_all(&self) {}
+        pub(crate) fn wake_all(&self) {
+            self.hooks.wake(self.place());
+        }
     }
 
     pub(crate) type Published<T> = Mutex<Arc<T>>;

@@ -3,7 +3,7 @@
 //! | build | mutex | waiting | atomics |
 //! |---|---|---|---|
 //! | `std` (default) | `parking_lot` | parked threads | core's |
-//! | no `std` | `spin`, turned by [`crate::WaitHooks::pause`] | the same hook | core's |
+//! | no `std` | `spin`, turned by [`crate::WaitHooks::pause`] | [`crate::WaitHooks::sleep`] and [`crate::WaitHooks::wake`] | core's |
 //! | `cfg(shuttle)` | shuttle's | shuttle's | core's layout, a yield point before each |
 //!
 //! The algorithms of the page lock, the hash chain, the reader-slot lock and the places to sleep are written over the words they are made of

@@ -18,7 +18,7 @@
 use crate::hash::chain::{self, Links};
 use crate::selock::word as se;
 use crate::selock::{COUNT, EWANTED, EXCL, WAITERS};
-use crate::sync::generic::{Point, Sleeper, Slip, Word};
+use crate::sync::generic::{Point, Sleeper, Slip, Word, sleep_while};
 use crate::sync::slot_lock::Slots;
 use crate::sync::wait::Place;
 use alloc::sync::Arc;
@@ -84,21 +84,31 @@ impl<const SLIP: u8> Word for Loom<SLIP> {
     }
 }
 
-/// A lock and a condition to sleep on.
+/// How often it was woken, and a condition to sleep on.
 struct Bed {
-    lock: Mutex<()>,
+    wakes: Mutex<u64>,
     cond: Condvar,
+}
+
+impl Bed {
+    fn wakes(&self) -> loom::sync::MutexGuard<'_, u64> {
+        self.wakes.lock().expect("a model that panics has failed")
+    }
 }
 
 impl<const SLIP: u8> Point<Thread<'_, SLIP>> for Bed {
     fn wait_while(&self, _: &Thread<'_, SLIP>, must_wait: &mut dyn FnMut() -> bool) {
-        let mut g = self.lock.lock().expect("a model that panics has failed");
-        while must_wait() {
-            g = self.cond.wait(g).expect("a model that panics has failed");
-        }
+        let sleep_past = |seen| {
+            let mut wakes = self.wakes();
+            while *wakes == seen {
+                wakes = self.cond.wait(wakes).expect("a model that panics has failed");
+            }
+        };
+        let late = Loom::<SLIP>::slips(Slip::WakesReadLate);
+        sleep_while(must_wait, || *self.wakes(), sleep_past, late);
     }
     fn wake_all(&self) {
-        drop(self.lock.lock().expect("a model that panics has failed"));
+        *self.wakes() += 1;
         self.cond.notify_all();
     }
 }
@@ -128,7 +138,7 @@ impl<const SLIP: u8> Sleeper for Thread<'_, SLIP> {
 }
 
 fn place<const SLIP: u8>() -> Place<Loom<SLIP>, Bed> {
-    Place::new(Loom::new(0), Bed { lock: Mutex::new(()), cond: Condvar::new() })
+    Place::new(Loom::new(0), Bed { wakes: Mutex::new(0), cond: Condvar::new() })
 }
 
 /// What a lock guards: loom fails a model in which a look and a change, or two changes, are not in order.
@@ -557,5 +567,5 @@ fn a_place_to_sleep<const SLIP: u8>() {
 
 #[test]
 fn place_to_sleep() {
-    model!(a_place_to_sleep, SleeperLooksRelaxed, WakerLooksRelaxed);
+    model!(a_place_to_sleep, SleeperLooksRelaxed, WakerLooksRelaxed, WakesReadLate);
 }

@@ -49,11 +49,12 @@
 use super::atomic::{AtomicU32, Ordering::SeqCst};
 use super::generic::{Point, Sleeper, Slip, Word};
 use super::imp::{self, WaitPoint};
-use super::wait::Place;
+use super::wait::{CpuPlace, Place};
 use super::{Mutation, mutated};
-use crate::cx::Cx;
+use crate::cx::{Cx, WaitHooks};
 use crate::lock::Rank;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -325,9 +326,10 @@ unsafe impl<T: Send + Sync> Sync for SlotRwLock<T> {}
 unsafe impl<T: Send> Send for SlotRwLock<T> {}
 
 impl<T> SlotRwLock<T> {
-    /// A lock with a slot for each of `cpus` processors.
-    pub fn new(rank: Rank, cpus: u16, value: T) -> Self {
-        let slots = Box::new(Slots::new(cpus, Place::default(), || AtomicU32::new(0)));
+    /// A lock with a slot for each of `cpus` processors; `hooks` wakes whoever sleeps for it where there is no `std`.
+    pub fn new(rank: Rank, cpus: u16, hooks: &Arc<dyn WaitHooks>, value: T) -> Self {
+        let place = CpuPlace::with_hooks(hooks);
+        let slots = Box::new(Slots::new(cpus, place, || AtomicU32::new(0)));
         Self {
             rank,
             slots: NonNull::from(Box::leak(slots)),
@@ -371,13 +373,18 @@ impl<T> SlotRwLock<T> {
             })
         })
     }
+    /// Queues for the writers' lock, which its holder has for as long as readers sleep. A thread that reads another slot lock here (none of
+    /// ours does) counts as asleep meanwhile.
+    fn queue<'a>(&'a self, cx: &'a Cx) -> Serial<'a> {
+        let place = &self.slots().place;
+        let guard = self.turn().unwrap_or_else(|| imp::queue(&self.writers, cx, place));
+        Serial { guard: Some(guard), place }
+    }
     fn write_inner<'a>(&'a self, cx: &'a Cx) -> SlotWriteGuard<'a, T> {
         let mut pauses = <AtomicU32 as Word>::PAUSES.iter();
         let slots = self.slots();
         loop {
-            // A thread that reads another slot lock here (none of ours does) counts as asleep while it queues.
-            let serial =
-                self.turn().unwrap_or_else(|| cx.blocking(|| imp::lock(&self.writers, cx)));
+            let serial = self.queue(cx);
             let alone = if pauses.len() == 0 {
                 slots.enter_alone(cx);
                 true
@@ -446,11 +453,23 @@ impl<T> fmt::Debug for SlotReadGuard<'_, T> {
     }
 }
 
+/// The writers' lock, held.
+struct Serial<'a> {
+    guard: Option<imp::MutexGuard<'a, ()>>,
+    place: &'a CpuPlace,
+}
+impl Drop for Serial<'_> {
+    fn drop(&mut self) {
+        self.guard = None;
+        imp::left_queue(self.place);
+    }
+}
+
 /// Exclusive access to what a [`SlotRwLock`] guards.
 pub struct SlotWriteGuard<'a, T> {
     lock: &'a SlotRwLock<T>,
     cx: &'a Cx,
-    _serial: imp::MutexGuard<'a, ()>,
+    _serial: Serial<'a>,
 }
 
 impl<T> Deref for SlotWriteGuard<'_, T> {

@@ -3,25 +3,27 @@
 //! The states waited for (a page's lock word, a slot's busy bit) are too many to carry a queue each, so they share places by
 //! hash. The protocol loses no wake-up: the waiter adds itself to the place's count and *then* looks at the state; the
 //! waker changes the state and *then* looks at the count. Both are sequentially consistent, so at least one sees the other.
+//!
+//! On a host the thread parks; without `std` it sleeps and is woken by [`WaitHooks::sleep`] and [`WaitHooks::wake`]. Either way the state is looked at
+//! with nothing locked, so a look may itself change what others wait for here.
 
 use super::atomic::{AtomicU32, Ordering::SeqCst};
 use super::generic::{Point, Sleeper, Slip, Word};
 use super::imp::WaitPoint;
 use super::{Mutation, mutated};
-use crate::cx::Cx;
+use crate::cx::{Cx, WaitHooks};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::fmt;
 use crossbeam_utils::CachePadded;
 
 /// One place to sleep at.
-#[derive(Default)]
 pub(crate) struct Place<W, P> {
     waiters: W,
     point: P,
 }
 
 impl<W: Word, P> Place<W, P> {
-    #[cfg(all(test, not(shuttle)))]
     pub(crate) fn new(waiters: W, point: P) -> Self {
         Self { waiters, point }
     }
@@ -54,28 +56,34 @@ impl<W: Word, P> Place<W, P> {
     }
 }
 
-/// The table.
-pub struct WaitTable {
-    places: Box<[CachePadded<Place<AtomicU32, WaitPoint>>]>,
+/// A place outside of models.
+pub(crate) type CpuPlace = Place<AtomicU32, WaitPoint>;
+
+impl CpuPlace {
+    /// A place whose sleepers `hooks` wakes.
+    pub(crate) fn with_hooks(hooks: &Arc<dyn WaitHooks>) -> Self {
+        Self::new(AtomicU32::new(0), WaitPoint::new(hooks))
+    }
 }
 
-impl Default for WaitTable {
-    fn default() -> Self {
-        Self::new(64)
-    }
+/// The table.
+pub struct WaitTable {
+    places: Box<[CachePadded<CpuPlace>]>,
 }
 
 impl WaitTable {
-    /// A table of `places` (rounded up to a power of two). Collisions cost spurious wake-ups, nothing else.
-    pub fn new(places: usize) -> Self {
-        Self { places: (0..places.next_power_of_two()).map(|_| CachePadded::default()).collect() }
+    /// A table of `places` (rounded up to a power of two), whose sleepers `hooks` wakes where there is no `std`. Collisions cost spurious wake-ups,
+    /// nothing else.
+    pub fn new(places: usize, hooks: &Arc<dyn WaitHooks>) -> Self {
+        let place = |_| CachePadded::new(CpuPlace::with_hooks(hooks));
+        Self { places: (0..places.next_power_of_two()).map(place).collect() }
     }
-    fn place(&self, key: u64) -> &Place<AtomicU32, WaitPoint> {
+    fn place(&self, key: u64) -> &CpuPlace {
         let h = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         &self.places[h as usize & (self.places.len() - 1)]
     }
-    /// Sleeps while `must_wait` is true. `must_wait` must read the state with sequentially consistent loads; it may be called often.
-    /// Slot locks the thread reads are marked asleep meanwhile.
+    /// Sleeps while `must_wait` is true. `must_wait` must read the state with sequentially consistent loads; it may be called often, with
+    /// nothing locked but what the caller holds, and may wake others, here too; it must not wait. Slot locks the thread reads are marked asleep meanwhile.
     pub fn wait_while(&self, cx: &Cx, key: u64, mut must_wait: impl FnMut() -> bool) {
         self.place(key).wait_while(cx, &mut must_wait);
     }

@@ -8,8 +8,9 @@ use page_db::{
     Vnode, WaitHooks,
 };
 use seg_drivers::SegVnArgs;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +36,47 @@ impl Yielding {
         while self.pauses() == before {
             thread::yield_now();
         }
+    }
+}
+
+/// A kernel's queues of sleepers, here over one condition of the host's: for each place, how often it was woken.
+#[derive(Default)]
+struct Parking {
+    pauses: AtomicU64,
+    sleepers: AtomicU64,
+    woken: Mutex<BTreeMap<u64, u64>>,
+    changed: Condvar,
+}
+
+impl WaitHooks for Parking {
+    fn pause(&self, _spins: u32) {
+        self.pauses.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+    }
+    fn sleep(&self, place: u64, must_wait: &mut dyn FnMut() -> bool) {
+        let seen = *self.woken.lock().expect("no panic").entry(place).or_default();
+        if must_wait() {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let woken = self.woken.lock().expect("no panic");
+            let still = |woken: &mut BTreeMap<u64, u64>| woken[&place] == seen;
+            let long = Duration::from_secs(30);
+            let woken = self.changed.wait_timeout_while(woken, long, still).expect("no panic");
+            assert!(!woken.1.timed_out(), "nobody wakes the thread");
+        }
+    }
+    fn wake(&self, place: u64) {
+        *self.woken.lock().expect("no panic").entry(place).or_default() += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Parking {
+    /// Returns once `n` threads have fallen asleep, and a moment later.
+    fn until_asleep(&self, n: u64) {
+        while self.sleepers.load(Ordering::SeqCst) < n {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -120,6 +162,45 @@ fn a_fault_on_a_locked_page_turns_in_the_hook_until_the_page_is_free() {
         drop(page);
         assert_eq!(&reader.join().expect("the reader"), b"opened");
     });
+    machine.verify(cx, &[space]).expect("every invariant");
+    space.free(cx);
+}
+
+/// A wait that may take long is slept through: nothing runs meanwhile, and what ends it wakes the thread.
+#[test]
+fn whoever_waits_for_a_page_or_an_address_space_sleeps_in_the_hook_until_it_is_woken() {
+    let parking = Arc::new(Parking::default());
+    let hooks = &Hooks::new(2, Arc::clone(&parking) as _, Arc::new(Ticking::default()));
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, hooks, 2).expect("a machine");
+    let space = &mapped(cx, machine, 2);
+    machine.store(cx, space, BASE, b"locked").expect("a store");
+
+    let addr = VirtAddr::new(BASE).expect("canonical");
+    let frame = space.hat().probe(cx, addr).expect("loaded by the store").pfn;
+    let page = machine.db.page_of(frame).expect("memory, not a device");
+    let page = machine.db.lock_excl(cx, page);
+    machine.db.unload(cx, &page);
+    thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            let mut found = [0; 6];
+            machine.load(&hooks.cx(1, 2), space, BASE, &mut found).expect("a load");
+            found
+        });
+        parking.until_asleep(1); // for the page
+        let range = VirtRange::exact(BASE + PAGE_SIZE, PAGE_SIZE).expect("a range");
+        let unmap = move |thread| space.unmap(&hooks.cx(1, thread), range).expect("mapped");
+        let writer = threads.spawn(move || unmap(3));
+        parking.until_asleep(2); // for the reader
+        let next = threads.spawn(move || unmap(4));
+        parking.until_asleep(3); // for the writer
+        assert!(!reader.is_finished() && !writer.is_finished() && !next.is_finished());
+        drop(page);
+        assert_eq!(&reader.join().expect("the reader"), b"locked");
+        writer.join().expect("the writer");
+        next.join().expect("the next writer, with nothing left to unmap");
+    });
+    assert_eq!(parking.pauses.load(Ordering::SeqCst), 0, "no lock was held but for those waits");
     machine.verify(cx, &[space]).expect("every invariant");
     space.free(cx);
 }

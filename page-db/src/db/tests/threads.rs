@@ -252,6 +252,34 @@ fn a_sleeper_for_memory_is_woken_by_a_free_that_a_magazine_could_take() {
     assert!(w.db.free_list().in_magazines() != 0);
 }
 
+/// Whether there is hope is asked with nothing locked: whoever is asked may free pages, which wakes whoever sleeps there.
+#[test]
+fn a_sleeper_for_memory_may_free_pages_when_it_is_asked_whether_there_is_hope() {
+    const HELD: u64 = 300; // more than a sleeper looks before it falls asleep
+    let w = World::new(512);
+    let held: Vec<_> =
+        (0..HELD).map(|_| w.db.alloc(&w.cx, 0, Reserve::Normal).expect("plenty").leak()).collect();
+    let want = 512 - w.db.free_mem().normal_reserve();
+    let sleeper = thread::spawn(move || {
+        let (db, cx, mut held) = (&w.db, &w.cx, held);
+        let _need = db.free_mem().need(want);
+        db.drain_magazines(cx);
+        db.sleep_for_memory(cx, want, || {
+            let Some(id) = held.pop() else { return true };
+            db.free(cx, db.adopt_excl(cx, id), false);
+            false
+        })
+    });
+    for _ in 0..10_000 {
+        if sleeper.is_finished() {
+            break;
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(sleeper.is_finished(), "it waits for what it holds itself");
+    assert!(sleeper.join().expect("no panic"), "every page is free");
+}
+
 /// Waiting for memory is sleeping.
 #[derive(Debug)]
 struct Sleeps;

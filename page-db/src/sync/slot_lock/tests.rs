@@ -18,7 +18,8 @@ impl Cpus {
     }
 }
 fn lock() -> SlotRwLock<u64> {
-    SlotRwLock::new(Rank::AsLock, 4, 0)
+    let hooks: Arc<dyn WaitHooks> = Arc::new(SpinHooks);
+    SlotRwLock::new(Rank::AsLock, 4, &hooks, 0)
 }
 fn until(mut done: impl FnMut() -> bool) {
     while !done() {
