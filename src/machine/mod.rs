@@ -213,7 +213,7 @@ impl Machine {
         };
         let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _)?;
         let swap = SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..config.swap_config })?;
-        let layer = AnonLayer::new(&db, &swap);
+        let layer = AnonLayer::new(&swap);
         let vn = VnDriver::new(&layer, config.tunables);
         let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
         let kmem = Kmem::new(&cx, &db, KERNEL_WINDOW)?;

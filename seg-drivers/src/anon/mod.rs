@@ -65,11 +65,12 @@ pub struct AnonLayer {
 }
 
 impl AnonLayer {
-    /// An empty layer over `swap`.
-    pub fn new(db: &Arc<PageDb>, swap: &Arc<SwapFs>) -> Arc<Self> {
+    /// An empty layer over `swap`. The pages are in the database that the names were registered with: in any other the same numbers name other things.
+    pub fn new(swap: &Arc<SwapFs>) -> Arc<Self> {
+        let db = Arc::clone(swap.db());
         let cpus = db.cpus();
         Arc::new(Self {
-            db: Arc::clone(db),
+            db,
             swap: Arc::clone(swap),
             anons: AnonTable::default(),
             chunks: Arena::new("anon chunks", cpus, u32::MAX),

@@ -25,7 +25,7 @@ fn world() -> World {
     let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
     let db = Arc::new(PageDb::new(&cx, mem, clock, counters, &config).expect("small"));
     let swap = SwapFs::new(&cx, &db, SwapConfig::default()).expect("small");
-    let layer = AnonLayer::new(&db, &swap);
+    let layer = AnonLayer::new(&swap);
     World { homes: Homes::new(&layer), layer, cx }
 }
 

@@ -90,7 +90,7 @@ impl World {
         let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
         let wait = SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook));
         assert!(db.set_memory_wait(Arc::new(wait)));
-        let driver = VnDriver::new(&AnonLayer::new(&db, &swap), tunables);
+        let driver = VnDriver::new(&AnonLayer::new(&swap), tunables);
         let taken = Arc::new(page_db::sync::Mutex::new(page_db::Rank::Registry, Vec::new()));
         (Self { db, swap, area, mmu, hat, driver, pageout, taken }, cx)
     }

@@ -59,7 +59,7 @@ fn world_over(mem: Arc<dyn PhysMem>, tunables: VnTunables) -> World {
     let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _).expect("hat");
     let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
     db.set_memory_wait(Arc::new(SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook))));
-    let layer = AnonLayer::new(&db, &swap);
+    let layer = AnonLayer::new(&swap);
     let driver = VnDriver::new(&layer, tunables);
     World { cx, db, swap, mmu, hat, driver, pageout, next: core::cell::Cell::new(1) }
 }

@@ -7,7 +7,7 @@ use page_db::{
     Access, Cx, FileOffset, GotPage, Identity, PageDb, Prot, PutFlags, Reserve, VirtAddr,
     VirtRange, Vnode, VnodeError, VnodeId, VnodeKind,
 };
-use seg_drivers::{KmemArgs, SegVnArgs};
+use seg_drivers::{AnonLayer, KmemArgs, SegVnArgs, VnDriver, VnTunables};
 use segvm::Machine;
 use segvm::files::{File, FileHandle, OpenMode};
 use segvm::machine::{Process, USER_RANGE};
@@ -174,6 +174,16 @@ const FOREIGN: &[Row] = &[
             beside(g, |o| {
                 let args = SegVnArgs::zfod(o.m.vn(), Prot::RW);
                 told(g.p.space().map(g.cx(), range(40, 1), &args))
+            })
+        },
+        "EINVAL: seg_vn: another machine's driver at 0x100000028000..0x100000029000",
+    ),
+    row(
+        "a driver of one's own over another machine's swap",
+        |g| {
+            beside(g, |o| {
+                let vn = VnDriver::new(&AnonLayer::new(o.m.swap()), VnTunables::default());
+                told(g.p.space().map(g.cx(), range(40, 1), &SegVnArgs::zfod(&vn, Prot::RW)))
             })
         },
         "EINVAL: seg_vn: another machine's driver at 0x100000028000..0x100000029000",

@@ -114,7 +114,7 @@ impl Machine {
         let kmem = Kmem::new(cx, &db, heap)?;
         kernel.map(cx, heap, &KmemArgs(Arc::clone(&kmem)))?;
 
-        let vn = VnDriver::new(&AnonLayer::new(&db, &swap), VnTunables::default());
+        let vn = VnDriver::new(&AnonLayer::new(&swap), VnTunables::default());
         let next_space = AtomicU32::new(1);
         Ok(Self { db, swap, disk, hat, mmu, vn, pageout, kernel, kmem, next_space })
     }
