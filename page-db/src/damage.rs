@@ -40,6 +40,8 @@ pub enum Damage {
     Lend(PageId, u32, bool),
     /// Marks a page as in transit.
     Transit(PageId),
+    /// Has a page held shared by so many.
+    Hold(PageId, u32),
 }
 
 impl PageDb {
@@ -91,6 +93,7 @@ impl PageDb {
                 self.page(id).loans.store(word, Relaxed);
             }
             Damage::Transit(id) => self.page(id).iolock.store(1, Relaxed),
+            Damage::Hold(id, n) => self.page(id).selock.store(n, Relaxed),
         }
     }
 }

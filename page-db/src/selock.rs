@@ -18,6 +18,8 @@
 //! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
 //! - K5: a guard is shown to the database that it is of, and to no other: the numbers of pages, their lists and ledgers are each database's own. A guard knows
 //!   which that is.
+//! - K6: the holders never reach the marks above them. A lock that is left behind ([`SharedPage::leak`]) is nobody's guard, and there is no end to what users may
+//!   pin: a pin is refused at `PINS` ([`LockedPage::may_leak`]), a guard at `FULL`. Between the two there is room for more guards than threads can be.
 //!
 //! Who waits is announced only on request ([`PageDb::lock_excl_wanted`]). A reader may be a pin, which stays for as long as somebody's i/o takes, and whoever
 //! has pinned the page goes on using it meanwhile: behind an announcement it would wait for the one that waits for it.
@@ -49,6 +51,10 @@ pub(crate) const RETIRE_PENDING: u32 = 1 << 28;
 pub(crate) const RETIRED: u32 = 1 << 27;
 const MARKS: u32 = RETIRE_PENDING | RETIRED;
 pub(crate) const COUNT: u32 = RETIRED - 1;
+/// So many holders that no more are let in (K6).
+pub(crate) const FULL: u32 = 1 << 26;
+/// So many that none may leave its lock behind.
+const PINS: u32 = 1 << 25;
 
 /// Who holds a page's lock, for views and checks.
 #[doc(alias("p_selock", "SE_SHARED", "SE_EXCL", "SE_EWANTED"))]
@@ -67,6 +73,9 @@ impl PageDb {
         u64::from(id.link())
     }
     /// Takes the page's lock shared, waiting for it. The identity must be compared afterwards (K3).
+    ///
+    /// # Panics
+    /// When 2^26 shared locks of the page were left behind, or their guards forgotten (K6).
     #[doc(alias = "page_lock")]
     pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
         cx.rank_wait(Rank::Page, false);
@@ -208,6 +217,11 @@ pub trait LockedPage: sealed::Sealed {
     fn db(&self) -> &PageDb;
     /// Whether nobody else has the page locked, nor can.
     fn is_exclusive(&self) -> bool;
+    /// Whether one more shared lock of the page may be left behind (K6). Asked before a lock is, where it is users who say how many there are: an answer of no
+    /// is `EAGAIN` to them. Others who ask at this moment may get the same answer; there is room for that.
+    fn may_leak(&self) -> bool {
+        word::state(&self.page().selock).shared <= PINS
+    }
     /// The name, stable while locked.
     fn identity(&self) -> Option<Identity> {
         self.page().identity()
@@ -271,7 +285,9 @@ impl<'a> SharedPage<'a> {
         let this = ManuallyDrop::new(self);
         Ok(ExclPage { db: this.db, cx: this.cx, page: this.page, id: this.id })
     }
-    /// Keeps the lock past the guard's life (a soft lock); [`PageDb::adopt_shared`] takes it up again.
+    /// Keeps the lock past the guard's life (a soft lock); [`PageDb::adopt_shared`] takes it up again. How often a user may have that done, ask first
+    /// ([`LockedPage::may_leak`]).
+    #[must_use = "nothing else knows that this page is still locked: keep its number, or know how to find the page again"]
     pub fn leak(self) -> PageId {
         let this = ManuallyDrop::new(self);
         this.cx.rank_release(Rank::Page);
@@ -344,6 +360,7 @@ impl<'a> ExclPage<'a> {
         this.db.unlock_excl(this.id, this.page);
     }
     /// Keeps the lock past the guard's life; [`PageDb::adopt_excl`] takes it up again.
+    #[must_use = "nothing else knows that this page is still locked: keep its number, or know how to find the page again"]
     pub fn leak(self) -> PageId {
         let this = ManuallyDrop::new(self);
         this.cx.rank_release(Rank::Page);

@@ -213,7 +213,7 @@ const CONSERVATION: &[Case] = &[
     }),
     case("I8", "a frame was allocated and forgotten", |s| {
         let other = s.m.thread(CpuId(1));
-        s.m.db().alloc(other.cx(), 0, Reserve::Normal).unwrap().leak();
+        _ = s.m.db().alloc(other.cx(), 0, Reserve::Normal).unwrap().leak();
     }),
     case("F1", "a free page is on no list", |s| s.page(Damage::LoseFree(s.free()))),
     case("I9", "a slot is taken that nobody owns", |s| {
@@ -309,7 +309,7 @@ const IDENTITY: &[Case] = &[
     }),
     case("I11", "a page is locked exclusively by nobody who runs", |s| {
         let other = s.m.thread(CpuId(1));
-        s.m.db().lock_excl(other.cx(), s.frame(0)).leak();
+        _ = s.m.db().lock_excl(other.cx(), s.frame(0)).leak();
     }),
     case("V15", "a page lies past the end of its file", |s| {
         let id = Identity::new(s.file.vnode.id(), FileOffset(9 * PAGE));

@@ -19,9 +19,9 @@ fn world(colours: u32) -> (World, Arc<TestFile>) {
     let page = w.db.lookup_shared(&w.cx, f.page(1)).expect("there");
     w.db.claim(&page, Claim::Lck).expect("memory to spare");
     w.db.claim(&page, Claim::Cow).expect("memory to spare");
-    page.leak();
+    _ = page.leak();
     w.make(name(swap, 0x123));
-    w.db.create(&w.cx, name(swap, 7), 0, Reserve::Normal).expect("a frame").leak();
+    _ = w.db.create(&w.cx, name(swap, 7), 0, Reserve::Normal).expect("a frame").leak();
     w.make(name(exec, 0));
     let table = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("a frame");
     w.db.set_kernel(&table, true);

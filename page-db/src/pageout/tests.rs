@@ -413,11 +413,11 @@ fn the_hook_gives_page_tables_back_and_tells_hope_from_none() {
         let wait = SinglestepWait::new(p, hook);
         while let Ok(page) = w.db.alloc(&w.cx, 0, Reserve::Normal) {
             w.db.set_kernel(&page, true);
-            page.leak();
+            _ = page.leak();
         }
         assert_eq!(wait.wait_for_memory(&w.cx, &w.db, 3), Ok(()), "three tables were stolen");
         while let Ok(page) = w.db.alloc(&w.cx, 0, Reserve::Normal) {
-            page.leak();
+            _ = page.leak();
         }
         assert_eq!(wait.wait_for_memory(&w.cx, &w.db, 1).is_ok(), hopeful);
     }

@@ -131,7 +131,7 @@ fn dontneed_pages_go_before_others() {
     }
     w.put(&f, 0, 1, PutFlags::FREE).expect("clean");
     w.put(&f, 1, 1, PutFlags::FREE | PutFlags::DONTNEED).expect("clean");
-    w.db.alloc(&w.cx, 0, Reserve::Push).expect("a cached page").leak();
+    _ = w.db.alloc(&w.cx, 0, Reserve::Push).expect("a cached page").leak();
     assert!(w.db.exists(&w.cx, f.page(0)).is_some() && w.db.exists(&w.cx, f.page(1)).is_none());
 }
 

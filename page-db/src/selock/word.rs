@@ -14,7 +14,7 @@
 //!
 //! The steps are written over [`Word`], so that the models of `sync/models.rs` run this code and no copy of it.
 
-use super::{COUNT, EWANTED, EXCL, MARKS, SeState, WAITERS};
+use super::{COUNT, EWANTED, EXCL, FULL, MARKS, SeState, WAITERS};
 use crate::sync::{Mutation, Slip, Word, mutated};
 use core::sync::atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst};
 
@@ -35,11 +35,11 @@ fn step<W: Word>(word: &W, order: Ordering, next: impl Fn(u32) -> Option<u32>) -
     }
     None
 }
-/// Bits in `refused` refuse; those who wait pass `EXCL | EWANTED` only.
+/// Bits in `refused` refuse; those who wait pass `EXCL | EWANTED` only. Too many holders refuse whoever comes (K6).
 #[inline]
 pub(crate) fn try_shared<W: Word>(word: &W, refused: u32) -> bool {
-    step(word, W::unless(Slip::TakeRelaxed, Acquire), |w| (w & refused == 0).then_some(w + 1))
-        .is_some()
+    let free = |w: u32| (w & (refused | FULL) == 0).then_some(w + 1);
+    step(word, W::unless(Slip::TakeRelaxed, Acquire), free).is_some()
 }
 /// Bits in `refused` refuse. Whoever announced itself owns the EWANTED bit, does not mind it, and clears it.
 #[inline]
@@ -94,6 +94,10 @@ pub(crate) fn wait_shared<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMu
         if try_shared(word, EXCL | EWANTED) {
             return;
         }
+        assert!(
+            word.load(Relaxed) & FULL == 0,
+            "K6: too many holders of a page: guards are forgotten"
+        );
     }
 }
 /// Waits for the exclusive lock. Announced, from the first sleep on the bit that keeps new readers out is this thread's as much as anybody's; not announced,

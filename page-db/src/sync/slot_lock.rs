@@ -30,6 +30,8 @@
 //! - S4: a [`crate::Cx`] points at the slots of the locks it reads, to mark them before a wait. The slots live on the heap and are freed
 //!   only when every count is zero, so a leaked guard leaks the slots instead of leaving that pointer dangling.
 //! - S5: a writer waits for the readers that are in when it shuts the gate, and it shuts it after a bounded number of tries.
+//! - S6: the readers of a slot never reach the state. Guards that are forgotten stay counted, and there may be any number of them; the count's top bit, `FULL`, is
+//!   set long before, and a reader that meets it steps out again and panics. It sees the bit where it looks at the state, so the look is free.
 //!
 //! A writer is in for some hundred nanoseconds, as is a fault; parking a thread and waking it costs several times that, on both sides. So
 //! whoever must wait looks again for a while before it sleeps (`Word::TURNS`), and where nobody sleeps nobody is woken.
@@ -67,6 +69,8 @@ const HELD: u32 = 1 << 31;
 const WAITING: u32 = 1 << 30;
 /// The readers; with neither bit above them the gate is open.
 const COUNT: u32 = WAITING - 1;
+/// More readers than threads can be (S6).
+const FULL: u32 = 1 << 29;
 
 #[derive(Default)]
 struct Slot<W> {
@@ -93,17 +97,17 @@ impl<W: Word, P> Slots<W, P> {
         let slot = |_| CachePadded::new(Slot { word: zero(), asleep: zero() });
         Self { place, slots: (0..cpus.max(1)).map(slot).collect() }
     }
-    fn readers(&self) -> u32 {
-        self.slots.iter().map(|s| s.word.load(SeqCst) & COUNT).sum()
+    fn readers(&self) -> u64 {
+        self.slots.iter().map(|s| u64::from(s.word.load(SeqCst) & COUNT)).sum()
     }
     fn asleep(&self) -> bool {
         self.slots.iter().any(|s| s.asleep.load(SeqCst) != 0)
     }
-    /// Counts a reader; the state it met.
+    /// Counts a reader; the state it met, with `FULL` beside it where that is due (S6).
     #[inline]
     fn arrive(&self, slot: usize) -> u32 {
         let order = W::unless(Slip::ReaderEntersRelaxed, SeqCst);
-        self.slots[slot].word.fetch_add(1, order) & !COUNT
+        self.slots[slot].word.fetch_add(1, order) & (!COUNT | FULL)
     }
     /// Enters through a slot as reader.
     #[inline]
@@ -123,6 +127,10 @@ impl<W: Word, P> Slots<W, P> {
     {
         let here = &self.slots[slot];
         loop {
+            if met & FULL != 0 {
+                self.leave(slot);
+                panic!("S6: too many readers of a lock: guards are forgotten");
+            }
             if met & HELD != 0 {
                 // Counted all the while: whoever comes to write next finds this reader (S1).
                 self.wait_while(cx, &mut || here.state() & HELD != 0);
@@ -217,8 +225,8 @@ impl<W: Word, P> Slots<W, P> {
         let early = mutated(Mutation::WriterLooksFirst).then(|| self.readers());
         let order = W::unless(Slip::WriterEntersRelaxed, SeqCst);
         let hold = |s: &CachePadded<Slot<W>>| s.word.fetch_or(HELD | WAITING, order) & COUNT;
-        let readers: u32 = self.slots.iter().map(hold).sum();
-        early.unwrap_or(readers) == 0
+        let readers = self.slots.iter().map(hold).fold(0, |all, here| all | here);
+        early.map_or(readers == 0, |early| early == 0)
     }
     /// Keeps of each slot's word what is in `keep`. Whoever saw it held, or waits for it to open, looks again.
     fn reopen<C>(&self, keep: u32)
@@ -342,6 +350,9 @@ impl<T> SlotRwLock<T> {
         unsafe { self.slots.as_ref() }
     }
     /// Enters as reader.
+    ///
+    /// # Panics
+    /// When half a thousand million guards of this CPU have been forgotten (S6).
     #[inline]
     pub fn read<'a>(&'a self, cx: &'a Cx) -> SlotReadGuard<'a, T> {
         cx.rank_wait(self.rank, cx.reads_any());

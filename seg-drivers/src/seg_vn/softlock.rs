@@ -192,7 +192,7 @@ fn pin_pages(
         let pinned = map.enter(scx.cx, seg.slot_of(scx.seg, addr)).and_then(|slot| {
             let n = slot.get().filter(|n| seg.alone(*n))?;
             let page = scx.db.try_lookup_shared(scx.cx, seg.driver.layer.swap().identity(n))?;
-            (!page.page().is_lent()).then(|| page.leak())
+            (!page.page().is_lent() && page.may_leak()).then(|| page.leak())
         });
         match pinned {
             Some(id) => pages.push(id),

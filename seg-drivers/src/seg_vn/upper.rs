@@ -162,10 +162,10 @@ impl SegVn {
             }
         }
     }
-    /// Ends a fault on a mapped page: unlocks it, or keeps it locked for a soft lock.
+    /// Ends a fault on a mapped page: unlocks it, or keeps it locked for a soft lock, whose unlock finds the page by its name.
     pub(super) fn finish(&self, f: &PageFault<'_>, page: SharedPage<'_>) {
         if f.soft() {
-            page.leak();
+            _ = page.leak();
         } else {
             drop(page);
         }
@@ -173,7 +173,7 @@ impl SegVn {
     /// The same for a page this fault has made.
     pub(super) fn finish_made(&self, f: &PageFault<'_>, page: ExclPage<'_>) {
         if f.soft() {
-            page.downgrade().leak();
+            _ = page.downgrade().leak();
         } else {
             drop(page);
         }

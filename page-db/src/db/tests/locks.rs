@@ -232,3 +232,33 @@ fn nobody_is_left_asleep() {
     assert_eq!(w.db.lock_state(id), SeState::default());
     w.verify();
 }
+
+/// K6. Users pin a page as often as they like.
+#[test]
+fn no_number_of_holders_frees_a_page_for_a_writer() {
+    let (w, id) = world();
+    let page = w.db.page(id);
+    page.selock.store(1 << 25, SeqCst);
+    let last = w.db.lock_shared(&w.cx, id);
+    assert!(!last.may_leak(), "pins end here");
+    drop(last);
+    page.selock.store((1 << 25) - 1, SeqCst);
+    assert!(w.db.lock_shared(&w.cx, id).may_leak(), "not before");
+    page.selock.store((1 << 26) - 1, SeqCst);
+    let held = w.db.try_lock_shared(&w.cx, id).expect("a guard comes in long after");
+    assert!(w.db.try_lock_shared(&w.cx, id).is_none());
+    assert!(
+        w.db.try_lookup_shared(&w.cx, name(page.identity().expect("named").vnode, 0)).is_none()
+    );
+    assert!(w.db.try_lock_excl(&w.cx, id).is_none());
+    let cx = w.thread(1);
+    let more = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        drop(w.db.lock_shared(&cx, id));
+    }));
+    assert!(more.is_err(), "and no wait would end");
+    core::mem::forget(cx); // it notes a lock that it did not get
+    assert_eq!(w.db.lock_state(id).shared, 1 << 26);
+    drop(held);
+    page.selock.store(0, SeqCst);
+    assert!(w.db.try_lock_excl(&w.cx, id).is_some());
+}

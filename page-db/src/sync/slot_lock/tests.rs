@@ -208,3 +208,27 @@ fn writing_while_reading_is_out_of_order() {
     let _g = l.read(&cx);
     let _ = l.write(&cx);
 }
+
+/// S6. What is counted in eight slots comes to 0 in 32 bits.
+#[test]
+fn forgotten_readers_never_let_a_writer_in() {
+    let counters = Counters::new(8);
+    let hooks: Arc<dyn crate::WaitHooks> = Arc::new(SpinHooks);
+    let l: SlotRwLock<u64> = SlotRwLock::new(Rank::AsLock, 8, &hooks, 0);
+    for slot in l.slots().slots.iter() {
+        slot.word.store(FULL - 1, SeqCst);
+    }
+    let cxs: Vec<Cx> = (0..8)
+        .map(|n| Cx::new(&counters, CpuId(n), ThreadId(n.into()), Arc::new(SpinHooks)))
+        .collect();
+    cxs.iter().for_each(|cx| core::mem::forget(l.read(cx)));
+    assert_eq!(l.slots().readers(), 8 * u64::from(FULL));
+    let again = Cx::new(&counters, CpuId(3), ThreadId(9), Arc::new(SpinHooks));
+    let tried = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| drop(l.read(&again))));
+    assert!(tried.is_err(), "one more than threads can be");
+    assert_eq!(l.slots().readers(), 8 * u64::from(FULL), "it has stepped out");
+    assert!(!l.slots().try_alone::<Cx>(), "S1");
+    assert_eq!(state(&l), 0, "the gate is open again");
+    cxs.into_iter().for_each(core::mem::forget); // they carry the marks of what was forgotten
+    l.slots().slots.iter().for_each(|slot| slot.word.store(0, SeqCst));
+}
