@@ -114,8 +114,12 @@ impl AddrSpace {
     pub fn is_freed(&self) -> bool {
         self.freed.load(page_db::sync::atomic::Ordering::Acquire)
     }
+    /// What a driver is told when it is called for the segment `seg`, by whoever has found it as reader ([`AddrSpace::segs`]) or brings one that is in no tree.
+    pub fn seg_cx<'a>(&'a self, cx: &'a Cx, seg: VirtRange) -> SegCx<'a> {
+        self.scx(cx, seg, false)
+    }
     /// What a driver is told when it is called for the segment `seg`.
-    pub fn scx<'a>(&'a self, cx: &'a Cx, seg: VirtRange, writer: bool) -> SegCx<'a> {
+    pub(crate) fn scx<'a>(&'a self, cx: &'a Cx, seg: VirtRange, writer: bool) -> SegCx<'a> {
         let hat = self.watch.hat().map_or(&*self.hat, |watched| watched as &dyn Hat);
         SegCx { cx, db: &self.db, hat, space: &self.state, seg, writer }
     }

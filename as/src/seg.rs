@@ -12,7 +12,7 @@
 //!
 //! - G1: every range handed to a driver lies wholly inside its segment and is page-aligned.
 //! - G2: base and length of a segment change only under the address-space lock as writer, and only by the address space.
-//! - G3: `dup`, `unmap`, `unmap_part` and `concat` are called with that lock as writer ([`SegCx::writer`]), the rest at least as reader; [`SegCreate::create`] and
+//! - G3: `dup`, `unmap`, `unmap_part` and `concat` are called with that lock as writer ([`SegCx::is_writer`]), the rest at least as reader; [`SegCreate::create`] and
 //!   [`SegOps::free`], for a segment that is not in the tree, without it.
 //!
 //! Sources: [SI §9.3]; illumos `vm/seg.h`, `vm/vm_seg.c` (behaviour); illumos.md 2.
@@ -49,8 +49,35 @@ pub struct SegCx<'a> {
     pub space: &'a AsState,
     /// The whole segment.
     pub seg: VirtRange,
+    /// Whether the address-space lock is held as writer. Said by the address space alone (G3): a context that others make never has it.
+    pub(crate) writer: bool,
+}
+
+impl<'a> SegCx<'a> {
     /// Whether the address-space lock is held as writer.
-    pub writer: bool,
+    pub fn is_writer(&self) -> bool {
+        self.writer
+    }
+    /// The same of another segment, or of what is to be one.
+    #[must_use]
+    pub fn of(self, seg: VirtRange) -> Self {
+        Self { seg, ..self }
+    }
+    /// For what empties a driver, or changes its geometry (G3): whoever found the driver as reader must not have it done, for it stays in the tree.
+    ///
+    /// # Errors
+    /// [`SegError::Invalid`] unless the address-space lock is held as writer.
+    pub fn check_writer(&self, driver: &'static str, range: VirtRange) -> Result<(), SegError> {
+        let what = "whoever has not locked the address space as writer";
+        if self.writer { Ok(()) } else { Err(SegError::Invalid { driver, what, range }) }
+    }
+    /// The same, as the address space makes it with its lock held as writer. For tests of drivers that ask one for a single answer, which they do not act on:
+    /// anybody else would break the address space.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn as_if_writer(self) -> Self {
+        Self { writer: true, ..self }
+    }
 }
 
 /// What is left of a segment after [`SegOps::unmap`]. The driver has already let go of the rest and adjusted itself.
@@ -74,7 +101,7 @@ pub enum Remnant {
 /// that is asked by [`crate::contract::seg_ops`].
 ///
 /// A driver is called with the lock of its address space held: as reader it may fault elsewhere in it and look at its segments, but neither map nor unmap there, nor fork, which would
-/// wait for the thread that it runs on. As writer ([`SegCx::writer`]) it calls nothing of the address space at all; [`SegCreate::create`] and
+/// wait for the thread that it runs on. As writer ([`SegCx::is_writer`]) it calls nothing of the address space at all; [`SegCreate::create`] and
 /// [`SegOps::free`], called without the lock, may.
 #[doc(alias("struct seg_ops", "s_ops", "s_data"))]
 pub trait SegOps: Any + fmt::Debug + Send + Sync {
@@ -108,7 +135,8 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// [`SegOps::free`].
     ///
     /// # Errors
-    /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range.
+    /// [`SegError::Pinned`] while pages are pinned; nothing has changed. No other error is legal for the whole range, but that of
+    /// [`SegCx::check_writer`], which an address space never causes.
     #[doc(alias("segop_unmap", "seg_unmap"))]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError>;
     /// As [`SegOps::unmap`] of a part of the segment, but what the part held may be left to the caller, who empties it when the lock is free: other threads wait
@@ -143,7 +171,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Resolves a fault on `range`. With the lock as writer ([`SegCx::writer`], for [`crate::AddrSpace::access_watched`]) it waits for no page and reads
+    /// Resolves a fault on `range`. With the lock as writer ([`SegCx::is_writer`], for [`crate::AddrSpace::access_watched`]) it waits for no page and reads
     /// none: it answers [`FaultError::Retry`], and a fault on the same page as reader, which may wait, comes before it is asked again.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! - K1: every page of an allocation is resident, claimed once (`p_lckcnt` 1) and mapped in the kernel's half, which every hat shares.
+//!   But for a range in `busy`, which is on its way: nobody has been given it yet, or it was given back. It belongs to the one call that put it there.
 //! - K2: the claim pays for the page out of availrmem, and destroying the page gives that back.
 //!
 //! Sources: [SI §11, Fig. 11.2]; illumos `vm/seg_kmem.c` (behaviour); illumos.md 10.
@@ -17,12 +18,13 @@
 use crate::runs::{Runs, run_range, vpns};
 use addr_space::avl::{Avl, GapQuery, Order, Visits};
 use addr_space::{
-    Advice, Capability, FaultError, FaultKind, LoadFlags, LockOp, NewlyLocked, Remnant, SegCreate,
-    SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
+    Advice, Capability, FaultError, FaultKind, HatError, LoadFlags, LockOp, NewlyLocked, Remnant,
+    SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use page_db::db::Claim;
 use page_db::sync::Mutex;
 use page_db::{
@@ -76,8 +78,53 @@ impl Vnode for KernelVnode {
 struct Heap {
     /// Allocated address ranges.
     ranges: Avl,
+    /// Where those begin that are being made or taken apart (K1). It has room for all, so that a range can always leave.
+    busy: Vec<u64>,
     /// Rights by virtual page number.
     prots: Runs<Prot>,
+}
+
+impl Heap {
+    /// The lowest free range of `len` bytes in `window`, taken and busy, with all rights.
+    fn take(&mut self, window: VirtRange, len: u64) -> Option<VirtRange> {
+        let query = GapQuery {
+            window: (window.start().get(), window.end()),
+            len,
+            align: 0,
+            redzone: 0,
+            order: Order::Lowest,
+            containing: None,
+        };
+        let gap = self.ranges.find_gap(&query, &mut Visits(0))?;
+        let range = VirtRange::exact(query.place_in(&gap)?, len).ok()?;
+        let all = self.ranges.len() + 1; // each of them may be busy at once
+        self.busy.try_reserve(all - self.busy.len()).ok()?;
+        self.ranges.insert(range.start().get(), range.end()).ok()?;
+        self.busy.push(range.start().get());
+        self.prots.set(vpns(range), Prot::RWX);
+        Some(range)
+    }
+    /// The caller's range becomes busy, if it is exactly one that is not.
+    fn give_up(&mut self, range: VirtRange) -> bool {
+        let start = range.start().get();
+        let whole = self
+            .ranges
+            .find(start, &mut Visits(0))
+            .is_some_and(|id| self.ranges.start(id) == start && self.ranges.end(id) == range.end());
+        let theirs = whole && !self.busy.contains(&start);
+        if theirs {
+            self.busy.push(start);
+        }
+        theirs
+    }
+    /// A busy range is whole now, or gone.
+    fn settle(&mut self, range: VirtRange, gone: bool) {
+        let start = range.start().get();
+        self.busy.retain(|busy| *busy != start);
+        if gone && let Some(id) = self.ranges.find(start, &mut Visits(0)) {
+            self.ranges.remove(id);
+        }
+    }
 }
 
 /// The heap: what the segment and the allocator share.
@@ -102,7 +149,7 @@ impl Kmem {
         let object: Arc<dyn Vnode> = Arc::clone(&vnode) as Arc<dyn Vnode>;
         db.vnodes().attach(id, Arc::downgrade(&object));
         let ranges = Avl::new(window.start().get(), window.end());
-        let heap = Heap { ranges, prots: Runs::new(Prot::RWX) };
+        let heap = Heap { ranges, busy: Vec::new(), prots: Runs::new(Prot::RWX) };
         Ok(Arc::new(Self { window, vnode, heap: Mutex::new(Rank::SegPrivate, heap) }))
     }
     /// The kernel's vnode.
@@ -113,11 +160,14 @@ impl Kmem {
     pub fn window(&self) -> VirtRange {
         self.window
     }
-    fn check_machine(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-        if scx.db.vnodes().is_object(&*self.vnode) {
+    fn check(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        let what = if !scx.db.vnodes().is_object(&*self.vnode) {
+            "another machine's heap"
+        } else if !scx.space.is_kernel() || !scx.space.limits().covers(self.window) {
+            "an address space that does not have the heap"
+        } else {
             return Ok(());
-        }
-        let what = "another machine's heap";
+        };
         Err(SegError::Invalid { driver: "seg_kmem", what, range })
     }
     fn identity(&self, addr: VirtAddr) -> Identity {
@@ -126,52 +176,34 @@ impl Kmem {
     /// Allocates `pages` wired, zeroed pages at the lowest free address. `scx` speaks of the kernel's address space.
     ///
     /// # Errors
-    /// [`SegError::Invalid`] for no pages or another machine's `scx`, [`SegError::NoMemory`]; nothing has changed.
+    /// [`SegError::Invalid`] for no pages, or the `scx` of another machine or of a user's address space; [`SegError::NoMemory`]; nothing has changed.
     #[doc(alias("segkmem_alloc", "kmem_alloc"))]
     pub fn alloc(&self, scx: &SegCx<'_>, pages: u64) -> Result<VirtRange, SegError> {
-        self.check_machine(scx, self.window)?;
-        let none = SegError::NoMemory { range: self.window };
+        self.check(scx, self.window)?;
         let len = pages.checked_mul(PAGE_SIZE).filter(|l| *l != 0).ok_or(SegError::Invalid {
             driver: "seg_kmem",
             what: "an allocation of no pages, or too many",
             range: self.window,
         })?;
-        let range = {
-            let mut heap = self.heap.lock(scx.cx);
-            let window = (self.window.start().get(), self.window.end());
-            let query = GapQuery {
-                window,
-                len,
-                align: 0,
-                redzone: 0,
-                order: Order::Lowest,
-                containing: None,
-            };
-            let gap = heap.ranges.find_gap(&query, &mut Visits(0));
-            let start = gap.and_then(|g| query.place_in(&g));
-            match start.and_then(|s| Some((s, heap.ranges.insert(s, s + len).ok()?))) {
-                Some((start, _)) => {
-                    let range = VirtRange::exact(start, len).ok();
-                    range.into_iter().for_each(|r| heap.prots.set(vpns(r), Prot::RWX));
-                    range
-                }
-                None => None,
-            }
-        };
-        let range = range.ok_or(none)?;
+        let taken = self.heap.lock(scx.cx).take(self.window, len);
+        let range = taken.ok_or(SegError::NoMemory { range: self.window })?;
+        let mut made = Ok(range);
         for (done, addr) in range.iter_pages().enumerate() {
-            if self.wire(scx, addr).is_err() {
+            if let Err(e) = self.wire(scx, addr) {
                 self.unwire(scx, range, done as u64);
-                self.forget(scx, range);
-                return Err(SegError::NoMemory { range });
+                made = Err(match e {
+                    SegError::NoMemory { .. } => SegError::NoMemory { range },
+                    e => e,
+                });
+                break;
             }
         }
-        Ok(range)
+        self.heap.lock(scx.cx).settle(range, made.is_err());
+        made
     }
     /// Makes, zeroes, claims and maps one page (K1).
     fn wire(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), SegError> {
         let range = VirtRange::page_of(addr);
-        let none = |_| SegError::NoMemory { range };
         let page = scx
             .db
             .create(scx.cx, self.identity(addr), PageDb::colour_for(addr), Reserve::Normal)
@@ -186,9 +218,17 @@ impl Kmem {
         let flags = LoadFlags::LOCK | LoadFlags::NOSYNC;
         if let Err(e) = scx.hat.memload(scx.cx, addr, &page, Prot::RWX, flags, None) {
             scx.db.destroy(scx.cx, page);
-            return Err(none(e));
+            return Err(match e {
+                HatError::NoMemory { .. } => SegError::NoMemory { range },
+                // Not for want of memory: whoever waits for some would wait for ever.
+                _ => SegError::Invalid {
+                    driver: "seg_kmem",
+                    what: "memory the hat cannot map",
+                    range,
+                },
+            });
         }
-        page.downgrade().leak();
+        _ = page.downgrade().leak(); // found again by its name
         Ok(())
     }
     /// Undoes [`Kmem::wire`] for the first `pages` pages of `range`.
@@ -203,35 +243,20 @@ impl Kmem {
             }
         }
     }
-    fn forget(&self, scx: &SegCx<'_>, range: VirtRange) {
-        let mut heap = self.heap.lock(scx.cx);
-        if let Some(id) = heap.ranges.find(range.start().get(), &mut Visits(0)) {
-            heap.ranges.remove(id);
-        }
-    }
     /// Frees an allocation made by [`Kmem::alloc`], whole.
     ///
     /// # Errors
-    /// [`SegError::Invalid`] when `range` is not exactly one allocation, or `scx` is another machine's; nothing has changed.
+    /// [`SegError::Invalid`] when `range` is not exactly one allocation, or somebody is freeing it already, or `scx` is another machine's or a user's; nothing has
+    /// changed.
     #[doc(alias("segkmem_free", "kmem_free"))]
     pub fn free(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
-        self.check_machine(scx, range)?;
-        {
-            let heap = self.heap.lock(scx.cx);
-            let found = heap.ranges.find(range.start().get(), &mut Visits(0));
-            let exact = found.is_some_and(|id| {
-                heap.ranges.start(id) == range.start().get() && heap.ranges.end(id) == range.end()
-            });
-            if !exact {
-                return Err(SegError::Invalid {
-                    driver: "seg_kmem",
-                    what: "not one allocation",
-                    range,
-                });
-            }
+        self.check(scx, range)?;
+        if !self.heap.lock(scx.cx).give_up(range) {
+            let what = "not one allocation";
+            return Err(SegError::Invalid { driver: "seg_kmem", what, range });
         }
         self.unwire(scx, range, range.pages().get());
-        self.forget(scx, range);
+        self.heap.lock(scx.cx).settle(range, true);
         Ok(())
     }
     /// Pages allocated.
@@ -247,11 +272,11 @@ pub struct KmemArgs(pub Arc<Kmem>);
 
 impl SegCreate for KmemArgs {
     fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
-        self.0.check_machine(scx, scx.seg)?;
         if scx.seg != self.0.window {
             let what = "the segment must be the heap's whole window";
             return Err(SegError::Invalid { driver: "seg_kmem", what, range: scx.seg });
         }
+        self.0.check(scx, scx.seg)?;
         Ok(Box::new(SegKmem { kmem: Arc::clone(&self.0) }))
     }
     fn may_merge(&self) -> bool {
@@ -283,7 +308,7 @@ impl SegKmem {
                 }
                 return Err(FaultError::NoMap { addr });
             };
-            page.leak();
+            _ = page.leak(); // found again by its name
         }
         Ok(())
     }
@@ -412,38 +437,4 @@ impl SegOps for SegKmem {
 }
 
 #[cfg(all(test, not(shuttle)))]
-mod tests {
-    use super::*;
-    use crate::seg_vn::tests::world;
-    use addr_space::{AddrSpace, HatProvider as _};
-    use alloc::vec::Vec;
-
-    #[test]
-    fn rights_of_the_heap_are_told_as_they_are() {
-        let w = world(64);
-        let window = hat_x86::KERNEL_WINDOW;
-        let kas = AddrSpace::kernel(&w.cx, window, w.hat.kernel(), Arc::clone(&w.db));
-        let kmem = Kmem::new(&w.cx, &w.db, window).expect("a number");
-        kas.map(&w.cx, window, &KmemArgs(Arc::clone(&kmem))).expect("free");
-        let range = kmem.alloc(&kas.scx(&w.cx, window, false), 3).expect("frames");
-        let page = VirtRange::page_of(range.page_at(1));
-        kas.set_prot(&w.cx, page, Prot::READ).expect("may");
-        let rights = |range| {
-            let mut runs = Vec::new();
-            kas.prots(&w.cx, range, &mut |_, prot| runs.push(prot)).expect("mapped");
-            runs
-        };
-        assert_eq!(rights(range), [Prot::RWX, Prot::READ, Prot::RWX]);
-        let have = kas.hat().probe(&w.cx, page.start()).expect("wired");
-        assert!(!have.prot.contains(Prot::WRITE));
-        let gone = kas.set_prot(&w.cx, page, Prot::empty());
-        assert!(gone.is_err(), "K1: {gone:?}");
-        assert!(kas.hat().probe(&w.cx, page.start()).is_some());
-        // An unlock without a lock leaves the wire alone.
-        kas.fault(&w.cx, page, FaultKind::SoftUnlock, Access::Write).expect("does nothing");
-        kmem.free(&kas.scx(&w.cx, window, false), range).expect("an allocation");
-        let again = kmem.alloc(&kas.scx(&w.cx, window, false), 3).expect("frames");
-        assert_eq!(rights(again), [Prot::RWX]);
-        kmem.free(&kas.scx(&w.cx, window, false), again).expect("an allocation");
-    }
-}
+mod tests;

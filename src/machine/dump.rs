@@ -137,7 +137,7 @@ impl<'m> Walk<'m> {
         }
     }
     fn segment(&mut self, place: usize, p: &Process, space: &AddrSpace, seg: Seg<'_>) {
-        let scx = space.scx(p.cx(), seg.range(), false);
+        let scx = space.seg_cx(p.cx(), seg.range());
         let d = seg.ops().detail(&scx);
         let vn = as_vn(seg);
         let who = format!("process {place} {}", seg.range());

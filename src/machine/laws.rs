@@ -56,7 +56,7 @@ pub(super) fn check(m: &Machine) -> Checked {
         locked_bytes(m, &who, &space)?;
         let segs = space.segs(m.cx());
         for seg in segs.iter() {
-            let scx = space.scx(m.cx(), seg.range(), false);
+            let scx = space.seg_cx(m.cx(), seg.range());
             let Some(vn) = as_vn(seg) else { continue };
             if vn.needs_copy() && vn.amap().is_none() {
                 return broken("I7", format!("{who}: {} is to copy no anon map", seg.range()));
@@ -245,7 +245,7 @@ fn ends(m: &Machine) -> Checked {
 fn locked_bytes(m: &Machine, who: &str, space: &AddrSpace) -> Checked {
     let segs = space.segs(m.cx());
     let locked = |s: Seg<'_>| {
-        let scx = space.scx(m.cx(), s.range(), false);
+        let scx = space.seg_cx(m.cx(), s.range());
         s.ops().residency(&scx, s.range()).locked
     };
     let pages = segs.iter().map(locked).fold(0, u64::saturating_add);

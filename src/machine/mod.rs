@@ -357,7 +357,7 @@ impl Machine {
     }
     /// The kernel's address space as its heap wants it.
     pub fn kernel_scx(&self) -> SegCx<'_> {
-        self.parts.kas.scx(&self.cx, self.parts.kmem.window(), false)
+        self.parts.kas.seg_cx(&self.cx, self.parts.kmem.window())
     }
     /// The counters.
     pub fn counters(&self) -> &Arc<Counters> {

@@ -103,7 +103,7 @@ impl Walk {
         vn: &SegVn,
         addr: VirtAddr,
     ) -> Option<Identity> {
-        let scx = space.scx(cx, seg.range(), false);
+        let scx = space.seg_cx(cx, seg.range());
         let d = seg.ops().detail(&scx);
         let kind =
             if seg.ops().kind().contains(SegKind::SHARED) { "MAP_SHARED" } else { "MAP_PRIVATE" };

@@ -157,7 +157,7 @@ fn m08_what_a_real_program_does_leaves_what_a_plain_array_has() {
         let (segs, mut seen) = (space.segs(cx), vec![None; plain.len()]);
         most = most.max(segs.len());
         for seg in segs.iter() {
-            let scx = space.scx(cx, seg.range(), false);
+            let scx = space.seg_cx(cx, seg.range());
             seg.ops().prots(&scx, seg.range(), &mut |run: VirtRange, prot| {
                 let from = ((run.start().get() - base) / PAGE_SIZE) as usize;
                 seen[from..from + run.pages().get() as usize].fill(Some(u32::from(prot.bits())));

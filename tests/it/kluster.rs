@@ -88,7 +88,7 @@ fn a_segment_answers_for_its_own_pages() {
         let segs = space.segs(cx);
         let seg = segs.seg_at(cx, addr(page)).expect("mapped");
         let delta = pages * PAGE_SIZE as i64;
-        seg.ops().kluster(&space.scx(cx, seg.range(), false), addr(page), delta)
+        seg.ops().kluster(&space.seg_cx(cx, seg.range()), addr(page), delta)
     };
     assert!(asks(&s, 0, 1) && asks(&s, 100, 3), "no anons; shared");
     assert!(

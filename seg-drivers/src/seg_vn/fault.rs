@@ -69,7 +69,7 @@ impl<'a> PageFault<'a> {
     }
     /// The page must be had alone, and somebody has it as well. He is not waited for here, with the slot busy: the fault starts over, as reader a tick later.
     pub(super) fn held(&self) -> FaultError {
-        match self.scx.writer {
+        match self.scx.is_writer() {
             true => FaultError::Retry { addr: self.addr },
             false => FaultError::Object { addr: self.addr, errno: errno::EDEADLK },
         }
@@ -109,13 +109,16 @@ impl<'a> PageFault<'a> {
     pub(super) fn swap_error(&self, e: &SwapError) -> FaultError {
         FaultError::Object { addr: self.addr, errno: e.errno() }
     }
-    /// Loads the translation, with the stamp; the page stays locked for a soft lock.
+    /// Loads the translation, with the stamp; the page stays locked for a soft lock, unless it is locked so often already that no more may be.
     pub(super) fn load(
         &self,
         page: &dyn LockedPage,
         prot: Prot,
         flags: LoadFlags,
     ) -> Result<(), FaultError> {
+        if self.soft() && !page.may_leak() {
+            return Err(FaultError::Object { addr: self.addr, errno: errno::EAGAIN });
+        }
         let lock = if self.soft() { LoadFlags::LOCK } else { LoadFlags::empty() };
         let prot = if page.page().is_lent() { prot.read_only() } else { prot }; // I10
         match self.scx.hat.memload(
@@ -182,7 +185,7 @@ pub(super) fn fault_at(
 ) -> Result<(), FaultError> {
     loop {
         match fault_page(seg, scx, addr, kind, access) {
-            Err(FaultError::Retry { .. }) if !scx.writer => {}
+            Err(FaultError::Retry { .. }) if !scx.is_writer() => {}
             done => return done,
         }
     }
@@ -301,7 +304,7 @@ impl SegVn {
             && ((access != Access::ReadNoCow && prot.contains(Prot::WRITE))
                 || self.shares_slot(scx, self.slot_of(scx.seg, addr)));
         let break_cow = !self.stores_below() && (access == Access::Write || softlock);
-        let quick = scx.writer;
+        let quick = scx.is_writer();
         Ok(PageFault { scx, addr, kind, access, prot, stamp, break_cow, claim, quick })
     }
     /// Rights of one page, and whether it is locked in memory, since when; read after taking a stamp.

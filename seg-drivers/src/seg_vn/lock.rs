@@ -153,7 +153,7 @@ fn claim_page(
     let prot = had.prot.unwrap_or_else(|| seg.prot());
     let kind = claim_kind(seg, prot);
     let f = PageFault {
-        quick: scx.writer,
+        quick: scx.is_writer(),
         ..PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq))
     };
     // The slot stays busy until its page is claimed (J3).

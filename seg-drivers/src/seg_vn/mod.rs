@@ -257,7 +257,7 @@ impl SegOps for SegVn {
     }
     #[doc(alias = "segvn_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
-        let (left, leaving) = unmap::unmap(self, scx, range)?;
+        let (left, leaving) = self.unmap_part(scx, range)?;
         leaving.into_iter().for_each(|leaving| leaving.empty(scx.cx));
         Ok(left)
     }
@@ -266,6 +266,7 @@ impl SegOps for SegVn {
         scx: &SegCx<'_>,
         range: VirtRange,
     ) -> Result<(Remnant, Option<Leaving>), SegError> {
+        scx.check_writer("seg_vn", range)?;
         unmap::unmap(self, scx, range)
     }
     #[doc(alias("segvn_free", "free_vp_pages"))]
@@ -418,7 +419,8 @@ impl SegOps for SegVn {
         join: Join,
     ) -> bool {
         let any: &dyn core::any::Any = next;
-        any.downcast_ref::<Self>().is_some_and(|n| concat::concat(self, scx, next_range, n, join))
+        let next = any.downcast_ref::<Self>().filter(|_| scx.is_writer());
+        next.is_some_and(|next| concat::concat(self, scx, next_range, next, join))
     }
     fn extract(&self) -> Option<&dyn Extract> {
         Some(self)

@@ -86,7 +86,7 @@ impl SegVn {
 /// See [`addr_space::SegOps::make_own`].
 #[doc(alias("amap_copy", "uvmfault_amapcopy"))]
 pub(super) fn make_own(seg: &mut SegVn, scx: &SegCx<'_>) -> Result<(), SegError> {
-    debug_assert!(scx.writer, "O1: a map is replaced with nobody else in the address space");
+    debug_assert!(scx.is_writer(), "O1: a map is replaced with nobody else in the address space");
     if seg.try_own(scx, scx.seg) {
         return Ok(());
     }

@@ -47,7 +47,7 @@ pub(super) fn set_prot(
         } else if whole && seg.backing.is_some() && seg.amap().is_none() && !page_prot {
             let own = seg.swresv.load(Ordering::Acquire);
             if own != 0 && inner.vpage.reserved() == 0 {
-                if !scx.writer {
+                if !scx.is_writer() {
                     return Err(SegError::Retry { range }); // no fault may be making the first copy meanwhile
                 }
                 give_back = own;

@@ -210,7 +210,7 @@ fn b31_rights_are_kept_by_page() {
     let segs = space.segs(s.machine().cx());
     assert_eq!(segs.len(), 1);
     let seg = segs.iter().next().expect("one");
-    let scx = space.scx(s.machine().cx(), seg.range(), false);
+    let scx = space.seg_cx(s.machine().cx(), seg.range());
     let mut prots = Vec::new();
     seg.ops().prots(&scx, seg.range(), &mut |r, p| prots.push((r.pages().get(), p.to_string())));
     assert_eq!(prots, [(1, "rw-".into()), (1, "---".into()), (1, "rw-".into())]);

@@ -193,7 +193,7 @@ impl Flawed {
             _ if self.astray => {
                 let start = scx.seg.start().get() - PAGE_SIZE;
                 let seg = VirtRange::exact(start, scx.seg.len() + PAGE_SIZE).expect("above 0");
-                return self.inner.fault(&SegCx { seg, ..*scx }, range, kind, access);
+                return self.inner.fault(&scx.of(seg), range, kind, access);
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ fn first<R>(w: &World, p: &Proc, f: impl FnOnce(&SegVn, &SegCx<'_>) -> R) -> R {
     let segs = p.space.segs(&w.cx);
     let seg = segs.iter().next().expect("mapped");
     let any: &dyn core::any::Any = seg.ops();
-    f(any.downcast_ref().expect("seg_vn"), &p.space.scx(&w.cx, seg.range(), false))
+    f(any.downcast_ref().expect("seg_vn"), &p.space.seg_cx(&w.cx, seg.range()))
 }
 
 /// The name of the first page of a process.

@@ -105,7 +105,9 @@ fn ask(p: &Proc, cx: &Cx, page: u64, access: Access, writer: bool) -> Result<(),
     let segs = p.space.segs(cx);
     let at = range(page, 1);
     let seg = segs.iter().find(|seg| seg.range().contains(at.start())).expect("mapped");
-    seg.ops().fault(&p.space.scx(cx, seg.range(), writer), at, FaultKind::Invalid, access)
+    let scx = p.space.seg_cx(cx, seg.range());
+    let scx = if writer { scx.as_if_writer() } else { scx };
+    seg.ops().fault(&scx, at, FaultKind::Invalid, access)
 }
 
 #[test]
@@ -446,4 +448,32 @@ fn pins_that_no_lock_stands_for_are_damage() {
     }
     w.check(&p);
     p.space.free(&w.cx);
+}
+
+/// K6 of the page lock: nothing charges a process for a soft lock, and it may ask for them for ever.
+#[test]
+fn a_page_that_is_pinned_too_often_is_refused_and_stays_as_it_is() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 2);
+    w.write(&p, 0, 1);
+    w.write(&p, 1, 2);
+    let at = range(1, 1).start();
+    let page = p.space.hat().probe(&w.cx, at).and_then(|t| w.db.page_of(t.pfn)).expect("stored to");
+    let held = |n| w.db.damage(&w.cx, page_db::damage::Damage::Hold(page, n));
+    let many = (1 << 25) - 1;
+    held(many);
+    let pin = |kind| p.space.fault(&w.cx, range(0, 2), kind, Access::Write);
+    pin(FaultKind::SoftLock).expect("the last");
+    let full = FaultError::Object { addr: at, errno: errno::EAGAIN };
+    assert_eq!(pin(FaultKind::SoftLock), Err(full));
+    let listed = p.space.lock_pages(&w.cx, range(0, 2), Access::Write).map(drop);
+    assert_eq!(listed, Err(full.into()), "by way of a list, too");
+    assert_eq!(w.db.lock_state(page).shared, many + 1);
+    assert_eq!((w.read(&p, 0), w.read(&p, 1)), (1, 2), "whoever only looks at it comes in");
+    held(1);
+    pin(FaultKind::SoftUnlock).expect("pinned");
+    assert_eq!(w.db.lock_state(page).shared, 0);
+    p.space.free(&w.cx);
+    assert_eq!(w.swap.live(), 0);
 }

@@ -444,3 +444,27 @@ fn a_range_that_cannot_be_shown_twice_leaves_nothing_reserved() {
     p.space.free(&w.cx);
     assert_eq!(w.reserved(), 0);
 }
+
+/// G3: whoever has only found a segment does not take its memory, which stays in the tree.
+#[test]
+fn a_driver_gives_nothing_up_to_a_reader() {
+    let w = world(128);
+    let p = w.proc();
+    w.map(&p, 4);
+    w.write(&p, 1, 7);
+    let segs = p.space.segs(&w.cx);
+    let seg = segs.iter().next().expect("mapped");
+    let scx = p.space.seg_cx(&w.cx, seg.range());
+    assert!(!scx.is_writer());
+    for part in [seg.range(), range(1, 1)] {
+        let gone = seg.ops().unmap(&scx, part).map(drop);
+        assert!(matches!(gone, Err(SegError::Invalid { driver: "seg_vn", .. })), "{gone:?}");
+        assert!(seg.ops().unmap_part(&scx, part).is_err(), "nor in part");
+    }
+    let next = addr_space::Join::Neighbours;
+    assert!(!seg.ops().concat(&scx, range(4, 1), seg.ops(), next), "nor does it grow");
+    drop(segs);
+    assert_eq!(w.read(&p, 1), 7);
+    p.space.free(&w.cx);
+    assert_eq!(w.swap.live(), 0);
+}

@@ -1,0 +1,98 @@
+//! The kernel's heap: who may ask, rights, and two who free.
+
+use super::*;
+use crate::seg_vn::tests::{World, world};
+use addr_space::{AddrSpace, HatProvider as _};
+use page_db::{CpuId, SpinHooks, ThreadId};
+
+fn heap(w: &World) -> (AddrSpace, Arc<Kmem>) {
+    let window = hat_x86::KERNEL_WINDOW;
+    let kas = AddrSpace::kernel(&w.cx, window, w.hat.kernel(), Arc::clone(&w.db));
+    let kmem = Kmem::new(&w.cx, &w.db, window).expect("a number");
+    kas.map(&w.cx, window, &KmemArgs(Arc::clone(&kmem))).expect("free");
+    (kas, kmem)
+}
+
+/// Without memory a caller waits and asks again; here that would never end.
+#[test]
+fn a_users_address_space_does_not_have_the_heap() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let p = w.proc();
+    let user = p.space.seg_cx(&w.cx, kmem.window());
+    let invalid = |range| {
+        let what = "an address space that does not have the heap";
+        SegError::Invalid { driver: "seg_kmem", what, range }
+    };
+    let before = w.db.freemem();
+    assert_eq!(kmem.alloc(&user, 1), Err(invalid(kmem.window())));
+    assert_eq!(w.db.freemem(), before);
+    let kernel = kas.seg_cx(&w.cx, kmem.window());
+    let range = kmem.alloc(&kernel, 1).expect("frames");
+    assert_eq!(kmem.free(&user, range), Err(invalid(range)));
+    assert!(kas.hat().probe(&w.cx, range.start()).is_some(), "nothing has changed");
+    kmem.free(&kernel, range).expect("an allocation");
+    let elsewhere = Kmem::new(&w.cx, &w.db, VirtRange::page_of(VirtAddr::new(0x1000).expect("ok")));
+    let elsewhere = elsewhere.expect("a number");
+    assert_eq!(elsewhere.alloc(&kernel, 1), Err(invalid(elsewhere.window())), "nor is it there");
+    p.space.free(&w.cx);
+}
+
+#[test]
+fn of_two_who_free_a_range_one_is_refused() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let kernel = || kas.seg_cx(&w.cx, kmem.window());
+    let range = kmem.alloc(&kernel(), 2).expect("frames");
+    let name = kmem.identity(range.page_at(1));
+    let held = w.db.lookup_shared(&w.cx, name).expect("resident").leak();
+    let cx = Cx::new(w.db.counters(), CpuId(0), ThreadId(1), Arc::new(SpinHooks));
+    std::thread::scope(|s| {
+        let first = s.spawn(|| {
+            let cx = cx;
+            kmem.free(&kas.seg_cx(&cx, kmem.window()), range)
+        });
+        while w.db.lock_state(held).shared != 1 {
+            std::thread::yield_now(); // the first is past its look, and waits for the page
+        }
+        let again = kmem.free(&kernel(), range);
+        let what = "not one allocation";
+        assert_eq!(again, Err(SegError::Invalid { driver: "seg_kmem", what, range }));
+        let other = kmem.alloc(&kernel(), 1).expect("frames");
+        assert_eq!(range.intersect(other), None, "it is not free yet");
+        kmem.free(&kernel(), other).expect("an allocation");
+        drop(w.db.adopt_shared(&w.cx, held));
+        assert_eq!(first.join().expect("no panic"), Ok(()));
+    });
+    assert_eq!(kmem.allocated(&w.cx), 0);
+    assert_eq!(kmem.alloc(&kernel(), 2), Ok(range), "now it is");
+    kmem.free(&kernel(), range).expect("an allocation");
+    w.db.verify(&w.cx).expect("sound");
+}
+
+#[test]
+fn rights_of_the_heap_are_told_as_they_are() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let window = kmem.window();
+    let range = kmem.alloc(&kas.seg_cx(&w.cx, window), 3).expect("frames");
+    let page = VirtRange::page_of(range.page_at(1));
+    kas.set_prot(&w.cx, page, Prot::READ).expect("may");
+    let rights = |range| {
+        let mut runs = Vec::new();
+        kas.prots(&w.cx, range, &mut |_, prot| runs.push(prot)).expect("mapped");
+        runs
+    };
+    assert_eq!(rights(range), [Prot::RWX, Prot::READ, Prot::RWX]);
+    let have = kas.hat().probe(&w.cx, page.start()).expect("wired");
+    assert!(!have.prot.contains(Prot::WRITE));
+    let gone = kas.set_prot(&w.cx, page, Prot::empty());
+    assert!(gone.is_err(), "K1: {gone:?}");
+    assert!(kas.hat().probe(&w.cx, page.start()).is_some());
+    // An unlock without a lock leaves the wire alone.
+    kas.fault(&w.cx, page, FaultKind::SoftUnlock, Access::Write).expect("does nothing");
+    kmem.free(&kas.seg_cx(&w.cx, window), range).expect("an allocation");
+    let again = kmem.alloc(&kas.seg_cx(&w.cx, window), 3).expect("frames");
+    assert_eq!(rights(again), [Prot::RWX]);
+    kmem.free(&kas.seg_cx(&w.cx, window), again).expect("an allocation");
+}
