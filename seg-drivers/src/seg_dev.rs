@@ -5,9 +5,13 @@
 //! is the mapper's error and not a later fault's, and again at each fault, for a device may take a page back. Translations carry the segment's
 //! rights from the start, hence a protection fault is always an error.
 //!
+//! What has no page structure is unlocked and on no list, so nobody would flush it when the frame got another use. Hence a frame that the page database gives out
+//! to whoever asks is as absent as none (D3). One that it has given to the device, marked as the kernel's, is the device's to keep for as long as it answers it.
+//!
 //! - D1: `offset` follows the segment's base; it changes under the address-space lock as writer.
 //! - D2: rights are read and loaded, and changed together with the translations, under the lock of `prots`. There is no copy to decide about
 //!   and no memory to wait for but tables, so a fault may take it.
+//! - D3: what is loaded is no frame of memory in general use, and its address is a number.
 //!
 //! Sources: illumos `vm/seg_dev.c` (behaviour); illumos.md 10.
 
@@ -23,7 +27,10 @@ use alloc::sync::Arc;
 use core::fmt;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use page_db::{Access, FileOffset, PAGE_SIZE, Pfn, Prot, Rank, VirtAddr, VirtRange, errno};
+use page_db::{
+    Access, FileOffset, PAGE_SIZE, Page, PageDb, PageState, Pfn, Prot, Rank, VirtAddr, VirtRange,
+    errno,
+};
 
 /// A device whose memory can be mapped.
 #[doc(alias = "d_mmap")]
@@ -32,12 +39,14 @@ pub trait DeviceMemory: fmt::Debug + Send + Sync {
     fn name(&self) -> String;
     /// How many pages can be mapped.
     fn pages(&self) -> u64;
-    /// The frame of page `index`, or `None` where the device has none.
+    /// The frame of page `index`, or `None` where the device has none. It lies outside what the page database manages, or the device has got it there and
+    /// marked it with [`PageDb::set_kernel`]; any other is as absent.
     fn frame(&self, index: u64) -> Option<Pfn>;
-    /// The first of `pages` pages from `first` on that has no frame, asked when they are mapped. The default asks for each; a device that knows
-    /// where its frames are may answer at once.
-    fn first_absent(&self, first: u64, pages: u64) -> Option<u64> {
-        (first..first.saturating_add(pages)).find(|index| self.frame(*index).is_none())
+    /// The first of `pages` pages from `first` on that has no frame, or none that `may` be mapped, asked when they are mapped. The default asks for each; a device
+    /// that knows where its frames are may answer at once.
+    fn first_absent(&self, first: u64, pages: u64, may: &dyn Fn(Pfn) -> bool) -> Option<u64> {
+        let absent = |index: &u64| self.frame(*index).is_none_or(|frame| !may(frame));
+        (first..first.saturating_add(pages)).find(absent)
     }
 }
 
@@ -90,7 +99,7 @@ impl SegCreate for SegDevArgs {
         let all = self.device.pages().min(u64::MAX / PAGE_SIZE); // offsets are in bytes
         let absent = match first + pages > all {
             true => Some(first.max(all)),
-            false => self.device.first_absent(first, pages),
+            false => self.device.first_absent(first, pages, &|frame| may_map(scx.db, frame)),
         };
         if let Some(index) = absent {
             let offset = FileOffset(index * PAGE_SIZE);
@@ -110,9 +119,17 @@ impl SegCreate for SegDevArgs {
     }
 }
 
+/// D3.
+fn may_map(db: &PageDb, frame: Pfn) -> bool {
+    let taken = |page: &Page| page.state().contains(PageState::KERNEL) && page.identity().is_none();
+    frame.0 <= u64::MAX / PAGE_SIZE && db.page_of(frame).is_none_or(|id| taken(db.page(id)))
+}
+
 impl SegDev {
-    fn frame_at(&self, seg: VirtRange, addr: VirtAddr) -> Option<Pfn> {
-        self.device.frame(self.offset.load(Ordering::Acquire) / PAGE_SIZE + seg.page_index(addr))
+    fn frame_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Option<Pfn> {
+        let first = self.offset.load(Ordering::Acquire) / PAGE_SIZE;
+        let frame = self.device.frame(first + scx.seg.page_index(addr));
+        frame.filter(|frame| may_map(scx.db, *frame))
     }
     fn load(
         &self,
@@ -127,7 +144,7 @@ impl SegDev {
             if !prot.allows(access) {
                 return Err(FaultError::Prot { addr, access });
             }
-            let pfn = self.frame_at(scx.seg, addr).ok_or(FaultError::NoMap { addr })?;
+            let pfn = self.frame_at(scx, addr).ok_or(FaultError::NoMap { addr })?;
             let page = VirtRange::page_of(addr);
             scx.hat.devload(scx.cx, page, pfn, prot, flags | LoadFlags::NOCONSIST).map_err(
                 |e| match e {
@@ -206,6 +223,7 @@ impl SegOps for SegDev {
     }
     #[doc(alias = "segdev_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        scx.check_writer("seg_dev", range)?;
         if self.softlocks.load(Ordering::Acquire) != 0 {
             return Err(SegError::Pinned { range });
         }
@@ -306,7 +324,7 @@ impl SegOps for SegDev {
     #[doc(alias = "segdev_getmemid")]
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
         let none = SegError::NoIdentity { driver: self.driver() };
-        let frame = self.frame_at(scx.seg, addr).ok_or(none)?;
+        let frame = self.frame_at(scx, addr).ok_or(none)?;
         Ok(MemId(3 << 62, frame.0 * PAGE_SIZE + addr.page_offset()))
     }
     fn concat(
@@ -331,145 +349,4 @@ impl SegOps for SegDev {
 }
 
 #[cfg(all(test, not(shuttle)))]
-mod tests {
-    use super::*;
-    use crate::seg_vn::tests::world;
-    use addr_space::AsError;
-
-    /// Eight pages of a device; some are missing, by bit.
-    #[derive(Debug)]
-    struct Card(AtomicU32);
-
-    impl DeviceMemory for Card {
-        fn name(&self) -> String {
-            "card".into()
-        }
-        fn pages(&self) -> u64 {
-            8
-        }
-        fn frame(&self, index: u64) -> Option<Pfn> {
-            (self.0.load(Ordering::SeqCst) >> index & 1 == 0).then_some(Pfn(0x8000 + index))
-        }
-    }
-
-    fn args(first: u64, prot: Prot) -> SegDevArgs {
-        args_of(&Arc::new(Card(AtomicU32::new(0))), first, prot)
-    }
-    fn args_of(card: &Arc<Card>, first: u64, prot: Prot) -> SegDevArgs {
-        SegDevArgs {
-            device: Arc::clone(card) as _,
-            offset: FileOffset(first * PAGE_SIZE),
-            prot,
-            max_prot: Prot::RW,
-            kind: SegKind::SHARED,
-        }
-    }
-    fn range(first: u64, pages: u64) -> VirtRange {
-        VirtRange::exact(0x20000 + first * PAGE_SIZE, pages * PAGE_SIZE).expect("aligned")
-    }
-
-    #[test]
-    fn a_soft_lock_that_meets_a_missing_frame_is_undone() {
-        let w = world(64);
-        let p = w.proc();
-        let card = Arc::new(Card(AtomicU32::new(0)));
-        p.space.map(&w.cx, range(0, 8), &args_of(&card, 0, Prot::RW)).expect("free");
-        card.0.store(1 << 5, Ordering::SeqCst); // taken back
-        let locks = || {
-            let tree = w.hat.dump_tables(&w.cx, p.space.hat().id()).expect("a hat");
-            tree.tables.iter().map(|t| t.locks).sum::<u32>()
-        };
-        let done = p.space.fault(&w.cx, range(2, 4), FaultKind::SoftLock, Access::Write);
-        assert!(matches!(done, Err(FaultError::NoMap { .. })), "{done:?}");
-        assert_eq!(locks(), 0);
-        p.space.fault(&w.cx, range(2, 3), FaultKind::SoftLock, Access::Write).expect("frames");
-        assert_eq!(locks(), 3);
-        let pinned = p.space.try_set_prot(&w.cx, range(0, 1), Prot::READ);
-        assert!(pinned.is_err(), "{pinned:?}");
-        p.space
-            .fault(&w.cx, range(2, 3), FaultKind::SoftUnlock, Access::Write)
-            .expect("was locked");
-        assert_eq!(locks(), 0);
-        p.space.try_set_prot(&w.cx, range(0, 1), Prot::READ).expect("nothing is pinned");
-        p.space.free(&w.cx);
-    }
-
-    #[test]
-    fn what_is_left_shows_the_frames_it_showed() {
-        let w = world(64);
-        let p = w.proc();
-        p.space.map(&w.cx, range(0, 5), &args(0, Prot::RW)).expect("free");
-        p.space.set_prot(&w.cx, range(3, 1), Prot::READ).expect("may");
-        p.space.unmap(&w.cx, range(0, 1)).expect("mapped");
-        p.space.unmap(&w.cx, range(2, 1)).expect("mapped");
-        for (page, access) in [(1, Access::Write), (3, Access::Read), (4, Access::Write)] {
-            let at = range(page, 1).start();
-            p.space.fault_at(&w.cx, at, FaultKind::Invalid, access).expect("mapped");
-            let have = p.space.hat().probe(&w.cx, at).expect("loaded");
-            assert_eq!(have.pfn, Pfn(0x8000 + page));
-            assert_eq!(have.prot.contains(Prot::WRITE), page != 3);
-        }
-        let at = range(3, 1).start();
-        let refused = p.space.fault_at(&w.cx, at, FaultKind::Prot, Access::Write);
-        assert!(matches!(refused, Err(FaultError::Prot { .. })), "{refused:?}");
-        p.space.free(&w.cx);
-    }
-
-    #[test]
-    fn a_store_is_allowed_again_when_nobody_watches_any_more() {
-        let w = world(64);
-        let p = w.proc();
-        p.space.map(&w.cx, range(0, 1), &args(0, Prot::RW)).expect("free");
-        let at = range(0, 1).start();
-        let store = || {
-            let there = p.space.hat().probe(&w.cx, at).is_some();
-            let kind = if there { FaultKind::Prot } else { FaultKind::Invalid };
-            p.space.fault_at(&w.cx, at, kind, Access::Write)
-        };
-        store().expect("may");
-        let flags = addr_space::WatchFlags::WRITE;
-        let area = addr_space::WatchArea { start: at, len: 8, flags };
-        p.space.watch(&w.cx, area).expect("free");
-        assert!(matches!(store(), Err(FaultError::Prot { .. })), "a device's last word");
-        p.space.unwatch(&w.cx, at, 8).expect("there");
-        store().expect("may again");
-        let have = p.space.hat().probe(&w.cx, at).expect("loaded");
-        assert!(have.prot.contains(Prot::WRITE), "{have:?}");
-        p.space.free(&w.cx);
-    }
-
-    #[test]
-    fn no_offset_passes_the_end_of_the_device() {
-        let w = world(64);
-        let p = w.proc();
-        for first in [6, 8, u64::MAX / PAGE_SIZE] {
-            let refused = p.space.map(&w.cx, range(0, 3), &args(first, Prot::RW));
-            let offset = FileOffset(first.max(8) * PAGE_SIZE);
-            let due = SegError::NoDevicePage { driver: "seg_dev", offset };
-            assert_eq!(refused, Err(AsError::Seg(due)), "{first}");
-        }
-        p.space.free(&w.cx);
-    }
-
-    #[test]
-    fn a_page_that_the_device_refuses_is_refused_to_whoever_maps_it() {
-        let w = world(64);
-        let p = w.proc();
-        let card = Arc::new(Card(AtomicU32::new(1 << 5 | 1 << 7)));
-        let map = |first, at, pages| {
-            p.space.map(&w.cx, range(at, pages), &args_of(&card, first, Prot::RW))
-        };
-        for (first, pages, absent) in [(0, 8, 5), (3, 3, 5), (5, 1, 5), (6, 2, 7)] {
-            let refused = map(first, 0, pages);
-            let offset = FileOffset(absent * PAGE_SIZE);
-            let due = SegError::NoDevicePage { driver: "seg_dev", offset };
-            assert_eq!(refused, Err(AsError::Seg(due)), "{pages} from {first}");
-            assert_eq!(refused.map_err(|e| e.errno()), Err(errno::ENXIO));
-            assert_eq!(p.space.state().size(), 0, "nothing is mapped");
-        }
-        map(0, 0, 5).expect("they are there");
-        map(6, 5, 1).expect("it is there");
-        p.space.verify(&w.cx).expect("whole");
-        p.space.free(&w.cx);
-    }
-}
+mod tests;

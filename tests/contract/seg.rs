@@ -72,7 +72,11 @@ fn shared_files_keep_the_contract() {
 fn devices_keep_the_contract() {
     let desk = Desk::new(ForkPolicy::Eager);
     let (cx, db) = (desk.m.cx(), desk.m.db());
-    let frame = |n| db.alloc(cx, n, Reserve::Normal).expect("a frame").downgrade().leak();
+    let frame = |n| {
+        let page = db.alloc(cx, n, Reserve::Normal).expect("a frame");
+        db.set_kernel(&page, true); // out of use: the card's own
+        page.downgrade().leak()
+    };
     let frames: Vec<_> = (0..PAGES).map(frame).collect();
     let card = Arc::new(Card(frames.iter().map(|frame| db.pfn(*frame)).collect()));
     card.0.iter().for_each(|pfn| db.mem().zero(*pfn));
@@ -89,7 +93,9 @@ fn devices_keep_the_contract() {
     Breach::raise(desk.check("seg_dev", &args, can, Some(&behind)));
     for frame in frames {
         drop(db.adopt_shared(cx, frame));
-        db.free(cx, db.lock_excl(cx, frame), false);
+        let page = db.lock_excl(cx, frame);
+        db.set_kernel(&page, false);
+        db.free(cx, page, false);
     }
     desk.end();
 }
