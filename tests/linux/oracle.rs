@@ -32,17 +32,18 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// The oracle, if there is one and this program runs; the reason why not is printed.
+    /// The oracle, if there is to be one; the reason why not is printed.
+    ///
+    /// # Panics
+    /// When it is named and cannot be asked: whoever names it wants its answer.
     fn find(needs: &str, what: &str) -> Option<Oracle> {
         let Some(dir) = std::env::var_os("SEGVM_ORACLE_DIR").map(PathBuf::from) else {
             say(&format!("{what}: skipped, SEGVM_ORACLE_DIR is not set"));
             return None;
         };
         let version = Command::new(needs).arg("--version").stdout(Stdio::null()).status();
-        if !version.is_ok_and(|s| s.success()) {
-            say(&format!("{what}: skipped, there is no {needs}"));
-            return None;
-        }
+        let runs = version.is_ok_and(|s| s.success());
+        assert!(runs, "{what}: SEGVM_ORACLE_DIR is set, and there is no {needs} to ask it with");
         let name = format!("linux-{}-{}", std::process::id(), what.replace(' ', "-"));
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&scratch).expect("room for traces");
@@ -180,7 +181,8 @@ fn the_executor_finds_what_the_one_in_c_finds() {
     let executor = oracle.executor();
     let means = Means::find();
     let mut traces = Vec::new();
-    for entry in std::fs::read_dir(oracle.dir.join("samples")).into_iter().flatten() {
+    let samples = std::fs::read_dir(oracle.dir.join("samples")).expect("the oracle has samples");
+    for entry in samples {
         let path = entry.expect("a sample").path();
         if path.extension().is_some_and(|e| e == "vmt") {
             let text = std::fs::read_to_string(&path).expect("a sample");
