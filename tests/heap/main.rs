@@ -354,7 +354,8 @@ fn runs_come_and_go_in_the_room_that_was_made() {
 /// What a child is not to have moves with the pages, and is noted of what is shown twice, or nothing has happened.
 #[test]
 fn what_is_not_forked_comes_along_or_nothing_does() {
-    let deeds: [(&str, fn(&World) -> Done); 3] = [
+    type How = fn(&World) -> Done;
+    let deeds: [(&str, How); 3] = [
         ("moved", |w| {
             let place = RemapFlags::MAYMOVE | RemapFlags::FIXED;
             done(w.p.mremap(AT, PAGES * PAGE, PAGES * PAGE, place, MOVED))
