@@ -171,6 +171,9 @@ impl CounterBlock {
     pub(crate) fn may_fail(&self) -> bool {
         self.may_fail.load(Ordering::Relaxed)
     }
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize].load(Ordering::Relaxed)
+    }
     #[inline]
     pub(crate) fn add(&self, counter: Counter, n: u64) {
         let cell = &self.values[counter as usize];

@@ -185,6 +185,10 @@ impl Cx {
     pub fn count_n(&self, counter: Counter, n: u64) {
         self.block.add(counter, n);
     }
+    /// What this context has counted so far, whatever others count meanwhile.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.block.get(counter)
+    }
     /// Whether this request is to fail ([`crate::fail`]). Asked where something is handed out.
     #[inline]
     pub fn fails(&self, kind: FailKind) -> bool {

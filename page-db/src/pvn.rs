@@ -12,7 +12,7 @@
 //! - V2: modified is cleared *before* the write starts, so a store during the write makes the page modified again. Whoever removes a translation
 //!   gives the page its bits and flushes later; what a processor stores in between says nothing to anybody, if the bit was there already when it was
 //!   given. So once it is cleared such flushes are waited for: each is noted as owed before its translation's bits are given.
-//! - V3: a failed write leaves the page resident and modified.
+//! - V3: a failed write leaves the page resident and modified; so does one that panics.
 //! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays.
 //! - V5: a clean page that nobody maps goes to the cache list whatever was asked, so that writing a file back does not keep it in use.
 //! - V6: a page that is locked in memory or lent leaves it only with `TRUNC` or `FORCE`; that is asked again after the write, during which
@@ -76,9 +76,38 @@ pub fn get<'a>(
     }
 }
 
-/// A dirty page on its way out: shared-locked, io-locked, already marked clean (V2).
+/// The i/o lock of a page that is written. Let go of without a word, for the write has panicked, it leaves what a failed write leaves (V3).
+#[derive(Debug)]
+struct Transit<'a> {
+    db: &'a PageDb,
+    id: PageId,
+    over: bool,
+}
+
+impl Transit<'_> {
+    /// Ends the transit; a page whose write failed is modified again first.
+    fn end(&mut self, ok: bool) {
+        if !ok {
+            self.db.page(self.id).set_ref_mod(RefMod::MOD | RefMod::REF);
+        }
+        self.over = true;
+        self.db.io_unlock(self.id);
+    }
+}
+
+impl Drop for Transit<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.end(false);
+        }
+    }
+}
+
+/// A dirty page on its way out: shared-locked, io-locked, already marked clean (V2). [`write_done`] takes it; dropped, it is as after a failed write.
 #[derive(Debug)]
 pub struct DirtyPage<'a> {
+    /// Ends before the page's lock does.
+    transit: Transit<'a>,
     /// The page.
     pub page: SharedPage<'a>,
     /// Its name.
@@ -114,7 +143,7 @@ fn get_in_transit_shared<'a>(
     db.sync_ref_mod(cx, &page, SyncMode::ZeroRm);
     if page.page().ref_mod().contains(RefMod::MOD) {
         mark_clean(cx, db, &page);
-        return Some(DirtyPage { page, identity, unloaded: false });
+        return Some(DirtyPage { transit: in_transit(db, &page), page, identity, unloaded: false });
     }
     db.io_unlock(page.id());
     if let Ok(page) = page.try_upgrade() {
@@ -180,11 +209,17 @@ fn get_in_transit<'a>(
     let dirty = page.page().ref_mod().contains(RefMod::MOD) && !flags.contains(PutFlags::TRUNC);
     if dirty {
         mark_clean(cx, db, &page);
-        return Some(DirtyPage { page: page.downgrade(), identity, unloaded: leaves });
+        let transit = in_transit(db, &page);
+        return Some(DirtyPage { transit, page: page.downgrade(), identity, unloaded: leaves });
     }
     page.end_io();
     dispose(cx, db, page, flags);
     None
+}
+
+/// A page whose i/o lock is had, and that is to be written.
+fn in_transit<'a>(db: &'a PageDb, page: &dyn LockedPage) -> Transit<'a> {
+    Transit { db, id: page.id(), over: false }
 }
 
 /// Takes a page that is about to be written for clean (V2).
@@ -243,15 +278,12 @@ fn count_written(cx: &Cx, db: &PageDb, vnode: VnodeId) {
 pub fn write_done(
     cx: &Cx,
     db: &PageDb,
-    dirty: DirtyPage<'_>,
+    mut dirty: DirtyPage<'_>,
     ok: bool,
     flags: PutFlags,
 ) -> Result<(), VnodeError> {
     let id = dirty.page.id();
-    if !ok {
-        dirty.page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
-    }
-    db.io_unlock(id);
+    dirty.transit.end(ok);
     if !ok {
         return Ok(());
     }

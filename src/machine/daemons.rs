@@ -32,13 +32,21 @@
 //!
 //! A round that found nothing proves little: pages may be locked for a moment, or used faster than the hands turn. What decides is whether anything could
 //! be reclaimed at all (uvm.md 3.4): while swap has room, or enough of memory are pages of files, the waiter stays asleep. But pages may also be
-//! locked for good, so patience has an end.
+//! locked for good, so patience has an end. Nor does a round that freed something prove that waiting helps: one thread asks for more than can be had at
+//! once, another brings its pages back as fast as they go, and so it would be for ever, with everything evicted all the time.
+//!
+//! ```text
+//!   A asks for 60 of 96 frames      scanner: frees 20, not enough      B faults its 20 in again      scanner: frees 20, not enough  …
+//! ```
 //!
 //! - D1: a waiter gives up only after a whole round that began after it started to wait, and found nothing; and then only when swap is full and hardly a
-//!   page is a file's, or when that was the [`PATIENCE`]th such round in a row.
-//! - D2: waiters never outlive the daemons' word: when they stop, waiters run page-out themselves again.
+//!   page is a file's, or when that was the [`PATIENCE`]th such round in a row. Or after [`MOST_ROUNDS`] whole rounds of which none came to have what is
+//!   waited for: as many as it makes itself without daemons.
+//! - D2: waiters never outlive the daemons' word: when they stop, waiters run page-out themselves again. One that panics (a caller's vnode or device did)
+//!   stops the others: nobody waits for a thread that is gone.
 //! - D3: a pusher counts itself as pushing before it takes from the queue, so when the queue is empty and nobody pushes, nothing is under way.
 //! - D4: daemons start only when those before them have ended and been cleared away, so no thread takes the word to others for its own.
+//! - D5: what a round freed is what its hands and its pushes freed. Others free pages too, by reading a file through or ending, and take them again.
 //!
 //! Sources: [SI §10.3]; illumos `common/os/vm_pageout.c` (behaviour); illumos.md 8; uvm.md 3.4, 6.1, 7.2 (C2).
 
@@ -46,7 +54,7 @@ use super::{Machine, Parts};
 use page_db::pageout::ScanReport;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
-use page_db::{Counter, Cx, MemoryWait, PAGE_SIZE, PageDb, PageError, Rank, VnodeKind};
+use page_db::{Cx, MemoryWait, PAGE_SIZE, PageDb, PageError, Rank, VnodeKind};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Thread};
@@ -62,7 +70,7 @@ const PATIENCE: u32 = 200;
 const PUSHERS: u16 = 2;
 /// Pages a pusher takes from the queue at a time: two clusters of swapfs.
 const BATCH: u64 = 32;
-/// Rounds in a row after which a waiter without daemons gives up although each of them freed something: others take it as fast.
+/// Rounds after which a waiter gives up although each of them freed something: others take it as fast, or it is not enough.
 const MOST_ROUNDS: u32 = 64;
 
 /// Where pushers sleep, and where the scanner sleeps for them.
@@ -84,6 +92,10 @@ pub(crate) struct Daemon {
     round: AtomicU64,
     /// The last round after which waiting was in vain (D1).
     hopeless: AtomicU64,
+    /// The last round that had what was waited for (D1).
+    enough: AtomicU64,
+    /// Pages that pushers have freed (D5).
+    freed: AtomicU64,
     scanner: Mutex<Option<Thread>>,
     /// Queued pages that may be pushed now.
     due: AtomicU64,
@@ -97,6 +109,8 @@ impl Default for Daemon {
             state: AtomicU8::new(OFF),
             round: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
+            enough: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
             scanner: Mutex::new(Rank::Registry, None),
             due: AtomicU64::new(0),
             pushing: AtomicU32::new(0),
@@ -112,6 +126,26 @@ impl Daemon {
         if let Some(thread) = &*self.scanner.lock_leaf() {
             thread.unpark();
         }
+    }
+    /// Rounds begun so far.
+    #[cfg(test)]
+    pub(super) fn rounds(&self) -> u64 {
+        self.round.load(SeqCst)
+    }
+    /// Whether whoever began to wait in round `begun` is to give up (D1).
+    fn is_vain(&self, begun: u64) -> bool {
+        let last_enough = self.enough.load(SeqCst);
+        self.hopeless.load(SeqCst) > begun
+            || self.round.load(SeqCst) > begun.max(last_enough) + u64::from(MOST_ROUNDS)
+    }
+    /// Tells daemons that run to end, and waiters that they do (D2).
+    fn stop(&self, db: &PageDb) {
+        let _ = self.state.compare_exchange(ON, STOPPING, SeqCst, SeqCst); // or they are stopping already
+        self.wake_scanner();
+        db.waits().wake_all(PUSH_KEY);
+        db.waits().wake_all(PUSHED_KEY);
+        db.free_mem().hold_back(false);
+        db.wake_memory_waiters();
     }
     /// Lets the pushers push `pages` of the queue.
     fn let_push(&self, db: &PageDb, pages: u64) {
@@ -169,14 +203,16 @@ impl Parts {
     /// A round of the scanner, with the pushers beside it.
     fn scanner_round(&self, cx: &Cx, pages: u64) -> Round {
         self.reclaim_round(cx, pages, &mut |want| {
-            let before = self.counters.get(Counter::DFree);
+            let mut counted = self.daemon.freed.load(SeqCst);
             self.pageout.reclaim_by(cx, &self.db, want, &mut |report, wait| {
                 self.daemon.let_push(&self.db, self.pageout.queued(cx));
                 if wait {
                     self.wait_for_pushes(cx, want);
                 }
-                // What the hands freed and what pushes freed, counted where it happened.
-                report.freed = report.freed.max(self.counters.get(Counter::DFree) - before);
+                // The hands have counted theirs (D5).
+                let now = self.daemon.freed.load(SeqCst);
+                report.freed += now - counted;
+                counted = now;
             })
         })
     }
@@ -232,7 +268,7 @@ impl MemoryWait for MachineWait {
         if daemon.is_running() {
             let begun = daemon.round.load(SeqCst);
             daemon.wake_scanner();
-            let give_up = || daemon.hopeless.load(SeqCst) > begun || !daemon.is_running();
+            let give_up = || daemon.is_vain(begun) || !daemon.is_running();
             // It may wake for pages that others have taken by the time it looks.
             while !give_up() {
                 if db.sleep_for_memory(cx, pages, give_up) {
@@ -295,6 +331,7 @@ impl Machine {
 fn scan(machine: &Machine) {
     let (cx, db, parts) = (machine.cx(), machine.db(), machine.parts());
     let (daemon, mem) = (&parts.daemon, db.free_mem());
+    let _alive = Alive { db, daemon };
     let mut fruitless = 0;
     mem.hold_back(true);
     while daemon.is_running() {
@@ -311,7 +348,11 @@ fn scan(machine: &Machine) {
             continue;
         }
         let round = daemon.round.fetch_add(1, SeqCst) + 1;
-        if parts.scanner_round(cx, wanted) != Round::Nothing {
+        let came_to = parts.scanner_round(cx, wanted);
+        if came_to != Round::Nothing {
+            if came_to == Round::Enough {
+                daemon.enough.store(round, SeqCst);
+            }
             fruitless = 0;
             mem.hold_back(true);
             db.wake_memory_waiters();
@@ -336,16 +377,53 @@ fn scan(machine: &Machine) {
 fn push(machine: &Machine) {
     let (cx, db, parts) = (machine.cx(), machine.db(), machine.parts());
     let daemon = &parts.daemon;
+    let _alive = Alive { db, daemon };
     while daemon.is_running() {
         db.waits().wait_while(cx, PUSH_KEY, || daemon.due.load(SeqCst) == 0 && daemon.is_running());
-        daemon.pushing.fetch_add(1, SeqCst); // D3
+        let _pushing = Pushing::begin(db, daemon); // D3
         let most = daemon.take_due();
-        if most != 0 && parts.pageout.push_queued(cx, db, most).pushed < most {
-            daemon.due.store(0, SeqCst); // the queue is empty
+        if most != 0 {
+            let report = parts.pageout.push_queued(cx, db, most);
+            daemon.freed.fetch_add(report.freed, SeqCst);
+            if report.pushed < most {
+                daemon.due.store(0, SeqCst); // the queue is empty
+            }
         }
-        daemon.pushing.fetch_sub(1, SeqCst);
-        db.waits().wake_all(PUSHED_KEY);
-        db.wake_memory_waiters();
+    }
+}
+
+/// A daemon's life. When it ends by a panic, so do the others' (D2).
+struct Alive<'a> {
+    db: &'a PageDb,
+    daemon: &'a Daemon,
+}
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.daemon.stop(self.db);
+        }
+    }
+}
+
+/// A pusher that counts itself as pushing; who waits for pushes hears that it is done, however that came.
+struct Pushing<'a> {
+    db: &'a PageDb,
+    daemon: &'a Daemon,
+}
+
+impl<'a> Pushing<'a> {
+    fn begin(db: &'a PageDb, daemon: &'a Daemon) -> Self {
+        daemon.pushing.fetch_add(1, SeqCst);
+        Self { db, daemon }
+    }
+}
+
+impl Drop for Pushing<'_> {
+    fn drop(&mut self) {
+        self.daemon.pushing.fetch_sub(1, SeqCst);
+        self.db.waits().wake_all(PUSHED_KEY);
+        self.db.wake_memory_waiters();
     }
 }
 
@@ -359,10 +437,7 @@ impl Daemons {
 impl Drop for Daemons {
     fn drop(&mut self) {
         let (db, daemon) = (self.machine.db(), &self.machine.parts().daemon);
-        daemon.state.store(STOPPING, SeqCst);
-        daemon.wake_scanner();
-        db.waits().wake_all(PUSH_KEY);
-        db.waits().wake_all(PUSHED_KEY);
+        daemon.stop(db);
         for thread in self.threads.drain(..) {
             // A panic in there has been reported by the thread itself.
             let _ = thread.join();

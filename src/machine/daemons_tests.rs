@@ -2,7 +2,7 @@
 
 use super::*;
 use addr_space::Signal;
-use page_db::{Counter, PAGE_SIZE, Pfn, errno};
+use page_db::{Counter, MemoryTries, PAGE_SIZE, PageError, Pfn, errno};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -254,6 +254,102 @@ fn when_nothing_can_be_reclaimed_waiters_are_told() {
     drop(daemons);
     assert_eq!(m.release(), taken);
     m.verify().expect("sound");
+}
+
+#[test]
+fn who_asks_for_more_than_can_be_had_is_answered_beside_one_who_takes_it_again() {
+    // D1: no round finds nothing, for what goes is brought back at once. Counted in rounds, not in seconds.
+    let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(150 * P).expect("mapped");
+    let daemons = m.spawn_daemons().expect("threads");
+    let most = m.db().free_mem().total() - m.db().free_mem().thresholds().pageout_reserve;
+    let (over, begun) = (AtomicBool::new(false), m.parts().daemon.rounds());
+    let (answer, rounds) = thread::scope(|s| {
+        let (user, asks, over) = (p.another_thread(CpuId(1)), m.clone(), &over);
+        s.spawn(move || {
+            for i in (0..150).cycle().take_while(|_| !over.load(Ordering::SeqCst)) {
+                user.store(at + i * P, b"x").expect("one page can always be had");
+            }
+        });
+        let asker = s.spawn(move || asks.db().wait_for_memory(asks.cx(), most));
+        let rounds = || m.parts().daemon.rounds() - begun;
+        while !asker.is_finished() && rounds() < 2000 {
+            thread::yield_now();
+        }
+        let taken = rounds();
+        over.store(true, Ordering::SeqCst);
+        drop(daemons);
+        (asker.join().expect("no panic"), taken)
+    });
+    assert!(rounds < 2000, "no answer after {rounds} rounds");
+    assert!(matches!(answer, Err(PageError::NoMemory { .. })), "page tables are in the way");
+    ends_well(&m, &p);
+}
+
+#[test]
+fn nothing_is_evicted_for_who_asks_for_more_than_there_can_be() {
+    let m = Machine::builder().frames(96).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(8 * P).expect("mapped");
+    (0..8).for_each(|i| p.store(at + i * P, b"x").expect("stored"));
+    let refused = |pages| {
+        let before = m.counters().snapshot();
+        assert!(m.db().wait_for_memory(m.cx(), pages).is_err());
+        m.counters().snapshot().since(&before).get(Counter::AnonPgOut)
+    };
+    let mem = m.db().free_mem();
+    let most = mem.total() - mem.thresholds().pageout_reserve;
+    assert_eq!((refused(most + 1), refused(u64::MAX)), (0, 0));
+    assert_eq!(refused(most), 8, "that many there could be");
+    // Nor does an operation ask for so much, however much it wants.
+    let mut tries = MemoryTries::new(1, u64::MAX);
+    m.squeeze(70); // with the tables, more than half
+    let asked = (0..8).find_map(|_| tries.wait(m.cx(), m.db()).err()).expect("too much");
+    let most = mem.total() - mem.normal_reserve();
+    assert!(matches!(asked, PageError::NoMemory { wanted, .. } if wanted <= most), "{asked}");
+    m.release();
+    ends_well(&m, &p);
+}
+
+/// A device that panics in its third write.
+#[derive(Debug)]
+struct BadDevice {
+    inner: MemDevice,
+    writes: AtomicU32,
+}
+
+impl SwapDevice for BadDevice {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    fn pages(&self) -> u64 {
+        self.inner.pages()
+    }
+    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(page, to, mem)
+    }
+    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        assert_ne!(self.writes.fetch_add(1, Ordering::SeqCst), 2, "the third write");
+        self.inner.write(page, frames, mem)
+    }
+}
+
+#[test]
+fn when_a_pusher_panics_waiters_help_themselves() {
+    // D2, D3, and V3 of `pvn`: nobody waits for the push that is gone, and its pages have their bytes and are in nobody's transit.
+    let m = Machine::builder().frames(128).cpus(2).no_swap().build().expect("a machine");
+    let bad = Arc::new(BadDevice { inner: MemDevice::new("bad", 4096), writes: AtomicU32::new(0) });
+    m.swap().add(m.cx(), Arc::clone(&bad) as _, 0, 4096, 0).expect("an area");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(400 * P).expect("mapped");
+    let daemons = m.spawn_daemons().expect("threads");
+    work(&p, at, 400, 2, 2);
+    assert!(bad.writes.load(Ordering::SeqCst) > 3, "writes go on");
+    assert!(m.spawn_daemons().is_none(), "D4: those before have not been cleared away");
+    drop(daemons);
+    assert!(m.spawn_daemons().is_some());
+    ends_well(&m, &p);
 }
 
 #[test]

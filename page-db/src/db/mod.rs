@@ -356,13 +356,16 @@ impl PageDb {
         self.free.count() + self.cache.count()
     }
     /// Waits until about `pages` pages are free; the caller holds no lock. `needfree` counts the pages meanwhile, and magazines are drained before
-    /// anything else. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once.
+    /// anything else. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once, and so is who asks for more than there can ever be:
+    /// nobody's pages are evicted for that.
     ///
     /// # Errors
     /// [`PageError::NoMemory`] when nothing can be reclaimed, or no machine is there to do it.
     #[doc(alias("page_create_wait", "uvm_wait"))]
     pub fn wait_for_memory(&self, cx: &Cx, pages: u64) -> Result<(), PageError> {
-        if cx.frees_memory() {
+        let mem = &self.free_mem;
+        let enough = pages.saturating_add(mem.thresholds().pageout_reserve);
+        if cx.frees_memory() || enough > mem.total() {
             return Err(self.no_memory(pages));
         }
         let _needed = self.free_mem.need(pages);

@@ -6,7 +6,8 @@
 //! - the operation may want more than it asked for. A page on the cache list is free until the operation itself takes it back, and is free once more when it
 //!   lets go: it may be told of that page for ever, and need another one besides.
 //!
-//! So each time it asks for twice as much, up to what it can want at most, and after some times it gives up.
+//! So each time it asks for twice as much, up to what it can want at most and the machine can have free, and after some times it gives up. (Asking for more
+//! than there can be would have every page evicted that anybody uses, and be refused.)
 
 use super::PageDb;
 use crate::cx::Cx;
@@ -43,7 +44,9 @@ impl MemoryTries {
             return Err(db.no_memory(self.ask));
         }
         db.wait_for_memory(cx, self.ask)?;
-        self.ask = self.ask.saturating_mul(2).min(self.most);
+        let mem = db.free_mem();
+        let most = self.most.min(mem.total().saturating_sub(mem.normal_reserve()));
+        self.ask = self.ask.saturating_mul(2).min(most).max(1);
         Ok(())
     }
 }

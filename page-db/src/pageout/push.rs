@@ -4,6 +4,7 @@
 //! there is no hold that an abandoned request could leak.
 
 use super::{Pageout, ScanReport};
+use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::db::PageDb;
 use crate::units::PAGE_SIZE;
@@ -63,7 +64,10 @@ impl Queue {
 impl Pageout {
     /// Has up to `most` queued pages pushed and flushed by their vnodes. held: nothing (O2)
     pub(super) fn push(&self, cx: &Cx, db: &PageDb, most: u64, report: &mut ScanReport) {
-        let before = db.freemem();
+        // What this thread frees, and no other: beside one that reads a file through, or maps and exits, a push that freed nothing has freed nothing.
+        let in_use =
+            || cx.counted(Counter::FrameAllocs).wrapping_sub(cx.counted(Counter::FrameFrees));
+        let before = in_use();
         let mut asked: Vec<Arc<dyn Vnode>> = Vec::new(); // each once, in order
         let mut known = BTreeSet::new();
         let mut pushed = 0;
@@ -87,6 +91,6 @@ impl Pageout {
             }
         });
         report.pushed += pushed;
-        report.freed += db.freemem().saturating_sub(before);
+        report.freed += before.wrapping_sub(in_use()).cast_signed().max(0).cast_unsigned();
     }
 }

@@ -108,6 +108,20 @@ fn a_store_during_the_write_makes_the_page_dirty_again() {
 }
 
 #[test]
+fn a_write_that_is_never_ended_leaves_what_a_failed_one_leaves() {
+    // V3: it has panicked.
+    let (w, f) = world(1);
+    let id = w.dirty(f.page(0));
+    let taken = take(&w.cx, &w.db, f.page(0), PUSH).expect("not held").expect("dirty");
+    assert!(w.db.is_io_locked(id) && w.db.page(id).ref_mod().is_empty());
+    drop(taken);
+    assert!(!w.db.is_io_locked(id) && w.db.page(id).ref_mod().contains(RefMod::MOD));
+    w.put(&f, 0, 1, PutFlags::FREE).expect("written");
+    assert_eq!(*f.writes.lock(&w.cx), [0]);
+    assert_eq!(w.verify().cached, 1);
+}
+
+#[test]
 fn a_failed_write_keeps_the_page_dirty_and_goes_on_with_the_next() {
     // V3.
     let (w, f) = world(2);
