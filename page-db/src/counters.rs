@@ -32,7 +32,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Faults handed to an address space.
+    /// Faults handed to an address space, of every kind but the end of a soft lock.
     AsFault = "as_fault",
     /// Faults the entry already allowed by then (a race, or a translation a backend forgot).
     SpuriousFault = "spurious_fault",
@@ -44,7 +44,7 @@ counters! {
     ProtFault = "prot_fault",
     /// Soft locks taken through a fault.
     SoftLock = "softlock",
-    /// Faults in the kernel's address space.
+    /// Those of them in the kernel's address space.
     KernelAsFault = "kernel_asflt",
     /// Pages filled with zeros on demand.
     Zfod = "zfod",
@@ -66,9 +66,9 @@ counters! {
     PgIn = "pgin",
     /// Pages paged in.
     PgPgIn = "pgpgin",
-    /// Page-out operations.
+    /// Writes of pages that succeeded, whoever asked for them.
     PgOut = "pgout",
-    /// Pages paged out.
+    /// Pages written.
     PgPgOut = "pgpgout",
     /// Anonymous pages paged in.
     AnonPgIn = "anonpgin",
@@ -88,11 +88,11 @@ counters! {
     FsPgOut = "fspgout",
     /// File pages freed by page-out.
     FsFree = "fsfree",
-    /// Pages looked at by the clock.
+    /// Turns of the clock: each moves both hands by a frame, whatever they meet there.
     Scan = "scan",
     /// Revolutions of the front hand.
     Rev = "rev",
-    /// Pages freed by the clock or by completed pushes.
+    /// Pages freed by the clock, or when their write ended.
     DFree = "dfree",
     /// Times page-out ran.
     PgRRun = "pgrrun",

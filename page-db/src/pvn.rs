@@ -22,7 +22,7 @@
 
 use crate::counters::Counter;
 use crate::cx::Cx;
-use crate::db::{PageDb, Reserve};
+use crate::db::{PageDb, Released, Reserve};
 use crate::error::{PageError, VnodeError};
 use crate::heap::{self, NoHeap};
 use crate::mappings::{RefMod, SyncMode};
@@ -238,23 +238,21 @@ pub fn dispose(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) {
     } else if !flags.contains(PutFlags::FREE) {
         db.release_excl(cx, page, true);
     } else if !page.page().is_mapped() && !page.page().is_kept() {
-        count_freed(cx, db, &page);
         db.free(cx, page, flags.contains(PutFlags::DONTNEED));
     }
 }
 
-/// Counts a page that page-out, or a push it started, is about to free.
-pub(crate) fn count_freed(cx: &Cx, db: &PageDb, page: &dyn LockedPage) {
+/// Counts a page that the clock frees, or the end of its write. One that is let go clean by whoever used it counts in neither.
+pub(crate) fn count_freed(cx: &Cx, db: &PageDb, vnode: VnodeId) {
     cx.count(Counter::DFree);
-    if let Some(id) = page.identity() {
-        cx.count(match db.vnodes().kind(id.vnode) {
-            VnodeKind::Swap => Counter::AnonFree,
-            VnodeKind::Exec => Counter::ExecFree,
-            _ => Counter::FsFree,
-        });
-    }
+    cx.count(match db.vnodes().kind(vnode) {
+        VnodeKind::Swap => Counter::AnonFree,
+        VnodeKind::Exec => Counter::ExecFree,
+        _ => Counter::FsFree,
+    });
 }
 
+/// Counts a page that has been written, in a transfer of its own.
 fn count_written(cx: &Cx, db: &PageDb, vnode: VnodeId) {
     cx.count(Counter::PgOut);
     cx.count(Counter::PgPgOut);
@@ -309,10 +307,7 @@ pub fn write_done(
             }
             page
         }
-        Err(_) => {
-            cx.count(Counter::PgRec);
-            return Ok(());
-        }
+        Err(_) => return Ok(()),
     };
     if inval && stays(page.page(), flags) {
         let Identity { vnode, offset } = dirty.identity;
@@ -324,11 +319,26 @@ pub fn write_done(
             dispose(cx, db, page, flags);
         }
     } else if used.intersects(RefMod::REF | RefMod::MOD) || page.page().is_mapped() {
-        cx.count(Counter::PgRec);
+        cx.count(Counter::PgRec); // somebody has it again
     } else {
-        dispose(cx, db, page, flags);
+        free_written(cx, db, page, dirty.identity.vnode, flags);
     }
     Ok(())
+}
+
+/// Lets a page go that is written and not in use, and counts it if it went.
+fn free_written(cx: &Cx, db: &PageDb, page: ExclPage<'_>, vnode: VnodeId, flags: PutFlags) {
+    let freed = if !flags.contains(PutFlags::FREE) {
+        db.release_excl(cx, page, true) == Released::Clean
+    } else if !page.page().is_kept() {
+        db.free(cx, page, flags.contains(PutFlags::DONTNEED));
+        true
+    } else {
+        false
+    };
+    if freed {
+        count_freed(cx, db, vnode);
+    }
 }
 
 /// Whether a page may not leave memory, for it is locked there or lent (V6).
@@ -412,7 +422,9 @@ pub fn put_pages(
             }
         };
         let wrote = cx.blocking(|| write(id, dirty.page.pfn()));
-        count_written(cx, db, id.vnode);
+        if wrote.is_ok() {
+            count_written(cx, db, id.vnode);
+        }
         let done = write_done(cx, db, dirty, wrote.is_ok(), flags);
         result = result.and(wrote).and(done);
     }

@@ -132,6 +132,11 @@ impl Daemon {
     pub(super) fn rounds(&self) -> u64 {
         self.round.load(SeqCst)
     }
+    /// Whether they go on, and what they have under way (D3).
+    #[cfg(test)]
+    pub(super) fn at_work(&self) -> (bool, u32) {
+        (self.is_running(), self.pushing.load(SeqCst))
+    }
     /// Whether whoever began to wait in round `begun` is to give up (D1).
     fn is_vain(&self, begun: u64) -> bool {
         let last_enough = self.enough.load(SeqCst);

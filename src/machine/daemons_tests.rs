@@ -346,8 +346,10 @@ fn when_a_pusher_panics_waiters_help_themselves() {
     let daemons = m.spawn_daemons().expect("threads");
     work(&p, at, 400, 2, 2);
     assert!(bad.writes.load(Ordering::SeqCst) > 3, "writes go on");
+    assert!(!m.parts().daemon.at_work().0, "D2: all of them end");
     assert!(m.spawn_daemons().is_none(), "D4: those before have not been cleared away");
     drop(daemons);
+    assert_eq!(m.parts().daemon.at_work(), (false, 0), "D3");
     assert!(m.spawn_daemons().is_some());
     ends_well(&m, &p);
 }

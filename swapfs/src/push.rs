@@ -215,9 +215,11 @@ impl SwapFs {
             run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),
             "W1: whoever has a page in transit has its word, and so the slot that is written"
         );
-        cx.count(Counter::PgOut);
-        cx.count_n(Counter::PgPgOut, count);
-        cx.count_n(Counter::AnonPgOut, count);
+        if wrote.is_ok() {
+            cx.count(Counter::PgOut);
+            cx.count_n(Counter::PgPgOut, count);
+            cx.count_n(Counter::AnonPgOut, count);
+        }
         let mut done = Ok(());
         for Placed { n, dirty, slot } in run {
             if wrote.is_err() && self.names().change(n, Place::At(slot), Place::Nowhere) {

@@ -197,6 +197,7 @@ fn a_fault_that_the_entry_allows_by_now_does_not_reach_the_driver() {
     // A soft lock must reach the driver whatever is mapped.
     write(FaultKind::SoftLock).expect("mapped");
     assert_eq!((w.plan.take("softlock").len(), w.count(Counter::SoftLock)), (1, 1));
+    assert_eq!(w.count(Counter::AsFault), 4, "of every kind");
     write(FaultKind::SoftUnlock).expect("locked");
 }
 

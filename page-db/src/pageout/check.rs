@@ -2,7 +2,6 @@
 
 use super::push::Queued;
 use super::{Hands, Pageout, ScanReport};
-use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::db::PageDb;
 use crate::mappings::{RefMod, SyncMode};
@@ -98,9 +97,6 @@ impl Pageout {
             Checked::Examined => report.examined += 1,
             Checked::Freed => {}
         }
-        if checked != Checked::Skipped {
-            cx.count(Counter::Scan);
-        }
         checked
     }
 }
@@ -162,7 +158,9 @@ fn judge(cx: &Cx, db: &PageDb, page: ExclPage<'_>, hand: Hand, bits: RefMod) -> 
     if bits.contains(RefMod::MOD) {
         return dirty(db, &page);
     }
-    pvn::count_freed(cx, db, &page);
+    if let Some(id) = page.identity() {
+        pvn::count_freed(cx, db, id.vnode);
+    }
     db.free(cx, page, false);
     Look::Freed
 }

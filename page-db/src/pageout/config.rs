@@ -5,11 +5,12 @@ use crate::units::PAGE_SIZE;
 /// Settings of page-out; what is `None` follows the textbook's rule for the machine's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct PageoutConfig {
-    /// Frames scanned per second when nothing is free: min(total / 2, 64 MB) by rule. Ignored when 0.
+    /// Frames scanned per second when nothing is free: min(total / 2, 64 MB) by rule, and at most total / 2 when it is set. Ignored when 0.
     pub fastscan: Option<u64>,
-    /// Frames scanned per second at lotsfree: min(fastscan / 10, 100), at most fastscan / 2. Ignored when 0 or above fastscan.
+    /// Frames scanned per second at lotsfree: min(fastscan / 10, 100) by rule, and at most fastscan / 2 when it is set. Ignored when 0.
     pub slowscan: Option<u64>,
-    /// Frames between the hands: fastscan. Ignored when not below the number of frames.
+    /// Frames between the hands: fastscan, and so when it is 0 (on one frame the second hand would find what the first has just cleared). At most all frames
+    /// but one.
     pub handspreadpages: Option<u64>,
     /// Pushes per second: 40.
     pub maxpgio: Option<u64>,
@@ -37,12 +38,13 @@ pub(super) struct Settled {
 
 impl PageoutConfig {
     pub(super) fn settle(self, total: u64) -> Settled {
-        let rule = (total / 2).clamp(1, MAX_FAST_SCAN);
-        let fastscan = self.fastscan.filter(|f| *f != 0).unwrap_or(rule);
-        let rule = (fastscan / 10).min(100).min(fastscan / 2).max(1);
-        let slowscan = self.slowscan.filter(|s| *s != 0 && *s <= fastscan).unwrap_or(rule);
-        let rule = fastscan.min(total.saturating_sub(1));
-        let handspreadpages = self.handspreadpages.filter(|h| *h < total).unwrap_or(rule);
+        let most = (total / 2).max(1);
+        let fastscan = self.fastscan.filter(|f| *f != 0).unwrap_or(MAX_FAST_SCAN).min(most);
+        let rule = (fastscan / 10).min(100);
+        let slowscan = self.slowscan.filter(|s| *s != 0).unwrap_or(rule);
+        let slowscan = slowscan.clamp(1, (fastscan / 2).max(1));
+        let spread = self.handspreadpages.filter(|h| *h != 0).unwrap_or(fastscan);
+        let handspreadpages = spread.min(total.saturating_sub(1));
         let queue = self.queue.filter(|q| *q != 0).unwrap_or(ASYNC_REQS);
         Settled {
             fastscan,
@@ -87,7 +89,8 @@ mod tests {
         for total in 1..200 {
             let s = PageoutConfig::default().settle(total);
             assert!(s.handspreadpages < total.max(1), "{total}");
-            assert!(s.slowscan <= s.fastscan && s.slowscan > 0, "{total}");
+            assert!(s.handspreadpages > 0 || total == 1, "{total}");
+            assert!(s.slowscan <= (s.fastscan / 2).max(1) && s.slowscan > 0, "{total}");
             assert!(s.desscan(0, 0) > 0);
         }
     }
@@ -102,10 +105,13 @@ mod tests {
             queue: Some(u64::MAX),
         };
         let s = most.settle(64);
-        assert_eq!(s.handspreadpages, 63);
+        assert_eq!((s.fastscan, s.slowscan, s.handspreadpages), (32, 16, 63));
+        let s = most.settle(u64::MAX);
         for have in [0, 1, 8, u64::MAX] {
-            assert_eq!(s.desscan(have, 8), u64::MAX / 4);
-            assert_eq!(s.desscan(have, u64::MAX), u64::MAX / 4);
+            for lotsfree in [8, u64::MAX] {
+                let rate = s.desscan(have, lotsfree);
+                assert!((u64::MAX / 16..=u64::MAX / 8).contains(&rate), "{rate}");
+            }
         }
     }
 
@@ -113,8 +119,8 @@ mod tests {
     fn senseless_settings_are_ignored() {
         let c = PageoutConfig {
             fastscan: Some(0),
-            slowscan: Some(1000),
-            handspreadpages: Some(64),
+            slowscan: Some(0),
+            handspreadpages: Some(0),
             queue: Some(0),
             maxpgio: None,
         };

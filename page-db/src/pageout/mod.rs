@@ -293,6 +293,7 @@ impl Pageout {
         let front = self.look_at(cx, db, hands, hands.front, Hand::Front, report);
         let back = self.look_at(cx, db, hands, hands.back, Hand::Back, report);
         report.turns += 1;
+        cx.count(Counter::Scan);
         if front != Checked::Skipped || back != Checked::Skipped {
             report.scanned += 1; // ineligible frames do not count towards desscan
         }

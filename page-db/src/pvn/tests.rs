@@ -132,7 +132,59 @@ fn a_failed_write_keeps_the_page_dirty_and_goes_on_with_the_next() {
     for id in ids {
         assert!(w.db.page(id).ref_mod().contains(RefMod::MOD) && !w.db.is_io_locked(id));
     }
-    assert_eq!(w.count(Counter::PgPgOut), 2, "both were attempted");
+    let tried = ids.map(|id| w.db.page(id).ref_mod());
+    assert_eq!(tried, [RefMod::MOD | RefMod::REF; 2], "both were attempted");
+    let counted = || COUNTED.map(|c| w.count(c));
+    assert_eq!(counted(), [0; 6], "a failed write counts however often it is tried");
+    f.fail.store(false, Relaxed);
+    w.put(&f, 0, 2, PutFlags::FREE).expect("written");
+    assert_eq!(counted(), [2, 2, 2, 2, 2, 0]);
+    w.verify();
+}
+
+const COUNTED: [Counter; 6] = [
+    Counter::PgOut,
+    Counter::PgPgOut,
+    Counter::FsPgOut,
+    Counter::DFree,
+    Counter::FsFree,
+    Counter::PgRec,
+];
+
+#[test]
+fn pages_freed_count_when_their_write_ended_and_not_when_they_were_clean() {
+    for (flags, mapped, dirty, counts) in [
+        (PutFlags::FREE, false, false, [0, 0, 0, 0, 0, 0]), // free-behind
+        (PutFlags::empty(), false, false, [0, 0, 0, 0, 0, 0]),
+        (PutFlags::FREE, true, true, [1, 1, 1, 1, 1, 0]),
+        (PutFlags::empty(), false, true, [1, 1, 1, 1, 1, 0]), // V5: nobody maps it
+        (PutFlags::empty(), true, true, [1, 1, 1, 0, 0, 0]),  // msync
+        (PutFlags::INVAL, false, true, [1, 1, 1, 0, 0, 0]),
+    ] {
+        let (w, f) = world(1);
+        let id = w.db.exists(&w.cx, f.page(0)).expect("there");
+        if mapped {
+            w.hat.map(&w.cx, id, 1);
+        }
+        if dirty {
+            w.dirty(f.page(0));
+        }
+        w.put(&f, 0, 1, flags).expect("written");
+        assert_eq!(COUNTED.map(|c| w.count(c)), counts, "{flags:?} {mapped} {dirty}");
+        w.verify();
+    }
+}
+
+#[test]
+fn a_page_that_others_hold_after_its_write_was_not_reclaimed() {
+    // It stays (V4), and nobody is known to have used it: `pgrec` counts those found used.
+    let (w, f) = world(1);
+    w.dirty(f.page(0));
+    let dirty = take(&w.cx, &w.db, f.page(0), PUSH).expect("not held").expect("dirty");
+    let other = w.db.try_lookup_shared(&w.cx, f.page(0)).expect("shared");
+    write_done(&w.cx, &w.db, dirty, true, PUSH).expect("it may stay");
+    drop(other);
+    assert_eq!((w.count(Counter::PgRec), w.count(Counter::DFree)), (0, 0));
     w.verify();
 }
 

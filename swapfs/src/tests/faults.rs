@@ -82,7 +82,11 @@ fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
         w.fs.put_page(&w.cx, *n, super::PUSH).expect("held back");
     }
     dev.fail_write(1);
+    let out = || [Counter::PgOut, Counter::PgPgOut, Counter::AnonPgOut].map(|c| w.counter(c));
+    let before = out();
     assert!(matches!(w.fs.flush_pushes(&w.cx), Err(VnodeError::Io { .. })));
+    let written: Vec<u64> = out().iter().zip(before).map(|(now, then)| now - then).collect();
+    assert_eq!(written, [1, 2, 2], "what failed was not paged out");
     let stored: Vec<bool> = new.iter().map(|n| w.fs.slot(&w.cx, *n).is_some()).collect();
     assert_eq!(stored, [false, false, true, true]);
     assert_eq!(w.counter(Counter::AnonFree), 2);
