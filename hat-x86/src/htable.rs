@@ -187,6 +187,11 @@ impl HTable {
         debug_assert!(self.is_alive(), "H4: a table ends once");
         self.seq.fetch_add(1, SeqCst);
     }
+    /// Says that the table hangs under another, as a test's damage.
+    #[cfg(test)]
+    pub(crate) fn damage_parent(&self, parent: u32) {
+        self.parent.store(parent, SeqCst);
+    }
     #[doc(hidden)]
     pub fn damage_valid(&self, by: u16) {
         self.valid.store(self.valid().wrapping_add(by), Relaxed);

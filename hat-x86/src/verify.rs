@@ -126,9 +126,8 @@ impl HatX86 {
         if !page.is_some_and(|p| self.db.page(p).state() == PageState::KERNEL) {
             return broken("H4 tables live in kernel frames", format!("frame {}", rec.pfn()));
         }
-        if !met.tables.insert(id) {
-            return broken("H4 one way to each table", "it is linked twice".into());
-        }
+        // By one way only: what leads here names the hat, the base and the level, and no other entry has the same.
+        met.tables.insert(id);
         let mine = if level < TOP {
             0..ENTRIES
         } else if st.is_user() {
@@ -246,6 +245,11 @@ impl HatX86 {
                 return Err(HatDamage::new("M1 the list is whole", what));
             }
             records += u64::from(share);
+        }
+        // A page table has no list: what says that it is mapped has not been compared with anything.
+        if let Some((page, sites)) = met.mapped.first_key_value() {
+            let what = format!("page {page}, which is the kernel's, is mapped by {sites:?}");
+            return Err(HatDamage::new("M5 no entry maps a table", what));
         }
         if records != self.lists.live() {
             let what = format!("{records} records are on lists, {} live", self.lists.live());

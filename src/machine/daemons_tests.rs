@@ -2,7 +2,8 @@
 
 use super::*;
 use addr_space::Signal;
-use page_db::{Counter, MemoryTries, PAGE_SIZE, PageError, Pfn, errno};
+use page_db::pageout::PageoutConfig;
+use page_db::{Counter, MemoryTries, PAGE_SIZE, PageError, Pfn, Reserve, errno};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -310,6 +311,62 @@ fn nothing_is_evicted_for_who_asks_for_more_than_there_can_be() {
     assert!(matches!(asked, PageError::NoMemory { wanted, .. } if wanted <= most), "{asked}");
     m.release();
     ends_well(&m, &p);
+}
+
+/// Whether `comes` is so within twenty seconds.
+fn in_time(mut comes: impl FnMut() -> bool) -> bool {
+    (0..2000).any(|_| {
+        let now = comes();
+        if !now {
+            thread::sleep(Duration::from_millis(10));
+        }
+        now
+    })
+}
+
+#[test]
+fn with_nobody_waiting_the_daemons_keep_lotsfree_free_and_push_as_maxpgio_allows() {
+    const PUSHES: u64 = 2; // an interval
+    let config = PageoutConfig { maxpgio: Some(4 * PUSHES), ..PageoutConfig::default() };
+    let m = Machine::builder().frames(64).pageout(config).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(64 * P).expect("mapped");
+    let t = m.db().free_mem().thresholds();
+    let mut stored = 0;
+    while m.db().freemem() > t.throttlefree {
+        p.store(at + stored * P, b"x").expect("there is a frame");
+        stored += 1;
+    }
+    let before = m.counters().snapshot();
+    assert_eq!(before.get(Counter::PgRRun), 0, "nobody has waited");
+    let daemons = m.spawn_daemons().expect("threads");
+    assert!(in_time(|| m.db().freemem() >= t.lotsfree), "{} of {t:?}", m.db().freemem());
+    let counted = m.counters().snapshot().since(&before);
+    let (runs, pushed) = (counted.get(Counter::PgRRun), counted.get(Counter::AnonPgOut));
+    assert!(pushed >= t.lotsfree - t.throttlefree, "{pushed} pushed");
+    assert!(pushed <= PUSHES * runs, "{pushed} pushed in {runs} intervals");
+    drop(daemons);
+    ends_well(&m, &p);
+}
+
+#[test]
+fn while_daemons_run_throttlefree_is_left_to_those_that_free_memory() {
+    let m = Machine::builder().frames(1024).build().expect("a machine");
+    let (cx, db, t) = (m.cx(), m.db(), m.db().free_mem().thresholds());
+    let between = t.pageout_reserve + 2;
+    assert!(between < t.throttlefree, "{t:?}");
+    let taken = m.squeeze(db.freemem() - between);
+    assert_eq!(db.freemem(), between);
+    let is_served = |reserve| db.alloc(cx, 0, reserve).map(|page| db.free(cx, page, false)).is_ok();
+    assert!(is_served(Reserve::Normal), "down to pageout_reserve");
+    let daemons = m.spawn_daemons().expect("threads");
+    assert!(in_time(|| !is_served(Reserve::Normal)), "throttlefree holds nobody back");
+    assert!(is_served(Reserve::Push));
+    cx.freeing_memory(|| assert!(is_served(Reserve::Normal), "page-out's own"));
+    drop(daemons);
+    assert!(is_served(Reserve::Normal));
+    assert_eq!(m.release(), taken);
+    m.verify().expect("sound");
 }
 
 /// A device that panics in its third write.

@@ -1,6 +1,7 @@
 //! Each invariant that `verify` names is broken once, and is named.
 
 use super::*;
+use crate::hment::Spare;
 use crate::{KERNEL_WINDOW, PteBits, X86Pte, geometry};
 
 /// A world with a page mapped at 0x1000 and one at 0x2000.
@@ -87,4 +88,115 @@ fn bits_in_an_absent_entry_are_h5() {
     let (w, hat, _) = world();
     w.hx.damage_entry(&w.cx, hat.id(), va(0x5000), 0x40);
     assert_eq!(named(&w), "H5 an absent entry is empty");
+}
+
+impl World {
+    /// The id of the leaf over 0x1000.
+    fn leaf(&self, hat: &dyn Hat) -> u32 {
+        let steps = self.hx.vatopfn(&self.cx, hat.id(), va(0x1000)).expect("lives").steps;
+        let frame = self.db.page_of(steps.last().expect("a leaf").table).expect("managed");
+        self.db.page(frame).mapping().head()
+    }
+    /// An entry of the leaf is taken away or put there, and counted.
+    fn put(&self, hat: &dyn Hat, addr: u64, entry: X86Pte, more: i16) {
+        assert!(self.hx.damage_entry(&self.cx, hat.id(), va(addr), entry.0));
+        self.hx.damage_valid_cnt(&self.cx, hat.id(), va(addr), more.cast_unsigned());
+    }
+}
+
+#[test]
+fn a_table_that_nothing_leads_to_is_h2() {
+    let (w, hat, _) = world();
+    w.hx.damage_top(&w.cx, hat.id(), 0, 0);
+    // The lowest that is left is the top.
+    w.hx.damage_valid_cnt(&w.cx, hat.id(), va(0x1000), u16::MAX);
+    assert_eq!(named(&w), "H2 no table is lost");
+}
+
+#[test]
+fn an_empty_table_that_stays_is_h2() {
+    let (w, hat, _) = world();
+    for addr in [0x1000, 0x2000] {
+        w.put(&*hat, addr, X86Pte::EMPTY, -1);
+    }
+    assert_eq!(named(&w), "H2 an empty table goes");
+}
+
+#[test]
+fn a_lock_above_the_leaves_is_h3() {
+    let (w, hat, _) = world();
+    let above = w.hx.tables.get(w.leaf(&*hat)).parent();
+    w.hx.lock_table(&w.cx, above).lock(1);
+    assert_eq!(named(&w), "H3 locks count pages");
+}
+
+#[test]
+fn a_record_under_another_table_is_h4() {
+    let (w, hat, _) = world();
+    let leaf = w.leaf(&*hat);
+    w.hx.tables.get(leaf).damage_parent(leaf);
+    assert_eq!(named(&w), "H4 a record says which table it is");
+}
+
+#[test]
+fn a_table_in_a_frame_that_is_not_the_kernels_is_h4() {
+    let (w, hat, _) = world();
+    let pfn = w.hx.tables.get(w.leaf(&*hat)).pfn();
+    let frame = w.db.lock_excl(&w.cx, w.db.page_of(pfn).expect("managed"));
+    w.db.set_kernel(&frame, false);
+    drop(frame);
+    assert_eq!(named(&w), "H4 tables live in kernel frames");
+}
+
+#[test]
+fn an_entry_without_bits_to_gather_that_says_it_was_not_used_is_h5() {
+    let (w, hat, page) = world();
+    let bits = PteBits::P | PteBits::U | PteBits::NOSYNC | PteBits::A;
+    w.put(&*hat, 0x1000, X86Pte::new(w.db.pfn(page), bits), 0);
+    assert_eq!(named(&w), "H5 unsynced entries start used");
+}
+
+#[test]
+fn an_entry_to_no_managed_frame_that_a_list_should_have_is_m1() {
+    let (w, hat, _) = world();
+    let e = X86Pte::new(Pfn(1), PteBits::P | PteBits::U);
+    w.put(&*hat, 0x3000, e, 1);
+    assert_eq!(named(&w), "M1 a consistent entry has a page");
+}
+
+#[test]
+fn an_entry_that_maps_a_page_table_is_m5() {
+    let (w, hat, _) = world();
+    let table = w.hx.tables.get(w.leaf(&*hat)).pfn();
+    w.put(&*hat, 0x3000, X86Pte::new(table, PteBits::P | PteBits::U | PteBits::W), 1);
+    assert_eq!(named(&w), "M5 no entry maps a table");
+}
+
+#[test]
+fn a_list_that_says_it_is_longer_is_m1() {
+    let (w, _hat, page) = world();
+    let mapping = w.db.page(page).mapping();
+    mapping.set_share(mapping.share() + 1);
+    assert_eq!(named(&w), "M1 the list is whole");
+}
+
+#[test]
+fn a_record_on_no_list_is_m1() {
+    let (w, _hat, _) = world();
+    let mut lost = Spare::default();
+    w.hx.lists.reserve(&w.cx, &mut lost).expect("room");
+    assert_eq!(named(&w), "M1 no record is lost");
+    w.hx.lists.give_back(&w.cx, &mut lost);
+    w.verify();
+}
+
+#[test]
+fn a_translation_that_a_processor_kept_is_t1() {
+    let (w, hat, _) = world();
+    w.run(0, &*hat);
+    w.mmu_store(0, 0x1000);
+    let e = w.hx.vatopfn(&w.cx, hat.id(), va(0x1000)).expect("lives").steps;
+    let e = e.last().expect("a leaf").entry;
+    w.put(&*hat, 0x1000, e.with(PteBits::empty(), PteBits::W), 0);
+    assert_eq!(named(&w), "T1 no stale translation");
 }

@@ -151,7 +151,7 @@ fn b60_loads_marks_and_stale_translations() {
 
 #[test]
 fn b61_the_sweep_holds_after_each_step_of_random_worlds() {
-    // The sweep is `verify()`, after each statement; that each of its checks can fail: `laws::damage`. More worlds: `sim`.
+    // The sweep is `verify()`, after each statement; that each of its checks can fail: `laws::damage`, and for page tables one by one `hat_x86::tests::damage`. More worlds: `sim`.
     let trace = include_str!("../../traces/mix.vmt");
     let parsed = parse(trace).expect("a trace");
     let world = segvm::machine::MachineWorld::new(&parsed.machine()).expect("a machine");

@@ -216,6 +216,18 @@ fn b53_each_reserve_leaves_what_it_must() {
     assert!(denied(free - low.min(free) + 1, Reserve::Normal), "pageout_reserve");
     assert!(!denied(free, Reserve::Push), "PUSHPAGE takes the last page");
     s.run("release");
+    let (db, cx) = (s.machine().db(), s.machine().cx());
+    let last = |reserve| {
+        let is_last = |n: &u64| db.throttle(cx, *n, reserve).is_err();
+        (1..).find(is_last).map(|n| db.freemem() - (n - 1))
+    };
+    assert_eq!(last(Reserve::Spare), Some(t.throttlefree), "NORMALPRI");
+    assert_eq!(last(Reserve::Normal), Some(t.pageout_reserve));
+    assert_eq!(last(Reserve::Push), Some(0));
+    // With daemons: everybody else waits for them.
+    db.free_mem().hold_back(true);
+    assert_eq!((last(Reserve::Normal), last(Reserve::Push)), (Some(t.throttlefree), Some(0)));
+    db.free_mem().hold_back(false);
     s.end();
 }
 
