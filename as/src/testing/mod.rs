@@ -70,11 +70,12 @@ impl World {
     pub(crate) fn with_limits(limits: VirtRange) -> Self {
         let counters = Counters::new(2);
         let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-        let mem = Arc::new(HostMem::new(Pfn(0), 64).expect("64 frames"));
+        let mem =
+            Arc::new(HostMem::new(Pfn(0), 250).expect("frames that no processor keeps aside"));
         let clock = Arc::new(ManualClock::default());
         let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
         let db = PageDb::new(&cx, mem, Arc::clone(&clock) as _, Arc::clone(&counters), &config);
-        let db = Arc::new(db.expect("structures for 64 frames"));
+        let db = Arc::new(db.expect("structures for them"));
         let (left, waits, gate) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
         let wait = Arc::new(CountedWait { left, waits, gate });
         assert!(db.set_memory_wait(Arc::clone(&wait) as _));
