@@ -62,6 +62,8 @@ enum Flaw {
     RunsOverWhatIsThere,
     MapsOneDeviceFrame,
     LosesModified,
+    SyncsNothing,
+    SyncsForEver,
     KeepsBitsOfNosync,
     UnloadsForAnother,
 }
@@ -166,7 +168,11 @@ impl Hat for Flawed {
         }
     }
     fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode) {
-        self.inner.sync(cx, range, mode);
+        match self.flaw {
+            Flaw::SyncsNothing => {}
+            Flaw::SyncsForEver => self.inner.sync(cx, range, SyncMode::DontZero),
+            _ => self.inner.sync(cx, range, mode),
+        }
     }
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
         self.inner.probe(cx, addr)
@@ -273,6 +279,8 @@ fn every_flaw_of_a_hat_is_caught_by_its_clause() {
         (RunsOverWhatIsThere, "an advisory run"),
         (MapsOneDeviceFrame, "devload"),
         (LosesModified, "unload and sync keep"),
+        (SyncsNothing, "unload and sync keep"),
+        (SyncsForEver, "what a sync has harvested"),
         (KeepsBitsOfNosync, "NOSYNC"),
         (UnloadsForAnother, "hats do not share"),
     ];

@@ -32,6 +32,7 @@ const T1: &str = "T1: on return no CPU can use a translation that was removed or
 const BITS: &str = "unload and sync keep referenced and modified bits on the page";
 const NOSYNC: &str = "NOSYNC: referenced and modified are not kept";
 const AGAIN: &str = "after a harvest the next use is noted again";
+const ONCE: &str = "what a sync has harvested and set to zero is not harvested again";
 const LISTS: &str = "unloading a page removes its translations from every hat";
 const END: &str = "after free_end no translation is left";
 #[cfg(all(feature = "std", not(shuttle)))]
@@ -406,6 +407,9 @@ fn bits(b: &Bench<'_>) -> Result<(), Breach> {
     b.hat.sync(cx, b.range(0, 2), SyncMode::ZeroRm);
     b.judge.same(BITS, format_args!("after sync, the bits"), b.page_bits(0), both)?;
     b.judge.same(BITS, format_args!("after sync, the bits"), b.page_bits(1), RefMod::REF)?;
+    b.clean(1);
+    b.hat.unload(cx, b.range(1, 1), UnloadFlags::empty());
+    b.judge.same(ONCE, format_args!("the bits, unused since"), b.page_bits(1), RefMod::empty())?;
     b.clean(0);
     b.uses(0, 0, Access::Write);
     b.hat.unload(cx, b.range(0, 1), UnloadFlags::empty());
@@ -431,9 +435,15 @@ fn lists(b: &Bench<'_>, other: &dyn Hat) -> Result<(), Breach> {
     b.judge.same(LOAD, format_args!("a load in the other hat"), done, Ok(Loaded::Done))?;
     let count = db.share_count(cx, b.pages[0]);
     b.judge.same(LISTS, format_args!("translations on the page's list"), count, 3)?;
+    let used = |n| (0..2).any(|cpu| b.uses(cpu, n, Access::Read));
+    if b.c.access.is_some() {
+        b.judge.require(LOAD, used(0) && used(1), format_args!("the page cannot be used"))?;
+    }
     let page = db.lock_excl(cx, b.pages[0]);
     db.unload(cx, &page);
     drop(page);
+    let facts = format_args!("a CPU could still read a page that was unloaded");
+    b.judge.require(T1, !used(0) && !used(1), facts)?;
     b.is(LISTS, 0, None)?;
     b.is(LISTS, 1, None)?;
     let there = other.probe(cx, b.addr(2));
