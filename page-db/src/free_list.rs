@@ -109,8 +109,13 @@ pub struct FreeList {
 }
 
 impl FreeList {
-    pub(crate) fn new(pages: &PageArray, cpus: u16, colours: u32) -> Result<Self, NoHeap> {
-        let frames = pages.len();
+    /// Empty lists for the structures `pages`, of which `frames` are of memory.
+    pub(crate) fn new(
+        pages: &PageArray,
+        frames: u64,
+        cpus: u16,
+        colours: u32,
+    ) -> Result<Self, NoHeap> {
         let share = frames / (8 * u64::from(cpus.max(1)));
         let magazine_size = if frames < 256 { 0 } else { share.min(1024) as usize };
         let magazine = |_| {

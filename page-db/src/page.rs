@@ -16,7 +16,7 @@
 //! Links are ids into the one array; 0 means none. The structure is never freed, so an id is always safe to look at.
 //!
 //! - P1: exactly one of: free (no vnode, `P_FREE`, on a free list or in a magazine), cached (vnode, `P_FREE`, hashed, on a cache
-//!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody; or retired).
+//!   list), named (vnode, hashed, not `P_FREE`), unnamed (neither, held by somebody; or retired, or no memory at all).
 //! - P2: a page on the free or cache list has no mapping, no claim and no loan.
 //!
 //! Sources: [SI §10.2, Figs. 10.2, 10.3]; illumos `vm/page.h`.
@@ -71,6 +71,8 @@ bitflags::bitflags! {
         const KERNEL = 0x08;
         /// Out of service ([`crate::PageDb::retire`]).
         const RETIRED = 0x02;
+        /// No memory is there ([`crate::PhysMem::is_memory`]).
+        const ABSENT = 0x01;
     }
 }
 
@@ -415,7 +417,7 @@ impl PageArray {
     pub fn pfn(&self, id: PageId) -> Pfn {
         Pfn(self.base.0 + u64::from(id.0) - 1)
     }
-    /// The page of a frame; `None` for frames that are not managed memory (devices).
+    /// The structure of a frame; `None` for those outside. Whether there is memory in it: [`crate::PageDb::page_of`].
     #[doc(alias = "page_numtopp_nolock")]
     #[inline]
     pub fn of_pfn(&self, pfn: Pfn) -> Option<PageId> {

@@ -20,10 +20,17 @@ use core::ptr::NonNull;
 /// Physical memory.
 #[doc(alias("seg_kpm", "pagezero", "ppcopy"))]
 pub trait PhysMem: fmt::Debug + Send + Sync {
-    /// The first frame managed.
+    /// The first frame.
     fn base(&self) -> Pfn;
-    /// How many frames are managed.
+    /// How many frames there are from it on.
     fn frames(&self) -> u64;
+    /// Whether a frame is memory to be handed out. Not all in between need be: holes for devices, what the firmware and the loader keep, the kernel itself. Asked
+    /// once for each frame, by [`crate::PageDb::new`]; the contents of others are never asked for.
+    #[doc(alias("pf_is_memory", "memlist", "phys_install"))]
+    fn is_memory(&self, pfn: Pfn) -> bool {
+        let _ = pfn;
+        true
+    }
     /// Sets a frame to zeros.
     fn zero(&self, pfn: Pfn);
     /// Copies a whole frame.

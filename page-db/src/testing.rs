@@ -9,8 +9,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Once};
 use crate::{
     Access, Counters, CpuId, Cx, FileOffset, GotPage, HashKind, HostMem, Identity, LockedPage,
-    ManualClock, PAGE_SIZE, PageDb, PageDbConfig, PageId, PageMappings, Pfn, Prot, PutFlags,
-    RefMod, Reserve, SyncMode, ThreadId, Vnode, VnodeError, VnodeId, VnodeKind, errno,
+    ManualClock, PAGE_SIZE, PageDb, PageDbConfig, PageId, PageMappings, Pfn, PhysMem, Prot,
+    PutFlags, RefMod, Reserve, SyncMode, ThreadId, Vnode, VnodeError, VnodeId, VnodeKind, errno,
 };
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -36,9 +36,11 @@ impl World {
         Self::with(frames, &PageDbConfig::default())
     }
     pub(crate) fn with(frames: u64, config: &PageDbConfig) -> Self {
+        Self::over(Arc::new(HostMem::new(Pfn(BASE), frames).expect("heap")), config)
+    }
+    pub(crate) fn over(mem: Arc<dyn PhysMem>, config: &PageDbConfig) -> Self {
         let counters = Counters::new(config.cpus);
         let cx = Cx::new(&counters, CpuId(0), ThreadId(1), Arc::new(SpinHooks));
-        let mem = Arc::new(HostMem::new(Pfn(BASE), frames).expect("heap"));
         let clock = Arc::new(ManualClock::default());
         let db = Arc::new(PageDb::new(&cx, mem, clock, counters, config).expect("a database"));
         let hat = Arc::new(FakeHat::default());

@@ -90,7 +90,7 @@ impl PageDb {
         page
     }
     #[inline]
-    fn mark_taken(&self, cx: &Cx, page: &ExclPage<'_>) {
+    pub(super) fn mark_taken(&self, cx: &Cx, page: &ExclPage<'_>) {
         page.page().set_state(PageState::empty(), PageState::FREE);
         cx.count(Counter::FrameAllocs);
     }
@@ -229,7 +229,7 @@ impl PageDb {
         let first = id.offset.page_index();
         let fits = first.checked_add(count).is_some_and(|end| end <= u64::MAX / PAGE_SIZE + 1);
         // max_page_get: a request for half of memory would wait for ever.
-        if !fits || (count > 1 && count >= self.pages().len() / 2) {
+        if !fits || (count > 1 && count >= self.free_mem().total() / 2) {
             return Err(self.no_memory(count));
         }
         self.throttle(cx, count, reserve)?;
@@ -324,9 +324,5 @@ impl PageDb {
         } else {
             page.page().set_state(PageState::empty(), PageState::KERNEL);
         }
-    }
-    /// The page structure of a frame, if the frame is managed memory.
-    pub fn page_of(&self, pfn: crate::units::Pfn) -> Option<PageId> {
-        self.pages().of_pfn(pfn)
     }
 }

@@ -28,6 +28,7 @@ mod destroy;
 mod free;
 mod lend;
 mod lookup;
+mod place;
 mod reclaim;
 mod rename;
 mod retire;
@@ -41,6 +42,7 @@ pub(crate) use claim::Claims;
 pub use claim::{Claim, Era};
 pub use create::Reserve;
 pub use free::Released;
+pub use place::{Contig, PlaceError};
 pub use retire::RetireError;
 pub use run::Wanted;
 pub use tries::MemoryTries;
@@ -86,7 +88,7 @@ const WAIT_PLACES: usize = 64;
 /// How to build a [`PageDb`].
 #[derive(Clone, Copy, Debug)]
 pub struct PageDbConfig {
-    /// Frames to manage, from the first on; the rest of the memory belongs to devices. All of it by default.
+    /// Frames to manage, from the first on, those included that are no memory; the rest belongs to devices. All of them by default.
     pub frames: Option<u64>,
     /// Processors: sizes the per-CPU arrays.
     pub cpus: u16,
@@ -110,7 +112,7 @@ const MOST_COLOURS: u64 = 1 << 20;
 /// Why a page database cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PageDbError {
-    /// No frame.
+    /// No frame, or none that is memory.
     #[error("no frame to manage")]
     NoFrames,
     /// More frames than page ids or frame numbers, or no heap for their structures.
@@ -164,6 +166,8 @@ pub struct PageDb {
     counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
     cpus: u16,
+    /// Frames that are no memory (A1); fixed.
+    absent: u64,
     /// Pages out of service.
     retired: AtomicU64,
     /// The same with those that are to be.
@@ -181,7 +185,7 @@ impl fmt::Debug for PageDb {
 }
 
 impl PageDb {
-    /// A database of all frames of `mem`, every one of them free. Its hooks ([`PageDb::hooks`]) are those of `cx`.
+    /// A database of all frames of `mem` that are memory, every one of them free. Its hooks ([`PageDb::hooks`]) are those of `cx`.
     ///
     /// # Errors
     /// [`PageDbError`].
@@ -230,22 +234,31 @@ impl PageDb {
         if frames == 0 {
             return Err(PageDbError::NoFrames);
         }
-        // One frame of each colour is as far apart as frames can be kept.
-        let colours = u64::from(config.colours).min(frames).min(MOST_COLOURS) as u32;
         let pages =
             PageArray::new(mem.base(), frames).ok_or(PageDbError::TooManyFrames { frames })?;
+        let mut memory = 0;
+        for id in pages.ids() {
+            let there = mem.is_memory(pages.pfn(id));
+            let state = if there { PageState::FREE } else { PageState::ABSENT };
+            pages.get(id).set_state(state, PageState::empty());
+            memory += u64::from(there);
+        }
+        if memory == 0 {
+            return Err(PageDbError::NoFrames);
+        }
+        // One frame of each colour is as far apart as frames can be kept.
+        let colours = u64::from(config.colours).min(memory).min(MOST_COLOURS) as u32;
         let hash = match hash {
             Some(hash) => hash,
-            None => Self::hash_of(config.hash, frames)?,
+            None => Self::hash_of(config.hash, memory)?,
         };
-        let free = FreeList::new(&pages, config.cpus, colours)?;
-        for id in pages.ids() {
-            pages.get(id).set_state(PageState::FREE, PageState::empty());
+        let free = FreeList::new(&pages, memory, config.cpus, colours)?;
+        for id in pages.ids().filter(|id| pages.get(*id).is_free()) {
             free.add(cx, &pages, id);
         }
-        let rule = Thresholds::for_memory(frames);
-        let thresholds = config.thresholds.map_or(rule, |tuned| tuned.settle(frames));
-        free.stock_if_ample(frames, thresholds.lotsfree);
+        let rule = Thresholds::for_memory(memory);
+        let thresholds = config.thresholds.map_or(rule, |tuned| tuned.settle(memory));
+        free.stock_if_ample(memory, thresholds.lotsfree);
         Ok(Self {
             mark: DbMark(Arc::new(())),
             pages,
@@ -254,7 +267,7 @@ impl PageDb {
             vnodes: VnodeTable::new(),
             free,
             cache: CacheList::new(colours)?,
-            free_mem: FreeMem::new(frames, thresholds),
+            free_mem: FreeMem::new(memory, thresholds),
             claimed: AtomicU64::new(0),
             ended_claimed: AtomicU64::new(0),
             lost_claims: AtomicU64::new(0),
@@ -266,6 +279,7 @@ impl PageDb {
             counters,
             clock,
             cpus: config.cpus.max(1),
+            absent: frames - memory,
             retired: AtomicU64::new(0),
             to_retire: AtomicU64::new(0),
         })
@@ -278,6 +292,10 @@ impl PageDb {
     /// Installs the hat's side; once, before the first translation. Says whether it was the first.
     pub fn set_mappings(&self, m: Arc<dyn PageMappings>) -> bool {
         self.mappings.set(m).is_ok()
+    }
+    /// Whether a hat's side is installed.
+    pub fn has_mappings(&self) -> bool {
+        self.mappings.get().is_some()
     }
     /// Installs what [`PageDb::wait_for_memory`] calls; once. Says whether it was the first.
     pub fn set_memory_wait(&self, w: Arc<dyn MemoryWait>) -> bool {

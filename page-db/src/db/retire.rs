@@ -134,7 +134,7 @@ impl PageDb {
     }
     /// Pages that may be retired at most (T2); at least one.
     pub fn most_retired(&self) -> u64 {
-        (self.pages().len() / 1000).max(1)
+        (self.free_mem().total() / 1000).max(1)
     }
 
     /// Retires a pending page if it can be now; never waits. Called without the page's lock: by [`PageDb::retire`], by every unlock of a

@@ -13,6 +13,7 @@
 //! | C1 | cache lists hold the named free pages, each once, in the bin of their colour |
 //! | K4 | no free page is in transit |
 //! | B1 | claims, loans and retired pages are charged to availrmem |
+//! | A1 | absent pages are nameless, on no list, in no use, and counted |
 //! | E4 | an orphan has no name and is lent |
 //! | T1 | retired pages are nameless, on no list, and counted; so are those to be retired (T2) |
 //! | T3 | no free page is to be retired |
@@ -55,6 +56,8 @@ pub struct PageCensus {
     pub retired: u64,
     /// Nameless, lent: their owner has gone or has another page.
     pub orphans: u64,
+    /// No memory.
+    pub absent: u64,
 }
 
 impl PageCensus {
@@ -67,6 +70,7 @@ impl PageCensus {
             + self.unnamed
             + self.retired
             + self.orphans
+            + self.absent
     }
 }
 
@@ -129,6 +133,14 @@ impl PageDb {
             "T1",
             "{} pages are retired, {retired} are counted",
             census.retired
+        );
+        let (absent, all) = (self.absent_frames(), census.total());
+        check!(
+            census.absent == absent && self.free_mem().total() + absent == all,
+            "A1",
+            "{} of {all} frames are no memory, {absent} are counted, of memory {}",
+            census.absent,
+            self.free_mem().total()
         );
         let free = census.free + census.cached;
         check!(
@@ -276,7 +288,7 @@ impl PageDb {
         let swap = name.is_some_and(|i| self.vnodes().kind(i.vnode) == VnodeKind::Swap);
         check!(
             state.contains(PageState::SWAP) == swap
-                && !(state.intersects(PageState::KERNEL | PageState::RETIRED)
+                && !(state.intersects(PageState::KERNEL | PageState::RETIRED | PageState::ABSENT)
                     && (free || name.is_some())),
             "P1",
             "page {id} ({}) is in state {state:?}",
@@ -289,6 +301,10 @@ impl PageDb {
             named(name),
             p.loans()
         );
+        if state.contains(PageState::ABSENT) {
+            let used = p.is_mapped() || p.is_kept() || p.selock.load(Ordering::SeqCst) != 0;
+            check!(state == PageState::ABSENT && !used, "A1", "page {id}, no memory, is in use");
+        }
         if free {
             check!(!p.is_mapped(), "P2", "free page {id} is mapped");
             check!(!p.is_claimed(), "P2", "free page {id} is claimed");
@@ -301,6 +317,7 @@ impl PageDb {
             (true, false) => census.named += 1,
             (false, false) if state.contains(PageState::KERNEL) => census.kernel += 1,
             (false, false) if state.contains(PageState::RETIRED) => census.retired += 1,
+            (false, false) if state.contains(PageState::ABSENT) => census.absent += 1,
             (false, false) if p.is_orphan() => census.orphans += 1,
             (false, false) => census.unnamed += 1,
         }
@@ -312,7 +329,9 @@ impl PageDb {
             let p = self.page(*id);
             p.identity().is_none()
                 && !p.is_orphan()
-                && !p.state().intersects(PageState::FREE | PageState::KERNEL | PageState::RETIRED)
+                && !p.state().intersects(
+                    PageState::FREE | PageState::KERNEL | PageState::RETIRED | PageState::ABSENT,
+                )
         };
         self.pages().ids().filter(unnamed).collect()
     }

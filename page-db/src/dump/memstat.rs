@@ -20,7 +20,7 @@ pub struct MemRow {
     pub percent: u64,
 }
 
-/// The summary. Every frame is in exactly one of the first six fields.
+/// The summary. Every frame of memory is in exactly one of the first six fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct MemStat {
     /// Page tables, pages of the kernel's vnode, retired pages, and nameless pages in the hands of an operation.
@@ -35,16 +35,19 @@ pub struct MemStat {
     pub cachelist: PageCount,
     /// Free pages without names.
     pub freelist: PageCount,
-    /// All frames.
+    /// All frames that are memory.
     pub physical: PageCount,
 }
 
 impl MemStat {
-    /// Classifies every frame.
+    /// Classifies every frame of memory.
     pub fn of(_cx: &Cx, db: &PageDb) -> Self {
-        let mut m = Self { physical: PageCount(db.pages().len()), ..Self::default() };
+        let mut m = Self { physical: PageCount(db.free_mem().total()), ..Self::default() };
         for id in db.pages().ids() {
             let p = db.page(id);
+            if p.state().contains(PageState::ABSENT) {
+                continue;
+            }
             let free = p.state().contains(PageState::FREE);
             let row = match (p.identity(), free) {
                 (None, true) => &mut m.freelist,

@@ -8,6 +8,7 @@ mod free;
 mod lend;
 mod locks;
 mod lookup;
+mod place;
 mod random;
 mod retire;
 mod run;
