@@ -12,6 +12,9 @@ pub enum SetupError {
     /// The page database has a hat already; a page's translations are kept by one.
     #[error("the page database has a hat already")]
     SecondHat,
+    /// The processors look at other memory than the page database's, or have a hat already ([`Mmu::serves`](crate::Mmu::serves)).
+    #[error("the processors are another machine's")]
+    ForeignMmu,
     /// A frame whose number no entry can hold.
     #[error("frame {pfn:?} is out of the reach of a page table")]
     OutOfReach {

@@ -67,6 +67,10 @@ pub const KERNEL_TOP: usize = ENTRIES / 2;
 #[doc(alias("kernelbase", "KERNELBASE"))]
 pub const KERNEL_WINDOW: VirtRange = window(0xffff_fe00_0000_0000, span(TOP));
 
+/// The window's entry of a top table: the one of the upper half that the hat knows of. The others are whatever a kernel has besides
+/// ([`crate::Mmu::space_created`]).
+pub const WINDOW_TOP: usize = index(KERNEL_WINDOW.start().get(), TOP);
+
 /// The addresses user hats map: the whole lower half. Which of them a process may use is the business of its address space.
 #[doc(alias("userlimit", "USERLIMIT"))]
 pub const USER_WINDOW: VirtRange = window(0, VirtAddr::LOWER_END);
@@ -82,6 +86,7 @@ const _: () = assert!(
     KERNEL_WINDOW.start().get().is_multiple_of(span(TOP)),
     "the kernel's window is one top-level entry"
 );
+const _: () = assert!(WINDOW_TOP >= KERNEL_TOP, "P1: the window is in the upper half");
 
 #[cfg(test)]
 mod tests {
@@ -102,6 +107,6 @@ mod tests {
         assert_eq!(entry_base(0, TOP, 255), 0x0000_7f80_0000_0000);
         assert_eq!(entry_base(0, TOP, 256), VirtAddr::UPPER_START);
         let k = KERNEL_WINDOW.start().get();
-        assert_eq!(entry_base(0, TOP, index(k, TOP)), k);
+        assert_eq!(entry_base(0, TOP, WINDOW_TOP), k);
     }
 }

@@ -28,7 +28,7 @@ use crate::geometry::span;
 use crate::mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
 use crate::pte::PteBits;
 use crate::tlb::{FlushDue, FlushEntry};
-use crate::walker::{Mode, PageFault, PfError, Walked, peek, walk};
+use crate::walker::{Mode, PageFault, PfError, Walked, is_frame, peek, walk};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -96,7 +96,7 @@ impl fmt::Display for StaleEntry {
     }
 }
 
-/// The simulated processors of a machine.
+/// The simulated processors of a machine: of one, with the memory of its page database. [`HatX86::new`](crate::HatX86::new) refuses those of another.
 pub struct HostMmu {
     mem: Arc<dyn PhysMem>,
     config: HostConfig,
@@ -285,6 +285,11 @@ impl Mmu for HostMmu {
             deterministic: true,
         }
     }
+    fn serves(&self, cx: &Cx, mem: &dyn PhysMem, root: Pfn) -> bool {
+        let mine = is_frame(&*self.mem, root);
+        mine && core::ptr::eq(self.mem.words(root), mem.words(root))
+            && !self.spaces.lock(cx).contains_key(&SpaceId::KERNEL)
+    }
     fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
         let kernel = id == SpaceId::KERNEL;
         let others = CpuSet::groups(self.cpu_count()).skip(1).collect();
@@ -380,7 +385,7 @@ impl UserAccess for HostMmu {
         }
         let mut c = self.cpu(cx, cpu);
         let pfn = self.translate(&mut c, mode, va, bytes.access())?;
-        if pfn.0.checked_sub(self.mem.base().0).is_none_or(|i| i >= self.mem.frames()) {
+        if !is_frame(&*self.mem, pfn) {
             return Err(Trap::Bus { va, pfn });
         }
         match bytes {

@@ -23,7 +23,7 @@
 //! empty by then, and is the unlinker's business until it has looked again. So a hat that ends may find no leaf and still have tables on
 //! their way out, each with an entry in the one above that somebody is about to clear; its top table waits for them.
 //!
-//! - H1: `valid` of a table is the number of its present entries (of a user's top table: in the lower half).
+//! - H1: `valid` of a table is the number of its present entries (of a user's top table: in the lower half; of the kernel's: its window's).
 //! - H2: a linked table below the top that is empty is locked, or pinned (`busy`), or about to be unlinked by a thread that saw it empty.
 //!   A top table ends, under its lock, when nothing is linked below it.
 //! - H3: a table whose `locks` or `busy` is not 0 is not stolen; one whose `busy` is not 0 is not unlinked.
@@ -289,6 +289,10 @@ pub(crate) struct Supply {
 }
 
 impl Supply {
+    /// The one that is taken next; 0 when there is none.
+    pub(crate) fn next(&self) -> u32 {
+        self.count.checked_sub(1).map_or(0, |n| self.ids[n])
+    }
     pub(crate) fn take(&mut self) -> u32 {
         self.count =
             self.count.checked_sub(1).expect("H7: tables are gathered before they are linked");

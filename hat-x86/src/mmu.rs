@@ -21,7 +21,7 @@ use crate::tlb::FlushDue;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::{CpuId, Cx, Pfn, VirtRange};
+use page_db::{CpuId, Cx, Pfn, PhysMem, VirtRange};
 
 /// A translated space, by number: the id of its hat. 0 is the kernel's, whose translations are part of every space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize)]
@@ -156,7 +156,19 @@ pub struct Caps {
 pub trait Mmu: fmt::Debug + Send + Sync {
     /// What it is like; the same at every call.
     fn caps(&self) -> Caps;
-    /// A space has come to be; `root` is the frame of its top table. [`SpaceId::KERNEL`] comes first.
+    /// Whether it can be the backend of a hat over `mem`, the kernel's top table of which is going to be `root`. Asked before [`SpaceId::KERNEL`] is created. A
+    /// backend has one hat: numbers of spaces are a hat's own, so two would take each other's for theirs. One that walks in memory that it
+    /// was given says no to any other; the default has no memory of its own, and believes its caller.
+    fn serves(&self, cx: &Cx, mem: &dyn PhysMem, root: Pfn) -> bool {
+        let _ = (cx, mem, root);
+        true
+    }
+    /// A space has come to be; `root` is the frame of its top table. [`SpaceId::KERNEL`] comes first. No processor runs in it before this returns.
+    ///
+    /// A processor that loads `root` loses whatever is not in it. Of the upper half the hat has one entry there, [`crate::KERNEL_WINDOW`]'s; **the others are
+    /// the backend's**: where the kernel's own text, stacks and view of all memory lie, it writes their entries here, the same ones in every root (P1: `verify`
+    /// compares), [`SpaceId::KERNEL`]'s included. One that comes later is written into all roots. The hat reads none of them and counts none; when the space
+    /// ends, its root's frame is freed, and nothing below them is. A simulated machine has no kernel there and writes nothing.
     #[doc(alias = "hat_alloc")]
     fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn);
     /// A space is going: whatever is remembered of it is dropped before this returns, no CPU runs in it any more and none gets in, though one may be

@@ -10,12 +10,13 @@
 //! The kernel's hat is made here, with the tables of [`KERNEL_WINDOW`]'s top-level entry; each user hat copies that
 //! entry of the kernel's top table when it is made, and never has to look at it again.
 //!
-//! - P1: the upper halves of all top tables are the same.
+//! - P1: the upper halves of all top tables are the same: the window's entry is copied here, the others are the backend's
+//!   ([`Mmu::space_created`]). The hat neither reads nor counts them, and frees nothing below them.
 //!
 //! Sources: [SI §12.2]; illumos `hat_i86.c`, `hat_alloc`, `hat_create` (behaviour).
 
 use crate::error::SetupError;
-use crate::geometry::{KERNEL_TOP, KERNEL_WINDOW, TOP, USER_WINDOW, index};
+use crate::geometry::{KERNEL_WINDOW, USER_WINDOW, WINDOW_TOP};
 use crate::hat::{HatState, X86Hat};
 use crate::hment::MapLists;
 use crate::htable::HTable;
@@ -115,16 +116,26 @@ impl HatX86 {
         // The tables first: a machine that has no frames for them can be set up again, one that has a hat cannot.
         let mut supply = Supply::default();
         let addr = KERNEL_WINDOW.start();
-        let gathered = hx.gather(cx, addr, &mut supply, 2);
-        let installed = gathered.is_ok() && hx.db.set_mappings(Arc::new(PageSide::new(&hx)));
-        if !installed {
+        let ready = hx.gather(cx, addr, &mut supply, 2).map_err(SetupError::from);
+        let ready = ready.and_then(|()| hx.install(cx, &supply));
+        if let Err(refused) = ready {
             hx.give_back(cx, &mut supply);
-            gathered?;
-            return Err(SetupError::SecondHat);
+            return Err(refused);
         }
         let st = hx.make_kernel(cx, &mut supply);
         let _ = hx.kernel.set(st); // this is the only place that sets it
         Ok(hx)
+    }
+    /// Becomes the page database's hat, with `supply` for the kernel's tables.
+    fn install(&self, cx: &Cx, supply: &Supply) -> Result<(), SetupError> {
+        if self.db.has_mappings() {
+            return Err(SetupError::SecondHat);
+        }
+        if !self.mmu.serves(cx, self.db.mem(), self.tables.get(supply.next()).pfn()) {
+            return Err(SetupError::ForeignMmu);
+        }
+        let first = self.db.set_mappings(Arc::new(PageSide::new(&self.strong())));
+        if first { Ok(()) } else { Err(SetupError::SecondHat) }
     }
     /// The kernel's hat out of two gathered tables: the top, and the one of the window's entry.
     fn make_kernel(&self, cx: &Cx, supply: &mut Supply) -> Arc<HatState> {
@@ -308,11 +319,10 @@ impl HatProvider for HatX86 {
         self.gather(cx, USER_WINDOW.start(), &mut supply, 1)?;
         let st = self.register(cx, USER_WINDOW, &mut supply);
         let (from, to) = (self.root_pfn(self.kernel_state()), self.root_pfn(&st));
-        // P1: of the upper half only the window's entry is ever present. A was set by walks through the kernel's own top table; a copy starts without.
-        let window = index(KERNEL_WINDOW.start().get(), TOP);
-        let entry = X86Pte(self.db.word(from, window).load(SeqCst));
+        // P1: the rest of the upper half is the backend's. A was set by walks through the kernel's own top table; a copy starts without.
+        let entry = X86Pte(self.db.word(from, WINDOW_TOP).load(SeqCst));
         let entry = entry.with(PteBits::empty(), PteBits::A);
-        self.db.word(to, window).store(entry.0, SeqCst);
+        self.db.word(to, WINDOW_TOP).store(entry.0, SeqCst);
         cx.count(Counter::PteWrites);
         self.mmu.space_created(cx, SpaceId(st.id), to);
         Ok(Arc::new(X86Hat::new(self.strong(), st)))
@@ -321,8 +331,3 @@ impl HatProvider for HatX86 {
         Arc::new(X86Hat::new(self.strong(), Arc::clone(self.kernel_state())))
     }
 }
-
-const _: () = assert!(
-    index(KERNEL_WINDOW.start().get(), TOP) >= KERNEL_TOP,
-    "P1: the window is in the upper half"
-);

@@ -6,7 +6,7 @@
 //! Sources: illumos.md 12.61 (e); DESIGN section 4, laws 3 and 5; invariants V05, V10.
 
 use crate::error::HatDamage;
-use crate::geometry::{ENTRIES, KERNEL_TOP, TOP, entry_base, index};
+use crate::geometry::{ENTRIES, KERNEL_TOP, TOP, WINDOW_TOP, entry_base, index};
 use crate::hat::HatState;
 use crate::hment::Site;
 use crate::htable::tag;
@@ -133,7 +133,7 @@ impl HatX86 {
         } else if st.is_user() {
             0..KERNEL_TOP
         } else {
-            KERNEL_TOP..ENTRIES
+            WINDOW_TOP..WINDOW_TOP + 1 // the rest of the upper half is the backend's, compared by P1
         };
         let mut valid = 0u16;
         for i in mine {

@@ -123,7 +123,7 @@ pub(crate) fn narrow(so_far: Prot, entry: X86Pte) -> Prot {
     so_far & entry.prot()
 }
 
-fn is_frame(mem: &dyn PhysMem, pfn: Pfn) -> bool {
+pub(crate) fn is_frame(mem: &dyn PhysMem, pfn: Pfn) -> bool {
     pfn.0.checked_sub(mem.base().0).is_some_and(|i| i < mem.frames())
 }
 

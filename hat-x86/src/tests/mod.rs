@@ -10,6 +10,7 @@ mod runs;
 mod shootdown;
 mod tables;
 mod threads;
+mod upper;
 mod views;
 
 use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, UserAccess};
@@ -222,4 +223,37 @@ fn a_database_has_one_hat() {
     let again = HatX86::new(&w.cx, Arc::clone(&w.db), w.mmu.clone() as Arc<dyn Mmu>);
     assert_eq!(again.err(), Some(crate::SetupError::SecondHat));
     assert_eq!(w.db.freemem(), free);
+}
+
+#[test]
+fn processors_have_one_hat_and_the_memory_of_its_pages() {
+    let (_, cx, mem, db) = floor(64);
+    let (_, _, other_mem, other) = floor(64);
+    let mmu = HostMmu::new(mem, 2);
+    let new = |db: &Arc<PageDb>, mmu: &Arc<HostMmu>| {
+        HatX86::new(&cx, Arc::clone(db), Arc::clone(mmu) as Arc<dyn Mmu>)
+    };
+    assert_eq!(new(&other, &mmu).err(), Some(crate::SetupError::ForeignMmu), "other memory");
+    let first = new(&db, &mmu).expect("its own");
+    assert_eq!((other.freemem(), other.has_mappings()), (64, false), "nothing has changed");
+    let elsewhere = HostMmu::new(Arc::new(HostMem::new(Pfn(1 << 20), 8).expect("heap")), 1);
+    assert_eq!(new(&other, &elsewhere).err(), Some(crate::SetupError::ForeignMmu));
+    let second = new(&other, &HostMmu::new(other_mem, 2)).expect("its own");
+    [first, second].iter().for_each(|hx| hx.verify(&cx).expect("sound"));
+}
+
+#[test]
+fn two_hats_of_one_memory_need_processors_of_their_own() {
+    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 64).expect("heap"));
+    let (counters, clock) = (Counters::new(2), Arc::new(ManualClock::default()));
+    let cx = new_cx(&counters, 0);
+    let db = |mem| {
+        let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
+        let (clock, counters) = (clock.clone(), Arc::clone(&counters));
+        Arc::new(PageDb::new(&cx, mem, clock, counters, &config).expect("small enough"))
+    };
+    let mmu = HostMmu::new(Arc::clone(&mem), 2);
+    let (first, second) = (db(Arc::clone(&mem)), db(mem));
+    let _hat = HatX86::new(&cx, first, Arc::clone(&mmu) as Arc<dyn Mmu>).expect("the first");
+    assert_eq!(HatX86::new(&cx, second, mmu).err(), Some(crate::SetupError::ForeignMmu));
 }
