@@ -19,7 +19,6 @@ use crate::tlb::FlushDue;
 use crate::walk::{Leaf, Walk};
 use crate::walker::narrow;
 use addr_space::{Translation, UnloadFlags};
-use alloc::vec::Vec;
 use page_db::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -42,6 +41,8 @@ fn harvest(cell: &AtomicU64, note: impl Fn(X86Pte)) -> (X86Pte, X86Pte) {
     })
 }
 
+/// How many translations are reported together.
+const PIECE: usize = 32;
 /// How many entries ahead of the one being removed pages are fetched.
 const FETCH: usize = 8;
 /// What harvesting takes.
@@ -224,7 +225,8 @@ impl HatX86 {
         }
         self.finish(cx, &mut due);
     }
-    /// Calls `f` for each translation, with no lock held: a leaf is read under its lock and reported afterwards.
+    /// Calls `f` for each translation, with no lock held: some of a leaf's entries are read under its lock and reported afterwards, then the next ones. So it
+    /// asks for no memory, and a leaf that changes meanwhile is reported in part as it was and in part as it is.
     pub(crate) fn walk_range(
         &self,
         cx: &Cx,
@@ -232,18 +234,41 @@ impl HatX86 {
         range: VirtRange,
         f: &mut dyn FnMut(VirtAddr, Translation),
     ) {
-        let mut seen: Vec<(u64, X86Pte)> = Vec::with_capacity(crate::geometry::ENTRIES);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
-            self.each_entry(cx, &leaf, |i, _, e| seen.push((leaf.addr(i), e)));
-            let rights = leaf.rights();
+            let mut seen = [(0, X86Pte::EMPTY); PIECE];
+            let n = self.read_piece(cx, &leaf, &mut seen);
+            let (base, rights) = (leaf.addr(0), leaf.rights());
+            if n == PIECE {
+                walk.back_to(&leaf, seen[n - 1].0 + 1);
+            }
             drop(leaf);
-            for (va, e) in seen.drain(..) {
-                let prot = narrow(rights, e);
+            // held: none
+            for (i, e) in &seen[..n] {
+                let prot = narrow(rights, *e);
                 let t = Translation { pfn: e.pfn(), prot, ref_mod: e.ref_mod(), level: 0 };
-                f(VirtAddr::new(va).unwrap_or_default(), t);
+                f(VirtAddr::new(base + ((*i as u64) << PAGE_SHIFT)).unwrap_or_default(), t);
             }
         }
+    }
+    /// The first present entries of the leaf that lie in the range, with their indices; how many.
+    fn read_piece(&self, cx: &Cx, leaf: &Leaf<'_>, seen: &mut [(usize, X86Pte); PIECE]) -> usize {
+        let (first, last) = (*leaf.entries.start(), *leaf.entries.end());
+        let (mut n, mut reads) = (0, 0);
+        let present = usize::from(leaf.table.rec.valid()).min(PIECE);
+        for (i, cell) in (first..).zip(&leaf.table.words()[first..=last]) {
+            if n == present {
+                break;
+            }
+            reads += 1;
+            let e = X86Pte(cell.load(Acquire));
+            if e.is_present() {
+                seen[n] = (i, e);
+                n += 1;
+            }
+        }
+        cx.count_n(Counter::PteReads, reads);
+        n
     }
     /// Puts the rights of the translations of `inside` where they belong in `out`, whose first place is for the first page of `range`.
     pub(crate) fn rights_range(

@@ -11,6 +11,9 @@
 //!     3    any
 //! ```
 //!
+//! The hats are gone through by number, one looked up after the other: a list of them would be asked of the heap, at the moment when memory is
+//! short. So one that begins to run meanwhile may be met twice in a pass, or not at all.
+//!
 //! A leaf is visited even if it is spared, so a pass costs what the tables of the hats cost; tables with few entries go first since they
 //! cost as much memory as full ones and give less.
 //!
@@ -21,7 +24,7 @@ use crate::hat::HatState;
 use crate::provider::HatX86;
 use crate::walk::Walk;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::ops::Bound;
 use page_db::Cx;
 use page_db::sync::atomic::Ordering::Relaxed;
 
@@ -35,33 +38,49 @@ impl HatX86 {
     /// None of the hat's on entry, none on return.
     #[doc(alias("htable_steal", "htable_reap"))]
     pub fn steal_tables(&self, cx: &Cx, want: u64) -> u64 {
-        let victims = self.victims(cx);
+        let hand = self.steal_hand.load(Relaxed);
         let mut got = 0;
         for most in PASSES {
-            for st in &victims {
-                if got >= want {
-                    return got;
+            for running in [false, true] {
+                for ids in [
+                    (Bound::Excluded(hand), Bound::Unbounded),
+                    (Bound::Unbounded, Bound::Included(hand)),
+                ] {
+                    got += self.steal_among(cx, ids, running, want - got, most as u16);
+                    if got >= want {
+                        return got;
+                    }
                 }
-                let more = self.steal_from(cx, st, want - got, most as u16);
-                if more > 0 {
-                    self.steal_hand.store(st.id, Relaxed);
-                }
-                got += more;
             }
         }
         got
     }
-    /// User hats in the order they are stolen from.
-    fn victims(&self, cx: &Cx) -> Vec<Arc<HatState>> {
-        let hand = self.steal_hand.load(Relaxed);
-        let mut victims = self.states(cx);
-        victims.retain(|st| st.is_user() && !st.is_freeing());
-        let behind = victims.iter().position(|st| st.id > hand).unwrap_or(0);
-        victims.rotate_left(behind);
-        // Stable: the rotation survives in each half.
-        let runs = |st: &HatState| self.on_any(|cpus| self.mmu.running_on(cx, st.space(), cpus));
-        victims.sort_by_cached_key(|st| runs(st));
-        victims
+    /// Steals from the user hats with these ids that run somewhere, or from those that run nowhere.
+    fn steal_among(
+        &self,
+        cx: &Cx,
+        (mut from, to): (Bound<u32>, Bound<u32>),
+        running: bool,
+        want: u64,
+        most: u16,
+    ) -> u64 {
+        let mut got = 0;
+        while got < want {
+            let next = self.hats.lock(cx).range((from, to)).next().map(|(_, st)| Arc::clone(st));
+            // held: none
+            let Some(st) = next else { break };
+            from = Bound::Excluded(st.id);
+            let runs = || self.on_any(|cpus| self.mmu.running_on(cx, st.space(), cpus));
+            if !st.is_user() || st.is_freeing() || runs() != running {
+                continue;
+            }
+            let more = self.steal_from(cx, &st, want - got, most);
+            if more > 0 {
+                self.steal_hand.store(st.id, Relaxed);
+            }
+            got += more;
+        }
+        got
     }
     fn steal_from(&self, cx: &Cx, st: &HatState, want: u64, most: u16) -> u64 {
         let mut due = self.flush_due_of(cx, st);

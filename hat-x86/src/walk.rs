@@ -469,6 +469,13 @@ impl<'a> Walk<'a> {
         }
         None
     }
+    /// Makes entry `index` of `leaf`, the one it stopped at last, the next that it looks at, if that is in the range.
+    pub(crate) fn back_to(&mut self, leaf: &Leaf<'_>, index: usize) {
+        if index <= *leaf.entries.end() {
+            (self.at, self.level) = (leaf.addr(index), 0);
+            self.path[0] = (leaf.table.id, leaf.table.rec.seq());
+        }
+    }
     /// The CPU's hint, if all of the range lies in its leaf: a small range next to a fault is not walked to.
     fn hinted(&mut self, cx: &'a Cx) -> Option<Leaf<'a>> {
         if self.end - table_base(self.at, 0) > table_span(0) {

@@ -444,3 +444,38 @@ fn a_flush_asks_for_nothing() {
         m.verify().unwrap();
     }
 }
+
+/// Page tables are taken back when memory is short, so that asks the heap for no list of those it takes them from; and a walk of translations for none
+/// of what it reports.
+#[test]
+fn tables_are_taken_back_without_the_heap() {
+    const PROCESSES: u64 = 100;
+    const LEAVES: u64 = 10;
+    const SPAN: u64 = 512 * PAGE; // of a leaf
+    let m = Machine::builder().frames(4096).build().unwrap();
+    let all: Vec<_> = (0..PROCESSES).map(|_| m.spawn("p").unwrap()).collect();
+    for p in &all {
+        let fixed = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+        let (len, flags) = (LEAVES * SPAN, fixed | MapFlags::NORESERVE);
+        p.mmap(&MapRequest { addr: AT, len, prot: 3, flags, file: None, offset: 0 }).unwrap();
+        p.store(AT, &[1]).unwrap();
+    }
+    // Of one there is more to report, and more to take, than fits on a stack.
+    let many = &all[PROCESSES as usize / 2];
+    (0..512).for_each(|n| many.store(AT + n * PAGE, &[1]).unwrap());
+    (1..LEAVES).for_each(|n| many.store(AT + n * SPAN, &[1]).unwrap());
+    let (mut seen, whole) = (0, VirtRange::exact(AT, LEAVES * SPAN).unwrap());
+    let none = Plan { from: 1, k: 1, and_later: true };
+    let walk = || many.space().hat().walk(many.cx(), whole, &mut |_, _| seen += 1);
+    assert_eq!((under(none, walk).1, seen), (Asked::default(), 512 + LEAVES - 1));
+    // What the backend is handed is a list, of four frames at least (docs/heap.md).
+    let lists = Plan { from: 64, k: 1, and_later: true };
+    let (taken, asked) = under(lists, || m.hat().steal_tables(m.cx(), u64::MAX));
+    assert_eq!(taken, 3 * PROCESSES + LEAVES - 1, "leaves, and the two above them");
+    println!("{asked:?}");
+    m.verify().unwrap();
+    let mut byte = [0];
+    all.iter().for_each(|p| p.load(AT, &mut byte).unwrap());
+    assert_eq!(byte, [1]);
+    m.verify().unwrap();
+}

@@ -201,3 +201,36 @@ fn rights_are_asked_for_by_the_table() {
     hat.rights(&w.cx, kernel, &mut rights);
     assert!(rights.iter().all(|r| r.is_empty()));
 }
+
+/// A walk reports some translations at a time, each once, in order, whatever they are and wherever it begins and ends.
+#[test]
+fn a_walk_reports_in_pieces_each_translation_once() {
+    let w = World::new(64);
+    let (hat, page) = (w.hat(), w.page());
+    // A leaf that is full, one with every third page, one with exactly as many as are reported together.
+    let pages = (0..512).chain((512..1024).step_by(3)).chain(1024..1056);
+    let there: Vec<u64> = pages.map(|n| n * 4096).collect();
+    there.iter().for_each(|at| w.load(&*hat, *at, page, U));
+    for (from, to) in
+        [(0, 2048), (0, 512), (5, 511), (31, 63), (500, 600), (513, 1040), (1024, 1056)]
+    {
+        let range = range(from * 4096, to - from);
+        let mut seen = Vec::new();
+        hat.walk(&w.cx, range, &mut |at, t| {
+            assert_eq!((t.pfn, t.prot), (w.db.pfn(page), U | Prot::USER));
+            seen.push(at.get());
+        });
+        let want: Vec<u64> = there.iter().copied().filter(|at| range.contains(va(*at))).collect();
+        assert_eq!(seen, want, "{from}..{to}");
+    }
+    // What it is called for may unload all there is: nothing is locked, and the rest is not there any more.
+    let mut seen = 0;
+    hat.walk(&w.cx, range(0, 2048), &mut |_, _| {
+        seen += 1;
+        w.unload(&*hat, 0, 2048);
+    });
+    assert_eq!(seen, 32, "those that had been read");
+    w.end(&hat);
+    w.free(page);
+    w.verify();
+}
