@@ -4,12 +4,12 @@ use crate::{Result, ensure};
 use addr_space::{AddrSpace, AsId, HatError, HatProvider, USER_RANGE};
 use alloc::sync::{Arc, Weak};
 use hat_x86::access::{self, Stopped};
-use hat_x86::{HatX86, HostMmu, KERNEL_WINDOW, Mmu, SpaceId, Trap};
+use hat_x86::{HatLimits, HatX86, HostMmu, KERNEL_WINDOW, Mmu, SpaceId, Trap};
 use page_db::pageout::{Pageout, PageoutConfig, ReclaimHook, SinglestepWait};
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{
-    Clock, Counters, CpuId, Cx, HostMem, PageDb, PageDbConfig, Pfn, PhysMem, ThreadId, VirtAddr,
-    VirtRange, WaitHooks,
+    Clock, Counters, CpuId, Cx, HostMem, MemoryTries, PageDb, PageDbConfig, Pfn, PhysMem, ThreadId,
+    VirtAddr, VirtRange, WaitHooks,
 };
 use seg_drivers::seg_kmem::KmemArgs;
 use seg_drivers::{AnonLayer, Kmem, VnDriver, VnTunables};
@@ -91,6 +91,13 @@ impl Machine {
     /// # Errors
     /// Whatever a part could not have.
     pub fn boot(cx: &Cx, hooks: &Hooks, cpus: u16) -> Result<Self> {
+        Self::boot_within(cx, hooks, cpus, HatLimits::default())
+    }
+    /// The same with bounds on the hat's records.
+    ///
+    /// # Errors
+    /// Whatever a part could not have.
+    pub fn boot_within(cx: &Cx, hooks: &Hooks, cpus: u16, limits: HatLimits) -> Result<Self> {
         let mem: Arc<dyn PhysMem> =
             Arc::new(HostMem::new(Pfn(FIRST_FRAME), FRAMES + DEVICE_FRAMES)?);
         let config = PageDbConfig { frames: Some(FRAMES), cpus, ..PageDbConfig::default() };
@@ -102,7 +109,8 @@ impl Machine {
         swap.add(cx, Arc::clone(&disk) as Arc<_>, 0, SWAP_PAGES, 0)?;
 
         let mmu = HostMmu::new(mem, cpus);
-        let hat = HatX86::new(cx, Arc::clone(&db), Arc::clone(&mmu) as Arc<dyn Mmu>)?;
+        let hat =
+            HatX86::with_limits(cx, Arc::clone(&db), Arc::clone(&mmu) as Arc<dyn Mmu>, limits)?;
 
         let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
         let tables = Arc::new(StealTables(Arc::downgrade(&hat)));
@@ -119,15 +127,16 @@ impl Machine {
         Ok(Self { db, swap, disk, hat, mmu, vn, pageout, kernel, kmem, next_space })
     }
     /// An empty address space for a user. Making a hat needs a frame and does not wait for one: nothing that allocates does. The caller
-    /// waits, with nothing held, and tries again.
+    /// waits, with nothing held, and tries again. Not for ever: what is short may be a record of the heap's, and frames are plenty.
     ///
     /// # Errors
     /// No frame for its top table, and none to be had.
     pub fn space(&self, cx: &Cx) -> Result<AddrSpace> {
+        let mut tries = MemoryTries::new(1, 1); // the top table
         let hat = loop {
             match self.hat.alloc(cx) {
                 Ok(hat) => break hat,
-                Err(HatError::NoMemory { .. }) => self.db.wait_for_memory(cx, 1)?,
+                Err(HatError::NoMemory { .. }) => tries.wait(cx, &self.db)?,
                 Err(error) => return Err(error.into()),
             }
         };

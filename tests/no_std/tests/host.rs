@@ -1,13 +1,14 @@
 //! The crates without std under a host's scheduler: the hooks yield to it, and count how often they were asked to wait.
 
-use addr_space::{AddrSpace, FaultKind, SyncFlags};
-use bare_machine::machine::Hooks;
+use addr_space::{AddrSpace, FaultKind, SegKind, SyncFlags};
+use bare_machine::machine::{FIRST_FRAME, FRAMES, Hooks};
 use bare_machine::{Machine, RomFile, tour};
+use hat_x86::HatLimits;
 use page_db::{
-    Access, Clock, Counter, Cx, FileOffset, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange,
+    Access, Clock, Counter, Cx, FileOffset, LockedPage, PAGE_SIZE, Pfn, Prot, VirtAddr, VirtRange,
     Vnode, WaitHooks,
 };
-use seg_drivers::SegVnArgs;
+use seg_drivers::{DeviceMemory, SegDevArgs, SegVnArgs};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -261,6 +262,72 @@ fn a_writer_of_the_address_space_turns_in_the_hook_until_the_reader_is_gone() {
     assert_eq!(space.segs(cx).len(), 2);
     machine.verify(cx, &[space]).expect("every invariant");
     space.free(cx);
+}
+
+/// No frame is short, so waiting for one ends at once, however often.
+#[test]
+fn a_space_whose_top_table_has_no_record_is_refused() {
+    let (_, hooks) = hooks(1);
+    let cx = &hooks.cx(0, 1);
+    // The kernel's two, those under its heap, and one more.
+    let limits = |tables| HatLimits { tables, ..HatLimits::default() };
+    let machine = &Machine::boot_within(cx, &hooks, 1, limits(3)).expect("a machine");
+    let first = machine.space(cx).expect("a record");
+    let free = machine.db.freemem();
+    let refused = machine.space(cx).expect_err("there is no other").to_string();
+    assert!(refused.contains("no free frame"), "{refused}");
+    assert_eq!(machine.db.freemem(), free);
+    first.free(cx);
+    machine.space(cx).expect("given back").free(cx);
+    machine.verify(cx, &[]).expect("every invariant");
+}
+
+/// A device of one page.
+#[derive(Debug)]
+struct Register;
+
+impl DeviceMemory for Register {
+    fn name(&self) -> String {
+        "register".into()
+    }
+    fn pages(&self) -> u64 {
+        1
+    }
+    fn frame(&self, index: u64) -> Option<Pfn> {
+        (index == 0).then_some(Pfn(FIRST_FRAME + FRAMES))
+    }
+}
+
+/// Page-out takes no page of a device, so a table that maps nothing else is taken back by the hook, or never.
+#[test]
+fn tables_over_a_device_are_taken_back_when_frames_are_short() {
+    const TABLE: u64 = 512 * PAGE_SIZE;
+    const TABLES: u64 = FRAMES + 48;
+    let (_, hooks) = hooks(1);
+    let cx = &hooks.cx(0, 1);
+    let machine = &Machine::boot(cx, &hooks, 1).expect("a machine");
+    let space = machine.space(cx).expect("a frame for the top table");
+    let args = SegDevArgs {
+        device: Arc::new(Register),
+        offset: FileOffset(0),
+        prot: Prot::RW,
+        max_prot: Prot::RWX,
+        kind: SegKind::SHARED,
+    };
+    let at = |n: u64| BASE + n * TABLE;
+    for n in 0..TABLES {
+        let range = VirtRange::exact(at(n), PAGE_SIZE).expect("a range");
+        space.map(cx, range, &args).expect("nothing is mapped there yet");
+        machine.store(cx, &space, at(n), &[n as u8]).expect("a table, if another goes");
+    }
+    let mut found = [0];
+    for n in 0..TABLES {
+        machine.load(cx, &space, at(n), &mut found).expect("a table, if another goes");
+        assert_eq!(found, [(TABLES - 1) as u8], "one register");
+    }
+    machine.verify(cx, &[&space]).expect("every invariant");
+    space.free(cx);
+    machine.verify(cx, &[]).expect("every invariant");
 }
 
 /// Bytes that say which thread wrote them, to which page, in which round.
