@@ -84,6 +84,7 @@ extern crate std;
 
 pub mod above;
 pub mod access;
+pub mod contract;
 pub mod dump;
 pub mod error;
 pub mod geometry;

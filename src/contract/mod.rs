@@ -3,9 +3,11 @@
 //! | trait | suite | with a `Result` |
 //! |---|---|---|
 //! | [`page_db::PageHash`] | [`page_hash`] | [`check_page_hash`] |
+//! | [`page_db::PhysMem`] | [`phys_mem`] | [`check_phys_mem`] |
 //! | [`page_db::Vnode`] | [`vnode`](fn@vnode) | [`check_vnode`] |
 //! | [`addr_space::Hat`] | [`hat`](fn@hat) | [`check_hat`] |
 //! | [`addr_space::SegOps`] | [`seg_ops`] | [`check_seg_ops`] |
+//! | [`hat_x86::Mmu`] | [`mmu`] | [`check_mmu`] |
 //! | [`swapfs::SwapDevice`] | [`swap_device`] | [`check_swap_device`] |
 //! | [`swapfs::SwapDevice::medium`] of two devices | [`swap_media`] | [`check_swap_media`] |
 //!
@@ -75,7 +77,9 @@
 pub use addr_space::contract::{
     HatCase, SegCan, SegCase, UseTranslation, check_hat, check_seg_ops, hat, seg_ops,
 };
+pub use hat_x86::contract::{MmuCase, check_mmu, mmu};
 pub use page_db::contract::{
-    Breach, Judge, Transfer, VnodeCase, check_page_hash, check_vnode, page_hash, vnode,
+    Breach, Judge, Transfer, VnodeCase, check_page_hash, check_phys_mem, check_vnode, page_hash,
+    phys_mem, vnode,
 };
 pub use swapfs::contract::{check_swap_device, check_swap_media, swap_device, swap_media};

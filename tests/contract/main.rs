@@ -2,6 +2,8 @@
 
 mod hash;
 mod hat;
+mod memory;
+mod mmu;
 mod seg;
 mod swap;
 mod vnode;

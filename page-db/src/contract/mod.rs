@@ -20,9 +20,11 @@
 //! The road not taken: one suite over a whole machine. It would find as much, and say less: which of five parts was wrong is the question.
 
 mod hash;
+mod phys_mem;
 mod vnode;
 
 pub use hash::{check_page_hash, page_hash};
+pub use phys_mem::{check_phys_mem, phys_mem};
 pub use vnode::{Transfer, VnodeCase, check_vnode, vnode};
 
 use crate::cx::Cx;

@@ -1,0 +1,212 @@
+//! Processors: the simulated ones, and some with flaws.
+
+use crate::caught;
+use hat_x86::{
+    Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits, SpaceId,
+    Trap, UserAccess,
+};
+use page_db::{
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, PhysMem, SpinHooks,
+    ThreadId, VirtAddr, VirtRange,
+};
+use segvm::contract::{Breach, MmuCase, check_mmu, mmu};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flaw {
+    Nothing,
+    ServesNobody,
+    ChangesItsMind,
+    IsDeaf,
+    ForgetsOneEntryOnly,
+    ForgetsNoWholeSpace,
+    ForgetsTablesOnly,
+    ForgetsNoTable,
+    KeepsTheKernels,
+    KeepsMarks,
+    StaysWhereItIs,
+    NeverLeaves,
+    RunsNowhere,
+    RunsEverywhere,
+    RemembersWhereItRuns,
+    RemembersNoKernel,
+    KeepsTheDead,
+    LetsInToTheDead,
+    LosesTables,
+    SaysItIsWrong,
+}
+
+/// The simulated processors behind a layer with a flaw.
+#[derive(Debug)]
+struct Flawed {
+    host: Arc<HostMmu>,
+    flaw: Flaw,
+    asked: AtomicU16,
+    /// Roots of spaces that are gone.
+    dead: Mutex<BTreeMap<SpaceId, Pfn>>,
+}
+
+impl Flawed {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+    fn is_lost(&self, due: &FlushDue) -> bool {
+        let mut named = due.entries();
+        match self.flaw {
+            Flaw::IsDeaf => true,
+            Flaw::ForgetsOneEntryOnly => named.count() > 1,
+            Flaw::ForgetsNoWholeSpace => due.whole_spaces().next().is_some(),
+            Flaw::ForgetsTablesOnly => named.all(|e| e.level == 0) && !due.is_everything(),
+            Flaw::ForgetsNoTable => named.any(|e| e.level == 1 && e.new.is_present()),
+            Flaw::KeepsTheKernels => due.spaces().contains(&SpaceId::KERNEL),
+            Flaw::KeepsMarks => {
+                let right = |e: &FlushEntry| e.old.has(PteBits::W) == e.new.has(PteBits::W);
+                named.all(|e| e.old.pfn() == e.new.pfn() && right(&e))
+                    && due.whole_spaces().next().is_none()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Mmu for Flawed {
+    fn caps(&self) -> Caps {
+        self.host.caps()
+    }
+    fn serves(&self, cx: &Cx, mem: &dyn PhysMem, root: Pfn) -> bool {
+        !self.is(Flaw::ServesNobody) && self.host.serves(cx, mem, root)
+    }
+    fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
+        self.host.space_created(cx, id, root);
+    }
+    fn space_destroyed(&self, cx: &Cx, id: SpaceId, root: Pfn) {
+        self.dead.lock().unwrap().insert(id, root);
+        if !self.is(Flaw::KeepsTheDead) {
+            self.host.space_destroyed(cx, id, root);
+        }
+    }
+    fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
+        match self.flaw {
+            Flaw::StaysWhereItIs if id.is_some() && self.host.current(cx, cpu).0 != 0 => return,
+            Flaw::NeverLeaves if id.is_none() => return,
+            Flaw::LetsInToTheDead => {
+                let root = id.and_then(|id| self.dead.lock().unwrap().get(&id).copied());
+                if let (Some(id), Some(root)) = (id, root) {
+                    self.host.space_created(cx, id, root);
+                }
+            }
+            _ => {}
+        }
+        self.host.activate(cx, cpu, id);
+    }
+    fn cpu_count(&self) -> u16 {
+        let more = self.is(Flaw::ChangesItsMind) && self.asked.fetch_add(1, Relaxed) == 0;
+        self.host.cpu_count() + u16::from(more)
+    }
+    fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        match self.flaw {
+            Flaw::RunsNowhere => {}
+            Flaw::RunsEverywhere => cpus.fill(self.host.cpu_count()),
+            _ => self.host.running_on(cx, id, cpus),
+        }
+    }
+    fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
+        match self.flaw {
+            Flaw::RemembersWhereItRuns => self.host.running_on(cx, id, cpus),
+            Flaw::RemembersNoKernel if id == SpaceId::KERNEL => {}
+            _ => self.host.remembered_on(cx, id, cpus),
+        }
+    }
+    fn flush(&self, cx: &Cx, due: &FlushDue) {
+        if !self.is_lost(due) {
+            self.host.flush(cx, due);
+        }
+    }
+    fn retire_tables(&self, cx: &Cx, tables: &mut Vec<Pfn>, free: &mut dyn FnMut(Pfn)) {
+        if self.is(Flaw::LosesTables) {
+            return tables.clear();
+        }
+        self.host.retire_tables(cx, tables, free);
+    }
+    fn remembered_wrongly(&self, _: &Cx) -> Option<String> {
+        self.is(Flaw::SaysItIsWrong).then(|| "something".to_owned())
+    }
+    fn hint_loaded(&self, cx: &Cx, id: SpaceId, range: VirtRange) {
+        self.host.hint_loaded(cx, id, range);
+    }
+}
+
+impl UserAccess for Flawed {
+    fn access(
+        &self,
+        cx: &Cx,
+        cpu: CpuId,
+        mode: Mode,
+        va: VirtAddr,
+        bytes: Bytes<'_>,
+    ) -> Result<(), Trap> {
+        self.host.access(cx, cpu, mode, va, bytes)
+    }
+}
+
+/// Frames and pages for `cpus` processors, and the processors.
+fn machine(cpus: u16, config: HostConfig) -> (Cx, Arc<PageDb>, Arc<HostMmu>) {
+    let counters = Counters::new(cpus);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 256).expect("heap"));
+    let (clock, pages) =
+        (Arc::new(ManualClock::default()), PageDbConfig { cpus, ..PageDbConfig::default() });
+    let db = PageDb::new(&cx, Arc::clone(&mem), clock, counters, &pages).expect("small");
+    (cx, Arc::new(db), HostMmu::with_config(mem, cpus, config))
+}
+
+fn judged(flaw: Flaw) -> Result<(), Breach> {
+    let (cx, db, host) = machine(2, HostConfig::default());
+    let (asked, dead) = (AtomicU16::new(0), Mutex::default());
+    let flawed = Arc::new(Flawed { host, flaw, asked, dead });
+    let user = Arc::clone(&flawed);
+    check_mmu(&MmuCase { cx: &cx, db: &db, name: "flawed", mmu: flawed, user: &*user })
+}
+
+#[test]
+fn simulated_processors_keep_the_contract() {
+    // One, several, more than a group; that remember all, or hardly anything.
+    for (cpus, capacity) in [(1, None), (2, None), (3, Some(2)), (300, Some(1))] {
+        let (cx, db, host) = machine(cpus, HostConfig { capacity, seed: 7 });
+        let user = Arc::clone(&host);
+        mmu(&MmuCase { cx: &cx, db: &db, name: "HostMmu", mmu: host, user: &*user });
+        db.verify(&cx).expect("pages are sound");
+    }
+    Breach::raise(judged(Flaw::Nothing));
+}
+
+#[test]
+fn every_flaw_of_processors_is_caught_by_its_clause() {
+    use Flaw::*;
+    let flaws = [
+        (ServesNobody, "serves()"),
+        (ChangesItsMind, "caps() and cpu_count()"),
+        (IsDeaf, "after flush()"),
+        (ForgetsOneEntryOnly, "after flush()"),
+        (ForgetsNoWholeSpace, "after flush()"),
+        (ForgetsTablesOnly, "after flush()"),
+        (ForgetsNoTable, "after flush()"),
+        (KeepsTheKernels, "after flush()"),
+        (KeepsMarks, "an access marks"),
+        (StaysWhereItIs, "a processor uses no translation"),
+        (NeverLeaves, "activate(None)"),
+        (RunsNowhere, "running_on()"),
+        (RunsEverywhere, "running_on()"),
+        (RemembersWhereItRuns, "remembered_on()"),
+        (RemembersNoKernel, "remembered_on()"),
+        (KeepsTheDead, "of a destroyed space"),
+        (LetsInToTheDead, "of a destroyed space"),
+        (LosesTables, "retire_tables()"),
+        (SaysItIsWrong, "nothing is remembered wrongly"),
+    ];
+    for (flaw, clause) in flaws {
+        caught(flaw, judged(flaw), clause);
+    }
+}
