@@ -100,9 +100,12 @@ struct Entry {
 }
 
 impl Entry {
+    /// Ranges match that meet, too: the end of each counts.
     fn wants(&self, event: Events, range: Option<VirtRange>) -> bool {
         let overlap = match (self.range, range) {
-            (Some(own), Some(range)) => own.intersect(range).is_some(),
+            (Some(own), Some(range)) => {
+                own.start().get() <= range.end() && range.start().get() <= own.end()
+            }
             _ => true,
         };
         !self.called && self.events.intersects(event) && overlap

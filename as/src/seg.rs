@@ -444,10 +444,11 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
             && !kind.contains(SegKind::SHARED)
             && self.vnode(scx, scx.seg.start()).is_none()
     }
-    /// The part of the segment that holds memory worth listing (`as_memory`); nothing for holes.
+    /// The part of the segment that holds memory of files or anonymous memory, for drivers that have any (`as_memory`): not devices, nor holes.
     #[doc(alias = "as_memory")]
     fn memory(&self, scx: &SegCx<'_>) -> Option<VirtRange> {
-        (!self.kind().contains(SegKind::HOLE)).then_some(scx.seg)
+        let _ = scx;
+        None
     }
     /// How many pages of `range` are resident, private copies, and locked, found without visiting absent ones. The default counts
     /// translations; a driver with an anon map knows more.

@@ -87,6 +87,8 @@ fn h10_growing_into_the_guard() {
     s.run(&format!("protect 0 {:#x} 1 r; expect ENOMEM", top - PAGE_SIZE));
     s.run(&format!("map 0 {:#x} 1 rw priv noreplace anon; expect EEXIST", top - PAGE_SIZE));
     s.run(&format!("unmap 0 {:#x} 1; expect EINVAL", top - 2 * PAGE_SIZE));
+    // A fixed mapping there meets what the unmap before it has left.
+    s.run(&format!("map 0 {:#x} 1 rw priv fixed anon; expect ENOMEM", top - 2 * PAGE_SIZE));
     for how in ["share", "copy", "none", "zero"] {
         s.run(&format!("inherit 0 {:#x} 1 {how}; expect ENOMEM", top - PAGE_SIZE));
     }

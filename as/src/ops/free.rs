@@ -15,7 +15,8 @@ use page_db::sync::atomic::Ordering;
 use page_db::{Cx, VirtRange};
 
 impl AddrSpace {
-    /// Unmaps everything and gives the translations back. Runs every callback for the end first, and while pages are pinned any other; then it waits.
+    /// Unmaps everything and gives the translations back. Runs every callback first, whatever it was registered for; while pages are pinned it runs
+    /// those that come late, and waits.
     ///
     /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
     /// nothing. A segment whose driver will not let go goes all the same, with its translations; what the driver holds is the driver's. A thread that still runs in the space faults from the beginning of this on, and its faults find nothing.
@@ -24,7 +25,7 @@ impl AddrSpace {
         if self.freed.swap(true, Ordering::AcqRel) {
             return;
         }
-        while self.run_callback(cx, Events::FREE, None) {}
+        while self.run_callback(cx, Events::all(), None) {} // the last time that anybody can be told
         self.hat.free_start(cx); // after the mark: who is put out faults, and must not be told to try again
         let mut redo = Redo::new(self, cx, 0);
         let mut hopeless = None;
@@ -40,7 +41,7 @@ impl AddrSpace {
             self.finish(cx, gone);
             match refused {
                 None => break,
-                // Whoever has anything to say lets go now, whatever he asked to be told of: this is the last time.
+                // One that came since.
                 Some((SegError::Pinned { .. }, _)) => {
                     if !self.run_callback(cx, Events::all(), None) {
                         self.state.wait_unpinned(cx, self.db.waits(), epoch);

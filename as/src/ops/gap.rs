@@ -7,7 +7,7 @@
 
 use crate::addr_space::AddrSpace;
 use crate::avl::{GapQuery, Order};
-use crate::error::AsError;
+use crate::error::{AsError, SegError};
 use crate::seg::SegCreate;
 use page_db::sync::MutexGuard;
 use page_db::{Cx, PAGE_MASK, PAGE_SIZE, UnitError, VirtAddr, VirtRange};
@@ -236,7 +236,8 @@ impl RangeClaim<'_> {
     /// Maps at `range` in place of whatever is there (`MAP_FIXED`).
     ///
     /// # Errors
-    /// As [`AddrSpace::unmap`] and [`AddrSpace::map`]; what was there is gone, as in illumos.
+    /// As [`AddrSpace::unmap`] and [`AddrSpace::map`]; what was there is gone, as in illumos. [`AsError::Overlap`] where a driver does not give up what is there
+    /// (a part of a guard): what lies below that is gone.
     #[doc(alias = "MAP_FIXED")]
     pub fn map_fixed(&self, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
         let (space, cx) = (self.space, self.cx);
@@ -245,7 +246,13 @@ impl RangeClaim<'_> {
         // held: the claim
         loop {
             if taken {
-                space.unmap(cx, range)?;
+                match space.unmap(cx, range) {
+                    // What does not go is met by the mapping.
+                    Err(AsError::Seg(SegError::Invalid { range: with, .. })) => {
+                        return Err(AsError::Overlap { range, with });
+                    }
+                    done => done?,
+                }
             }
             match space.map_free(cx, range, make) {
                 // A mapping at a given address, which needs no claim, came between: it goes as well.

@@ -43,8 +43,11 @@ impl AddrSpace {
             let end = match self.populate_pass(cx, piece, access) {
                 Ok(()) => piece.end(),
                 Err(error) => {
-                    self.fault_at(cx, error.addr(), FaultKind::Invalid, access)?;
-                    error.addr().page_floor().get() + PAGE_SIZE
+                    let said = error.addr().page_floor();
+                    // A driver that names a page of somebody else's is not believed, or this would go on from there.
+                    let at = if piece.contains(said) { said } else { piece.start() };
+                    self.fault_at(cx, at, FaultKind::Invalid, access)?;
+                    at.get() + PAGE_SIZE
                 }
             };
             rest = range.from(end);

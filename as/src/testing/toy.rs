@@ -266,6 +266,19 @@ impl SegOps for Toy {
         }
         Ok(())
     }
+    fn populate(
+        &self,
+        scx: &SegCx<'_>,
+        range: VirtRange,
+        access: Access,
+    ) -> Result<(), FaultError> {
+        self.args.plan.note("populate", scx, range);
+        if let Some((_, Fail::Fault(error))) = self.args.plan.due("populate", range) {
+            return Err(error);
+        }
+        let mut pages = range.iter_pages().map(VirtRange::page_of);
+        pages.try_for_each(|page| self.fault(scx, page, FaultKind::Invalid, access))
+    }
     fn faulta(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
         let page = VirtRange::page_of(addr);
         self.args.plan.note("faulta", scx, page);

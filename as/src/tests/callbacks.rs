@@ -82,16 +82,36 @@ fn a_change_of_rights_runs_its_own_callbacks() {
 }
 
 #[test]
-fn the_end_runs_every_callback_for_it_newest_first() {
+fn the_end_runs_every_callback_newest_first_whatever_it_is_for() {
     let w = World::new();
     w.map(0x10000, P);
     let heard = Heard::new();
     heard.add(&w, 1, Events::FREE, Some(range(0x70000, P)));
     heard.add(&w, 2, Events::UNMAP, None);
     heard.add(&w, 3, Events::all(), None);
+    heard.add(&w, 4, Events::SETPROT, Some(range(0x10000, P)));
     w.space.free(&w.cx);
     let order: Vec<_> = heard.take().into_iter().map(|(token, ..)| token).collect();
-    assert_eq!(order, [3, 1]);
+    assert_eq!(order, [4, 3, 2, 1]);
+    for token in 1..=4 {
+        assert_eq!(w.space.delete_callback(&w.cx, token), Deleted::NotFound);
+    }
+}
+
+#[test]
+fn ranges_match_that_meet() {
+    let w = World::new();
+    w.map(0x10000, P);
+    let page = range(0x10000, P);
+    w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::UNMAP, Some(range(0x12000, P)));
+    heard.add_pinner(&w, 2, Events::UNMAP, Some(page), Some(page));
+    heard.add(&w, 3, Events::UNMAP, Some(range(0xf000, P)));
+    heard.add(&w, 4, Events::UNMAP, Some(range(0x11000, P)));
+    w.space.unmap(&w.cx, page).expect("the callback lets go");
+    let order: Vec<_> = heard.take().into_iter().map(|(token, ..)| token).collect();
+    assert_eq!(order, [4, 3, 2], "those that end where it begins, and begin where it ends");
 }
 
 #[test]

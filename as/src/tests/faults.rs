@@ -319,3 +319,23 @@ fn populating_goes_on_from_the_page_that_failed() {
     assert_eq!(starts(&w), [0x12000, 0x13000], "what lies below the hole is in place");
     w.check();
 }
+
+/// G10: a driver that names a page of somebody else's, mapped or not, neither keeps it going for ever nor has it believe that all is done.
+#[test]
+fn populating_does_not_believe_a_page_of_somebody_elses() {
+    for lie in [0x10000, 0x40000] {
+        let w = World::new();
+        w.map(0x10000, P);
+        w.map(0x11000, 3 * P);
+        w.map(0x40000, P);
+        w.plan.take_all();
+        w.plan.fail("populate", 0x11000, 50, Fail::Fault(FaultError::Retry { addr: at(lie) }));
+        w.space.populate(&w.cx, range(0x11000, 3 * P), Access::Write).expect("in the end");
+        let asked: Vec<_> = w.plan.take("populate").iter().map(|c| c.start).collect();
+        assert_eq!(asked, [0x11000, 0x12000], "what it failed at is its own first page");
+        for page in range(0x11000, 3 * P).iter_pages() {
+            assert!(w.space.hat().allows(&w.cx, page, Access::Write), "{page} after {lie:#x}");
+        }
+        w.check();
+    }
+}

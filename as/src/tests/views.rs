@@ -78,8 +78,7 @@ fn questions_about_an_address() {
     let still = crate::Capability::NoMinorFaults;
     assert_eq!(w.space.capable_at(&w.cx, at(0x10000), still), Some(false));
     assert_eq!(w.space.capable_at(&w.cx, at(0x5000), still), None);
-    let memory: Vec<_> = w.space.memory(&w.cx).collect();
-    assert_eq!(memory, [range(0x10000, 4 * P), range(0x40000, 16 << 40)]);
+    assert_eq!(w.space.memory(&w.cx).count(), 0, "only drivers that say so have memory");
     assert_eq!(w.space.swapout(&w.cx), 0);
     assert_eq!(
         format!("{:?}", w.space),

@@ -1,7 +1,7 @@
 //! The device driver: frames that come, go, or are not the device's.
 
 use super::*;
-use crate::seg_vn::tests::world;
+use crate::seg_vn::{SegVnArgs, tests::world};
 use addr_space::AsError;
 
 /// Eight pages of a device; some are missing, by bit.
@@ -34,6 +34,19 @@ fn args_of(card: &Arc<Card>, first: u64, prot: Prot) -> SegDevArgs {
 }
 fn range(first: u64, pages: u64) -> VirtRange {
     VirtRange::exact(0x20000 + first * PAGE_SIZE, pages * PAGE_SIZE).expect("aligned")
+}
+
+/// Memory is what files and anonymous memory have, and a device has none of it.
+#[test]
+fn a_device_is_not_listed_as_memory() {
+    let w = world(64);
+    let p = w.proc();
+    p.space.map(&w.cx, range(0, 8), &args(0, Prot::RW)).expect("free");
+    p.space.map(&w.cx, range(16, 2), &SegVnArgs::zfod(&w.driver, Prot::RW)).expect("free");
+    let memory: alloc::vec::Vec<_> = p.space.memory(&w.cx).collect();
+    assert_eq!(memory, [range(16, 2)]);
+    assert!(p.space.vnode_at(&w.cx, range(0, 1).start()).is_some_and(|vnode| vnode.is_none()));
+    p.space.free(&w.cx);
 }
 
 #[test]

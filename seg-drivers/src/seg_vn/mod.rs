@@ -362,6 +362,9 @@ impl SegOps for SegVn {
     fn vnode(&self, _scx: &SegCx<'_>, _addr: VirtAddr) -> Option<Arc<dyn Vnode>> {
         self.backing.as_ref().map(|b| Arc::clone(&b.vnode))
     }
+    fn memory(&self, scx: &SegCx<'_>) -> Option<VirtRange> {
+        Some(scx.seg)
+    }
     #[doc(alias(
         "segvn_advise",
         "anon_disclaim",

@@ -28,7 +28,7 @@ pub(crate) struct World {
     swap: Arc<SwapFs>,
     mmu: Arc<HostMmu>,
     pub(crate) hat: Arc<HatX86>,
-    driver: Arc<VnDriver>,
+    pub(crate) driver: Arc<VnDriver>,
     pageout: Arc<Pageout>,
     next: core::cell::Cell<u32>,
 }
