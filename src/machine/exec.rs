@@ -63,7 +63,6 @@ impl Process {
         }
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
-        self.shared.limits.tell(&fresh);
         let image = Image::new(fresh, BREAK_BASE, Some(&self.shared.limits));
         let loader = self.preparing(&image, &program.image.name);
         if let Err(e) = loader.load_program(file, &program) {
@@ -75,6 +74,7 @@ impl Process {
             self.give_up(&image); // another thread's exit was faster
             return Err(gone());
         };
+        image.tell_limits(); // P4: what was set since it was made
         *self.shared.name.lock_leaf() = program.image.name.clone();
         self.give_up(&old);
         Ok(program)

@@ -221,6 +221,53 @@ fn limits_set_for_a_program_are_not_the_parents() {
     m.verify().expect("sound");
 }
 
+/// P4: what is reported of a limit is what holds, whoever else sets it and whatever program is run meanwhile.
+#[test]
+fn what_is_reported_of_a_limit_is_what_holds() {
+    let m = Machine::builder().frames(8192).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let agree = |round: u64| {
+        let holds = p.space().state().vmem_limit();
+        assert_eq!(p.limit(Limit::Vmem), holds, "round {round}");
+    };
+    let large = 1 << 40;
+    for round in 0..500 {
+        let other = p.another_thread(page_db::CpuId(1));
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|s| {
+            let begin = &start;
+            s.spawn(move || {
+                begin.wait();
+                (0..100).for_each(|n| other.set_limit(Limit::Vmem, large + 2 * n));
+            });
+            begin.wait();
+            (0..100).for_each(|n| p.set_limit(Limit::Vmem, large + 2 * n + 1));
+        });
+        agree(round);
+    }
+    let file = own_executable(&m);
+    for round in 0..20 {
+        let other = p.another_thread(page_db::CpuId(1));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            let done = &done;
+            s.spawn(move || {
+                for n in 0.. {
+                    other.set_limit(Limit::Vmem, large + n);
+                    // Now and then for the last time, at any point of an exec.
+                    if done.load(std::sync::atomic::Ordering::Relaxed) || n == round * 20 {
+                        break;
+                    }
+                }
+            });
+            p.exec(&file).map(drop).expect("a program");
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        agree(round);
+    }
+    m.verify().expect("sound");
+}
+
 #[test]
 fn a_process_that_has_exited_runs_no_program() {
     let m = Machine::builder().frames(2048).build().expect("a machine");
@@ -231,7 +278,8 @@ fn a_process_that_has_exited_runs_no_program() {
     child.exit();
     assert_eq!(child.exec(&file).expect_err("gone").errno, ESRCH);
     // Also when it is gone by the time the new address space is there.
-    let fresh = super::image::Image::new(m.new_space("test").expect("frames"), 0, None);
+    let space = m.new_space("test").expect("frames");
+    let fresh = super::image::Image::new(space, 0, Some(&child.shared.limits));
     assert!(child.replace_image(&fresh).is_none());
     child.give_up(&fresh);
     assert!(!p.shares_space());

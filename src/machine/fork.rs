@@ -1,7 +1,7 @@
 //! `fork`: a copy of the address space, on write; and `vfork`: the same address space.
 
 use super::SysError;
-use super::image::Image;
+use super::image::{Image, NotJoined};
 use super::process::{BREAK_BASE, Process};
 use addr_space::AsError;
 use page_db::errno;
@@ -21,9 +21,10 @@ impl Process {
             // The claim keeps the break and the stack as they are meanwhile.
             let _claim = from.claim_range(self.cx());
             child.shared.inherit(&self.shared);
+            child.shared.limits.inherit(&self.shared.limits);
             child.image().inherit(&self.image());
             let done = from.dup(self.cx(), &to);
-            child.shared.limits.tell(&to); // not those of a child that uses `from` too
+            child.image().tell_limits(); // not those of a child that uses `from` too
             done
         };
         match done {
@@ -58,9 +59,12 @@ impl Process {
         let image = Arc::clone(&self.image());
         // P2: made beforehand, since going must not fail.
         let grave = if image.has_grave() { None } else { Some(self.grave(CALL)?) };
-        image.join(grave).ok_or_else(gone)?;
-        let child =
-            Self::with_image(&self.machine, self.cx().cpu(), &self.name(), image, Arc::default());
+        let limits = Arc::default();
+        image.join(grave, &limits, &self.shared.limits).map_err(|e| match e {
+            NotJoined::Gone => gone(),
+            NotJoined::NoHeap => SysError::arg(CALL, errno::ENOMEM, "no heap for a user more"),
+        })?;
+        let child = Self::with_image(&self.machine, self.cx().cpu(), &self.name(), image, limits);
         child.shared.inherit(&self.shared);
         Ok(child)
     }

@@ -102,6 +102,7 @@ impl Process {
     pub(crate) fn preparing(&self, image: &Arc<Image>, name: &str) -> Self {
         let shared = Shared::new(self.pid(), name, Arc::clone(image), Arc::default());
         shared.inherit(&self.shared);
+        shared.limits.inherit(&self.shared.limits);
         let machine = self.machine.thread(self.cx().cpu());
         Self { machine, shared: Arc::new(shared), image: RefCell::new((0, Arc::clone(image))) }
     }
@@ -220,7 +221,7 @@ impl Process {
     }
     /// This process uses `image` no more; the last one frees the address space (P1).
     pub(crate) fn give_up(&self, image: &Image) {
-        if image.leave() {
+        if image.leave(&self.shared.limits) {
             self.machine.release_space(&image.space);
         }
     }
@@ -242,9 +243,12 @@ impl Shared {
     pub(crate) fn space(&self) -> Arc<AddrSpace> {
         Arc::clone(&self.image.lock_leaf().space)
     }
-    /// Takes over what a child has besides an image.
+    /// The image now.
+    pub(super) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.lock_leaf())
+    }
+    /// Takes over what a child has besides an image and limits.
     pub(crate) fn inherit(&self, from: &Self) {
-        self.limits.inherit(&from.limits);
         for (to, from) in [(&self.may_lock, &from.may_lock), (&self.linux, &from.linux)] {
             to.store(from.load(Ordering::Acquire), Ordering::Release);
         }

@@ -449,10 +449,10 @@ impl Process {
     }
 
     pub(super) fn set_limit(&mut self, limit: Limit, bytes: Option<u64>) -> Answer {
-        match bytes {
-            Some(n) => self.limits.insert(limit.word(), n),
-            None => self.limits.remove(limit.word()),
-        };
+        let word = limit.word();
+        let known = self.limits.get(word).into_iter().chain(self.told.get(word));
+        let last = known.map(|(_, set)| *set).max().unwrap_or(0);
+        self.limits.insert(word, (bytes.unwrap_or(u64::MAX), last + 1));
         Ok(Outcome::OK)
     }
 }

@@ -29,7 +29,7 @@ impl Model {
         let p = &self.procs[&parent];
         let pages = p.pages.iter().filter(|(_, page)| !page.dont_fork);
         let pages = pages.map(|(n, page)| (*n, self.inherited(page))).collect();
-        self.procs.insert(child, Process { pages, brk, future: false, limits });
+        self.procs.insert(child, Process { pages, brk, limits, ..Process::default() });
         Outcome::OK
     }
 

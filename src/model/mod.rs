@@ -148,7 +148,10 @@ pub struct Process {
     brk: u64,
     /// New mappings are locked.
     future: bool,
-    limits: BTreeMap<&'static str, u64>,
+    /// Its limits, each with its place in the order in which they were set.
+    limits: BTreeMap<&'static str, (u64, u32)>,
+    /// What holds instead while it uses an address space with others.
+    told: BTreeMap<&'static str, (u64, u32)>,
 }
 
 impl Process {
@@ -168,7 +171,8 @@ impl Process {
     }
 
     fn limit(&self, limit: Limit) -> u64 {
-        self.limits.get(limit.word()).copied().unwrap_or(u64::MAX)
+        let own = self.limits.get(limit.word());
+        self.told.get(limit.word()).or(own).map_or(u64::MAX, |(bytes, _)| *bytes)
     }
 
     /// The mapped pages of `[from, to)`, upwards, and `None` once for every hole between them.

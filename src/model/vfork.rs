@@ -6,18 +6,19 @@
 //!   exit 2                     joint = {0, 1}           and again before their holder leaves
 //! ```
 //!
-//! So every call finds the pages where it finds those of any process. The limits of stack and data stay each one's own; those of mapped and of locked
-//! memory are the address space's.
+//! So every call finds the pages where it finds those of any process. Limits stay each one's own; of those of mapped and of locked memory the address space
+//! has what was set last by anybody who uses it.
 
 use crate::script::ast::Limit;
 use crate::script::outcome::Outcome;
 use crate::script::world::ProcSlot;
+use std::collections::BTreeMap;
 use std::mem::{swap, take};
 
 use super::{Model, Process};
 
-/// Limits that are a process's and not its address space's.
-const OWN: [Limit; 2] = [Limit::Stack, Limit::Data];
+/// Limits that the address space asks for.
+const TOLD: [Limit; 2] = [Limit::Vmem, Limit::Memlock];
 
 impl Model {
     /// Makes a process that uses another's pages and break.
@@ -43,20 +44,29 @@ impl Model {
         let at = users.iter().position(|user| *user == slot).unwrap_or(0);
         let holder = users[0];
         users.swap(0, at);
+        let users = users.clone();
         let Some(mut from) = self.procs.get_mut(&holder).filter(|_| holder != slot).map(take)
         else {
+            self.tell(slot, &users);
             return slot;
         };
         if let Some(to) = self.procs.get_mut(&slot) {
             swap(to, &mut from);
-            for limit in OWN.map(Limit::word) {
-                let (ours, theirs) = (from.limits.remove(limit), to.limits.remove(limit));
-                to.limits.extend(ours.map(|bytes| (limit, bytes)));
-                from.limits.extend(theirs.map(|bytes| (limit, bytes)));
-            }
+            swap(&mut to.limits, &mut from.limits);
         }
         self.procs.insert(holder, from);
+        self.tell(slot, &users);
         slot
+    }
+
+    /// What holds for a process that uses an address space with others.
+    fn tell(&mut self, slot: u32, users: &[u32]) {
+        let of = |word| {
+            let set = users.iter().filter_map(|user| self.procs.get(user)?.limits.get(word));
+            set.copied().max_by_key(|(_, set)| *set).map(|last| (word, last))
+        };
+        let told = TOLD.map(Limit::word).into_iter().filter_map(of).collect();
+        self.procs.entry(slot).and_modify(|p| p.told = told);
     }
 
     /// Ends a process; what others share with it stays theirs.
@@ -66,6 +76,9 @@ impl Model {
             let other = self.joint[of].iter().copied().find(|user| *user != proc.0);
             other.into_iter().for_each(|other| _ = self.seat(ProcSlot(other)));
             self.joint[of].retain(|user| *user != proc.0);
+            if let [alone] = self.joint[of][..] {
+                self.procs.entry(alone).and_modify(|p| p.told = BTreeMap::new());
+            }
             self.joint.retain(|users| users.len() > 1);
         }
         self.procs.remove(&proc.0).map_or(Outcome::Skip, |_| Outcome::OK)

@@ -63,6 +63,32 @@ fn limits_of_several_in_one_memory() {
     s.end();
 }
 
+/// P3: of each limit what was set last holds, by whoever is still there; that others go changes nothing.
+#[test]
+fn limits_hold_as_long_as_whoever_set_them_is_there() {
+    // Whoever goes first is the one that the memory was made for.
+    let mut s = scene("vfork 0 1; setrlimit 1 vmem 1m; exit 0; map 1 0 512 rw priv fixed anon");
+    s.run("expect ENOMEM; map 1 0 256 rw priv fixed anon; expect ok; exit 1");
+    s.end();
+    let mut s = scene("map 0 0 4 rw priv fixed anon; vfork 0 1; vfork 0 2; setrlimit 1 memlock 4k");
+    s.run("lock 1 0 2; expect EAGAIN; exit 2; lock 1 0 2; expect EAGAIN; exit 0; lock 1 0 2; expect EAGAIN");
+    s.run("lock 1 0 1; expect ok; exit 1");
+    s.end();
+    // One limit by one, the other by the other: who goes takes along what he has set.
+    let mut s = scene("map 0 0 2 rw priv fixed anon; vfork 0 1; vfork 0 2; setrlimit 1 vmem 16k");
+    s.run("setrlimit 2 memlock 4k; exit 2; lock 0 0 2; expect ok; map 0 8 4 rw priv fixed anon; expect ENOMEM");
+    s.run("setrlimit 0 memlock 4k; setrlimit 1 memlock 8k; exit 1; map 0 8 4 rw priv fixed anon; expect ok");
+    s.run("unlock 0 0 2; lock 0 0 2; expect EAGAIN");
+    s.end();
+    // The same where the first to go runs a program.
+    let mut s = Scene::on("machine memory=4096");
+    let own = std::env::current_exe().expect("a path");
+    s.run(&format!("hostfile 0 {:?}", own.to_str().expect("text")));
+    s.run("vfork 0 1; setrlimit 1 vmem 1m; exec 0 0; expect ok; map 1 0 512 rw priv fixed anon; expect ENOMEM");
+    assert_eq!(s.process(0).space().state().vmem_limit(), u64::MAX);
+    s.end();
+}
+
 /// P2: who has exited reaches nothing of what others go on with.
 #[test]
 fn a_child_that_has_gone_reaches_nothing() {
