@@ -217,8 +217,8 @@ impl HatError {
 
 /// The translations of one address space.
 ///
-/// Of illumos's list some have no call here, for there is nothing to do: a fork copies no translation (`hat_dup`) and swapping moves none
-/// (`hat_swapin`, `hat_swapout`), since faults load what is missing; address spaces share no tables (`hat_share`); and each load brings its own
+/// Of illumos's list some have no call here, for there is nothing to do: a fork copies no translation (`hat_dup`) and swapping in loads none
+/// (`hat_swapin`), since faults load what is missing; swapping out is an unload by each segment (`hat_swapout`), which knows what is locked; address spaces share no tables (`hat_share`); and each load brings its own
 /// frames for tables (`hat_reserve`).
 #[doc(alias(
     "struct hat",

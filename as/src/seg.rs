@@ -249,7 +249,8 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         let _ = (scx, addr, delta);
         false
     }
-    /// Pushes pages of the segment that nobody maps; returns bytes freed.
+    /// Unloads the translations that can go and pushes the pages that nobody maps then; returns bytes freed. Which can go only the driver knows: one that is
+    /// locked ([`crate::LoadFlags::LOCK`]) stays.
     #[doc(alias = "segop_swapout")]
     fn swapout(&self, scx: &SegCx<'_>) -> u64 {
         let _ = scx;

@@ -137,8 +137,8 @@ impl Machine {
 }
 
 impl Process {
-    /// Pushes pages of this process that nobody maps (the soft swapper), then everything that can be evicted anywhere. Who is swapped out, and when,
-    /// is the caller's choice: no scheduler (`sched`) decides it here by a mean of free memory (`avefree`).
+    /// Takes away what this process has mapped and pushes its pages that nobody maps then; returns the bytes freed. Who is swapped out, and when, is the
+    /// caller's choice: no scheduler (`sched`) decides it here by a mean of free memory (`avefree`).
     #[doc(alias("as_swapout", "memory_swapper", "sched", "avefree"))]
     pub fn swap_out(&self) -> u64 {
         self.space_now().swapout(self.cx())

@@ -25,6 +25,7 @@ mod seeds_keyronex;
 mod seeds_overview;
 mod segment_trees;
 mod short_of_frames;
+mod swap_out;
 mod textbook;
 mod vfork;
 mod watch;

@@ -35,8 +35,9 @@ impl AddrSpace {
             })
         })
     }
-    /// Lets every driver push pages that nobody maps; returns the bytes freed. Faults bring them back: there is no `as_swapin`.
-    #[doc(alias("as_swapout", "as_swapin"))]
+    /// Lets every driver take its translations away and push the pages that nobody maps then; returns the bytes freed. Faults bring them back: there is no
+    /// `as_swapin`.
+    #[doc(alias("as_swapout", "as_swapin", "hat_swapout"))]
     pub fn swapout(&self, cx: &Cx) -> u64 {
         let segs = self.lock.read(cx);
         let freed = segs.iter().map(|seg| seg.ops().swapout(&self.scx(cx, seg.range(), false)));

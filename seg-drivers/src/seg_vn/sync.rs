@@ -6,8 +6,9 @@
 //! Sources: illumos.md 4.8 (sync, swapout).
 
 use super::{SegVn, run_range, vpns};
-use addr_space::{SegCx, SegError, SyncFlags};
+use addr_space::{SegCx, SegError, SyncFlags, UnloadFlags};
 use core::ops::Range;
+use page_db::sync::atomic::Ordering;
 use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
 use swapfs::AnonNumber;
 
@@ -186,10 +187,17 @@ pub(super) fn each_page(
     Ok(())
 }
 
-/// Pushes pages that nobody maps; returns bytes freed.
-#[doc(alias = "segvn_swapout")]
+/// Takes the segment's translations away and pushes the pages that nobody maps then; returns bytes freed. While pages are pinned through it, a translation may
+/// be locked, and all of them stay.
+#[doc(alias("segvn_swapout", "hat_swapout"))]
 pub(super) fn swapout(seg: &SegVn, scx: &SegCx<'_>) -> u64 {
     let mut freed = 0;
+    {
+        let _pinners = seg.lock.lock(scx.cx); // who pins a page has counted it under this
+        if seg.softlocks.load(Ordering::Acquire) == 0 {
+            scx.hat.unload(scx.cx, scx.seg, UnloadFlags::empty());
+        }
+    }
     let _ = each_page(seg, scx, scx.seg, &mut |_, id| {
         let Some(page) = scx.db.try_lookup_excl(scx.cx, id) else { return Ok(()) };
         if page.page().is_mapped() || page.page().is_kept() {
