@@ -17,24 +17,25 @@
 
 use super::AnonMap;
 use super::promised::Promised;
+use core::ops::Range;
 use page_db::Cx;
 use page_db::heap::NoHeap;
 
 impl AnonMap {
-    /// One segment more, covering the first `pages` slots of the object that the map was made for. Says no, and nothing has changed, where that has not as
-    /// many, or nobody covers one of them any more (M5).
+    /// One segment more, covering `part` of the object that the map was made for. Says no, and nothing has changed, where that does not reach as far, or nobody
+    /// covers one of the slots any more (M5).
     ///
     /// # Errors
     /// As [`AnonMap::gain`]'s.
-    pub(crate) fn gain_object(&self, cx: &Cx, pages: u64) -> Result<bool, NoHeap> {
+    pub(crate) fn gain_object(&self, cx: &Cx, part: Range<u64>) -> Result<bool, NoHeap> {
         let mut grow = self.grow.lock(cx);
         let covered = match &*grow {
-            Some(pp) => !pp.any(0..pages, |n| n == 0),
+            Some(pp) => !pp.any(part.clone(), |n| n == 0),
             None => self.refs() != 0 && !self.promised.has(Promised::UNEVEN),
         };
-        let reaches = pages <= u64::from(self.size) && covered;
+        let reaches = part.end <= u64::from(self.size) && covered;
         if reaches {
-            self.count_segment(&mut grow, 0..self.size.into(), 0..pages)?;
+            self.count_segment(&mut grow, 0..self.size.into(), part)?;
         }
         Ok(reaches)
     }

@@ -110,7 +110,7 @@ pub struct SegVnArgs {
     pub driver: Arc<VnDriver>,
     /// The file, or `None` for anonymous memory.
     pub vnode: Option<Arc<dyn Vnode>>,
-    /// Where in the file the segment starts; page-aligned.
+    /// Where in the file, or in the object of the anon map, the segment starts; page-aligned.
     pub offset: FileOffset,
     /// Rights.
     pub prot: Prot,
@@ -118,8 +118,8 @@ pub struct SegVnArgs {
     pub max_prot: Prot,
     /// `SHARED`, `NORESERVE`, `TEXT`, `INITDATA`.
     pub kind: SegKind,
-    /// An anon map to share (System V memory); its first slot is slot 0. The mapping must be `SHARED`, and no longer than the object that the map was made
-    /// for ([`AnonMap::new`]), as far as the map's users still have that.
+    /// An anon map to share (System V memory), from slot `offset` (in pages) on. The mapping must be `SHARED`, and end no later than the object that the map was
+    /// made for ([`AnonMap::new`]), as far as the map's users still have that.
     pub amp: Option<Arc<AnonMap>>,
 }
 
@@ -195,12 +195,12 @@ impl SegCreate for SegVnArgs {
         let mut own = reserve;
         let mut index = FIRST_SLOT;
         if let Some(amp) = &self.amp {
-            let gained = amp.gain_object(scx.cx, scx.seg.pages().get());
+            index = bytes_to_pages(self.offset.0);
+            let gained = amp.gain_object(scx.cx, index..index + scx.seg.pages().get());
             if !gained.map_err(|_| SegError::NoMemory { range: scx.seg })? {
                 return Err(Self::invalid(scx, "the anon map does not reach as far"));
             }
             let _ = amap.set(Arc::clone(amp));
-            index = 0;
         } else if shared && anonymous {
             // Shared memory has its map from the start, and the map has the reservation.
             let _ = amap.set(AnonMap::new(self.driver.home(scx.cx), reserve));

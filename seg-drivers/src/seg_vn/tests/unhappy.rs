@@ -80,8 +80,20 @@ impl World {
     }
     /// Maps `pages` pages of `map` at page `at`, and says what is wrong with that.
     fn attach(&self, p: &Proc, map: &Arc<AnonMap>, at: u64, pages: u64) -> Result<(), String> {
+        self.attach_from(p, map, 0, at, pages)
+    }
+    /// The same from slot `first` of the map on.
+    fn attach_from(
+        &self,
+        p: &Proc,
+        map: &Arc<AnonMap>,
+        first: u64,
+        at: u64,
+        pages: u64,
+    ) -> Result<(), String> {
         let (amp, kind) = (Some(Arc::clone(map)), SegKind::SHARED);
-        let args = SegVnArgs { amp, kind, ..SegVnArgs::zfod(&self.driver, Prot::RW) };
+        let offset = FileOffset(first * PAGE_SIZE);
+        let args = SegVnArgs { amp, kind, offset, ..SegVnArgs::zfod(&self.driver, Prot::RW) };
         p.space.map(&self.cx, range(at, pages), &args).map_err(|e| match e {
             AsError::Seg(SegError::Invalid { what, .. }) => what.into(),
             e => panic!("{e}"),
@@ -120,6 +132,45 @@ fn an_anon_map_is_mapped_as_far_as_its_object_reaches() {
     assert_eq!(attach(0, 1), Err(SHORT.into()), "it is gone");
     w.check(&p);
     assert_eq!((w.swap.live(), w.reserved()), (0, before));
+}
+
+/// Stores into it would not be private.
+#[test]
+fn an_anon_map_is_not_mapped_private() {
+    let w = world(64);
+    let p = w.proc();
+    w.swap.reserve(1).expect("swap");
+    let map = AnonMap::new(w.driver.home(&w.cx), PAGE_SIZE);
+    let args = SegVnArgs { amp: Some(Arc::clone(&map)), ..SegVnArgs::zfod(&w.driver, Prot::RW) };
+    let refused = p.space.map(&w.cx, range(0, 1), &args).map_err(|e| e.errno());
+    assert_eq!(refused, Err(page_db::errno::EINVAL));
+    map.lose(&w.cx, 0..1, 0..1);
+    w.check(&p);
+}
+
+/// M5: an anon map is mapped from any of its slots on.
+#[test]
+fn an_anon_map_is_mapped_from_its_middle_too() {
+    let w = world(64);
+    let p = w.proc();
+    w.swap.reserve(4).expect("swap");
+    let map = AnonMap::new(w.driver.home(&w.cx), 4 * PAGE_SIZE);
+    assert_eq!(w.attach(&p, &map, 0, 4), Ok(()));
+    let short = Err("the anon map does not reach as far".into());
+    assert_eq!(w.attach_from(&p, &map, 2, 8, 3), short);
+    assert_eq!(w.attach_from(&p, &map, 5, 8, 1), short);
+    assert_eq!(w.attach_from(&p, &map, 2, 8, 2), Ok(()));
+    w.write(&p, 2, 65);
+    w.write(&p, 9, 66);
+    assert_eq!((w.read(&p, 8), w.read(&p, 3), w.read(&p, 0)), (65, 66, 0));
+    // What only the second covers stays until it goes.
+    map.lose(&w.cx, 0..4, 0..4);
+    p.space.unmap(&w.cx, range(0, 4)).expect("mapped");
+    assert_eq!((w.read(&p, 8), w.read(&p, 9), w.swap.live()), (65, 66, 2));
+    w.check(&p);
+    p.space.unmap(&w.cx, range(8, 2)).expect("mapped");
+    assert_eq!(w.swap.live(), 0);
+    w.check(&p);
 }
 
 /// The pages of one mapping are no object, nor are those of another machine.
