@@ -12,6 +12,8 @@
 //! ([`STACK_GUARD`]). If the limit is raised later the stack may grow into its guard, which gives way from above, until the least is left
 //! ([`STACK_GUARD_LEAST`]). Where something is mapped already when the stack is made there is no guard: what would be guarded from is there.
 //!
+//! What a stack grows by is left out of a child of fork (`MADV_DONTFORK`) if the stack's lowest page is.
+//!
 //! - V29: growing looks at the limit, the guard and the neighbours; the stack, its guard and what the process knows of them change together or not at all.
 //!
 //! Sources: illumos `os/grow.c` (behaviour); illumos.md 3.12.
@@ -21,7 +23,7 @@ use super::image::Image;
 use super::process::{Process, STACK_LIMIT, STACK_TOP};
 use addr_space::{AsError, FaultKind, RangeClaim, SegKind};
 use page_db::sync::atomic::Ordering;
-use page_db::{Access, PAGE_MASK, PAGE_SIZE, Prot, VirtRange, errno};
+use page_db::{Access, PAGE_MASK, PAGE_SIZE, Prot, VirtAddr, VirtRange, errno};
 use seg_drivers::SegHoleArgs;
 
 const GROW: &str = "grow";
@@ -66,7 +68,12 @@ impl Process {
             let fresh = VirtRange::exact(STACK_TOP - wanted, wanted - size)
                 .map_err(|_| refused("no user range"))?;
             let change = self.make_way(&image, &claim, size == 0, fresh)?;
-            if let Err(e) = claim.map(fresh, &self.zfod(Prot::RW)) {
+            let more = self.zfod(Prot::RW);
+            let mapped = match VirtAddr::new(fresh.end()) {
+                Ok(lowest) if size != 0 => claim.map_like(fresh, &more, lowest),
+                _ => claim.map(fresh, &more),
+            };
+            if let Err(e) = mapped {
                 self.take_back(&image, &claim, change);
                 return Err(SysError::of(GROW, e));
             }

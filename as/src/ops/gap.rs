@@ -233,6 +233,21 @@ impl RangeClaim<'_> {
     pub fn map(&self, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
         self.space.map(self.cx, range, make)
     }
+    /// Maps at `range`; a child of fork gets it if it gets the page `like`, which the new pages go on from.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::map`]; nothing has changed.
+    pub fn map_like(
+        &self,
+        range: VirtRange,
+        make: &dyn SegCreate,
+        like: VirtAddr,
+    ) -> Result<(), AsError> {
+        let (space, cx) = (self.space, self.cx);
+        space.check_limits(range)?;
+        space.check_free(cx, &space.lock.read(cx), range)?;
+        space.map_like(cx, range, make, Some(like))
+    }
     /// Maps at `range` in place of whatever is there (`MAP_FIXED`).
     ///
     /// # Errors
