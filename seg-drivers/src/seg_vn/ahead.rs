@@ -245,16 +245,14 @@ impl SegVn {
             && scx.db.exists(cx, id).is_none()
             && b.vnode.read_ahead(cx, scx.db, offset).is_ok()
     }
-    /// Under sequential advice the pages behind the fault are offered to the cache list, up to the first that is absent.
+    /// Under sequential advice the pages behind the fault are offered to the cache list, from the nearest down to the first that is absent, or on that list already.
     pub(super) fn free_behind(&self, f: &PageFault<'_>) {
         if self.advice_at(f.scx, f.addr) != Advice::Sequential {
             return;
         }
         let Some(b) = &self.backing else { return };
         let at = f.scx.seg.page_index(f.addr);
-        let (keep, _) = self.driver.tunables.ahead_sequential;
-        // The nearest pages stay for a reader that steps back a little; the rest were used once.
-        for i in (0..at.saturating_sub(keep)).rev().take(64) {
+        for i in (0..at).rev() {
             let addr = f.scx.seg.page_at(i);
             let Some(offset) = self.file_offset(f.scx.seg, addr) else { return };
             let id = Identity::new(b.vnode.id(), offset);

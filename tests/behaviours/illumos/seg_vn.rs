@@ -233,10 +233,17 @@ fn b32_pages_behind_a_sequential_reader_are_reused_first() {
         s.run(&format!("read 0 {page} 0+1"));
     }
     let behind = offered(&s);
-    assert!(!behind.is_empty() && behind.iter().all(|p| *p < 40), "{behind:?}");
+    assert_eq!(behind, (0..39).collect::<Vec<_>>(), "all but the page that is read");
     // The walk backwards stops at the first absent page.
     s.run("read 0 80 0+1");
     assert_eq!(offered(&s), behind, "page 79 is absent: nothing behind it is looked at");
+    s.end();
+    // However many there are, and up to a page that is advised otherwise.
+    let mut s = scene("file 0 400k; map 0 0 100 r shared fixed file 0 0; read 0 0 98");
+    s.run("advise 0 0 100 sequential; advise 0 4 1 normal; read 0 99 0+1");
+    assert!(offered(&s).is_empty(), "page 98 is absent");
+    s.run("read 0 98 0+1");
+    assert_eq!(offered(&s), (5..98).collect::<Vec<_>>());
     s.end();
 }
 
