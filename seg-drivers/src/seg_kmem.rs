@@ -18,8 +18,8 @@
 use crate::runs::{Runs, run_range, vpns};
 use addr_space::avl::{Avl, GapQuery, Order, Visits};
 use addr_space::{
-    Advice, Capability, FaultError, FaultKind, HatError, LoadFlags, LockOp, NewlyLocked, Remnant,
-    SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
+    Advice, Capability, FaultError, FaultKind, HatError, InCore, LoadFlags, LockOp, NewlyLocked,
+    Remnant, SegCreate, SegCx, SegDetail, SegError, SegKind, SegOps, SyncFlags, UnloadFlags,
 };
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -384,6 +384,21 @@ impl SegOps for SegKmem {
     }
     fn sync(&self, _: &SegCx<'_>, _: VirtRange, _: SyncFlags) -> Result<(), SegError> {
         Self::unsupported("sync")
+    }
+    /// Answers up to the first page that nobody has been given.
+    fn incore(&self, scx: &SegCx<'_>, range: VirtRange, out: &mut [u8]) -> usize {
+        let heap = self.kmem.heap.lock(scx.cx);
+        let mut end = range.start().get();
+        while end < range.end() {
+            let found = heap.ranges.find(end, &mut Visits(0));
+            let given = found.filter(|id| !heap.busy.contains(&heap.ranges.start(*id)));
+            let Some(id) = given else { break };
+            end = heap.ranges.end(id);
+        }
+        let pages = (end.min(range.end()) - range.start().get()) / PAGE_SIZE;
+        let n = pages.min(out.len() as u64) as usize;
+        out[..n].fill(InCore::INCORE.bits());
+        n
     }
     fn lock_op(
         &self,

@@ -49,7 +49,7 @@ impl Process {
     ///
     /// # Errors
     /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EBUSY` for
-    /// [`MemAdvice::DontNeed`] of locked memory, and what the driver says.
+    /// [`MemAdvice::DontNeed`] of memory that is locked, or of a file and lent to anons, and what the driver says.
     #[doc(alias("memcntl", "MC_ADVISE"))]
     pub fn madvise(&self, addr: u64, len: u64, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
@@ -248,7 +248,7 @@ impl Process {
     ///
     /// # Errors
     /// `EINVAL` for a misaligned address, length 0, or flags that mean nothing or ask for both ways of writing; `ENOMEM` for holes and what is no user
-    /// range, `EBUSY` when locked pages are to be dropped, and i/o errors.
+    /// range, `EBUSY` when pages are to be dropped that are locked, or lent to anons, and i/o errors.
     #[doc(alias("MC_SYNC", "MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"))]
     pub fn msync(&self, addr: u64, len: u64, flags: SyncFlags) -> Result<(), SysError> {
         const CALL: &str = "msync";

@@ -1,14 +1,52 @@
 //! The README's tables of differences: every row names a test that holds it, and every such test is there. Those that no other list has are here.
 
 use crate::Scene;
+use page_db::PAGE_SIZE;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 scripts! {
+    a_sync_writes_anonymous_pages_to_swap: "map 0 0 2 rw priv fixed anon; write 0 0 2 65; sync 0 0 2 sync; expect ok
+        expect counter anonpgout +2; read 0 0 0+1; expect ok b=41";
+    an_unlock_of_what_is_not_locked_is_ok: "map 0 0 3 rw priv fixed anon; lock 0 0 1; unlock 0 0 3; expect ok; unlock 0 0 3; expect ok";
+    any_file_may_be_mapped_to_be_run: "file 0 4096; map 0 0 1 rx priv fixed file 0 0; expect ok; fetch 0 0; expect ok
+        map 0 1 1 r shared fixed file 0 0; protect 0 1 1 rx; expect ok";
     stores_alone_allow_loads: "map 0 0 1 w priv fixed anon; map 0 1 1 x priv fixed anon; write 0 0 0+1 65; expect ok
         read 0 0 0+1; expect ok b=41; read 0 1 0+1; expect ok b=00; write 0 1 0+1 1; expect SEGV at=0 code=accerr";
     what_will_be_needed_ends_with_the_file: "file 0 4096; map 0 0 2 r priv fixed file 0 0; advise 0 0 1 willneed; expect ok
         advise 0 0 2 willneed; expect EFAULT; map 0 8 2 rw priv fixed file 0 0; advise 0 9 1 willneed; expect EFAULT";
+}
+
+#[test]
+fn the_highest_hole_is_taken_whatever_was_mapped_before() {
+    let s = Scene::new();
+    let map = || s.process(0).map_anon(4 * PAGE_SIZE).expect("room");
+    let (first, second, third) = (map(), map(), map());
+    assert!(first > second && second > third);
+    s.process(0).munmap(first, 4 * PAGE_SIZE).expect("mapped");
+    assert_eq!(map(), first);
+    s.end();
+}
+
+#[test]
+fn a_fault_without_memory_is_a_bus_error() {
+    let mut s = Scene::on("machine memory=96 swap=mem:256");
+    s.run("map 0 0 2 rw priv fixed anon; write 0 0 1 65");
+    let (db, cx) = (s.machine().db(), s.machine().cx());
+    let take = || cx.freeing_memory(|| db.alloc(cx, 0, page_db::Reserve::Normal)).ok();
+    let all: Vec<_> = std::iter::from_fn(take).collect();
+    let refused = s.process(0).store(crate::addr(1).get(), &[1]).expect_err("no frame at all");
+    assert_eq!(refused.signal, addr_space::Signal::BusObjErr(page_db::errno::ENOMEM));
+    all.into_iter().for_each(|page| db.free(cx, page, false));
+    s.run("write 0 1 0+1 66; expect ok");
+    s.end();
+}
+
+#[test]
+fn more_than_a_third_of_memory_may_be_locked() {
+    let mut s = Scene::on("machine memory=512 swap=mem:512");
+    s.run("map 0 0 256 rw priv fixed anon; lock 0 0 256; expect ok; unlock 0 0 256");
+    s.end();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::Scene;
 use crate::harness::addr;
 use addr_space::Inherit;
 use page_db::PAGE_SIZE;
+use segvm::machine::STACK_TOP;
 
 fn scene(setup: &str) -> Scene {
     let mut s = Scene::new();
@@ -106,5 +107,38 @@ fn sharing_what_reserves_at_the_first_touch_is_not_supported() {
     assert_eq!(refused.map_err(|e| e.errno), Err(page_db::errno::ENOTSUP));
     let hole = s.process(0).minherit(addr(1).get(), PAGE_SIZE, Inherit::None);
     assert_eq!(hole.map_err(|e| e.errno), Err(page_db::errno::ENOMEM));
+    s.end();
+}
+
+/// A stack that a child does not get grows by pages that it does not get.
+#[test]
+fn a_stack_that_is_not_inherited_grows_by_pages_that_are_not() {
+    let page = |n: u64| STACK_TOP - n * PAGE_SIZE;
+    let mut s = Scene::new();
+    s.run(&format!("grow 0 {:#x}; expect ok", page(2)));
+    s.run(&format!(
+        "advise 0 {:#x} 2 dontfork; expect ok; grow 0 {:#x}; expect ok",
+        page(2),
+        page(5)
+    ));
+    s.run(&format!("write 0 {:#x} 5 66; expect ok; fork 0 1", page(5)));
+    for n in 1..=5 {
+        s.run(&format!("read 1 {:#x} 0+1; expect SEGV at=0 code=maperr", page(n)));
+    }
+    // Of one that is inherited again it gets what comes from then on.
+    s.run(&format!("advise 0 {:#x} 1 dofork; grow 0 {:#x}; fork 0 2", page(5), page(6)));
+    s.run(&format!("read 2 {:#x} 2; expect ok; read 2 {:#x} 0+1; expect SEGV", page(6), page(4)));
+    s.end();
+}
+
+/// J3: what is locked in a slot that several show for good is the map's own, so a file's page there is copied: they all see the same one.
+#[test]
+fn a_lock_of_a_private_file_that_several_show_copies_it() {
+    let mut s = scene("file 0 8192 rw; map 0 0 2 rw priv fixed file 0 0");
+    minherit(&mut s, 0, 0, 2, Inherit::Share);
+    s.run("fork 0 1; lock 0 0 1; expect ok; pwrite 0 0 8 65; read 0 0 0+4; expect ok b=00000000");
+    s.run("read 1 0 0+4; expect ok b=00000000");
+    // What nobody else shows is not.
+    s.run("map 0 4 2 rw priv fixed file 0 0; lock 0 4 1; pwrite 0 0 8 66; read 0 4 0+4; expect ok b=42434445");
     s.end();
 }

@@ -96,3 +96,26 @@ fn rights_of_the_heap_are_told_as_they_are() {
     assert_eq!(rights(again), [Prot::RWX]);
     kmem.free(&kas.seg_cx(&w.cx, window), again).expect("an allocation");
 }
+
+#[test]
+fn what_is_not_allocated_of_the_heap_is_not_in_core() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let window = kmem.window();
+    let scx = kas.seg_cx(&w.cx, window);
+    let alloc = |pages| kmem.alloc(&scx, pages).expect("frames");
+    let (one, two) = (alloc(3), alloc(2));
+    assert_eq!(one.end(), two.start().get(), "side by side");
+    let asked = |first: u64, pages: u64| {
+        let from = window.page_at(first).get();
+        let range = VirtRange::exact(from, pages * PAGE_SIZE).expect("in the window");
+        let mut out = [0xff; 8];
+        let (n, _) = kas.incore(&w.cx, range, &mut out[..pages as usize]);
+        assert!(out[..n.get() as usize].iter().all(|bits| *bits == InCore::INCORE.bits()));
+        n.get()
+    };
+    assert_eq!([asked(0, 8), asked(2, 2), asked(4, 4), asked(5, 3)], [5, 2, 1, 0]);
+    kmem.free(&scx, one).expect("an allocation");
+    assert_eq!([asked(0, 8), asked(3, 5)], [0, 2]);
+    kmem.free(&scx, two).expect("an allocation");
+}

@@ -14,6 +14,7 @@
 //! | in a slot that another segment has too | kept | kept | kept | kept, unmapped here |
 //! | a private file's, not copied | kept | kept | written back and dropped | unmapped here |
 //! | shared memory or a shared file's | kept | kept | as if private, if no other segment has it | unmapped here |
+//! | a file's, lent to anons, or locked in memory by somebody else | kept | kept | `EBUSY`, the others are done | unmapped here |
 //! | locked in memory by this mapping | kept | `EBUSY`, the others are done | `EBUSY`, what lies below is done | the same |
 //! | pinned for i/o | kept | kept | `EAGAIN`, nothing is done | the same |
 //!

@@ -2,7 +2,8 @@
 //!
 //! A lock is a mark on the page of the *mapping* and a claim on the page *structure*: `p_cowcnt` when the mapping is private and the page
 //! writable, `p_lckcnt` otherwise. The claim follows the page when a store copies it, and moves between the counts when the right to
-//! write changes. Locks do not nest: one unlock ends any number of them. Locking does not break copy-on-write.
+//! write changes. Locks do not nest: one unlock ends any number of them. Locking does not break copy-on-write, but in slots that several segments reach for
+//! good: a page that is locked there is the map's own (J3).
 //!
 //! # What truncation takes
 //!

@@ -229,6 +229,21 @@ fn a_file_that_is_cut_off_leaves_its_page_to_the_borrower() {
     s.end();
 }
 
+/// A page of a file that somebody's anon shows stays in memory, and who would throw it out is told so.
+#[test]
+fn a_file_page_that_is_lent_is_not_thrown_out() {
+    let mut s = Scene::new();
+    s.run("file 0 8192 rw; map 0 0 2 rw shared fixed file 0 0; write 0 0 2 65; lendanon 0 0 2; fork 0 1");
+    s.run("borrow 1 20 1; exit 0; map 1 0 2 rw shared fixed file 0 0");
+    for does in ["sync 1 0 2 sync+inval", "advise 1 0 2 dontneed", "advise 1 0 2 drop"] {
+        s.run(&format!("{does}; expect EBUSY; read 1 20 0+1; expect ok b=41"));
+    }
+    s.run("advise 1 0 2 discard; expect ok; read 1 0 0+1; expect ok b=41");
+    // With a page of its own for the anon it may go.
+    s.run("write 1 20 2 66; sync 1 0 2 sync+inval; expect ok; read 1 0 0+1; expect ok b=41; read 1 20 0+1; expect ok b=42");
+    s.end();
+}
+
 #[test]
 fn what_is_given_back_is_as_it_was() {
     let mut s = scene(FILE);
