@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   range claim    held from "choose an address" to "map it"; taken without the lock below       AsRange
+//!   locking        one at a time locks in memory, and undoes what it did of that                 AsLocking
 //!   lock           reader: faults, and whatever keeps the segment list as it is                  AsLock
 //!                  writer: map, unmap, fork, and what a driver asks to be redone as writer
 //!   callbacks      who wants to be told before a pinned range goes                               AsContents
@@ -42,6 +43,7 @@ pub struct AddrSpace {
     pub(crate) state: AsState,
     pub(crate) lock: SlotRwLock<Segs>,
     pub(crate) range_claim: Apart<Mutex<()>>,
+    pub(crate) locking: Mutex<()>,
     pub(crate) callbacks: Callbacks,
     pub(crate) hat: Arc<dyn Hat>,
     pub(crate) watch: Watch,
@@ -65,6 +67,7 @@ impl AddrSpace {
             state: AsState::new(id, limits),
             lock: SlotRwLock::new(Rank::AsLock, cpus, db.hooks(), Segs::new(limits, cpus)),
             range_claim: Apart(Mutex::new(Rank::AsRange, ())),
+            locking: Mutex::new(Rank::AsLocking, ()),
             callbacks: Callbacks::new(),
             hat,
             watch: Watch::new(),
@@ -102,7 +105,7 @@ impl AddrSpace {
     ///
     /// # Locks
     /// The lock as reader. The same thread may go on to look, to fault, to load and to store; what needs the lock as writer (map, unmap, fork, a segment that must first be
-    /// made its own) would wait for itself, for ever: the guard is dropped before that.
+    /// made its own), or locks in memory beside others that do, would wait for itself, for ever: the guard is dropped before that.
     ///
     /// # Panics
     /// In a debug build, when the thread holds a lock that comes after this one ([`Rank`]), or waits for the lock as writer with the guard held.

@@ -44,6 +44,8 @@ impl core::fmt::Debug for Ranked {
 pub enum Rank {
     /// Serialises "choose an address, then map it" (`AS_CLAIMGAP`).
     AsRange,
+    /// Held over one pass of locking in memory, whose undo is nobody else's business.
+    AsLocking,
     /// `a_lock`: the segment list of an address space.
     AsLock,
     /// `a_contents`: flags, callbacks and waiters of an address space.

@@ -1,10 +1,32 @@
 //! Locking ranges in memory (`mlock`, `mlockall`).
 //!
-//! Locks do not nest within a mapping, so an undo must touch exactly the pages that this very call has locked: drivers note them
-//! in [`NewlyLocked`], the failing one included. For that the lock is held, as reader, until the last page is locked: nobody else's lock may be undone.
-//! Meanwhile the reader counts as asleep, so that the faults of other threads get in though somebody waits to write.
+//! # The difficulty
 //!
-//! Sources: illumos.md 3.8.
+//! Locks do not nest within a mapping, and a call that fails has locked pages by then. What it undoes must be what it has done itself, and what nobody
+//! counts on: another call may have found a page locked, by this one, and have answered that it is.
+//!
+//! ```text
+//!   lock(S1 + S2)   marks X in S1, newly ........................ S2 refuses ─▶ X is unmarked
+//!   lock(X)                       finds X marked ─▶ "it is locked"
+//! ```
+//!
+//! # The rule
+//!
+//! Drivers note in [`NewlyLocked`] what they lock newly, the failing one included, and an undo touches nothing else. From its first page to the end of its
+//! undo a pass of a lock is alone among the locks of its address space ([`Rank::AsLocking`](page_db::Rank::AsLocking)); the lock of the segment list is
+//! held all that time as well, as reader, asleep as far as others can see, so that the faults of other threads get in though somebody waits to write.
+//!
+//! - G12: what a lock has answered for stays locked until somebody unlocks it: no other lock's undo takes it away.
+//!
+//! Between two passes nothing is locked that was not before, so nothing is held either: memory is waited for without. An unlock does not take part: what
+//! it took away while a lock was under way it could as well have taken away after.
+//!
+//! # The other road
+//!
+//! illumos holds only the segment list, as reader, and has the window. A count of claims for each page, given back one by one, would close it without
+//! waiting, and locks would nest.
+//!
+//! Sources: illumos.md 3.8, behaviour 16.
 
 use super::select::each_meant;
 use super::{OnPinned, Selection, Stop};
@@ -40,6 +62,9 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`AsError::Unmapped`] at a hole, or the first driver's error; what this call locked is unlocked again, what was locked before stays so.
+    ///
+    /// # Locks
+    /// Waits for other threads that lock, with none of this address space's locks held but the range claim.
     #[doc(alias = "MC_LOCK")]
     pub fn lock(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
         self.lock_meant(cx, range, None)
@@ -55,7 +80,7 @@ impl AddrSpace {
         meant: Option<Selection>,
     ) -> Result<(), AsError> {
         self.check_limits(range)?;
-        self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
+        self.redo_locking(cx, range, range.pages().get(), |segs, writer| {
             let mut newly = NewlyLocked::default();
             let done = cx.blocking(|| {
                 self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
@@ -113,7 +138,7 @@ impl AddrSpace {
             return Ok(());
         }
         let pages = self.state.size() / page_db::PAGE_SIZE;
-        self.redo(cx, self.limits(), pages, OnPinned::Return, |segs, writer| {
+        self.redo_locking(cx, self.limits(), pages, |segs, writer| {
             let mut newly = NewlyLocked::default();
             let all = segs.iter().filter(|seg| !seg.ops().kind().contains(SegKind::HOLE));
             for seg in all {
@@ -149,6 +174,19 @@ impl AddrSpace {
                 let done = each_meant(meant, &scx, seg, seg.range(), run);
                 done.map_err(|error| Stop::Seg { error, seg: seg.range() })
             })
+        })
+    }
+    /// [`AddrSpace::redo`] of a `pass` that locks, and undoes what it has locked where it fails: each is alone (G12).
+    fn redo_locking(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        pages: u64,
+        mut pass: impl FnMut(&Segs, bool) -> Result<(), Stop>,
+    ) -> Result<(), AsError> {
+        self.redo_passes(cx, range, pages, OnPinned::Return, |writer| {
+            let _alone = self.locking.lock(cx);
+            self.under_lock(cx, writer, &mut pass)
         })
     }
     fn undo_locks(&self, cx: &Cx, segs: &Segs, writer: bool, newly: &NewlyLocked) {

@@ -274,15 +274,26 @@ impl AddrSpace {
         pinned: OnPinned,
         mut pass: impl FnMut(&Segs, bool) -> Result<(), Stop>,
     ) -> Result<(), AsError> {
+        self.redo_passes(cx, range, pages, pinned, |writer| self.under_lock(cx, writer, &mut pass))
+    }
+    /// Holds the lock for one pass.
+    fn under_lock<T>(&self, cx: &Cx, writer: bool, pass: impl FnOnce(&Segs, bool) -> T) -> T {
+        if writer { pass(&self.lock.write(cx), true) } else { pass(&self.lock.read(cx), false) }
+    }
+    /// The same as [`AddrSpace::redo`] for a `pass` that takes the lock itself, as writer or as reader.
+    fn redo_passes(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        pages: u64,
+        pinned: OnPinned,
+        mut pass: impl FnMut(bool) -> Result<(), Stop>,
+    ) -> Result<(), AsError> {
         let mut redo = Redo::new(self, cx, pages).over(range);
         loop {
             let epoch = self.state.pin_epoch();
             let writer = redo.writer;
-            let done = if writer {
-                pass(&self.lock.write(cx), true)
-            } else {
-                pass(&self.lock.read(cx), false)
-            };
+            let done = pass(writer);
             // held: nothing
             let (error, seg) = match done {
                 Ok(()) => return Ok(()),

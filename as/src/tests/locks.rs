@@ -3,12 +3,19 @@
 use crate::error::{AsError, SegError};
 use crate::seg::{InCore, SegKind};
 use crate::testing::*;
-use crate::{FaultError, FaultKind, LockAll, Owner};
-use page_db::{Access, errno};
+use crate::{AddrSpace, FaultError, FaultKind, LockAll, Owner};
+use page_db::{Access, Cx, errno};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 fn locked(w: &World, start: u64, pages: usize) -> Vec<bool> {
+    locked_in(&w.space, &w.cx, start, pages)
+}
+
+fn locked_in(space: &AddrSpace, cx: &Cx, start: u64, pages: usize) -> Vec<bool> {
     let mut bits = vec![0; pages];
-    let (_, done) = w.space.incore(&w.cx, range(start, pages as u64 * P), &mut bits);
+    let (_, done) = space.incore(cx, range(start, pages as u64 * P), &mut bits);
     done.expect("mapped");
     bits.into_iter().map(|b| InCore::from_bits_retain(b).contains(InCore::LOCKED)).collect()
 }
@@ -38,6 +45,47 @@ fn a_lock_that_fails_undoes_exactly_what_it_locked() {
     let expected = [false, true, false, false, false, false];
     assert_eq!(locked(&w, 0x10000, 6), expected, "the page locked before stays so");
     w.check();
+}
+
+/// One thread locks two segments, of which the second refuses, `times` times; another locks a page of the first just before it does. The other is told
+/// that its page is locked: it must be, whatever the first comes to.
+fn lock_beside_one_that_fails(times: u32, fail: SegError) -> Result<(), AsError> {
+    let w = World::new();
+    w.map_as(0x10000, 2 * P, &w.toy());
+    w.map_as(0x12000, P, &w.toy());
+    w.plan.fail("lock", 0x12000, times, Fail::Seg(fail));
+    let (begin, begun) = mpsc::channel();
+    let (end, ended) = mpsc::channel();
+    // Before the pass that refuses has undone anything, for as long as it takes the other to find out.
+    w.plan.meanwhile("lock", move || {
+        let _ = begin.send(());
+        let _ = ended.recv_timeout(Duration::from_millis(100));
+    });
+    let (space, counters) = (&w.space, &w.counters);
+    thread::scope(|s| {
+        s.spawn(move || {
+            let cx = cx_on(counters, 1);
+            begun.recv().expect("the first one refuses");
+            space.lock(&cx, range(0x11000, P)).expect("nothing refuses this page");
+            assert_eq!(locked_in(space, &cx, 0x11000, 1), [true], "G12: just reported");
+            end.send(()).expect("a test waits");
+        });
+        w.space.lock(&w.cx, range(0x10000, 3 * P))
+    })
+    .inspect_err(|_| assert_eq!(locked(&w, 0x10000, 3), [false, true, false], "G12"))
+}
+
+#[test]
+fn a_lock_that_fails_takes_none_away_that_another_has_been_told_of() {
+    let got = lock_beside_one_that_fails(1, limit(0x12000));
+    assert_eq!(got, Err(limit(0x12000).into()));
+}
+
+#[test]
+fn a_lock_that_waits_for_memory_takes_none_away_that_another_has_been_told_of() {
+    let no_memory = SegError::NoMemory { range: range(0x12000, P) };
+    let got = lock_beside_one_that_fails(u32::MAX, no_memory);
+    assert!(matches!(got, Err(AsError::NoMemory(_))), "{got:?}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use crate::error::SegError;
 use crate::fault::FaultError;
 use crate::leaving::Contents;
 use crate::seg::SegCx;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use page_db::{Cx, PAGE_SIZE, VirtAddr, VirtRange};
 use std::sync::Mutex;
 
@@ -33,9 +35,19 @@ struct Order {
     fail: Fail,
 }
 
+/// What is to be done when an ordered failure comes.
+struct Meanwhile(Box<dyn Fn() + Send>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 /// What the toys of a world were asked, and how they are to fail.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    meanwhile: Mutex<Option<(&'static str, Meanwhile)>>,
     calls: Mutex<Vec<Call>>,
     /// With each call, what counted as reserved then.
     reserved: Mutex<Vec<(&'static str, u64)>>,
@@ -46,6 +58,10 @@ impl Plan {
     /// Lets `op` fail at the page `page` (0: at any), `times` times.
     pub(crate) fn fail(&self, op: &'static str, page: u64, times: u32, fail: Fail) {
         self.orders.lock().expect("quiet").push(Order { op, page, times, fail });
+    }
+    /// Does `what` whenever `op` fails as ordered, before it answers.
+    pub(crate) fn meanwhile(&self, op: &'static str, what: impl Fn() + Send + 'static) {
+        *self.meanwhile.lock().expect("quiet") = Some((op, Meanwhile(Box::new(what))));
     }
     /// The calls of `op` so far, forgotten by this.
     pub(crate) fn take(&self, op: &str) -> Vec<Call> {
@@ -82,7 +98,13 @@ impl Plan {
         } else {
             VirtAddr::new(order.page).expect("canonical")
         };
-        Some((page, order.fail))
+        let fail = order.fail;
+        drop(orders);
+        match &*self.meanwhile.lock().expect("quiet") {
+            Some((of, Meanwhile(what))) if *of == op => what(),
+            _ => {}
+        }
+        Some((page, fail))
     }
     pub(super) fn seg(
         &self,
