@@ -89,6 +89,14 @@ impl<V: Copy + Eq> Runs<V> {
             Held::Many(runs) => runs.is_empty(),
         }
     }
+    /// In how many blocks the runs stand: how long they are, told without looking at one.
+    pub fn blocks(&self) -> usize {
+        match &self.held {
+            Held::None => 0,
+            Held::One(_) => 1,
+            Held::Many(runs) => runs.blocks(),
+        }
+    }
     /// Where the first run is that ends behind `at`.
     fn seek(&self, at: u64) -> At {
         match &self.held {

@@ -56,6 +56,9 @@ impl<V: Copy> Store<V> {
             _ => None,
         }
     }
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
     pub(super) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }

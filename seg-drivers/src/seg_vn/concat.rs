@@ -12,7 +12,7 @@ use super::{SegVn, VPage, vpns};
 use addr_space::{Join, SegCx};
 use page_db::heap::NoHeap;
 use page_db::sync::atomic::Ordering;
-use page_db::{PAGE_SIZE, VirtRange};
+use page_db::VirtRange;
 
 #[doc(alias("segvn_concat", "segvn_extend_prev", "segvn_extend_next"))]
 pub(super) fn concat(
@@ -36,15 +36,18 @@ pub(super) fn concat(
     // The last thing that can refuse: it takes the slots.
     if !maps_join(a, scx, b, b_range, join) {
         a.lock.lock(scx.cx).vpage.trim();
+        b.lock.lock(scx.cx).vpage.trim();
         return false;
     }
     // held: as (writer). Nobody faults; both drivers are ours alone.
     {
+        let as_is = || core::mem::take(&mut b.lock.lock(scx.cx).vpage);
+        let theirs = pages.theirs.unwrap_or_else(as_is);
         let mut inner = a.lock.lock(scx.cx);
         if let Some(mine) = pages.mine {
             inner.vpage = mine;
         }
-        inner.vpage.absorb(pages.theirs);
+        inner.vpage.absorb(theirs);
         inner.vpage.trim();
         a.note_pages(&inner.vpage);
         if b.noted() {
@@ -108,51 +111,46 @@ fn maps_join(a: &SegVn, scx: &SegCx<'_>, b: &SegVn, b_range: VirtRange, join: Jo
     }
 }
 
-/// What two segments keep page by page, ready to be put together.
+/// What two segments are to have page by page, where they are marked before they join.
 #[derive(Default)]
 struct JoinedPages {
-    /// The first segment's, where that changes.
+    /// The first one's.
     mine: Option<VPages>,
     /// The second one's.
-    theirs: VPages,
+    theirs: Option<VPages>,
 }
 
-/// Copies what is kept page by page, and makes room where the copies go. Segments reserved differently (whole, or not at all) are marked page by
-/// page before they join.
+/// Makes room where one's per-page state goes to that of the other. Segments reserved differently (whole, or not at all) are marked page by
+/// page before they join, on copies: either may stay what it is. A segment is marked once, so growing it later looks at no run of it.
 fn joined_pages(
     a: &SegVn,
     scx: &SegCx<'_>,
     b: &SegVn,
     b_range: VirtRange,
 ) -> Result<JoinedPages, NoHeap> {
-    let whole = |s: &SegVn, range: VirtRange| {
-        s.swresv.load(Ordering::Acquire) == range.pages().get() * PAGE_SIZE
-    };
+    let whole = |s: &SegVn, range: VirtRange| s.swresv.load(Ordering::Acquire) == range.len();
     let alike = a.shared() || a.noreserve();
     let plain = |s: &SegVn| s.vpaged.load(Ordering::SeqCst) == 0;
+    let mut pages = JoinedPages::default();
     if plain(a) && plain(b) && (alike || whole(a, scx.seg) == whole(b, b_range)) {
-        return Ok(JoinedPages::default());
-    }
-    let marked = |pages: &VPages, range: VirtRange| pages.any(vpns(range), |v| v.reserved);
-    let mark = |pages: &mut VPages, range: VirtRange| {
-        pages.make_room(vpns(range))?;
-        pages.update(vpns(range), |v| VPage { reserved: true, ..v });
-        Ok::<_, NoHeap>(())
-    };
-    let mut theirs = b.lock.lock(scx.cx).vpage.part(vpns(b_range))?;
-    let sa = (marked(&a.lock.lock(scx.cx).vpage, scx.seg), whole(a, scx.seg));
-    let sb = (marked(&theirs, b_range), whole(b, b_range));
-    let alike = alike || (sa == sb && !sa.0);
-    if !alike && sb == (false, true) {
-        mark(&mut theirs, b_range)?;
+        return Ok(pages);
     }
     let mut inner = a.lock.lock(scx.cx);
-    if alike || sa != (false, true) {
-        inner.vpage.make_room_for(&theirs)?;
-        return Ok(JoinedPages { mine: None, theirs });
+    let mut next = b.lock.lock_nested(scx.cx);
+    let sa = (inner.vpage.reserved() != 0, whole(a, scx.seg));
+    let sb = (next.vpage.reserved() != 0, whole(b, b_range));
+    if !alike && (sa != sb || sa.0) {
+        let marked = |pages: &VPages, range: VirtRange| {
+            let mut copy = pages.part(vpns(range))?;
+            copy.make_room(vpns(range))?;
+            copy.update(vpns(range), |v| VPage { reserved: true, ..v });
+            Ok(copy)
+        };
+        let is_whole = (false, true);
+        pages.mine = (sa == is_whole).then(|| marked(&inner.vpage, scx.seg)).transpose()?;
+        pages.theirs = (sb == is_whole).then(|| marked(&next.vpage, b_range)).transpose()?;
     }
-    let mut mine = inner.vpage.part(vpns(scx.seg))?;
-    mark(&mut mine, scx.seg)?;
-    mine.make_room_for(&theirs)?;
-    Ok(JoinedPages { mine: Some(mine), theirs })
+    let mine = pages.mine.as_mut().unwrap_or(&mut inner.vpage);
+    mine.make_room_to_absorb(pages.theirs.as_mut().unwrap_or(&mut next.vpage))?;
+    Ok(pages)
 }

@@ -194,7 +194,7 @@ fn reservation(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange, heir: Heir, vpage:
         Heir::Copy if seg.stores_below() && !vpage.any(vpns(part), writable) => 0,
         Heir::Copy if seg.shared() => part.len(),
         Heir::Copy if part == scx.seg => seg.swresv.load(Ordering::Acquire),
-        Heir::Copy => Reserved::of(seg, scx).left(seg, scx, part),
+        Heir::Copy => Reserved::of(seg, scx).of_part(seg, scx, part),
     }
 }
 

@@ -38,15 +38,12 @@ impl Extract for SegVn {
     fn split(&self, scx: &SegCx<'_>, at: VirtAddr) -> Box<dyn SegOps> {
         let (low, high) = (scx.seg.until(at.get()), scx.seg.from(at.get()));
         let (low, high) = low.zip(high).expect("G8: a segment is cut at a page inside it");
-        let reserved = Reserved::of(self, scx);
-        let (l, h) = (reserved.left(self, scx, low), reserved.left(self, scx, high));
+        let vpage = self.lock.lock(scx.cx).vpage.copy(vpns(high));
+        let its = Reserved::of(self, scx).of_upper(self, scx, low, high, &vpage);
         if let Some(map) = self.amap() {
             map.split(scx.cx, self.slots_of(scx.seg, low), self.slots_of(scx.seg, high));
         }
-        let vpage = self.lock.lock(scx.cx).vpage.copy(vpns(high));
-        let upper = upper_part(self, scx, high, h, vpage);
-        self.swresv.store(l, Ordering::Release);
-        Box::new(upper)
+        Box::new(upper_part(self, scx, high, its, vpage))
     }
     fn relocate(&self, scx: &SegCx<'_>, to: VirtRange) {
         if self.backing.is_some() || self.amap().is_some() {

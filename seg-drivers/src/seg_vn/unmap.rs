@@ -16,6 +16,10 @@
 //!   under the lock   translations ─▶ slots given up ─▶ per-page state, geometry, books           lock free   anons ─▶ promise
 //! ```
 //!
+//! The books are kept by difference, so that a cut costs what its range does:
+//!
+//! - S5: of a segment that is cut the slots, marks and runs of the range are looked at, and those of the shorter part where two are left; never those of all that is left.
+//!
 //! Without layers there is no page, so there is no translation either, and none is looked for. As writer that is exact: no fault is under way.
 //!
 //! Sources: illumos.md 4.3; uvm.md 2.4, 5.2.
@@ -52,8 +56,12 @@ pub(super) fn unmap(
         return Ok((Remnant::Nothing, None)); // the rest by `free`
     }
     free_file_pages(seg, scx, range);
-    let reserved_before = Reserved::of(seg, scx);
+    let reserved = Reserved::of(seg, scx);
+    // Counted while its slots and marks are there; what is left is the difference (S5).
+    let gone = reserved.of_part(seg, scx, range);
+    seg.swresv.fetch_sub(gone, Ordering::AcqRel);
     let (mut lost, mut promised) = lose_part(seg, scx, range);
+    promised += gone / PAGE_SIZE;
     let slots = seg.slots_of(scx.seg, range);
     if late {
         if let (Some(map), true) = (seg.amap(), lost != 0) {
@@ -70,9 +78,6 @@ pub(super) fn unmap(
         seg.note_pages(&inner.vpage);
     }
     forget_file(seg, scx, range);
-    let left = |part: Option<VirtRange>| part.map_or(0, |p| reserved_before.left(seg, scx, p));
-    let (l, h) = (left(below), left(above));
-    promised += give_back(seg, reserved_before, l + h);
     let remnant = match (below, above) {
         (None, None) => Remnant::Nothing,
         (Some(_), None) => Remnant::Low,
@@ -84,8 +89,8 @@ pub(super) fn unmap(
             if let Some(map) = seg.amap() {
                 map.split(scx.cx, seg.slots_of(scx.seg, low), seg.slots_of(scx.seg, high));
             }
-            let twin = upper_part(seg, scx, high, h, above_pages);
-            seg.swresv.store(l, Ordering::Release);
+            let its = reserved.of_upper(seg, scx, low, high, &above_pages);
+            let twin = upper_part(seg, scx, high, its, above_pages);
             Remnant::Both(Box::new(twin))
         }
     };
@@ -160,7 +165,7 @@ fn lose_part(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> (u64, u64) {
     (lost, map.take_swresv(lost * PAGE_SIZE) / PAGE_SIZE)
 }
 
-/// How the segment's reservation was counted before the cut.
+/// How a segment's reservation is counted, told before it is cut.
 #[derive(Clone, Copy)]
 pub(super) enum Reserved {
     Nothing,
@@ -181,8 +186,8 @@ impl Reserved {
             Self::Whole
         }
     }
-    /// Bytes that `part` of the segment keeps; called after slots and marks of the cut range are gone.
-    pub(super) fn left(self, seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> u64 {
+    /// Bytes that `part` of the segment has; its slots and marks are looked at.
+    pub(super) fn of_part(self, seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> u64 {
         match self {
             Self::Nothing => 0,
             Self::Whole => part.len(),
@@ -194,15 +199,24 @@ impl Reserved {
             }
         }
     }
-}
-
-/// The segment's books have `left` bytes from here on; answers how many pages of swap are to be given back.
-fn give_back(seg: &SegVn, how: Reserved, left: u64) -> u64 {
-    if matches!(how, Reserved::Nothing) {
-        return 0;
+    /// Bytes of what the segment has that are those of `high`, whose pages have `pages` of their own; `low` has the others. Of slots those of the shorter part
+    /// are counted.
+    pub(super) fn of_upper(
+        self,
+        seg: &SegVn,
+        scx: &SegCx<'_>,
+        low: VirtRange,
+        high: VirtRange,
+        pages: &VPages,
+    ) -> u64 {
+        match self {
+            Self::Touched if low.len() < high.len() => {
+                seg.swresv.load(Ordering::Acquire) - self.of_part(seg, scx, low)
+            }
+            Self::Marked => pages.reserved() * PAGE_SIZE,
+            _ => self.of_part(seg, scx, high),
+        }
     }
-    let own = seg.swresv.swap(left, Ordering::AcqRel);
-    (own - left) / PAGE_SIZE
 }
 
 /// Offset and slot follow the base upwards (S4: the address-space lock is held as writer).
@@ -214,7 +228,7 @@ fn move_base(seg: &SegVn, old: VirtRange, new: VirtRange) {
     seg.amp_index.fetch_add(delta / PAGE_SIZE, Ordering::AcqRel);
 }
 
-/// A driver for the part above a hole, or a cut; `vpage` is what its pages have of their own.
+/// A driver for the part above a hole, or a cut; `vpage` is what its pages have of their own, and `swresv` what they have of the segment's reservation.
 pub(super) fn upper_part(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -222,6 +236,7 @@ pub(super) fn upper_part(
     swresv: u64,
     vpage: VPages,
 ) -> SegVn {
+    seg.swresv.fetch_sub(swresv, Ordering::AcqRel);
     let mut inner = seg.lock.lock(scx.cx);
     inner.vpage.set(vpns(high), VPage::PLAIN);
     inner.vpage.trim();

@@ -93,6 +93,10 @@ impl Noted {
         #[cfg(all(test, not(shuttle)))]
         self.looked.set(self.looked.get() + 1);
     }
+    fn look_at_all_of(&self, _runs: &Runs<VPage>) {
+        #[cfg(all(test, not(shuttle)))]
+        _runs.iter(0..u64::MAX).filter(|(_, v)| *v != VPage::PLAIN).for_each(|_| self.look());
+    }
     fn update(&mut self, range: Range<u64>, mut f: impl FnMut(VPage) -> VPage) {
         let Self { runs, sums, .. } = self;
         let mut steps = 0u64;
@@ -203,6 +207,7 @@ impl VPages {
     pub(super) fn part(&self, range: Range<u64>) -> Result<Self, NoHeap> {
         let Some(noted) = &self.0 else { return Ok(Self(None)) };
         let part = noted.runs.part(range)?;
+        noted.look_at_all_of(&part);
         Ok(Self((!part.is_plain()).then(|| Box::new(Noted::new(part)))))
     }
     /// The same where nothing may fail: the heap must give it.
@@ -211,22 +216,33 @@ impl VPages {
         self.iter(range).for_each(|(run, v)| copy.set(run, v));
         copy
     }
-    /// Makes room for [`VPages::absorb`].
-    pub(super) fn make_room_for(&mut self, other: &Self) -> Result<(), NoHeap> {
-        match (&mut self.0, &other.0) {
-            (Some(own), Some(theirs)) => own.runs.make_room_for(&theirs.runs, 0..0),
+    /// Whether this has more runs than `other`, to within a block.
+    fn is_longer_than(&self, other: &Self) -> bool {
+        let blocks = |pages: &Self| pages.0.as_ref().map_or(0, |noted| noted.runs.blocks());
+        blocks(self) > blocks(other)
+    }
+    /// Makes room for [`VPages::absorb`] in the longer of the two.
+    pub(super) fn make_room_to_absorb(&mut self, other: &mut Self) -> Result<(), NoHeap> {
+        let (long, short) =
+            if other.is_longer_than(self) { (other, self) } else { (self, other) };
+        match (&mut long.0, &short.0) {
+            (Some(long), Some(short)) => long.runs.make_room_for(&short.runs, 0..0),
             _ => Ok(()),
         }
     }
-    /// Takes over what another segment's pages, beside this one's, have of their own.
-    pub(super) fn absorb(&mut self, other: Self) {
+    /// Takes over what another segment's pages, beside this one's, have of their own: the runs of the shorter go to those of the longer.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        if other.is_longer_than(self) {
+            core::mem::swap(self, &mut other);
+        }
         match (&mut self.0, other.0) {
-            (Some(own), Some(theirs)) => {
-                own.runs.absorb(&theirs.runs);
-                own.sums.prots += theirs.sums.prots;
-                own.sums.reserved += theirs.sums.reserved;
+            (Some(long), Some(short)) => {
+                long.runs.absorb(&short.runs);
+                long.sums.prots += short.sums.prots;
+                long.sums.reserved += short.sums.reserved;
+                long.look_at_all_of(&short.runs);
             }
-            (own @ None, theirs) => *own = theirs,
+            (none @ None, short) => *none = short,
             (Some(_), None) => {}
         }
     }

@@ -4,6 +4,7 @@ use super::unhappy::{another, range};
 use super::*;
 use addr_space::{Advice, Inherit, Leave, SegKind, Target};
 use alloc::string::ToString;
+use page_db::FileOffset;
 
 /// A process that has mapped `pages` pages at page `first`, of `kind`.
 fn map_at(w: &World, p: &Proc, first: u64, pages: u64, kind: SegKind) {
@@ -184,6 +185,70 @@ fn a_change_of_rights_looks_at_its_own_pages() {
         let (few, many) = (looks(16, of_a_file), looks(4096, of_a_file));
         assert_eq!(few, many, "file: {of_a_file}");
         assert!(many.iter().all(|n| *n <= 12), "file: {of_a_file}: {many:?}");
+    }
+}
+
+/// What `what` costs, in slots and runs looked at, in a process with one segment of `pages` touched pages, of which every second has other rights.
+fn cost(w: &World, args: &SegVnArgs, pages: u64, what: impl FnOnce(&Proc)) -> (u64, u64) {
+    let p = w.proc();
+    p.space.map(&w.cx, range(16, pages), args).expect("free");
+    let touch = |page| w.access(&p, BASE + page * PAGE_SIZE, Some(1));
+    let other = args.prot ^ Prot::WRITE;
+    for page in (16..16 + pages).step_by(2) {
+        if other == Prot::READ {
+            touch(page).expect("may store");
+            touch(page + 1).expect("may store");
+        }
+        p.space.set_prot(&w.cx, range(page, 1), other).expect("may");
+    }
+    w.check(&p);
+    let looked = || {
+        let segs = p.space.segs(&w.cx);
+        let any: &dyn core::any::Any = segs.iter().next().expect("one").ops();
+        any.downcast_ref::<crate::SegVn>().expect("seg_vn").lock.lock(&w.cx).vpage.looked()
+    };
+    let before = (w.count(Counter::AnonSlots), looked());
+    what(&p);
+    assert_eq!(p.space.segs(&w.cx).len(), 1, "it is a part of the segment, or becomes one");
+    let cost = (w.count(Counter::AnonSlots) - before.0, looked() - before.1);
+    w.check(&p);
+    p.space.free(&w.cx);
+    assert_eq!((w.swap.info().reserved(), w.swap.live()), (0, 0));
+    cost
+}
+
+/// A page less at an end of a segment, or a page more, costs what the page does, however it is reserved (S5).
+#[test]
+fn a_page_less_or_more_looks_at_no_other() {
+    let costs = |pages: u64, kind: SegKind, prot: Prot, of_a_file: bool| {
+        let w = world(4096);
+        let file = of_a_file.then(|| w.file(pages + 32));
+        let at = |first: u64| SegVnArgs {
+            kind,
+            vnode: file.clone(),
+            offset: FileOffset(first * PAGE_SIZE),
+            ..SegVnArgs::zfod(&w.driver, prot)
+        };
+        let less = |page| {
+            cost(&w, &at(16), pages, |p| p.space.unmap(&w.cx, range(page, 1)).expect("mapped"))
+        };
+        let more = |page| {
+            let args = at(page);
+            cost(&w, &at(16), pages, |p| {
+                p.space.map(&w.cx, range(page, 1), &args).expect("free");
+            })
+        };
+        [less(16), less(15 + pages), more(15), more(16 + pages)]
+    };
+    for (kind, prot, of_a_file) in [
+        (SegKind::NORESERVE, Prot::RW, false),
+        (SegKind::NORESERVE, Prot::RW, true),
+        (SegKind::empty(), Prot::RW, false),
+        (SegKind::empty(), Prot::RW, true),
+        (SegKind::empty(), Prot::READ, true),
+    ] {
+        let [few, many] = [64, 2048].map(|pages| costs(pages, kind, prot, of_a_file));
+        assert_eq!(few, many, "{kind:?}, {prot}, file: {of_a_file}");
     }
 }
 
