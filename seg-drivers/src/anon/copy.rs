@@ -48,7 +48,7 @@ impl AnonMap {
         let c = Copying { cx, to: &to, range: range.clone(), keep };
         let done = self.copy_radix(&c);
         if done.is_err() {
-            to.free_range(cx, range);
+            to.lose(cx, range.clone(), range);
         }
         done.map(|()| to)
     }

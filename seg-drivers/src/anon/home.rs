@@ -17,6 +17,12 @@
 //! gather the lists and sort by number; on one CPU numbers are the order of creation.
 //!
 //! - Z1: a live map is on exactly one home's list, at the place it remembers.
+//! - Z3: no two live maps have one number: by it alone a walker tells whose a chunk is (H1).
+//!
+//! There are 2^32 numbers, and a map for each mapping that is ever touched: a machine that makes ten thousand a second has had as many in five days. So a place
+//! remembers the number of its last map. When few numbers are left that nobody had, a map takes over the one of the place it comes to, whose map is gone,
+//! and only a place that is itself new takes a new one: what is left lasts for more maps at a time than memory holds. A walker keeps the map that it
+//! walks, so its number is not another's.
 
 use super::{AnonLayer, AnonMap};
 use alloc::sync::{Arc, Weak};
@@ -30,12 +36,22 @@ use page_db::{Cx, Rank};
 /// Numbers a home takes at a time.
 const RUN: u32 = 64;
 
+/// Numbers given to maps whatever their place; the rest, three of four, are for places.
+const FOR_MAPS: u32 = 1 << 30;
+
+#[derive(Debug)]
+struct Place {
+    /// A pointer to nothing, if the place is free.
+    map: Weak<AnonMap>,
+    /// Of the map that is here, or was last.
+    number: u32,
+}
+
 #[derive(Debug, Default)]
 struct Registry {
     /// Numbers not given yet.
     numbers: Range<u32>,
-    /// By place; a place without a map holds a pointer to nothing.
-    maps: Vec<Weak<AnonMap>>,
+    places: Vec<Place>,
     free: Vec<u32>,
 }
 
@@ -44,7 +60,7 @@ struct Registry {
 pub(super) struct Registries {
     cpus: PerCpu<Mutex<Registry>>,
     /// Last number of the last run given.
-    last: AtomicU32,
+    pub(super) last: AtomicU32,
 }
 
 impl Registries {
@@ -57,7 +73,7 @@ impl Registries {
     pub(super) fn all(&self) -> Vec<Arc<AnonMap>> {
         let mut all = Vec::new();
         for cpu in self.cpus.iter() {
-            all.extend(cpu.lock_leaf().maps.iter().filter_map(Weak::upgrade));
+            all.extend(cpu.lock_leaf().places.iter().filter_map(|place| place.map.upgrade()));
         }
         all.sort_unstable_by_key(|map| map.id());
         all
@@ -88,24 +104,41 @@ impl AnonHome {
     /// Makes a map and lists it (Z1). `make` gets its number and its place.
     pub(super) fn list(&self, make: impl FnOnce(u32, u32) -> Arc<AnonMap>) -> Arc<AnonMap> {
         let mut r = self.registry().lock_leaf();
-        if r.numbers.is_empty() {
-            let last = self.layer.maps.last.fetch_add(RUN, Ordering::Relaxed);
-            r.numbers = last + 1..last + 1 + RUN;
-        }
-        let id = r.numbers.start;
-        r.numbers.start += 1;
-        let place = r.free.pop().unwrap_or(r.maps.len() as u32);
-        let map = make(id, place);
-        match r.maps.get_mut(place as usize) {
-            Some(free) => *free = Arc::downgrade(&map),
-            None => r.maps.push(Arc::downgrade(&map)),
+        let free = r.free.pop();
+        let last = &self.layer.maps.last;
+        let few = r.numbers.is_empty() && last.load(Ordering::Relaxed) >= FOR_MAPS;
+        let number = match free {
+            Some(place) if few => r.places[place as usize].number, // Z3: its map is gone
+            _ => r.new_number(last),
+        };
+        let place = free.unwrap_or(r.places.len() as u32);
+        let map = make(number, place);
+        let here = Place { map: Arc::downgrade(&map), number };
+        match r.places.get_mut(place as usize) {
+            Some(free) => *free = here,
+            None => r.places.push(here),
         }
         map
     }
     pub(super) fn forget(&self, place: u32) {
         let mut r = self.registry().lock_leaf();
-        r.maps[place as usize] = Weak::new();
+        r.places[place as usize].map = Weak::new();
         r.free.push(place);
+    }
+}
+
+impl Registry {
+    /// A number that no map has had.
+    fn new_number(&mut self, last: &AtomicU32) -> u32 {
+        if self.numbers.is_empty() {
+            let next = |last: u32| last.checked_add(RUN).filter(|last| *last != u32::MAX);
+            let taken = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+            let last = taken.expect("Z3: memory for 2^31 maps at a time is used up before");
+            self.numbers = last + 1..last + 1 + RUN;
+        }
+        let number = self.numbers.start;
+        self.numbers.start += 1;
+        number
     }
 }
 

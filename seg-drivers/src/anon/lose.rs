@@ -10,8 +10,9 @@
 //!
 //! - M3: slots that nobody covers any more are emptied after the lock is gone (that of the map, and if a segment lives on without them that of the address
 //!   space), and by then another segment of the map may want to grow over them; it does not while any part is on its way out.
-//! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock. Then the map remembers, and whoever gives up a part next
-//!   looks again. As every segment gives up its part in the end, nothing is left of a map without one.
+//! - M4: a chunk that becomes empty is freed at once, unless somebody has the shape's lock or a slot of the chunk: a walker of another map, that the chunk was of
+//!   before, may have one for a moment (H1). Then the map remembers, and whoever gives up a part next looks again. As every segment gives up its part in
+//!   the end, nothing is left of a map without one: who finds no segment left waits for such walkers.
 
 use super::cover::SlotRefs;
 use super::map::AnonMap;
@@ -75,7 +76,7 @@ impl AnonMap {
             pp.trim();
             pp.count(part, |n| n == 0)
         };
-        let left = if whole { self.refs.fetch_sub(1, Ordering::AcqRel) - 1 } else { refs };
+        let left = if whole { self.refs.fetch_sub(1, Ordering::SeqCst) - 1 } else { refs };
         let last = match left {
             0 => grow.take(),
             1 if whole => {

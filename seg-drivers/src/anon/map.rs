@@ -19,7 +19,7 @@ use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, Ordering};
 use page_db::{Cx, Rank};
 
-/// An anon map's number, in order of creation.
+/// An anon map's number, in order of creation while there are numbers that no map has had; no two live maps have the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 pub struct AnonMapId(pub u32);
 

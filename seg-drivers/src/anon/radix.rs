@@ -90,31 +90,46 @@ impl AnonMap {
     /// Frees the chunk that holds `slot` if it is empty and idle, and blocks that become empty with it.
     pub(super) fn try_free_chunk(&self, cx: &Cx, slot: u64) {
         match self.grow.try_lock(cx) {
-            Some(_grow) => self.free_chunk(cx, slot),
+            Some(_grow) => self.free_chunk(cx, slot, false),
             None => self.promised.set(Promised::MISSED), // M4
         }
     }
     /// Frees the chunks that [`AnonMap::try_free_chunk`] left where they were, unless they are in use again (M4). No slot is held.
     pub(super) fn free_missed_chunks(&self, cx: &Cx) {
-        if mutated(Mutation::ChunkNotLookedForAgain) || !self.promised.clear(Promised::MISSED) {
+        if mutated(Mutation::ChunkNotLookedForAgain) {
             return;
         }
-        let _grow = self.grow.lock(cx);
-        let s = self.shape.load();
-        let (mut at, end) = (s.origin, s.origin.wrapping_add(s.span()));
-        while let Some((base, _)) = self.next_chunk(at..end) {
-            self.free_chunk(cx, base);
-            at = base.wrapping_add(CHUNK);
+        while self.promised.clear(Promised::MISSED) {
+            let last = self.refs.load(Ordering::SeqCst) == 0;
+            let _grow = self.grow.lock(cx);
+            let s = self.shape.load();
+            let (mut at, end) = (s.origin, s.origin.wrapping_add(s.span()));
+            while let Some((base, _)) = self.next_chunk(at..end) {
+                self.free_chunk(cx, base, last);
+                at = base.wrapping_add(CHUNK);
+            }
+            // What is left again is looked for by whoever gives up a part next, unless the last one has while this was under way.
+            if last || self.refs.load(Ordering::SeqCst) != 0 {
+                return;
+            }
         }
     }
-    /// The caller holds `grow`.
-    fn free_chunk(&self, cx: &Cx, slot: u64) {
+    /// Frees the chunk that holds `slot` if it is empty. While a slot of it is busy it is left, to be looked for again, or as `last` it is waited for. The caller
+    /// holds `grow`.
+    fn free_chunk(&self, cx: &Cx, slot: u64, last: bool) {
         let Some(id) = self.find_chunk(slot) else { return };
         let c = self.layer().chunks.get(id);
         // No slot in use, none busy, and from here on all busy.
         let all = u64::from(u32::MAX);
-        if c.bits.compare_exchange(0, all, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return;
+        while let Err(bits) = c.bits.compare_exchange(0, all, Ordering::SeqCst, Ordering::SeqCst) {
+            if bits >> 32 != 0 || mutated(Mutation::StrangerForgotten) {
+                return;
+            }
+            if !last {
+                return self.promised.set(Promised::MISSED);
+            }
+            // A stranger, who came with an old id and is about to see that. Nobody has a slot of a map that no segment uses, and keeps it.
+            self.layer().db().waits().wait_while(cx, Self::wait_key(id), || c.busy() != 0);
         }
         let mut s = self.shape.load();
         if s.height == 0 {

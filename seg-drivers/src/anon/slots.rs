@@ -10,7 +10,7 @@ use page_db::{Counter, Cx, Rank};
 use swapfs::AnonNumber;
 
 impl AnonMap {
-    fn wait_key(chunk: u32) -> u64 {
+    pub(super) fn wait_key(chunk: u32) -> u64 {
         1 << 49 | u64::from(chunk)
     }
     /// Takes all bits of `mask` busy, waiting for them; `false` when the chunk is not (any longer) `slot`'s (H1).

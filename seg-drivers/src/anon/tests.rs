@@ -5,6 +5,7 @@ use super::array::CHUNK;
 use super::{AnonHome, AnonLayer, AnonMap, Homes};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use page_db::sync::atomic::Ordering;
 use page_db::{
     Counters, CpuId, Cx, FailKind, FailPlan, HostMem, ManualClock, PageDb, PageDbConfig, Pfn,
     Reserve, SpinHooks, ThreadId,
@@ -344,6 +345,38 @@ fn each_cpu_numbers_and_lists_its_maps_for_itself() {
     assert_eq!(ids(&w), [4, 5], "a number is not used again");
     drop((c, d));
     assert_eq!(ids(&w), []);
+}
+
+#[test]
+fn numbers_do_not_end_and_no_two_live_maps_have_one() {
+    let w = world();
+    let other = Cx::new(w.layer.db().counters(), CpuId(1), ThreadId(1), Arc::new(SpinHooks));
+    let (old, theirs) = (AnonMap::new(w.home(), 0), AnonMap::new(w.homes.mine(&other), 0));
+    let n = fill(&w, &old, 0, false);
+    // All but a run of those that are for maps have been given.
+    w.layer.maps.last.store((1 << 30) - 64, Ordering::Relaxed);
+    let few: Vec<_> = (0..64).map(|_| AnonMap::new(w.homes.mine(&other), 0)).collect();
+    drop(few);
+    let mut seen = Vec::new();
+    for round in 0..100 {
+        let maps: Vec<_> = (0..64).map(|_| AnonMap::new(w.homes.mine(&other), 0)).collect();
+        let mut ids: Vec<_> = w.layer.maps().iter().map(|map| map.id().0).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 2 + maps.len(), "Z3: round {round}");
+        seen.extend(ids);
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() < 256, "numbers are used again: {}", seen.len());
+    assert!(w.layer.maps.last.load(Ordering::Relaxed) <= (1 << 30) + 64);
+    // A new place takes a new number, to the last of them.
+    w.layer.maps.last.store(u32::MAX - 130, Ordering::Relaxed);
+    let maps: Vec<_> = (0..128).map(|_| AnonMap::new(w.home(), 0)).collect();
+    assert_eq!(w.layer.maps().len(), 2 + maps.len());
+    for map in maps.iter().chain([&old, &theirs]) {
+        assert_eq!(map.peek(0), (map.id() == old.id()).then_some(n), "H1");
+        check(&w, map);
+    }
 }
 
 #[test]
