@@ -114,8 +114,6 @@ mutations! {
     JointBeforeCounted,
     /// M4: a chunk that could not be freed when it became empty is left where it is. `sharers_exit_at_once`
     ChunkNotLookedForAgain,
-    /// M4: an empty chunk that a walker of another map has a slot of is left where it is. `a_chunk_is_freed_beside_a_walker_of_its_last_map`
-    StrangerForgotten,
     /// J2: a fault goes by what the slot held before it was busy. `joint_store_against_load`
     SlotReadEarly,
     /// A range gives up its translations before the address space is locked, and no more. `fault_against_unmap`

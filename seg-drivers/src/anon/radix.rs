@@ -122,7 +122,7 @@ impl AnonMap {
         // No slot in use, none busy, and from here on all busy.
         let all = u64::from(u32::MAX);
         while let Err(bits) = c.bits.compare_exchange(0, all, Ordering::SeqCst, Ordering::SeqCst) {
-            if bits >> 32 != 0 || mutated(Mutation::StrangerForgotten) {
+            if bits >> 32 != 0 {
                 return;
             }
             if !last {

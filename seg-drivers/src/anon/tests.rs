@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
 use page_db::{
     Counters, CpuId, Cx, FailKind, FailPlan, HostMem, ManualClock, PageDb, PageDbConfig, Pfn,
-    Reserve, SpinHooks, ThreadId,
+    Rank, Reserve, SpinHooks, ThreadId,
 };
 use swapfs::{AnonNumber, SwapConfig, SwapFs};
 
@@ -345,6 +345,53 @@ fn each_cpu_numbers_and_lists_its_maps_for_itself() {
     assert_eq!(ids(&w), [4, 5], "a number is not used again");
     drop((c, d));
     assert_eq!(ids(&w), []);
+}
+
+/// M4: a walker of the map that a chunk was of has an empty slot of it when the last one in use empties. The chunk is looked for again, and the last one
+/// to come waits for the walker.
+#[test]
+fn a_chunk_that_a_stranger_has_a_slot_of_is_freed_in_the_end() {
+    for at_the_end in [false, true] {
+        let w = world();
+        let (before, map) = (AnonMap::new(w.home(), 0), AnonMap::new(w.home(), 0));
+        fill(&w, &before, 0, false);
+        let stale = before.find_chunk(5).expect("there");
+        before.lose(&w.cx, 0..64, 0..64);
+        fill(&w, &map, 28, false);
+        fill(&w, &map, 40, false);
+        let id = map.find_chunk(0).expect("there");
+        assert_eq!(id, stale, "the chunk freed last is the next one used");
+        let chunk = map.chunk(id).expect("there");
+        // As `take_bits` does before it looks whose the chunk is.
+        assert!(chunk.try_busy(1 << 5));
+        let counters = w.layer.db().counters();
+        let stranger = Cx::new(counters, CpuId(1), ThreadId(1), Arc::new(SpinHooks));
+        stranger.rank_tried(Rank::AnonSlot);
+        let stranger_goes = || before.abandon_bits(&stranger, chunk, id, 1 << 5);
+        let lost = map.lose_part(&w.cx, 28..64, 28..32);
+        map.empty_lost(&w.cx, 28..32, lost.slots);
+        assert_eq!(w.layer.chunks.live(), 2, "somebody has a slot of it");
+        if !at_the_end {
+            stranger_goes();
+        }
+        std::thread::scope(|s| {
+            let (map, db) = (&map, w.layer.db());
+            s.spawn(move || {
+                let cx = Cx::new(db.counters(), CpuId(1), ThreadId(2), Arc::new(SpinHooks));
+                map.lose(&cx, 32..64, 32..64);
+            });
+            if at_the_end {
+                let since = std::time::Instant::now();
+                while db.waits().sleepers() == 0 && since.elapsed().as_millis() < 500 {
+                    std::thread::yield_now();
+                }
+                stranger_goes();
+            }
+        });
+        drop((before, map));
+        w.layer.verify(&w.cx).expect("M4");
+        assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (0, 0), "{at_the_end}");
+    }
 }
 
 #[test]

@@ -16,11 +16,9 @@
 mod file;
 mod world;
 
-use crate::anon::AnonMap;
 use crate::anon::array::CHUNK;
 use crate::seg_vn::{LentAnons, SegVnArgs};
 use addr_space::{Advice, AsError, FaultError, Inherit, SegKind, SyncFlags, UnloadFlags};
-use alloc::sync::Arc;
 use file::Zeros;
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
@@ -521,33 +519,6 @@ fn sharers_exit_at_once() {
         });
         join(exits);
         w.finish(&cx, &[&p, &child]);
-    });
-}
-
-/// A walker of one map comes to a chunk that another has by then, and has a slot of it when the other empties the last: nothing is left of either.
-#[test]
-fn a_chunk_is_freed_beside_a_walker_of_its_last_map() {
-    explore(300, &[M::StrangerForgotten], || {
-        let (w, cx) = World::new(40);
-        let of = |w: &World, cx: &Cx| AnonMap::new(w.driver.home(cx), 0);
-        let touch = |w: &World, cx: &Cx, map: &AnonMap| {
-            let n = w.driver.layer().fresh(cx).expect("a number");
-            map.enter_or_make(cx, 0).expect("heap").set(Some(n));
-        };
-        let before = of(&w, &cx);
-        touch(&w, &cx, &before);
-        let walker = {
-            let before = Arc::clone(&before);
-            w.spawn(1, move |_, cx| drop(before.try_enter(cx, 0)))
-        };
-        let ends = w.spawn(0, move |w, cx| {
-            before.lose(cx, 0..1, 0..1);
-            let after = of(w, cx);
-            touch(w, cx, &after);
-            after.lose(cx, 0..1, 0..1);
-        });
-        join([walker, ends]);
-        w.finish(&cx, &[]);
     });
 }
 
