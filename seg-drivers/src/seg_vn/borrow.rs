@@ -6,7 +6,7 @@
 //!   lend     P ─▶ seg_vn ─▶ M ─▶ a (2) ◀─┐                     a page of an anon: one more reference, and nobody's translation may store
 //!            P ─▶ seg_vn ─▶ file page ◀╌╌ b (1) ◀─┤            a page of the file: an anon that borrows it (swapfs, `borrow`)
 //!                                                 L            the loan: an anon map without a segment, with a promise of swap
-//!   enter    Q ─▶ seg_vn ─▶ L                                  private memory like any other; the loan is over
+//!   enter    Q ─▶ seg_vn ─▶ N ─▶ a (2), b (1)                  private memory like any other, over a copy of L; the loan is over
 //!   unlend   -                                                 L ends as the map of a segment does
 //! ```
 //!
@@ -16,8 +16,10 @@
 //!
 //! - L1 (I1): the loan is an anon map, so an anon's references are slots of maps, here as everywhere.
 //! - L2 (I12): a loan has a page of swap promised for each of its pages before the first is lent: each may become one of its own.
-//! - L3: while it is a loan, one reference of the map is the loan's ([`AnonMap::is_loan`]), and covers its slots as a segment does; so a failure to enter
-//!   leaves the loan as it was. Entering promises swap for the mapping before the loan's promise goes back: for a moment there are both.
+//! - L3: while it is a loan, the map's reference is the loan's ([`AnonMap::is_loan`]), and covers its slots as a segment does.
+//! - L4: no segment uses that map. Entering can still fail when other threads have stored to what is shown (all future memory is to be locked, and this
+//!   is more than may be), and the loan that is handed back then must show what was lent: so who enters gets a map of its own, as a child of fork does. For
+//!   a moment there are two references of each anon, and two promises of swap.
 //!
 //! Sources: uvm.md 1.2, 5.6, 5.7, 7.2 (C9); [UVM §7].
 
@@ -140,9 +142,9 @@ impl Borrower for LentAnons {
 }
 
 /// What makes the segment that shows a loan.
-struct Entry<'a> {
-    lent: &'a LentAnons,
-    prot: Prot,
+pub(super) struct Entry<'a> {
+    pub(super) lent: &'a LentAnons,
+    pub(super) prot: Prot,
 }
 
 impl SegCreate for Entry<'_> {
@@ -150,14 +152,14 @@ impl SegCreate for Entry<'_> {
         let (lent, bytes) = (self.lent, scx.seg.len());
         let held = lent.driver.layer.swap().take(bytes / PAGE_SIZE);
         let held = held.map_err(|_| SegError::NoSwap { range: scx.seg, bytes })?;
-        let gained = lent.map.gain(scx.cx, lent.slots(), lent.slots());
-        gained.map_err(|_| SegError::NoMemory { range: scx.seg })?;
+        let map = lent.map.dup(scx.cx, lent.driver.home(scx.cx), lent.slots(), None);
+        let map = map.map_err(|_| SegError::NoMemory { range: scx.seg })?;
         held.keep();
-        let amap = super::own::ready(Some(Arc::clone(&lent.map)));
+        let amap = super::own::ready(Some(map));
         let swresv = AtomicU64::new(bytes);
         Ok(Box::new(SegVn { amap, swresv, ..SegVn::bare(&lent.driver, self.prot) }))
     }
-    /// Its map is a loan's, too, until it is in place.
+    /// It stands for what was lent, as far as that went.
     fn may_merge(&self) -> bool {
         false
     }

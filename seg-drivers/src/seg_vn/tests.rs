@@ -16,6 +16,7 @@ use swapfs::{MemDevice, SwapConfig, SwapFs};
 mod claims;
 mod crowd;
 mod hooked;
+mod loans;
 mod pins;
 mod together;
 mod unhappy;
