@@ -7,9 +7,12 @@
 
 use super::{SegVn, run_range, vpns};
 use addr_space::{SegCx, SegError, SyncFlags, UnloadFlags};
+use alloc::vec::Vec;
 use core::ops::Range;
 use page_db::sync::atomic::Ordering;
-use page_db::{FileOffset, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn};
+use page_db::{
+    FileOffset, Identity, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, VnodeError, pvn,
+};
 use swapfs::AnonNumber;
 
 #[doc(alias = "segvn_sync")]
@@ -122,7 +125,8 @@ pub(super) fn drop_file(
     }
 }
 
-/// In order of address: `upper` for the slots of `range` that hold an anon, the pages of the file between them put as `put` says.
+/// In order of address: `upper` for the slots of `range` that hold an anon, the pages of the file between them put as `put` says. Where there are slots the file is
+/// asked once which of its pages are resident, and put run by run of those: asked gap by gap it would look through all it has for each.
 fn each_layer(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -131,16 +135,44 @@ fn each_layer(
     mut upper: impl FnMut(VirtAddr, AnonNumber) -> Result<(), SegError>,
 ) -> Result<(), SegError> {
     let slots = seg.slots_of(scx.seg, range);
-    let mut done = 0;
-    if let Some(map) = seg.amap() {
-        for (slot, n) in map.slots(scx.cx, slots.clone()) {
-            let page = slot.wrapping_sub(slots.start);
-            sync_file(seg, scx, range, done..page, put)?;
-            upper(range.page_at(page), n)?;
-            done = page + 1;
+    let pages = range.pages().get();
+    let Some(map) = seg.amap() else { return sync_file(seg, scx, range, 0..pages, put) };
+    let resident = file_pages(seg, scx, range)?;
+    let mut below = resident.iter().map(|(addr, _)| range.page_index(*addr)).peekable();
+    let mut file_until = |end: u64| {
+        while let Some(first) = below.next_if(|page| *page < end) {
+            let mut next = first + 1;
+            while below.next_if(|page| *page == next && next < end).is_some() {
+                next += 1;
+            }
+            sync_file(seg, scx, range, first..next, put)?;
         }
+        let _under_the_copy = below.next_if_eq(&end);
+        Ok::<_, SegError>(())
+    };
+    for (slot, n) in map.slots(scx.cx, slots.clone()) {
+        let page = slot.wrapping_sub(slots.start);
+        file_until(page)?;
+        upper(range.page_at(page), n)?;
     }
-    sync_file(seg, scx, range, done..range.pages().get(), put)
+    file_until(pages)
+}
+
+/// The resident pages of the file behind `range`, in order: where they would be seen, and their names. Hints.
+fn file_pages(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+) -> Result<Vec<(VirtAddr, Identity)>, SegError> {
+    let (Some(b), Some(FileOffset(first))) =
+        (&seg.backing, seg.file_offset(scx.seg, range.start()))
+    else {
+        return Ok(Vec::new());
+    };
+    let pages = pvn::pages_in(scx.cx, scx.db, b.vnode.id(), FileOffset(first), range.len());
+    let pages = pages.map_err(|_| SegError::NoMemory { range })?;
+    let addr = |id: Identity| range.page_at((id.offset.0 - first) / PAGE_SIZE);
+    Ok(pages.into_iter().map(|(id, _)| (addr(id), id)).collect())
 }
 
 /// The file's pages that the `pages` of `range` show.
@@ -164,7 +196,7 @@ pub(super) fn each_page(
     seg: &SegVn,
     scx: &SegCx<'_>,
     range: VirtRange,
-    f: &mut dyn FnMut(VirtAddr, page_db::Identity) -> Result<(), SegError>,
+    f: &mut dyn FnMut(VirtAddr, Identity) -> Result<(), SegError>,
 ) -> Result<(), SegError> {
     if let Some(map) = seg.amap() {
         let slots = seg.slots_of(scx.seg, range);
@@ -172,16 +204,10 @@ pub(super) fn each_page(
             f(range.page_at(slot.wrapping_sub(slots.start)), seg.driver.layer.swap().identity(n))?;
         }
     }
-    if let (Some(b), Some(FileOffset(first))) =
-        (&seg.backing, seg.file_offset(scx.seg, range.start()))
-    {
-        let pages = pvn::pages_in(scx.cx, scx.db, b.vnode.id(), FileOffset(first), range.len());
-        for (id, _) in pages.map_err(|_| SegError::NoMemory { range })? {
-            let addr = range.page_at((id.offset.0 - first) / PAGE_SIZE);
-            let above = seg.amap().and_then(|m| m.peek(seg.slot_of(scx.seg, addr)));
-            if above.is_none() {
-                f(addr, id)?;
-            }
+    for (addr, id) in file_pages(seg, scx, range)? {
+        let above = seg.amap().and_then(|m| m.peek(seg.slot_of(scx.seg, addr)));
+        if above.is_none() {
+            f(addr, id)?;
         }
     }
     Ok(())

@@ -13,9 +13,9 @@ use std::sync::mpsc;
 
 /// A file of zeros, whatever is written to it.
 #[derive(Debug)]
-struct Zeros {
-    id: VnodeId,
-    size: u64,
+pub(super) struct Zeros {
+    pub(super) id: VnodeId,
+    pub(super) size: u64,
 }
 
 impl Vnode for Zeros {
