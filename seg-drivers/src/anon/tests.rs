@@ -7,8 +7,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
 use page_db::{
-    Counters, CpuId, Cx, FailKind, FailPlan, HostMem, ManualClock, PageDb, PageDbConfig, Pfn,
-    Rank, Reserve, SpinHooks, ThreadId,
+    Counters, CpuId, Cx, FailKind, FailPlan, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, Rank,
+    Reserve, SpinHooks, ThreadId,
 };
 use swapfs::{AnonNumber, SwapConfig, SwapFs};
 

@@ -10,9 +10,9 @@
 use super::vpage::VPages;
 use super::{SegVn, VPage, vpns};
 use addr_space::{Join, SegCx};
+use page_db::VirtRange;
 use page_db::heap::NoHeap;
 use page_db::sync::atomic::Ordering;
-use page_db::VirtRange;
 
 #[doc(alias("segvn_concat", "segvn_extend_prev", "segvn_extend_next"))]
 pub(super) fn concat(

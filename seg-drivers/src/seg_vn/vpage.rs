@@ -223,8 +223,7 @@ impl VPages {
     }
     /// Makes room for [`VPages::absorb`] in the longer of the two.
     pub(super) fn make_room_to_absorb(&mut self, other: &mut Self) -> Result<(), NoHeap> {
-        let (long, short) =
-            if other.is_longer_than(self) { (other, self) } else { (self, other) };
+        let (long, short) = if other.is_longer_than(self) { (other, self) } else { (self, other) };
         match (&mut long.0, &short.0) {
             (Some(long), Some(short)) => long.runs.make_room_for(&short.runs, 0..0),
             _ => Ok(()),
