@@ -11,7 +11,9 @@
 //!
 //! - K1: every page of an allocation is resident, claimed once (`p_lckcnt` 1) and mapped in the kernel's half, which every hat shares.
 //!   But for a range in `busy`, which is on its way: nobody has been given it yet, or it was given back. It belongs to the one call that put it there.
-//! - K2: the claim pays for the page out of availrmem, and destroying the page gives that back.
+//! - K2: the claim pays for the page out of availrmem, and destroying the page gives that back. All that an allocation will claim is promised before its
+//!   first page is made: who asks for more than can be promised is refused before anybody's page has gone for it.
+//! - K3: who finds no frame lets page-out run, or waits for it, and holds nothing meanwhile but the range, which is busy.
 //!
 //! Sources: [SI §11, Fig. 11.2]; illumos `vm/seg_kmem.c` (behaviour); illumos.md 10.
 
@@ -25,12 +27,15 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::db::Claim;
 use page_db::sync::Mutex;
 use page_db::{
-    Access, Counter, Cx, FileOffset, GotPage, Identity, LockedPage, PAGE_SIZE, PageDb, Prot,
-    PutFlags, Rank, RefMod, Reserve, VirtAddr, VirtRange, Vnode, VnodeError, VnodeId, VnodeKind,
+    Access, Counter, Cx, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb,
+    Prot, PutFlags, Rank, RefMod, Reserve, VirtAddr, VirtRange, Vnode, VnodeError, VnodeId,
+    VnodeKind,
 };
+
+/// Frames that wiring a page may take: itself, and page tables.
+const FRAMES: u64 = 4;
 
 /// The vnode that names the kernel's pages.
 #[doc(alias = "kvp")]
@@ -173,10 +178,12 @@ impl Kmem {
     fn identity(&self, addr: VirtAddr) -> Identity {
         Identity::new(self.vnode.id, FileOffset(addr.get() - self.window.start().get()))
     }
-    /// Allocates `pages` wired, zeroed pages at the lowest free address. `scx` speaks of the kernel's address space.
+    /// Allocates `pages` wired, zeroed pages at the lowest free address. `scx` speaks of the kernel's address space. The caller holds no lock: where frames are
+    /// short, they are waited for.
     ///
     /// # Errors
-    /// [`SegError::Invalid`] for no pages, or the `scx` of another machine or of a user's address space; [`SegError::NoMemory`]; nothing has changed.
+    /// [`SegError::Invalid`] for no pages, or the `scx` of another machine or of a user's address space; [`SegError::NoMemory`] when the memory cannot be promised
+    /// (`t_minarmem`; illumos's `KM_SLEEP` waits for that, too), or page-out finds no more; nothing has changed.
     #[doc(alias("segkmem_alloc", "kmem_alloc"))]
     pub fn alloc(&self, scx: &SegCx<'_>, pages: u64) -> Result<VirtRange, SegError> {
         self.check(scx, self.window)?;
@@ -187,21 +194,38 @@ impl Kmem {
         })?;
         let taken = self.heap.lock(scx.cx).take(self.window, len);
         let range = taken.ok_or(SegError::NoMemory { range: self.window })?;
-        let mut made = Ok(range);
+        let made = match scx.db.free_mem().reserve_kernel(pages) {
+            true => self.wire_all(scx, range),
+            false => Err(SegError::NoMemory { range }),
+        };
+        self.heap.lock(scx.cx).settle(range, made.is_err());
+        made.map(|()| range)
+    }
+    /// Wires all pages of a busy range, for which memory is promised; or none, and the promise is given back.
+    fn wire_all(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
         for (done, addr) in range.iter_pages().enumerate() {
-            if let Err(e) = self.wire(scx, addr) {
-                self.unwire(scx, range, done as u64);
-                made = Err(match e {
-                    SegError::NoMemory { .. } => SegError::NoMemory { range },
-                    e => e,
-                });
-                break;
+            let Err(e) = self.wire_in_time(scx, addr) else { continue };
+            let done = done as u64;
+            self.unwire(scx, range, done);
+            scx.db.free_mem().uncharge(range.pages().get() - done); // the rest went with the claims (K2)
+            return Err(match e {
+                SegError::NoMemory { .. } => SegError::NoMemory { range },
+                e => e,
+            });
+        }
+        Ok(())
+    }
+    /// Wires one page, for which frames may have to be waited for (K3).
+    fn wire_in_time(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), SegError> {
+        let mut tries = MemoryTries::new(1, FRAMES);
+        loop {
+            match self.wire(scx, addr) {
+                Err(e @ SegError::NoMemory { .. }) => tries.wait(scx.cx, scx.db).map_err(|_| e)?,
+                done => return done,
             }
         }
-        self.heap.lock(scx.cx).settle(range, made.is_err());
-        made
     }
-    /// Makes, zeroes, claims and maps one page (K1).
+    /// Makes, zeroes, maps and claims one page (K1).
     fn wire(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), SegError> {
         let range = VirtRange::page_of(addr);
         let page = scx
@@ -211,10 +235,6 @@ impl Kmem {
         scx.db.mem().zero(page.pfn());
         scx.cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
         page.end_io();
-        if !scx.db.claim_forced(&page, Claim::Lck, None) {
-            scx.db.destroy(scx.cx, page);
-            return Err(SegError::NoMemory { range });
-        }
         let flags = LoadFlags::LOCK | LoadFlags::NOSYNC;
         if let Err(e) = scx.hat.memload(scx.cx, addr, &page, Prot::RWX, flags, None) {
             scx.db.destroy(scx.cx, page);
@@ -228,6 +248,8 @@ impl Kmem {
                 },
             });
         }
+        let is_claimed = scx.db.claim_reserved(&page);
+        debug_assert!(is_claimed, "K1: a page just made is nobody else's");
         _ = page.downgrade().leak(); // found again by its name
         Ok(())
     }

@@ -233,6 +233,26 @@ impl PageDb {
         let plus = |c: Claims| Some(c).filter(joins)?.plus(claim, first);
         self.update_claims(page, 0, plus).is_ok()
     }
+    /// Claims a page for the kernel, out of memory that it has been promised ([`crate::FreeMem::reserve_kernel`]): a page of that promise is the claim's from now
+    /// on, and goes back with it. `false`, and nothing has changed, when somebody has claimed the page already.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
+    #[must_use = "without a claim the promise is the caller's still"]
+    pub fn claim_reserved(&self, page: &ExclPage<'_>) -> bool {
+        self.assert_own(page);
+        let page = page.page();
+        let old = page.claims();
+        // Nobody else changes them: the page is the caller's alone.
+        match old.plus(Claim::Lck, self.claim_era()).filter(|_| old.is_none()) {
+            None => false,
+            Some(new) => {
+                page.claims.store(new.word(), Ordering::Release);
+                self.note_claimed(false, true);
+                true
+            }
+        }
+    }
     /// Drops a claim of `era`. A page without one is left as it is: locks do not nest, and a claim ends with its page.
     ///
     /// # Panics

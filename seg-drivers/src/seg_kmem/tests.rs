@@ -119,3 +119,61 @@ fn what_is_not_allocated_of_the_heap_is_not_in_core() {
     assert_eq!([asked(0, 8), asked(3, 5)], [0, 2]);
     kmem.free(&scx, two).expect("an allocation");
 }
+
+/// Pages of a file that nobody maps.
+fn cached(w: &World, pages: u64) {
+    let vnode = w.db.vnodes().register(&w.cx, VnodeKind::File).expect("a number");
+    for i in 0..pages {
+        let name = Identity::new(vnode, FileOffset(i * PAGE_SIZE));
+        let page = w.db.create(&w.cx, name, i, Reserve::Normal).expect("frames");
+        page.end_io();
+        w.db.free(&w.cx, page, false);
+    }
+}
+
+#[test]
+fn who_asks_the_heap_for_more_than_there_is_takes_nobodys_page() {
+    // K2.
+    let w = world(512);
+    let (kas, kmem) = heap(&w);
+    cached(&w, 40);
+    let before = (w.db.freemem(), w.db.cache_list().count(), w.db.free_mem().availrmem());
+    let kernel = kas.seg_cx(&w.cx, kmem.window());
+    // t_minarmem stays: 8 of 512.
+    for pages in [600, before.2 - 7] {
+        let refused = kmem.alloc(&kernel, pages).expect_err("more than can be promised");
+        assert!(matches!(refused, SegError::NoMemory { .. }), "{refused}");
+        let after = (w.db.freemem(), w.db.cache_list().count(), w.db.free_mem().availrmem());
+        assert_eq!((after, w.db.counters().get(Counter::PgRRun)), (before, 0));
+    }
+    // What can be promised and not be had is given back: a frame stays for page-out.
+    let refused = kmem.alloc(&kernel, before.2 - 8).expect_err("page-out has its reserve");
+    assert!(matches!(refused, SegError::NoMemory { .. }), "{refused}");
+    assert_eq!((w.db.freemem(), w.db.free_mem().availrmem()), (before.0, before.2));
+    assert_eq!((kmem.allocated(&w.cx), w.db.claimed_pages()), (0, 0));
+    let range = kmem.alloc(&kernel, 5).expect("frames");
+    assert_eq!((w.db.free_mem().availrmem(), w.db.claimed_pages()), (before.2 - 5, 5));
+    kmem.free(&kernel, range).expect("an allocation");
+    assert_eq!((w.db.free_mem().availrmem(), w.db.claimed_pages()), (before.2, 0));
+    w.db.verify(&w.cx).expect("sound");
+}
+
+#[test]
+fn the_heap_has_page_out_run_when_all_memory_is_in_use() {
+    // K3.
+    let w = world(128);
+    let (kas, kmem) = heap(&w);
+    let p = w.proc();
+    w.map(&p, 200);
+    let mut page = 0;
+    while w.db.freemem() > w.db.free_mem().normal_reserve() {
+        w.write(&p, page, 1); // dirty, all of them
+        page += 1;
+    }
+    let kernel = kas.seg_cx(&w.cx, kmem.window());
+    let range = kmem.alloc(&kernel, 30).expect("page-out finds more");
+    assert!(w.db.counters().get(Counter::AnonPgOut) >= 30);
+    kmem.free(&kernel, range).expect("an allocation");
+    p.space.free(&w.cx);
+    w.db.verify(&w.cx).expect("sound");
+}

@@ -102,7 +102,7 @@ impl World {
             }
         }
     }
-    fn write(&self, p: &Proc, page: u64, v: u8) {
+    pub(crate) fn write(&self, p: &Proc, page: u64, v: u8) {
         self.access(p, BASE + page * PAGE_SIZE, Some(v)).expect("may store");
         self.check(p);
     }
@@ -121,7 +121,7 @@ impl World {
             m.verify(&self.cx).expect("anon map");
         }
     }
-    fn map(&self, p: &Proc, pages: u64) {
+    pub(crate) fn map(&self, p: &Proc, pages: u64) {
         let range = VirtRange::exact(BASE, pages * PAGE_SIZE).expect("aligned");
         p.space.map(&self.cx, range, &SegVnArgs::zfod(&self.driver, Prot::RW)).expect("free");
     }
