@@ -86,9 +86,10 @@ impl HatX86 {
         let mut gone = 0;
         self.each_entry(cx, leaf, |i, cell, _| {
             if let Some(next) = words.get(i + FETCH)
-                && let Some(page) = self.db.page_of(X86Pte(next.load(Relaxed)).pfn())
+                && let Some(page) = self.db.pages().of_pfn(X86Pte(next.load(Relaxed)).pfn())
             {
-                prefetch_write(self.db.page(page)); // absent or a device's: a hint that is of no use
+                // The structure alone, and no look into it: absent or a device's, it is a hint that is of no use.
+                prefetch_write(self.db.page(page));
             }
             let old = self.take_entry(cx, leaf.table.id, i, cell, keep, quiet);
             gone += 1;
