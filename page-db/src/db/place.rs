@@ -44,7 +44,6 @@ use crate::units::Pfn;
 use alloc::vec::Vec;
 
 /// Which frames are wanted side by side.
-#[doc(alias("ddi_dma_attr", "dma_attr_addr_hi", "dma_attr_align"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Contig {
     /// How many.
@@ -132,7 +131,8 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PlaceError`]; what was taken on the way is free again (A3).
-    #[doc(alias("page_create_io", "page_get_contigpages", "contig_alloc", "ddi_dma_mem_alloc"))]
+    #[doc(alias("page_create_io", "page_get_contigpages", "contig_alloc"))]
+    #[doc(alias("ddi_dma_mem_alloc", "ddi_dma_attr", "dma_attr_addr_hi", "dma_attr_align"))]
     pub fn alloc_contig<'a>(
         &'a self,
         cx: &'a Cx,

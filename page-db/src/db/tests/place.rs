@@ -4,7 +4,7 @@ use crate::db::{Contig, PageDbError, PlaceError, Reserve, RetireError};
 use crate::dump::MemStat;
 use crate::free_mem::Thresholds;
 use crate::phys_mem::WORDS;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::testing::{BASE, World, cx, name};
 use crate::{
     Counters, ExclPage, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageState, Pfn,
@@ -276,4 +276,44 @@ fn a_run_that_another_cuts_is_given_back_and_looked_for_further_on() {
     assert_eq!(low[0].pfn(), Pfn(BASE));
     got.into_iter().chain(low).for_each(|page| w.db.free(&w.cx, page, false));
     assert_eq!(w.verify().cached, 1);
+}
+
+/// Threads take and free any frame, runs, frames by number and frames that go out of service, all of the same few.
+#[test]
+fn whoever_takes_a_frame_has_it_alone() {
+    let w = World::with(320, &PageDbConfig { cpus: 4, ..PageDbConfig::default() });
+    std::thread::scope(|threads| {
+        for me in 0..4u32 {
+            let (db, cx) = (&w.db, w.thread(me));
+            threads.spawn(move || {
+                let tag = |page: &ExclPage<'_>| db.mem().u64_at(page.pfn(), 0);
+                let mut held: Vec<ExclPage<'_>> = Vec::new();
+                for round in 0..600u64 {
+                    let pfn = Pfn(BASE + round * 7 % 320);
+                    match (me, round % 3) {
+                        (0, _) => held.extend(db.alloc(&cx, round, Reserve::Push)),
+                        (1, _) => held.extend(db.alloc_at(&cx, pfn, Reserve::Push)),
+                        (2, _) => {
+                            let wanted = Contig { align: 4, ..Contig::new(1 + round % 9) };
+                            let run = db.alloc_contig(&cx, wanted, Reserve::Push);
+                            held.extend(run.into_iter().flatten());
+                        }
+                        (_, 0) => drop(db.retire(&cx, pfn)),
+                        _ => drop(db.unretire(&cx, pfn)),
+                    }
+                    held.iter().for_each(|page| tag(page).store(u64::from(me), Relaxed));
+                    std::thread::yield_now();
+                    for page in &held {
+                        assert_eq!(tag(page).load(Relaxed), u64::from(me), "{}", page.pfn());
+                    }
+                    if held.len() > 60 || round % 5 == 0 {
+                        held.drain(..).for_each(|page| db.free(&cx, page, false));
+                    }
+                }
+                held.into_iter().for_each(|page| db.free(&cx, page, false));
+            });
+        }
+    });
+    let census = w.verify();
+    assert_eq!(census.free + census.retired, 320, "{census:?}");
 }
