@@ -37,7 +37,7 @@ impl AddrSpace {
             return Err(AsError::Overlap { range: self.limits(), with: self.limits() });
         }
         self.check_machine("a child", child)?;
-        let mut redo = Redo::new(self, cx, FORK_PAGES).over(self.limits());
+        let mut redo = Redo::new(self, cx, FORK_PAGES);
         loop {
             match self.dup_pass(cx, child) {
                 Err(AsError::Seg(SegError::Pinned { .. })) if redo.held_a_moment() => {}

@@ -133,7 +133,8 @@ impl<'a> Redo<'a> {
         let memory = MemoryTries::new(2, most);
         Self { space, cx, memory, held: 0, passes: 0, end: 0, writer: false }
     }
-    /// The operation goes through all of `range`.
+    /// The operation goes through all of `range`, and needs each segment there to be its own that needs the first one to be. A fork is not told of: it asks
+    /// that of few, and copies no slot of the others.
     pub(crate) fn over(self, range: VirtRange) -> Self {
         Self { end: range.end(), ..self }
     }
@@ -148,7 +149,10 @@ impl<'a> Redo<'a> {
     /// Whether to start over at a driver's word: not for ever (G10). Others are let on with what they do.
     pub(crate) fn once_more(&mut self) -> bool {
         self.passes = self.passes.saturating_add(1);
-        self.cx.blocking(|| spin_wait(self.cx, self.passes));
+        // The first time there may be nobody to wait for: a segment is made its own, or the lock is taken as writer.
+        if self.passes > 1 {
+            self.cx.blocking(|| spin_wait(self.cx, self.passes));
+        }
         self.passes <= MOST_PASSES
     }
     /// The same for an operation that answers with the driver's last word.
