@@ -76,11 +76,17 @@ impl AsState {
     /// Whether a new mapping of so many bytes fits under the limit; nothing is counted.
     #[inline]
     pub(crate) fn check_resv(&self, bytes: u64) -> Result<(), AsError> {
+        self.check_resv_without(0, bytes)
+    }
+    /// The same when so many bytes of what is counted have gone.
+    #[inline]
+    pub(crate) fn check_resv_without(&self, going: u64, bytes: u64) -> Result<(), AsError> {
         if bytes == 0 {
             return Ok(());
         }
         let limit = self.vmem_limit();
-        let fits = self.resv_size().checked_add(bytes).is_some_and(|n| n <= limit);
+        let rest = self.resv_size().saturating_sub(going);
+        let fits = rest.checked_add(bytes).is_some_and(|n| n <= limit);
         if fits { Ok(()) } else { Err(AsError::VmemLimit { bytes, limit }) }
     }
     /// Counts what a new mapping has reserved, if the limit allows it.

@@ -141,8 +141,7 @@ impl Process {
     /// `EINVAL` for unknown flags, flags that do not go together, misaligned addresses, a length of 0, what wraps, a place that overlaps the old
     /// range, and where the offsets of a file end; `EFAULT` when part of the old range is not mapped; `ENOMEM` when there is no room, or a limit is
     /// passed; `EAGAIN` while pages are pinned for i/o, when no swap can be reserved, and when the new pages cannot be locked as the old
-    /// ones are; `ENOTSUP` for mappings of devices. With [`RemapFlags::DONTUNMAP`] the limit on address space is looked at while what is at a fixed place is
-    /// there still, so that nothing is lost where it is passed (Linux takes that away first). Nothing has changed, except that what was at a fixed place may be gone, and other mappings that may be
+    /// ones are; `ENOTSUP` for mappings of devices. Nothing has changed, except that what was at a fixed place may be gone, and other mappings that may be
     /// thrown away for want of room.
     pub fn mremap(
         &self,

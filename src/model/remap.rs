@@ -59,7 +59,11 @@ impl Model {
             None if flags.may => Place::Away,
             None => return Err(Errno::ENOMEM),
         };
-        if flags.dontunmap && process.is_over(had) {
+        let replaced = match place {
+            Place::At(to) if flags.dontunmap => process.pages.range(to..to + has).count() as u64,
+            _ => 0,
+        };
+        if flags.dontunmap && process.is_over_without(replaced, had) {
             return Err(Errno::ENOMEM);
         }
         if let (Some(to), true) = (to, has > had) {
@@ -110,7 +114,11 @@ impl Process {
     }
     /// So many pages more would pass the limit on address space.
     fn is_over(&self, more: u64) -> bool {
-        let pages = (self.pages.len() as u64).saturating_add(more);
+        self.is_over_without(0, more)
+    }
+    /// The same when `gone` pages have gone.
+    fn is_over_without(&self, gone: u64, more: u64) -> bool {
+        let pages = (self.pages.len() as u64 - gone).saturating_add(more);
         more > Model::MAX_PAGES || pages.saturating_mul(PAGE_BYTES) > self.limit(Limit::Vmem)
     }
     fn drop_pages(&mut self, first: u64, n: u64) {

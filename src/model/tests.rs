@@ -160,3 +160,20 @@ fn processes_that_share_an_address_space_have_the_same_pages_and_limits() {
     let machine = MachineWorld::new(&script.machine()).expect("a machine");
     Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
 }
+
+/// What a move goes over has gone when what stays behind is asked for its limit; where that is passed nothing has.
+#[test]
+fn a_move_that_stays_mapped_counts_without_what_it_goes_over() {
+    let text = "map 0 0 4 rw priv fixed anon\nwrite 0 0 4 65\nmap 0 10 4 rw priv fixed anon\nwrite 0 10 4 66\n\
+                setrlimit 0 vmem 32k\nremap 0 0 4 4 may+fixed+dontunmap 20\nexpect ENOMEM\n\
+                remap 0 0 4 4 may+fixed+dontunmap 12\nexpect ENOMEM\nread 0 12 0+1\nexpect ok b=42\n\
+                remap 0 0 4 4 may+fixed+dontunmap 10\nexpect ok\nread 0 10 0+1\nexpect ok b=41\n\
+                read 0 0 0+1\nexpect ok b=00\nmap 0 30 1 rw priv fixed anon\nexpect ENOMEM\n";
+    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let options = RunOptions::default();
+    Runner::new(Model::new(), options.clone())
+        .run(&script, &mut Silent)
+        .expect("the model answers so");
+    let machine = MachineWorld::new(&script.machine()).expect("a machine");
+    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+}

@@ -15,6 +15,7 @@
 //!           something at `to`, if that is to be free   the same
 //!   room    for two cuts and one in the way            refused; nothing has changed
 //!   clear   what lies at `to` goes                     may have to wait for pins, and starts over then
+//!   count   what stays behind of `from`, if it does    refused if somebody took the room meanwhile; what was in the way is gone
 //!   notes   room for what is not forked of `from`      refused; but what was in the way is gone
 //!   cut     [ x ][ a ][ b ][ c ][ y ]                  from here on nothing fails (G8)
 //!   carry   [ x ]             [ y ]                    to   [ a ][ b ][ c ]      the same drivers, in the same order
@@ -86,12 +87,12 @@ struct Move {
 
 type Piece<'a> = (Seg<'a>, VirtRange);
 
-/// Drivers that are not in the tree yet, and have been counted in size and reservation.
+/// Drivers that are not in the tree yet.
 #[derive(Default)]
 struct Made {
     segs: Vec<Removed>,
-    /// One that was made, and was not counted.
-    refused: Option<Removed>,
+    /// How many, from the first, have been counted in size and reservation.
+    counted: usize,
     /// What is waited for before the next pass makes more.
     leaving: Option<Arc<dyn Contents>>,
 }
@@ -137,7 +138,7 @@ impl AddrSpace {
     ///
     /// # Errors
     /// As [`AddrSpace::may_move`]; [`AsError::Overlap`] when the two overlap, or something is where [`Target::Free`] wants nothing; [`AsError::NoHeap`]; with [`Leave::Fresh`] also what a new mapping may
-    /// answer. Nothing has changed. A driver's error, or [`AsError::NoHeap`], once something was found in the way: that is gone below the failing segment, and nothing has moved.
+    /// answer. Nothing has changed. A driver's error, [`AsError::NoHeap`], or [`AsError::VmemLimit`] if another thread took the room that what was in the way left, once something was found there: that is gone below the failing segment, and nothing has moved.
     #[doc(alias("mremap", "as_move"))]
     pub fn move_range(
         &self,
@@ -178,11 +179,13 @@ impl AddrSpace {
         let fresh = if leave == Leave::Fresh { segs.pieces(cx, from).count() } else { 0 };
         segs.reserve(cx, fresh + CUTS).map_err(Stop::Space)?;
         if leave == Leave::Fresh {
-            self.make_fresh(cx, segs, from, made)?;
+            self.make_fresh(cx, segs, from, to, made)?;
         }
         let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
         let forgotten = (leave == Leave::Hole).then_some(from);
         self.unmap_pass(cx, segs, to, gone)?;
+        self.uncount_gone(gone);
+        self.count_made(cx, made)?;
         segs.make_room_for(&left_out, forgotten).map_err(Stop::Space)?;
         gone.empty_parts(cx); // or what comes to lie there would not join its neighbours, whose slots those were
         // Nothing fails from here on.
@@ -203,16 +206,21 @@ impl AddrSpace {
         }
         Ok(())
     }
-    /// What stays behind of each piece of `from`.
+    /// What stays behind of each piece of `from`; it is to fit under the limit when what lies at `to` has gone, and is counted then.
     fn make_fresh(
         &self,
         cx: &Cx,
         segs: &Segs,
         from: VirtRange,
+        to: VirtRange,
         made: &mut Made,
     ) -> Result<(), Stop> {
+        let (going, mut coming) = (self.counted_in(cx, segs, to), 0_u64);
         for piece in segs.pieces(cx, from) {
             let (seg, piece) = piece?;
+            let fits = self.state.check_resv_without(going, coming.saturating_add(piece.len()));
+            fits.map_err(Stop::Space)?;
+            coming += self.counts(cx, seg, piece);
             let first = seg.range().page_index(piece.start());
             let scx = self.scx(cx, seg.range(), true);
             self.make_one(cx, seg, piece, made, |extract, to| {
@@ -221,7 +229,31 @@ impl AddrSpace {
         }
         Ok(())
     }
-    /// One driver for `range` of this address space, made from `seg`, counted.
+    /// Bytes that the piece of a segment, or one that is made like it, counts for in `resv_size` by its size.
+    fn counts(&self, cx: &Cx, seg: Seg<'_>, piece: VirtRange) -> u64 {
+        let own = seg.ops().counts_own_resv(&self.scx(cx, seg.range(), true));
+        if own { 0 } else { piece.len() }
+    }
+    /// The same of all that is mapped in `range`.
+    fn counted_in(&self, cx: &Cx, segs: &Segs, range: VirtRange) -> u64 {
+        let mut at = segs.find_or_next(cx, range.start().get());
+        let parts = core::iter::from_fn(|| {
+            let id = at?;
+            at = segs.next_id(id);
+            let part = segs.range(id).intersect(range)?;
+            Some(self.counts(cx, segs.get(id), part))
+        });
+        parts.sum()
+    }
+    /// Counts what has been made and is not counted yet.
+    fn count_made(&self, cx: &Cx, made: &mut Made) -> Result<(), Stop> {
+        for Removed { range, ops } in &made.segs[made.counted..] {
+            self.count(&self.scx(cx, *range, true), &**ops).map_err(Stop::Space)?;
+            made.counted += 1;
+        }
+        Ok(())
+    }
+    /// One driver for `range` of this address space, made from `seg`, not counted yet.
     fn make_one(
         &self,
         cx: &Cx,
@@ -231,7 +263,6 @@ impl AddrSpace {
         make: impl FnOnce(&dyn Extract, &SegCx<'_>) -> Result<Continued, SegError>,
     ) -> Result<(), Stop> {
         made.segs.try_reserve(1).map_err(no_heap).map_err(Stop::Space)?;
-        self.state.check_resv(range.len()).map_err(Stop::Space)?;
         let scx = self.scx(cx, range, true);
         let ops = match extract(seg).and_then(|extract| make(extract, &scx)) {
             Ok(Continued::Made(ops)) => ops,
@@ -242,20 +273,17 @@ impl AddrSpace {
             }
             Err(error) => return Err(Stop::Seg { error, seg: seg.range() }),
         };
-        if let Err(error) = self.count(&scx, &*ops) {
-            made.refused = Some(Removed { range, ops });
-            return Err(Stop::Space(error));
-        }
         made.segs.push(Removed { range, ops });
         Ok(())
     }
-    /// Undoes [`AddrSpace::make_one`], and waits for what kept it from making more. No lock is held.
+    /// Undoes [`AddrSpace::make_one`] and [`AddrSpace::count_made`], and waits for what kept it from making more. No lock is held.
     fn give_back(&self, cx: &Cx, made: Made) {
-        for Removed { range, ops } in made.segs {
-            self.uncount(cx, range, &*ops);
-        }
-        if let Some(Removed { range, ops }) = made.refused {
-            ops.free(&self.scx(cx, range, false));
+        for (i, Removed { range, ops }) in made.segs.into_iter().enumerate() {
+            if i < made.counted {
+                self.uncount(cx, range, &*ops);
+            } else {
+                ops.free(&self.scx(cx, range, false));
+            }
         }
         if let Some(contents) = made.leaving {
             contents.wait_emptied(cx);
@@ -418,9 +446,11 @@ impl AddrSpace {
             let (seg, piece) = mapped(piece)?;
             let scx = self.scx(cx, seg.range(), true);
             let place = moved(piece, from, to);
+            into.state.check_resv(place.len()).map_err(Stop::Space)?;
             into.make_one(cx, seg, place, made, |extract, to| {
                 extract.share(&scx, piece, to).map(Continued::Made)
             })?;
+            into.count_made(cx, made)?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ use crate::leaving::Leaving;
 use crate::seg::{Remnant, SegOps};
 use crate::segs::{Removed, Segs};
 use alloc::vec::Vec;
+use core::mem::take;
 use page_db::sync::{Mutation, mutated};
 use page_db::{Cx, VirtRange};
 
@@ -146,12 +147,17 @@ impl AddrSpace {
     }
     /// Does what [`AddrSpace::unmap_pass`] left to be done without the lock.
     pub(crate) fn finish(&self, cx: &Cx, mut gone: Gone) {
-        if gone.bytes != 0 {
-            self.state.sub_size(gone.bytes);
-            self.state.sub_resv(gone.reserved); // first: what is not mapped any more keeps nobody from mapping
-        }
+        self.uncount_gone(&mut gone); // first: what is not mapped any more keeps nobody from mapping
         gone.empty_parts(cx);
         gone.first.into_iter().chain(gone.others).for_each(|seg| self.free_seg(cx, seg));
+    }
+    /// Takes what has gone off the counts, once.
+    pub(super) fn uncount_gone(&self, gone: &mut Gone) {
+        let (bytes, reserved) = (take(&mut gone.bytes), take(&mut gone.reserved));
+        if bytes != 0 {
+            self.state.sub_size(bytes);
+            self.state.sub_resv(reserved);
+        }
     }
     fn free_seg(&self, cx: &Cx, seg: Removed) {
         seg.ops.free(&self.scx(cx, seg.range, false));

@@ -132,6 +132,37 @@ fn what_stays_behind_is_new() {
     assert_eq!(there[4..], [(0x40000, 0x41000), (0x41000, 0x42000)]);
 }
 
+/// At the limit there is room for what stays behind where something was in the way; a driver that does not go leaves all as it was, and nothing counted twice.
+#[test]
+fn what_stays_behind_takes_the_room_of_what_was_in_the_way() {
+    let w = World::new();
+    w.map_as(0x10000, 2 * P, &w.toy().moving());
+    w.map(0x40000, P);
+    w.map(0x41000, P);
+    let state = w.space.state();
+    state.set_vmem_limit(4 * P);
+    let go = || {
+        w.space.move_range(&w.cx, range(0x10000, 2 * P), at(0x40000), Leave::Fresh, Target::Replace)
+    };
+    let refused = SegError::Invalid { driver: "toy", what: "as ordered", range: range(0x41000, P) };
+    w.plan.fail("unmap", 0x41000, 1, Fail::Seg(refused));
+    assert_eq!(go(), Err(refused.into()));
+    w.check();
+    assert_eq!((state.size(), state.resv_size()), (3 * P, 3 * P), "the first in the way is gone");
+    go().expect("there is room");
+    w.check();
+    assert_eq!(w.shape(), [(0x10000, 0x12000), (0x40000, 0x42000)]);
+    assert_eq!((state.size(), state.resv_size()), (4 * P, 4 * P));
+    let more = w.space.move_range(
+        &w.cx,
+        range(0x10000, 2 * P),
+        at(0x50000),
+        Leave::Fresh,
+        Target::Replace,
+    );
+    assert!(matches!(more, Err(AsError::VmemLimit { .. })), "{more:?}");
+}
+
 #[test]
 fn a_mapping_goes_on_like_its_last_page() {
     let w = World::new();
