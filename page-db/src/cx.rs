@@ -8,6 +8,8 @@
 //! - X1: a `Cx` is used by one thread at a time (`!Sync`), and a guard never outlives it (guards borrow it).
 //! - X2: on return to user code no rank is held ([`Cx::held`] is empty).
 //! - X3: its counter block has one writer, so counting is a load and a store on a line nobody else writes.
+//! - X4: a `Cx` is shown to the machine whose counters it was made with, and to no other: what it counts, what it is told to let fail and what wakes it are that
+//!   machine's. A debug build panics where another's pages are locked, or its address spaces asked ([`crate::PageDb::assert_cx`]).
 
 use crate::counters::{Counter, CounterBlock, Counters};
 use crate::fail::FailKind;
@@ -175,6 +177,10 @@ impl Cx {
     pub fn migrate(&self, cpu: CpuId) {
         self.cpu.set(cpu);
     }
+    /// The machine's counters, this thread's among them.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
     /// Adds one to a counter.
     #[inline]
     pub fn count(&self, counter: Counter) {
@@ -206,10 +212,15 @@ impl Cx {
     }
     /// Runs `f` as a thread that frees memory ([`Cx::frees_memory`]).
     pub fn freeing_memory<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = self.frees_memory.replace(true);
-        let r = f();
-        self.frees_memory.set(before);
-        r
+        // Also after a panic in `f`: a thread that goes on must wait for memory like any other.
+        struct Before<'a>(&'a Cell<bool>, bool);
+        impl Drop for Before<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _before = Before(&self.frees_memory, self.frees_memory.replace(true));
+        f()
     }
     /// The hooks this thread waits by.
     #[inline]
@@ -320,5 +331,24 @@ impl fmt::Debug for Cx {
             .field("cpu", &self.cpu.get().0)
             .field("thread", &self.thread.0)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    /// A thread that took the last frame as page-out, and never waits for one, is not a thread that goes on for a user.
+    #[test]
+    fn a_thread_that_panics_while_it_frees_memory_frees_none_afterwards() {
+        let cx = crate::testing::cx();
+        cx.freeing_memory(|| {
+            let failed = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                cx.freeing_memory(|| panic!("a push"))
+            }));
+            assert!(failed.is_err() && cx.frees_memory(), "it does what it did before");
+        });
+        let failed = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+            cx.freeing_memory(|| panic!("a push"))
+        }));
+        assert!(failed.is_err() && !cx.frees_memory());
     }
 }

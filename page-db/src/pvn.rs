@@ -32,6 +32,7 @@ use crate::sync::{Mutation, mutated};
 use crate::units::{FileOffset, PAGE_SIZE, Pfn};
 use crate::vnode::{Identity, PutFlags, VnodeId, VnodeKind};
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 /// A page found or filled.
 #[derive(Debug)]
@@ -42,10 +43,50 @@ pub struct Filled<'a> {
     pub filled: bool,
 }
 
+/// A page just made, exclusive and in transit, while it is given its contents. Dropped before that is [`Filling::done`], for an error or by a panic of
+/// whoever fills it, it is gone again (V1): in its frame are somebody else's bytes.
+#[must_use = "a page that is not filled is gone again"]
+#[derive(Debug)]
+pub struct Filling<'a> {
+    cx: &'a Cx,
+    db: &'a PageDb,
+    /// There until it is done.
+    page: Option<ExclPage<'a>>,
+}
+
+impl<'a> Filling<'a> {
+    /// Watches over `page`, which [`PageDb::create`] has made.
+    pub fn of(cx: &'a Cx, db: &'a PageDb, page: ExclPage<'a>) -> Self {
+        Self { cx, db, page: Some(page) }
+    }
+    /// The contents are whole: ends the transit.
+    pub fn done(mut self) -> ExclPage<'a> {
+        let page = self.page.take().expect("V1: a page is done once");
+        page.end_io();
+        page
+    }
+}
+
+impl<'a> Deref for Filling<'a> {
+    type Target = ExclPage<'a>;
+    fn deref(&self) -> &ExclPage<'a> {
+        self.page.as_ref().expect("V1: a page is there until it is done")
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.end_io();
+            self.db.destroy(self.cx, page);
+        }
+    }
+}
+
 /// Finds the page named `id`, or makes it and has `fill` give it contents. `fill` runs inside [`Cx::blocking`] with the page exclusive.
 ///
 /// # Errors
-/// [`VnodeError::NoMemory`], [`VnodeError::NoVnode`], or what `fill` answered; then the page is gone again (V1).
+/// [`VnodeError::NoMemory`], [`VnodeError::NoVnode`], or what `fill` answered; then the page is gone again, as it is after a panic in `fill` (V1).
 pub fn get<'a>(
     cx: &'a Cx,
     db: &'a PageDb,
@@ -62,15 +103,9 @@ pub fn get<'a>(
             Err(PageError::NoVnode { vnode }) => return Err(VnodeError::NoVnode { vnode }),
             Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
             Ok(page) => {
-                let done = cx.blocking(|| fill(&page));
-                page.end_io();
-                return match done {
-                    Ok(()) => Ok(Filled { page: page.downgrade(), filled: true }),
-                    Err(e) => {
-                        db.destroy(cx, page);
-                        Err(e)
-                    }
-                };
+                let new = Filling::of(cx, db, page);
+                cx.blocking(|| fill(&new))?;
+                return Ok(Filled { page: new.done().downgrade(), filled: true });
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::area::AreaId;
 use crate::device::{DeviceError, DeviceOp};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
+use page_db::pvn::Filling;
 use page_db::selock::{ExclPage, LockedPage as _};
 use page_db::{
     Counter, Cx, FailKind, GotPage, Identity, PAGE_SIZE, PageDb, PageError, Prot, RefMod, Reserve,
@@ -90,16 +91,16 @@ impl SwapFs {
             Err(PageError::Exists(_)) => return Ok(()),
             Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
         };
+        let page = Filling::of(cx, db, page);
         // W1: the word is believed only now.
-        let done = match self.names().place(n) {
-            Place::At(slot) if slot.area == area => self.read_slot(cx, db, n, &page).map(|()| true),
-            other => self.readable(id, other).map(|()| false),
-        };
-        page.end_io();
-        if !matches!(done, Ok(true)) {
-            db.destroy(cx, page);
+        match self.names().place(n) {
+            Place::At(slot) if slot.area == area => {
+                self.read_slot(cx, db, n, &page)?;
+                drop(page.done());
+                Ok(())
+            }
+            other => self.readable(id, other),
         }
-        done.map(drop)
     }
     fn readable(&self, id: Identity, place: Place) -> Result<(), VnodeError> {
         let Identity { vnode, offset } = id;
@@ -118,22 +119,21 @@ impl SwapFs {
         n: AnonNumber,
         page: ExclPage<'a>,
     ) -> Result<Option<GotPage<'a>>, VnodeError> {
+        let page = Filling::of(cx, db, page);
         // The word is believed only now, under the page's lock (W1).
-        let done = match self.names().place(n) {
-            Place::At(_) => self.read_slot(cx, db, n, &page).map(|()| Some(true)),
+        let read = match self.names().place(n) {
+            Place::At(_) => {
+                self.read_slot(cx, db, n, &page)?;
+                true
+            }
             Place::Nowhere => {
                 db.mem().zero(page.pfn());
                 cx.count_n(Counter::BytesZeroed, PAGE_SIZE);
-                Ok(Some(false))
+                false
             }
-            other => self.readable(self.identity(n), other).map(|()| None),
+            other => return self.readable(self.identity(n), other).map(|()| None),
         };
-        page.end_io();
-        if let Ok(Some(read)) = done {
-            return Ok(Some(GotPage { page: page.downgrade(), prot: Prot::all(), read }));
-        }
-        db.destroy(cx, page);
-        done.map(|_| None)
+        Ok(Some(GotPage { page: page.done().downgrade(), prot: Prot::all(), read }))
     }
     fn read_slot(
         &self,

@@ -324,3 +324,16 @@ fn a_name_that_has_moved_to_another_page_is_written_all_the_same() {
     assert_eq!((done, written), (Ok(()), 1));
     w.verify();
 }
+
+/// V1: half a page, with a frame's old bytes in the rest, is nobody's to find; nor does it stay locked.
+#[test]
+fn a_fill_that_panics_leaves_no_page() {
+    let (w, f) = world(0);
+    let filled = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        get(&w.cx, &w.db, f.page(0), 0, |_| panic!("the disk is on fire")).map(drop)
+    }));
+    assert!(filled.is_err());
+    assert_eq!((w.verify().named, w.db.freemem()), (0, 32));
+    assert!(w.cx.held().is_empty(), "X2");
+    assert!(get(&w.cx, &w.db, f.page(0), 0, |_| Ok(())).expect("made anew").filled);
+}

@@ -247,3 +247,20 @@ fn a_file_that_cannot_be_prepared_stays_as_it_is() {
     }
     std::fs::remove_file(&path).expect("ours");
 }
+
+#[test]
+fn a_device_that_panics_leaves_no_half_filled_page() {
+    let w = World::new(32);
+    let (dev, _) = super::ctl::meddled(&w, |_, _, _| panic!("the device is on fire"));
+    let n = w.anon(7);
+    w.evict(n);
+    let read = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        w.fs.get_page(&w.cx, n, 0).map(drop)
+    }));
+    assert!(read.is_err());
+    assert!(!w.resident(n), "and nobody waits for it");
+    assert!(matches!(w.fs.place(n), Place::At(_)), "its bytes are where they were");
+    w.check();
+    drop(dev);
+    w.free(n);
+}
