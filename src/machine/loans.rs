@@ -16,6 +16,18 @@ pub(super) enum Loan {
 #[derive(Debug, Default)]
 pub(super) struct Loans(Vec<Option<Loan>>);
 
+/// The machine ends, or its script does: what is still lent is lent for good.
+impl Drop for Loans {
+    fn drop(&mut self) {
+        for loan in self.0.drain(..).flatten() {
+            match loan {
+                Loan::Kernel(lent) => lent.abandon(),
+                Loan::Anons(lent) => lent.abandon(),
+            }
+        }
+    }
+}
+
 /// Where the loan with this number is kept; they are counted from 1.
 fn place_of(loan: u64) -> Option<usize> {
     usize::try_from(loan).ok()?.checked_sub(1)

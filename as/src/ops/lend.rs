@@ -14,16 +14,17 @@ use crate::borrower::Borrower;
 use crate::error::{AsError, SegError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::{Cx, PAGE_SIZE, PageDb, PageId, VirtRange};
+use page_db::{Cx, Owed, PAGE_SIZE, PageDb, PageId, VirtRange};
 
 /// Pages lent by [`AddrSpace::lend_pages`]. They stay lent until [`LentPages::give_back`]. What was lent knows whose it is: it is read and given back where it
-/// came from.
+/// came from. What is dropped instead stays lent, and its frames are nobody's; a debug build panics at once ([`page_db::owed`]).
 #[must_use = "lent pages stay lent until they are given back"]
 #[derive(Debug)]
 pub struct LentPages {
     db: Arc<PageDb>,
     range: VirtRange,
     pages: Vec<PageId>,
+    owed: Owed,
 }
 
 impl LentPages {
@@ -52,7 +53,12 @@ impl LentPages {
     /// Ends the loan.
     #[doc(alias = "uvm_unloan")]
     pub fn give_back(self, cx: &Cx) {
+        self.owed.paid();
         self.pages.into_iter().for_each(|page| self.db.unlend(cx, page));
+    }
+    /// Leaves the pages lent, for good: for a machine that ends with them.
+    pub fn abandon(self) {
+        self.owed.paid();
     }
 }
 
@@ -92,7 +98,8 @@ impl AddrSpace {
     #[doc(alias("uvm_loan", "UVM_LOAN_TOPAGE"))]
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;
-        let mut lent = LentPages { db: Arc::clone(&self.db), range, pages: Vec::new() };
+        let owed = Owed::new("pages lent to the kernel (LentPages::give_back)");
+        let mut lent = LentPages { db: Arc::clone(&self.db), range, pages: Vec::new(), owed };
         let done = self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
             // What an earlier pass had is given back: it begins from the first address.
             core::mem::take(&mut lent.pages).into_iter().for_each(|p| self.db.unlend(cx, p));

@@ -13,9 +13,10 @@ use crate::segs::Segs;
 use crate::state::AsId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::{Access, Cx, PageDb, PageId, VirtRange, errno};
+use page_db::{Access, Cx, Owed, PageDb, PageId, VirtRange, errno};
 
-/// Pages pinned by [`AddrSpace::lock_pages`]; given back to [`AddrSpace::unlock_pages`] of the same address space, no other takes them.
+/// Pages pinned by [`AddrSpace::lock_pages`]; given back to [`AddrSpace::unlock_pages`] of the same address space, no other takes them. What is dropped
+/// instead stays pinned, and whoever unmaps it sleeps for ever; a debug build panics at once ([`page_db::owed`]).
 #[must_use = "pinned pages stay pinned until they are given back"]
 #[derive(Debug)]
 pub struct PinnedPages {
@@ -26,6 +27,7 @@ pub struct PinnedPages {
     access: Access,
     /// Each segment's own list, in order of address; `None` when the range is soft-locked.
     lists: Option<Vec<(VirtRange, PageList)>>,
+    owed: Owed,
 }
 
 impl PinnedPages {
@@ -42,6 +44,10 @@ impl PinnedPages {
     pub fn pages(&self) -> Option<impl Iterator<Item = PageId> + '_> {
         let lists = self.lists.as_ref()?;
         Some(lists.iter().flat_map(|(_, list)| list.pages.iter().copied()))
+    }
+    /// Leaves the pages pinned, for good: for a machine that ends with them.
+    pub fn abandon(self) {
+        self.owed.paid();
     }
 }
 
@@ -68,7 +74,8 @@ impl AddrSpace {
             }
             Err(error) => return Err(error),
         };
-        Ok(PinnedPages { space: self.id(), db: Arc::clone(&self.db), range, access, lists })
+        let owed = Owed::new("pinned pages (AddrSpace::unlock_pages)");
+        Ok(PinnedPages { space: self.id(), db: Arc::clone(&self.db), range, access, lists, owed })
     }
     fn pin_pass(
         &self,
@@ -112,6 +119,7 @@ impl AddrSpace {
             let foreign = AsError::Foreign { what: "pinned pages", owner, id: self.id() };
             return Err((foreign, pinned));
         }
+        pinned.owed.paid();
         match pinned.lists {
             Some(lists) => self.unpin(cx, &self.lock.read(cx), pinned.access, lists),
             None => {

@@ -214,3 +214,13 @@ fn pinning_that_fails_pins_nothing() {
     assert_eq!(hole.err().map(|e| e.errno()), Some(errno::EFAULT));
     w.space.try_unmap(&w.cx, range(0x10000, 2 * P)).expect("nothing is pinned");
 }
+
+/// O1: an unmap would sleep for them for ever.
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic = "O1: dropped, and not given back: pinned pages"]
+fn pins_that_are_dropped_are_missed_at_once() {
+    let w = World::new();
+    w.map(0x10000, P);
+    drop(w.space.lock_pages(&w.cx, range(0x10000, P), Access::Read).expect("mapped"));
+}

@@ -32,16 +32,18 @@ use alloc::sync::Arc;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use page_db::sync::atomic::AtomicU64;
-use page_db::{Access, Cx, LockedPage, PAGE_SIZE, Prot, VirtAddr, VirtRange};
+use page_db::{Access, Cx, LockedPage, Owed, PAGE_SIZE, Prot, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
-/// Pages lent to anons. They stay lent until they are shown to an address space ([`LentAnons::enter`]) or given back.
+/// Pages lent to anons. They stay lent until they are shown to an address space ([`LentAnons::enter`]) or given back; dropped instead, for good, and a debug
+/// build panics at once ([`page_db::owed`]).
 #[must_use = "what is lent stays lent until it is given back"]
 #[derive(Debug)]
 pub struct LentAnons {
     driver: Arc<VnDriver>,
     map: Arc<AnonMap>,
     range: VirtRange,
+    owed: Owed,
 }
 
 impl LentAnons {
@@ -61,7 +63,8 @@ impl LentAnons {
         let held = driver.layer.swap().take(range.pages().get());
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: range.len() })?;
         let map = AnonMap::for_loan(driver.home(cx), held.keep() * PAGE_SIZE);
-        let mut lent = Self { driver: Arc::clone(driver), map, range };
+        let owed = Owed::new("pages lent to anons (LentAnons::give_back)");
+        let mut lent = Self { driver: Arc::clone(driver), map, range, owed };
         match space.lend_anons(cx, range, &mut lent) {
             Ok(()) => Ok(lent),
             Err(e) => {
@@ -112,6 +115,11 @@ impl LentAnons {
         self.map.lose(cx, self.slots(), self.slots());
         let promised = self.map.take_swresv(u64::MAX);
         self.driver.layer.swap().unreserve(promised / PAGE_SIZE);
+        self.owed.paid();
+    }
+    /// Leaves the pages lent, for good: for a machine that ends with them.
+    pub fn abandon(self) {
+        self.owed.paid();
     }
     fn slots(&self) -> Range<u64> {
         FIRST_SLOT..FIRST_SLOT + self.range.pages().get()

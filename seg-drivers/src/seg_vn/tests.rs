@@ -60,7 +60,8 @@ fn world_over(mem: Arc<dyn PhysMem>, tunables: VnTunables) -> World {
     let mmu = HostMmu::new(mem, 1);
     let hat = HatX86::new(&cx, Arc::clone(&db), Arc::clone(&mmu) as _).expect("hat");
     let pageout = Arc::new(Pageout::new(&db, PageoutConfig::default()));
-    db.set_memory_wait(Arc::new(SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook))));
+    let wait = SinglestepWait::new(Arc::clone(&pageout), Arc::new(NoHook));
+    assert!(db.set_memory_wait(Arc::new(wait)), "the first");
     let layer = AnonLayer::new(&swap);
     let driver = VnDriver::new(&layer, tunables);
     World { cx, db, swap, mmu, hat, driver, pageout, next: core::cell::Cell::new(1) }

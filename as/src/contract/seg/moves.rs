@@ -164,6 +164,28 @@ fn words(lent: &LentPages) -> alloc::vec::Vec<u64> {
     (0..lent.range().len()).step_by(PAGE_SIZE as usize).map(word).collect()
 }
 
+/// What pages 1 to 3 show to whoever has them lent, whatever becomes of the range.
+fn while_lent(
+    b: &Bench<'_>,
+    p: &Place<'_>,
+    lent: &LentPages,
+    due: alloc::vec::Vec<u64>,
+) -> Result<(), Breach> {
+    b.judge.same(LENT, format_args!("the words lent"), words(lent), due.clone())?;
+    if p.keeps_words() {
+        p.write(1, word(51))?;
+        p.has(STORED, 1, word(51))?;
+    }
+    b.judge.same(LENT, format_args!("the words after a store"), words(lent), due.clone())?;
+    p.sound("a store to what is lent")?;
+    if b.can(SegCan::SPLIT) && !b.stands() {
+        let done = p.space.try_unmap(p.cx, p.range(2, 1));
+        b.judge.same(LENT, format_args!("unmap of what is lent"), done, Ok(()))?;
+        b.judge.same(LENT, format_args!("the words after an unmap"), words(lent), due)?;
+    }
+    Ok(())
+}
+
 pub(super) fn lends(b: &Bench<'_>) -> Result<(), Breach> {
     if !b.can(SegCan::LEND) {
         return Ok(());
@@ -173,17 +195,9 @@ pub(super) fn lends(b: &Bench<'_>) -> Result<(), Breach> {
     let due: alloc::vec::Vec<u64> = (1..4).map(|n| word_of(b, &p, n)).collect();
     let lent = p.space.lend_pages(p.cx, p.range(1, 3));
     let lent = lent.map_err(|e| b.judge.breach(LENT, format_args!("lend_pages answered {e}")))?;
-    b.judge.same(LENT, format_args!("the words lent"), words(&lent), due.clone())?;
-    if p.keeps_words() {
-        p.write(1, word(51))?;
-        p.has(STORED, 1, word(51))?;
-    }
-    b.judge.same(LENT, format_args!("the words after a store"), words(&lent), due.clone())?;
-    p.sound("a store to what is lent")?;
-    if b.can(SegCan::SPLIT) && !b.stands() {
-        let done = p.space.try_unmap(p.cx, p.range(2, 1));
-        b.judge.same(LENT, format_args!("unmap of what is lent"), done, Ok(()))?;
-        b.judge.same(LENT, format_args!("the words after an unmap"), words(&lent), due)?;
+    if let Err(breach) = while_lent(b, &p, &lent, due) {
+        lent.abandon(); // who knows what there is to be given back
+        return Err(breach);
     }
     lent.give_back(p.cx);
     b.judge.same(

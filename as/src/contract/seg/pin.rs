@@ -4,6 +4,7 @@ use super::SegCan;
 use super::bench::{Bench, PAGES, Place, word};
 use crate::error::{AsError, SegError};
 use crate::fault::{FaultError, FaultKind};
+use crate::ops::PinnedPages;
 use page_db::contract::Breach;
 use page_db::{Access, Prot};
 
@@ -150,14 +151,8 @@ pub(super) fn undoes(b: &Bench<'_>) -> Result<(), Breach> {
     p.end(b)
 }
 
-pub(super) fn lists(b: &Bench<'_>) -> Result<(), Breach> {
-    if !b.can(SegCan::PAGELOCK | SegCan::STORE) {
-        return Ok(());
-    }
-    let p = b.written(PAGES)?;
-    let before = b.census();
-    let pinned = p.space.lock_pages(p.cx, p.range(2, 3), Access::Write);
-    let pinned = pinned.map_err(|e| b.judge.breach(LIST, format_args!("lock_pages: {e}")))?;
+/// Pages 2 to 4 while they are pinned.
+fn while_listed(b: &Bench<'_>, p: &Place<'_>, pinned: &PinnedPages) -> Result<(), Breach> {
     let Some(pages) = pinned.pages().map(Iterator::collect::<alloc::vec::Vec<_>>) else {
         return Err(b.judge.breach(LIST, format_args!("there is no list")));
     };
@@ -168,10 +163,27 @@ pub(super) fn lists(b: &Bench<'_>) -> Result<(), Breach> {
             b.judge.same(LIST, format_args!("the frame of page {n}"), b.c.db.pfn(*page), mapped)?;
         }
     }
-    is_pinned(b, &p, PINNED, 3)?;
+    is_pinned(b, p, PINNED, 3)
+}
+
+pub(super) fn lists(b: &Bench<'_>) -> Result<(), Breach> {
+    if !b.can(SegCan::PAGELOCK | SegCan::STORE) {
+        return Ok(());
+    }
+    let p = b.written(PAGES)?;
+    let before = b.census();
+    let pinned = p.space.lock_pages(p.cx, p.range(2, 3), Access::Write);
+    let pinned = pinned.map_err(|e| b.judge.breach(LIST, format_args!("lock_pages: {e}")))?;
+    if let Err(breach) = while_listed(b, &p, &pinned) {
+        pinned.abandon(); // who knows what there is to be given back
+        return Err(breach);
+    }
     let epoch = p.space.state().pin_epoch();
     let back = p.space.unlock_pages(p.cx, pinned);
-    back.map_err(|(e, _)| b.judge.breach(LIST, format_args!("unlock_pages: {e}")))?;
+    back.map_err(|(e, pinned)| {
+        pinned.abandon();
+        b.judge.breach(LIST, format_args!("unlock_pages: {e}"))
+    })?;
     let told = p.space.state().pin_epoch() != epoch;
     b.judge.require(TELLS, told, format_args!("nobody was told after the last page unlock"))?;
     b.judge.same(BALANCE, format_args!("what is held"), &b.census(), &before)?;
@@ -179,7 +191,7 @@ pub(super) fn lists(b: &Bench<'_>) -> Result<(), Breach> {
     if b.can(SegCan::PROT) {
         let done = p.space.try_set_prot(p.cx, p.range(3, 1), Prot::READ);
         b.judge.same(ACCESS, format_args!("set_prot"), done, Ok(()))?;
-        let done = p.space.lock_pages(p.cx, p.range(2, 3), Access::Write).map(|_| ());
+        let done = p.space.lock_pages(p.cx, p.range(2, 3), Access::Write).map(PinnedPages::abandon);
         b.judge.require(
             ACCESS,
             done.is_err(),

@@ -137,7 +137,10 @@ fn slow_pins(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
     let pinned = pinned.map_err(|e| b.judge.breach(TYPED, format_args!("soft locks: {e}")))?;
     let list = pinned.pages().is_some();
     let back = p.space.unlock_pages(p.cx, pinned);
-    back.map_err(|(e, _)| b.judge.breach(TYPED, format_args!("unlock_pages: {e}")))?;
+    back.map_err(|(e, pinned)| {
+        pinned.abandon();
+        b.judge.breach(TYPED, format_args!("unlock_pages: {e}"))
+    })?;
     b.judge.require(TYPED, !list, format_args!("lock_pages has a list after all"))?;
     b.judge.same(TYPED, format_args!("what is held"), &b.census(), &before)
 }

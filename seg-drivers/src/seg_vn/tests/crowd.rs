@@ -58,10 +58,10 @@ fn beside(long: impl Fn(&Cx, &AddrSpace, VirtRange) + Sync, lets_writers_in: boo
     let (early, late) = (stops.at(so_far + 100), stops.at(so_far + 390));
     let (space, long) = (&p.space, &long);
     std::thread::scope(|s| {
-        s.spawn(move || long(&another(), space, range(0, 400)));
+        s.spawn(move || long(&another(space.db()), space, range(0, 400)));
         early.reached.recv().expect("it zeroes");
         let written = s.spawn(|| {
-            space.unmap(&another(), range(2000, 1)).expect("nothing is there");
+            space.unmap(&another(space.db()), range(2000, 1)).expect("nothing is there");
             let _ = late.go_on.send(());
         });
         std::thread::sleep(Duration::from_millis(50)); // it waits by now; if not, that is no failure
@@ -92,7 +92,7 @@ fn a_part_is_emptied_with_the_lock_free() {
     let (space, middle) = (&p.space, range(1, 1));
     let books = || (w.swap.live(), w.swap.info().reserved());
     let (says, mapped) = channel();
-    let cx_of = |n| Cx::new(&Counters::new(1), CpuId(0), ThreadId(n), Arc::new(SpinHooks));
+    let cx_of = |n| Cx::new(w.db.counters(), CpuId(0), ThreadId(n), Arc::new(SpinHooks));
     let (holder, other) = (cx_of(7), SegVnArgs::zfod(&w.driver, Prot::RW));
     let anon = w.swap.live_numbers().nth(1).expect("three");
     let held = w.db.lookup_shared(&holder, w.swap.identity(anon)).expect("resident");

@@ -10,9 +10,10 @@ use page_db::{RefMod, SyncMode, Vnode, errno};
 use std::sync::mpsc;
 
 /// What `f` answers on a thread of its own. A test that waits for ever fails here.
-fn in_time<R: Send + 'static>(f: impl FnOnce(&Cx) -> R + Send + 'static) -> R {
+fn in_time<R: Send + 'static>(w: &World, f: impl FnOnce(&Cx) -> R + Send + 'static) -> R {
     let (says, hears) = mpsc::channel();
-    std::thread::spawn(move || says.send(f(&another())));
+    let db = Arc::clone(&w.db);
+    std::thread::spawn(move || says.send(f(&another(&db))));
     hears.recv_timeout(Duration::from_secs(20)).expect("it waits for what a stranger holds")
 }
 
@@ -39,7 +40,8 @@ fn a_range_is_not_shown_twice_while_a_stranger_has_its_page_pinned() {
     pin(FaultKind::SoftLock).expect("mapped");
     let (from, into) = (Arc::clone(&p), Arc::clone(&q));
     let to = range(8, 1);
-    let done = in_time(move |cx| from.space.share_range(cx, range(1, 1), &into.space, to.start()));
+    let done =
+        in_time(&w, move |cx| from.space.share_range(cx, range(1, 1), &into.space, to.start()));
     assert_eq!(done, Err(SegError::Pinned { range: range(1, 1) }.into()));
     assert_eq!(w.refs(&p, 2), [1, 2], "nothing has changed");
     pin(FaultKind::SoftUnlock).expect("pinned");
@@ -62,7 +64,7 @@ fn a_fork_that_inherits_by_sharing_does_not_wait_for_a_strangers_pin() {
     pin(FaultKind::SoftLock).expect("mapped");
     let child = Arc::new(w.proc());
     let (from, to) = (Arc::clone(&p), Arc::clone(&child));
-    let done = in_time(move |cx| from.space.dup(cx, &to.space));
+    let done = in_time(&w, move |cx| from.space.dup(cx, &to.space));
     assert_eq!(done, Err(SegError::Pinned { range: range(1, 1) }.into()));
     assert_eq!(child.space.segs(&w.cx).len(), 0, "nobody sees half a child");
     pin(FaultKind::SoftUnlock).expect("pinned");
@@ -87,7 +89,7 @@ fn a_fault_takes_no_lock_of_the_segment() {
     for (page, access) in [(1, Access::Write), (2, Access::Read), (0, Access::Write)] {
         let who = Arc::clone(&p);
         let fault = move |cx: &Cx| who.space.fault(cx, range(page, 1), FaultKind::Invalid, access);
-        assert_eq!(in_time(fault), Ok(()), "page {page}");
+        assert_eq!(in_time(&w, fault), Ok(()), "page {page}");
     }
     drop(held);
     drop(segs);
@@ -125,7 +127,7 @@ fn a_fault_as_writer_waits_for_nobody() {
     p.space.map(&w.cx, other, &args).expect("free");
     p.space.fault(&w.cx, other, FaultKind::SoftLock, Access::ReadNoCow).expect("mapped");
     let q = Arc::clone(&p);
-    let done = in_time(move |cx| as_writer(&q, cx, 0, Access::Write));
+    let done = in_time(&w, move |cx| as_writer(&q, cx, 0, Access::Write));
     assert!(matches!(done, Err(FaultError::Retry { .. })), "{done:?}");
     p.space.fault(&w.cx, other, FaultKind::SoftUnlock, Access::ReadNoCow).expect("pinned");
     as_writer(&p, &w.cx, 0, Access::Write).expect("nobody holds it");
@@ -221,12 +223,12 @@ fn a_files_page_that_a_stranger_has_pinned_is_written_and_not_thrown_out() {
     };
     assert!(modified());
     let p2 = Arc::clone(&p);
-    in_time(move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::empty())).expect("written");
+    in_time(&w, move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::empty())).expect("written");
     assert!(!modified());
     w.write(&p, 0, 6);
     let ticks = w.db.clock().now();
     let p2 = Arc::clone(&p);
-    let done = in_time(move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::INVALIDATE));
+    let done = in_time(&w, move |cx| p2.space.sync(cx, range(0, 2), SyncFlags::INVALIDATE));
     assert_eq!(done, Err(SegError::Pinned { range: range(0, 1) }.into()));
     assert_eq!(w.db.clock().now(), ticks + 100, "a second");
     assert_eq!(w.read(&q, 0), 6, "whoever has it pinned waits for nobody");
@@ -242,10 +244,11 @@ fn a_files_page_that_a_stranger_has_pinned_is_not_lent() {
     let (p, q, _file) = readers(&w);
     let held = Err(SegError::Pinned { range: range(0, 1) }.into());
     let p2 = Arc::clone(&p);
-    let done = in_time(move |cx| p2.space.lend_pages(cx, range(0, 1)).map(drop));
+    let done = in_time(&w, move |cx| p2.space.lend_pages(cx, range(0, 1)).map(drop));
     assert_eq!(done, held);
     let (p2, driver) = (Arc::clone(&p), Arc::clone(&w.driver));
-    let done = in_time(move |cx| LentAnons::lend(&driver, cx, &p2.space, range(0, 1)).map(drop));
+    let done =
+        in_time(&w, move |cx| LentAnons::lend(&driver, cx, &p2.space, range(0, 1)).map(drop));
     assert_eq!(done, held);
     pin(&w, &q, 0, FaultKind::SoftUnlock);
     p.space.lend_pages(&w.cx, range(0, 1)).expect("nobody holds it").give_back(&w.cx);
@@ -264,7 +267,8 @@ fn a_store_waits_for_a_pin_of_the_page_that_it_copies() {
     let (says, hears) = mpsc::channel();
     let q = Arc::clone(&p);
     std::thread::spawn(move || {
-        let done = q.space.fault(&another(), range(0, 1), FaultKind::Invalid, Access::Write);
+        let done =
+            q.space.fault(&another(q.space.db()), range(0, 1), FaultKind::Invalid, Access::Write);
         says.send(done)
     });
     let ticks = w.db.clock().now();
@@ -302,7 +306,7 @@ fn a_store_to_a_lent_page_waits_for_no_stranger_with_its_slot_busy() {
         let held = w.db.lookup_shared(&w.cx, name).expect("in memory");
         let ask_for = |writer| {
             let who = Arc::clone(who);
-            in_time(move |cx| ask(&who, cx, 0, Access::Write, writer))
+            in_time(&w, move |cx| ask(&who, cx, 0, Access::Write, writer))
         };
         let done = ask_for(false);
         let again = matches!(done, Err(FaultError::Object { errno: errno::EDEADLK, .. }));
@@ -405,7 +409,12 @@ fn a_fork_does_not_stand_behind_a_store_that_waits_for_a_pin() {
     let storer = Arc::clone(&q);
     let (says, hears) = mpsc::channel();
     std::thread::spawn(move || {
-        let done = storer.space.fault(&another(), range(0, 1), FaultKind::Invalid, Access::Write);
+        let done = storer.space.fault(
+            &another(storer.space.db()),
+            range(0, 1),
+            FaultKind::Invalid,
+            Access::Write,
+        );
         says.send(done)
     });
     while w.db.clock().now() == ticks {
@@ -413,7 +422,7 @@ fn a_fork_does_not_stand_behind_a_store_that_waits_for_a_pin() {
     }
     let child = Arc::new(w.proc());
     let (from, to) = (Arc::clone(&p), Arc::clone(&child));
-    in_time(move |cx| from.space.dup(cx, &to.space)).expect("forked");
+    in_time(&w, move |cx| from.space.dup(cx, &to.space)).expect("forked");
     assert!(hears.try_recv().is_err(), "the page is pinned");
     pin(&w, &p, 8, FaultKind::SoftUnlock);
     hears.recv_timeout(Duration::from_secs(20)).expect("in time").expect("stored");
@@ -476,4 +485,27 @@ fn a_page_that_is_pinned_too_often_is_refused_and_stays_as_it_is() {
     assert_eq!(w.db.lock_state(page).shared, 0);
     p.space.free(&w.cx);
     assert_eq!(w.swap.live(), 0);
+}
+
+/// O1: the frames would be nobody's.
+#[test]
+#[cfg(debug_assertions)]
+fn loans_that_are_dropped_are_missed_at_once() {
+    let w = world(64);
+    let p = w.proc();
+    w.map(&p, 2);
+    w.write(&p, 0, 1);
+    let lost = |lend: &dyn Fn()| {
+        let lost = std::panic::catch_unwind(core::panic::AssertUnwindSafe(lend));
+        *lost.expect_err("missed").downcast::<alloc::string::String>().expect("a message")
+    };
+    let kernel = || p.space.lend_pages(&w.cx, range(0, 1)).expect("resident");
+    let anons = || LentAnons::lend(&w.driver, &w.cx, &p.space, range(0, 1));
+    assert!(lost(&|| drop(kernel())).contains("not given back: pages lent to the kernel"));
+    let said = lost(&|| drop(anons().expect("resident")));
+    assert!(said.contains("not given back: pages lent to anons"), "{said}");
+    kernel().give_back(&w.cx);
+    anons().expect("resident").give_back(&w.cx);
+    kernel().abandon();
+    p.space.free(&w.cx);
 }

@@ -310,12 +310,12 @@ fn memory_that_goes_on_sleeps_until_the_places_are_empty() {
     };
     let seen = std::thread::scope(|s| {
         // The page is out of reach at once, and is emptied when this thread lets go of it.
-        let gone = s.spawn(|| space.unmap(&another(), range(3, 1)));
+        let gone = s.spawn(|| space.unmap(&another(space.db()), range(3, 1)));
         let first = asleep(1);
-        let more = s.spawn(|| space.extend(&another(), range(2, 1).start(), range(3, 2)));
+        let more = s.spawn(|| space.extend(&another(space.db()), range(2, 1).start(), range(3, 2)));
         let both = asleep(2);
         let args = SegVnArgs::zfod(&w.driver, Prot::RW);
-        let beside = s.spawn(move || space.map(&another(), range(16, 1), &args)).join();
+        let beside = s.spawn(move || space.map(&another(space.db()), range(16, 1), &args)).join();
         let still = w.db.waits().sleepers();
         drop(held);
         let done = [gone.join(), more.join(), beside].map(|done| done.expect("no panic"));

@@ -63,7 +63,7 @@ impl World {
     pub(super) fn file(&self, pages: u64) -> Arc<dyn Vnode> {
         let id = self.db.vnodes().register(&self.cx, VnodeKind::File).expect("a number");
         let file: Arc<dyn Vnode> = Arc::new(Zeros { id, size: pages * PAGE_SIZE });
-        self.db.vnodes().attach(id, Arc::downgrade(&file));
+        assert!(self.db.vnodes().attach(id, Arc::downgrade(&file)));
         file
     }
     pub(super) fn map_file(&self, p: &Proc, file: &Arc<dyn Vnode>, pages: u64, prot: Prot) {
@@ -193,8 +193,8 @@ pub(super) fn range(first: u64, pages: u64) -> VirtRange {
 }
 
 /// Another thread's view of the machine.
-pub(super) fn another() -> Cx {
-    Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
+pub(super) fn another(db: &PageDb) -> Cx {
+    Cx::new(db.counters(), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
 }
 
 /// A locked page is copied by a store; while the bytes are copied, `meanwhile` runs in another thread. No claim may be left over.
@@ -223,7 +223,7 @@ fn while_a_locked_page_is_copied(meanwhile: impl Fn(&Cx, &AddrSpace) + Sync) {
     std::thread::scope(|s| {
         s.spawn(move || {
             asked.recv().expect("a copy");
-            meanwhile(&another(), space);
+            meanwhile(&another(space.db()), space);
             let _ = answer.send(());
         });
         w.mmu_activate(&p);
@@ -352,7 +352,7 @@ fn the_last_two_users_of_a_shared_map_return_its_reservation_once() {
         p.space.dup(&w.cx, &child.space).expect("fork");
         let (first, second) = (&p.space, &child.space);
         std::thread::scope(|s| {
-            s.spawn(|| first.unmap(&another(), other).expect("mapped"));
+            s.spawn(|| first.unmap(&another(first.db()), other).expect("mapped"));
             second.unmap(&w.cx, other).expect("mapped");
         });
         assert_eq!(w.reserved(), 4);
