@@ -59,6 +59,9 @@ pub(crate) struct Apart<T>(pub(crate) T);
 impl AddrSpace {
     /// Makes an empty address space for the addresses `limits`, translated by `hat`. Whoever makes it owes it an [`AddrSpace::free`]: dropped without
     /// one it gives nothing back, neither anons nor promises of swap nor page tables.
+    ///
+    /// `hat` is this space's alone: of two that share one, each would take the other's translations away. It is of the machine of `db`, for another's refuses
+    /// every page it is shown ([`crate::HatError::ForeignPage`]).
     #[doc(alias = "as_alloc")]
     pub fn new(cx: &Cx, id: AsId, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
         debug_assert!(cx.held().is_empty(), "X2: an address space is made with no lock held");
@@ -123,6 +126,7 @@ impl AddrSpace {
     }
     /// What a driver is told when it is called for the segment `seg`.
     pub(crate) fn scx<'a>(&'a self, cx: &'a Cx, seg: VirtRange, writer: bool) -> SegCx<'a> {
+        self.db.assert_cx(cx);
         let hat = self.watch.hat().map_or(&*self.hat, |watched| watched as &dyn Hat);
         SegCx { cx, db: &self.db, hat, space: &self.state, seg, writer }
     }

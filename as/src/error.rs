@@ -215,7 +215,7 @@ pub enum AsError {
     },
     /// No memory could be had, and nothing can be reclaimed.
     #[error("out of memory: {0}")]
-    NoMemory(PageError),
+    NoMemory(#[source] PageError),
     /// The heap refused a record.
     #[error("no heap for a {what}")]
     NoHeap {

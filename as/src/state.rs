@@ -112,6 +112,7 @@ impl AsState {
         self.counts.locked.load(Ordering::Acquire)
     }
     /// Charges bytes to the locked-memory control; says whether the limit allows it.
+    #[must_use = "what was not charged may not be locked, nor credited"]
     pub fn charge_locked(&self, bytes: u64) -> bool {
         let limit = self.memlock_limit.load(Ordering::Acquire);
         let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);

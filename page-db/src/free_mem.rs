@@ -135,6 +135,7 @@ impl FreeMem {
         }
     }
     /// Charges `pages` if that leaves at least `floor`; says whether it did.
+    #[must_use = "what was not charged is not there to be used, nor to be given back"]
     pub fn charge(&self, pages: u64, floor: u64) -> bool {
         self.availrmem
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |a| {
@@ -154,6 +155,7 @@ impl FreeMem {
     }
     /// Promises memory to the kernel (`page_resv`); says whether there was enough.
     #[doc(alias = "page_resv")]
+    #[must_use = "what was not promised is not there to be used, nor to be given back"]
     pub fn reserve_kernel(&self, pages: u64) -> bool {
         self.charge(pages, self.minarmem)
     }

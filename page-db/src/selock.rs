@@ -78,6 +78,7 @@ impl PageDb {
     /// When 2^26 shared locks of the page were left behind, or their guards forgotten (K6).
     #[doc(alias = "page_lock")]
     pub fn lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> SharedPage<'a> {
+        self.assert_cx(cx);
         cx.rank_wait(Rank::Page, false);
         let page = self.page(id);
         if !word::try_shared(&page.selock, EXCL | EWANTED) {
@@ -110,6 +111,7 @@ impl PageDb {
     }
     #[inline]
     fn wait_excl<'a>(&'a self, cx: &'a Cx, id: PageId, announced: bool) -> ExclPage<'a> {
+        self.assert_cx(cx);
         let page = self.page(id);
         if !word::try_excl(&page.selock, EWANTED) {
             word::wait_excl(&page.selock, announced, |blocked| self.sleep_at(cx, id, blocked));
@@ -124,6 +126,7 @@ impl PageDb {
     #[doc(alias = "page_trylock")]
     #[inline]
     pub fn try_lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
+        self.assert_cx(cx);
         let page = self.page(id);
         word::try_shared(&page.selock, EXCL | EWANTED | MARKS).then(|| {
             cx.rank_tried(Rank::Page);
@@ -138,6 +141,7 @@ impl PageDb {
         id: PageId,
         page: &'a Page,
     ) -> Option<SharedPage<'a>> {
+        self.assert_cx(cx);
         word::try_shared(&page.selock, EXCL | EWANTED).then(|| {
             cx.rank_wait(Rank::Page, false);
             SharedPage { db: self, cx, page, id }
@@ -156,6 +160,7 @@ impl PageDb {
     /// The page's lock exclusively, unless somebody has it or one of the bits is set.
     #[inline]
     fn try_excl_unless<'a>(&'a self, cx: &'a Cx, id: PageId, refused: u32) -> Option<ExclPage<'a>> {
+        self.assert_cx(cx);
         let page = self.page(id);
         word::try_excl(&page.selock, refused).then(|| {
             cx.rank_tried(Rank::Page);
@@ -423,6 +428,7 @@ impl PageDb {
     }
     /// Takes the i/o lock if that needs no waiting.
     #[doc(alias = "page_io_trylock")]
+    #[must_use = "who did not get it has somebody else's transfer under way"]
     pub fn io_trylock(&self, page: &dyn LockedPage) -> bool {
         page.page().iolock.fetch_or(IO_INUSE, SeqCst) & IO_INUSE == 0
     }

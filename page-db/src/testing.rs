@@ -182,7 +182,7 @@ impl TestFile {
             during_write: Mutex::new(Rank::VnodeData, None),
         });
         let weak = Arc::downgrade(&(Arc::clone(&file) as Arc<dyn Vnode>));
-        w.db.vnodes().attach(id, weak);
+        assert!(w.db.vnodes().attach(id, weak), "a number just handed out");
         file
     }
     pub(crate) fn page(&self, n: u64) -> Identity {

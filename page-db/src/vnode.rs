@@ -275,6 +275,7 @@ impl VnodeTable {
     }
     /// Tells page-out where to find the vnode's object (N2). Says whether it did: not for a number that is not in use, nor for one whose object lives and is
     /// another.
+    #[must_use = "what is not attached is never written out, and not believed (N2, N3)"]
     pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
         let mut now = s.object.lock_leaf();
@@ -313,6 +314,7 @@ impl VnodeTable {
         s.object.lock_leaf().as_ref().is_some_and(|w| core::ptr::addr_eq(w.as_ptr(), vnode))
     }
     /// Gives the number back. Says whether it did: not for a number that is not in use, one whose object lives, or one that has pages (N1).
+    #[must_use = "a number that was not given back is still in use"]
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
         // In one hold: whoever attaches an object meanwhile finds the number gone, or is found.

@@ -144,7 +144,7 @@ impl Kmem {
     /// A heap over `window`, a range of the kernel's half. Its segment is made by mapping `window` with this as the argument.
     ///
     /// # Errors
-    /// [`SegError::NoMemory`] when no vnode number is to be had.
+    /// [`SegError::NoMemory`] when no vnode number is to be had, [`SegError::Invalid`] when somebody gives it back at once.
     pub fn new(cx: &Cx, db: &PageDb, window: VirtRange) -> Result<Arc<Self>, SegError> {
         let id = db
             .vnodes()
@@ -152,7 +152,10 @@ impl Kmem {
             .map_err(|_| SegError::NoMemory { range: window })?;
         let vnode = Arc::new(KernelVnode { id });
         let object: Arc<dyn Vnode> = Arc::clone(&vnode) as Arc<dyn Vnode>;
-        db.vnodes().attach(id, Arc::downgrade(&object));
+        if !db.vnodes().attach(id, Arc::downgrade(&object)) {
+            let what = "a vnode number that somebody else gave back";
+            return Err(SegError::Invalid { driver: "seg_kmem", what, range: window });
+        }
         let ranges = Avl::new(window.start().get(), window.end());
         let heap = Heap { ranges, busy: Vec::new(), prots: Runs::new(Prot::RWX) };
         Ok(Arc::new(Self { window, vnode, heap: Mutex::new(Rank::SegPrivate, heap) }))

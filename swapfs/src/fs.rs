@@ -104,7 +104,8 @@ impl SwapFs {
             .map_err(|_| SwapError::NoHeap { what: "a swap vnode" })?;
         let vnode = Arc::new(SwapVnode::new(Weak::clone(&self.me), id, index));
         let object: Weak<SwapVnode> = Arc::downgrade(&vnode);
-        table.attach(id, object);
+        let attached = table.attach(id, object);
+        debug_assert!(attached, "N2: a number just handed out has no other object");
         Ok(vnode)
     }
     pub(crate) fn names(&self) -> &Names {

@@ -127,11 +127,11 @@ fn world(instead: Instead) -> World {
     let (m, other) = (machine(), machine());
     let (id, twin) = (register(&m), register(&other));
     assert_eq!(id, twin, "two machines made alike");
-    let counters: &'static Arc<Counters> = Box::leak(Box::new(Counters::new(1)));
+    let counters: &'static Arc<Counters> = Box::leak(Box::new(Arc::clone(other.db().counters())));
     let db: &'static Arc<PageDb> = Box::leak(Box::new(Arc::clone(other.db())));
     let liar = Arc::new(Liar { id, instead, elsewhere: (db, counters) });
     let object: Arc<dyn Vnode> = Arc::clone(&liar) as _;
-    m.db().vnodes().attach(id, Arc::downgrade(&object));
+    assert!(m.db().vnodes().attach(id, Arc::downgrade(&object)));
     let p = m.spawn("p").unwrap();
     for (page, kind) in [(0, SegKind::SHARED), (4, SegKind::empty())] {
         let vnode = Some(Arc::clone(&object));

@@ -127,6 +127,9 @@ pub enum PageDbError {
     /// No heap for the hash, the free lists or the magazines.
     #[error("the page database: {0}")]
     NoHeap(#[from] NoHeap),
+    /// The context counts elsewhere: it is another machine's (X4).
+    #[error("the context counts elsewhere than the page database is to")]
+    ForeignCx,
 }
 
 /// Which database something is of, for who keeps no reference to it: equal to the mark of the same database, and to no other's, also when one of them is gone.
@@ -230,6 +233,9 @@ impl PageDb {
         config: &PageDbConfig,
         hash: Option<Box<dyn PageHash>>,
     ) -> Result<Self, PageDbError> {
+        if !Arc::ptr_eq(cx.counters(), &counters) {
+            return Err(PageDbError::ForeignCx);
+        }
         let frames = config.frames.unwrap_or(u64::MAX).min(mem.frames());
         if frames == 0 {
             return Err(PageDbError::NoFrames);
@@ -284,12 +290,22 @@ impl PageDb {
             to_retire: AtomicU64::new(0),
         })
     }
+    /// Sees to it that `cx` is of this machine (X4). Costs nothing in a release build, where it is believed.
+    ///
+    /// # Panics
+    /// In a debug build, when it counts elsewhere.
+    #[inline]
+    #[track_caller]
+    pub fn assert_cx(&self, cx: &Cx) {
+        debug_assert!(Arc::ptr_eq(cx.counters(), &self.counters), "X4: another machine's context");
+    }
     /// Which database this is.
     #[inline]
     pub fn mark(&self) -> &DbMark {
         &self.mark
     }
     /// Installs the hat's side; once, before the first translation. Says whether it was the first.
+    #[must_use = "where another hat was first, nothing unloads this one's translations when a page goes"]
     pub fn set_mappings(&self, m: Arc<dyn PageMappings>) -> bool {
         self.mappings.set(m).is_ok()
     }
@@ -298,6 +314,7 @@ impl PageDb {
         self.mappings.get().is_some()
     }
     /// Installs what [`PageDb::wait_for_memory`] calls; once. Says whether it was the first.
+    #[must_use = "where somebody else was first, he is waited for"]
     pub fn set_memory_wait(&self, w: Arc<dyn MemoryWait>) -> bool {
         self.memory_wait.set(w).is_ok()
     }

@@ -25,7 +25,7 @@ impl Zeros {
         let size = Mutex::new(Rank::Vnode, pages * PAGE_SIZE);
         let file = Arc::new(Self { id, size });
         let vnode: Arc<dyn Vnode> = Arc::clone(&file) as _;
-        w.db.vnodes().attach(id, Arc::downgrade(&vnode));
+        assert!(w.db.vnodes().attach(id, Arc::downgrade(&vnode)));
         let p = w.proc(cx, 1);
         let zfod = SegVnArgs::zfod(&w.driver, Prot::RW);
         let args = SegVnArgs { vnode: Some(vnode), kind: SegKind::SHARED, ..zfod };

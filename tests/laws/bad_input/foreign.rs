@@ -108,7 +108,11 @@ impl Vnode for Object {
         access: Access,
     ) -> Result<GotPage<'a>, VnodeError> {
         match self.from.get() {
-            Some((file, db)) => file.get_page(cx, db, offset, access),
+            Some((file, db)) => {
+                // The same thread, as that machine knows it.
+                let there = Cx::new(db.counters(), cx.cpu(), cx.thread(), Arc::clone(cx.hooks()));
+                file.get_page(Box::leak(Box::new(there)), db, offset, access)
+            }
             None => Err(VnodeError::NotSupported { vnode: self.id, op: "get_page" }),
         }
     }

@@ -25,7 +25,7 @@ impl RomFile {
         let id = db.vnodes().register(cx, VnodeKind::File)?;
         let file = Arc::new(Self { id, bytes });
         let object: Arc<dyn Vnode> = Arc::clone(&file) as _;
-        db.vnodes().attach(id, Arc::downgrade(&object));
+        ensure!(db.vnodes().attach(id, Arc::downgrade(&object)), "the number is somebody else's");
         Ok(file)
     }
     /// Drops its pages and gives its number back; says whether nobody used it any more.

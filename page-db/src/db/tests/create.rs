@@ -278,3 +278,21 @@ fn a_database_is_of_some_frames_and_of_no_more_colours() {
     assert_eq!(db.free_list().colours(), 8);
     db.verify(&cx).expect("sound");
 }
+
+/// X4. What is counted, and what is to fail, is one machine's.
+#[test]
+fn a_database_counts_where_its_threads_do() {
+    let cx = crate::testing::cx();
+    let mem = Arc::new(HostMem::new(Pfn(16), 8).expect("heap"));
+    let clock = Arc::new(ManualClock::default());
+    let made = PageDb::new(&cx, mem, clock, Counters::new(1), &PageDbConfig::default());
+    assert_eq!(made.err(), Some(PageDbError::ForeignCx));
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic = "X4: another machine's context"]
+fn another_machines_context_locks_no_page() {
+    let (w, other) = (World::new(8), World::new(8));
+    drop(w.db.alloc(&other.cx, 0, Reserve::Normal));
+}

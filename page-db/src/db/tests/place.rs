@@ -7,8 +7,8 @@ use crate::phys_mem::WORDS;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::testing::{BASE, World, cx, name};
 use crate::{
-    Counters, ExclPage, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageState, Pfn,
-    PhysMem, RefMod, VnodeKind, errno,
+    ExclPage, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, PageState, Pfn, PhysMem,
+    RefMod, VnodeKind, errno,
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -132,7 +132,8 @@ fn a_machine_without_memory_is_refused() {
     let build = |hole: Range<u64>| {
         let clock = Arc::new(ManualClock::default());
         let mem = Holes::new(8, &[hole]);
-        PageDb::new(&cx(), mem, clock, Counters::new(1), &PageDbConfig::default()).map(drop)
+        let (cx, config) = (cx(), PageDbConfig::default());
+        PageDb::new(&cx, mem, clock, Arc::clone(cx.counters()), &config).map(drop)
     };
     assert_eq!(build(BASE..BASE + 8), Err(PageDbError::NoFrames));
     assert_eq!(build(BASE..BASE + 7), Ok(()));
