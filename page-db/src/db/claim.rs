@@ -233,7 +233,7 @@ impl PageDb {
         let plus = |c: Claims| Some(c).filter(joins)?.plus(claim, first);
         self.update_claims(page, 0, plus).is_ok()
     }
-    /// Claims a page for the kernel, out of memory that it has been promised ([`crate::FreeMem::reserve_kernel`]): a page of that promise is the claim's from now
+    /// Claims a page for the kernel, out of memory that it has been promised ([`crate::free_mem::FreeMem::reserve_kernel`]): a page of that promise is the claim's from now
     /// on, and goes back with it. `false`, and nothing has changed, when somebody has claimed the page already.
     ///
     /// # Panics
