@@ -275,6 +275,28 @@ fn one_name_one_page() {
     });
 }
 
+/// N3: a number is given back while somebody names pages by it: it has pages and stays, or it is gone and so are they.
+#[test]
+fn a_number_given_back_names_no_page() {
+    explore(500, &[M::JoinedBlind], || {
+        let w = world(4);
+        let one = spawn(&w.db, 0, |db, cx| match db.create(cx, name(V, 0), 0, Reserve::Push) {
+            Ok(page) => page.end_io(),
+            Err(e) => assert_eq!(e, crate::PageError::NoVnode { vnode: V }),
+        });
+        let given_back = Arc::new(AtomicBool::new(false));
+        let said = Arc::clone(&given_back);
+        let retire = spawn(&w.db, 1, move |db, cx| {
+            said.store(db.vnodes().retire(cx, V), SeqCst);
+        });
+        join([one, retire]);
+        let named = if given_back.load(SeqCst) { 0 } else { 1 };
+        assert_eq!(w.db.vnodes().ids().count(), named);
+        let census = w.verify();
+        assert_eq!((census.named, census.free), (named as u64, 4 - named as u64), "N3");
+    });
+}
+
 /// A cached page is wanted by name, as a frame, and by an invalidation, all at once.
 #[test]
 fn a_cached_page_has_one_fate() {

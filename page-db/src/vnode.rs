@@ -7,7 +7,7 @@
 //! - N1: a number is in use from [`VnodeTable::register`] to [`VnodeTable::retire`], and is retired only once, with an empty page list, when its object is
 //!   gone. So of two objects that live never two have one number.
 //! - N2: the object is held weakly: the table never keeps a file alive.
-//! - N3: only a number in use names pages. A number means nothing in another database, so whoever keeps an object to get pages from asks first whether it is
+//! - N3: only a number in use names pages: whoever adds one to a vnode's list looks, under the list's lock, whether the number is still in use. A number means nothing in another database, so whoever keeps an object to get pages from asks first whether it is
 //!   this one's ([`VnodeTable::is_object`]).
 
 use crate::access::{Access, Prot};
@@ -317,15 +317,25 @@ impl VnodeTable {
     #[must_use = "a number that was not given back is still in use"]
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
-        // In one hold: whoever attaches an object meanwhile finds the number gone, or is found.
-        let pages = s.pages.lock(cx);
-        let mut object = s.object.lock_leaf();
-        let lives = object.as_ref().is_some_and(|w| w.strong_count() != 0);
-        if lives || pages.count() != 0 || s.state.swap(0, Ordering::AcqRel) == 0 {
+        let lives = |w: &Option<Weak<dyn Vnode>>| w.as_ref().is_some_and(|w| w.strong_count() != 0);
+        if lives(&s.object.lock_leaf()) || s.pages.lock(cx).count() != 0 {
             return false;
         }
-        *object = None;
-        drop((object, pages));
+        // First the number is gone, then it is looked again: whoever attaches an object, or adds a page, meanwhile finds that out under the same lock as is
+        // taken here, or is found.
+        let state = s.state.swap(0, Ordering::AcqRel);
+        if state == 0 {
+            return false;
+        }
+        let mut object = s.object.lock_leaf();
+        let dropped = if lives(&object) { None } else { object.take() };
+        let lives = object.is_some();
+        drop(object);
+        if lives || s.pages.lock(cx).count() != 0 {
+            s.state.store(state, Ordering::Release);
+            return false;
+        }
+        drop(dropped); // nothing is locked: the heap gets it back
         self.slots.free(cx, id.0);
         true
     }

@@ -24,6 +24,7 @@ use crate::heap;
 use crate::mappings::RefMod;
 use crate::page::{PageId, PageState};
 use crate::selock::{ExclPage, LockedPage};
+use crate::sync::{Mutation, mutated};
 use crate::units::{FileOffset, PAGE_SIZE, VirtAddr};
 use crate::vnode::{Identity, VnodeKind, VnodeSlot};
 use alloc::vec::Vec;
@@ -281,24 +282,32 @@ impl PageDb {
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
-        self.join_vnode(cx, vnode, core::iter::once(page));
-        Ok(())
+        if self.join_vnode(cx, vnode, core::slice::from_ref(page)) {
+            return Ok(());
+        }
+        self.take_back(cx, page, id);
+        Err(PageError::NoVnode { vnode: id.vnode })
     }
-    /// Puts pages that have just been named on their vnode's list.
-    pub(super) fn join_vnode<'a>(
-        &self,
-        cx: &Cx,
-        vnode: &VnodeSlot,
-        pages: impl Iterator<Item = &'a ExclPage<'a>>,
-    ) {
-        let swap = vnode.kind() == VnodeKind::Swap;
+    /// Puts pages that have just been named on their vnode's list; not if its number has been given back by now (N3), and then their names are to be taken
+    /// back.
+    pub(super) fn join_vnode(&self, cx: &Cx, vnode: &VnodeSlot, pages: &[ExclPage<'_>]) -> bool {
         let mut list = vnode.pages.lock(cx);
+        if !vnode.is_used() && !mutated(Mutation::JoinedBlind) {
+            return false;
+        }
+        let swap = vnode.kind() == VnodeKind::Swap;
         for page in pages {
             if swap {
                 page.page().set_state(PageState::SWAP, PageState::empty());
             }
             list.add(self.pages(), page.id());
         }
+        true
+    }
+    /// Takes the name from a page that its vnode's list has not.
+    pub(super) fn take_back(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) {
+        self.hash().remove(cx, self.pages(), id, page.id());
+        self.forget_name(page);
     }
     /// Takes the name from an exclusively locked page, with its referenced and modified bits. Nothing happens to a page without one.
     ///
@@ -309,8 +318,7 @@ impl PageDb {
         self.assert_own(page);
         let Some(id) = page.identity() else { return };
         self.vnodes().slot(id.vnode).pages.lock(cx).sub(self.pages(), page.id());
-        self.hash().remove(cx, self.pages(), id, page.id());
-        self.forget_name(page);
+        self.take_back(cx, page, id);
     }
     /// What else goes with a page's name. Whoever waits for it by that name finds another identity when it wakes (K3).
     pub(super) fn forget_name(&self, page: &ExclPage<'_>) {

@@ -13,7 +13,8 @@ impl PageDb {
     ///
     /// # Errors
     /// [`PageError::Exists`] when somebody holds the page that has the name. It is not waited for: its holder may be waiting for `page`. `page` is as
-    /// it was, or, if somebody took its old name or the new one at that very moment, without a name. [`PageError::NoVnode`], and nothing has changed.
+    /// it was, or, if somebody took its old name or the new one at that very moment, without a name. [`PageError::NoVnode`], and nothing has changed, or the
+    /// same of the old name if the number was given back at that very moment.
     ///
     /// # Panics
     /// When the page is another database's (K5).
@@ -33,14 +34,15 @@ impl PageDb {
             return Err(PageError::Exists(to)); // before anybody misses the old name
         }
         self.hash_out(cx, page);
-        while self.hash_in(cx, page, to).is_err() {
-            if !self.displace(cx, page, to) {
+        while let Err(error) = self.hash_in(cx, page, to) {
+            // What has no vnode any more is nobody's to displace.
+            if !matches!(error, PageError::Exists(_)) || !self.displace(cx, page, to) {
                 if let Some(from) = from
                     && self.hash_in(cx, page, from).is_ok()
                 {
                     page.page().set_ref_mod(bits);
                 }
-                return Err(PageError::Exists(to));
+                return Err(error);
             }
         }
         Ok(())

@@ -251,15 +251,15 @@ impl PageDb {
         let known = &names[..unknown.unwrap_or(names.len())];
         let mut pairs = known.iter().copied().zip(pages.iter().map(LockedPage::id));
         let n = self.hash().insert_run(cx, self.pages(), &mut pairs).err().unwrap_or(known.len());
-        let mut rest = names[..n].iter().zip(pages).peekable();
-        while let Some((id, first)) = rest.next() {
-            let same = |(i, _): &(&Identity, &ExclPage<'_>)| i.vnode == id.vnode;
-            let others = core::iter::from_fn(|| rest.next_if(same)).map(|(_, page)| page);
-            self.join_vnode(
-                cx,
-                self.vnodes().slot(id.vnode),
-                core::iter::once(first).chain(others),
-            );
+        let mut at = 0;
+        for same in names[..n].chunk_by(|a, b| a.vnode == b.vnode) {
+            let (vnode, end) = (same[0].vnode, at + same.len());
+            if !self.join_vnode(cx, self.vnodes().slot(vnode), &pages[at..end]) {
+                let named = names[at..n].iter().zip(&pages[at..n]);
+                named.for_each(|(id, page)| self.take_back(cx, page, *id));
+                return Err((at, PageError::NoVnode { vnode }));
+            }
+            at = end;
         }
         if n < known.len() {
             return Err((n, PageError::Exists(names[n])));

@@ -41,6 +41,8 @@ mutations! {
     HitBelieved,
     /// H3: an insert does not search again under the bucket lock. `one_name_one_page`
     InsertBlind,
+    /// N3 of vnodes: a page is put on the list of a number that may have been given back. `a_number_given_back_names_no_page`
+    JoinedBlind,
     /// Q1: a claim is looked at and written in two steps. `claims`
     ClaimInTwoSteps,
     /// F1: draining a magazine lets go of its lock between moving the frames and emptying it. `magazine_refill_against_drain`

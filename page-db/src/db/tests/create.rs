@@ -296,3 +296,24 @@ fn another_machines_context_locks_no_page() {
     let (w, other) = (World::new(8), World::new(8));
     drop(w.db.alloc(&other.cx, 0, Reserve::Normal));
 }
+
+/// N3: between a look at the number and the list of its vnode the number may be given back: then the page has no name, and whoever has the number next no page.
+#[test]
+fn a_page_does_not_join_a_number_that_was_given_back() {
+    let w = World::new(8);
+    let v = w.vnode(VnodeKind::File);
+    let page = w.db.alloc(&w.cx, 0, Reserve::Normal).expect("a frame");
+    let slot = w.db.vnodes().used_slot(v).expect("in use");
+    let hashed = w.db.hash().insert_unless_present(&w.cx, w.db.pages(), name(v, 0), page.id());
+    assert!(hashed.is_ok());
+    assert!(w.db.vnodes().retire(&w.cx, v), "it has no page");
+    assert!(!w.db.join_vnode(&w.cx, slot, core::slice::from_ref(&page)));
+    w.db.take_back(&w.cx, &page, name(v, 0));
+    assert!(page.identity().is_none() && w.db.exists(&w.cx, name(v, 0)).is_none());
+    assert_eq!(w.db.hash_in(&w.cx, &page, name(v, 0)), Err(PageError::NoVnode { vnode: v }));
+    assert_eq!(w.vnode(VnodeKind::File), v, "the next to come");
+    w.db.hash_in(&w.cx, &page, name(v, 0)).expect("it is in use");
+    assert!(!w.db.vnodes().retire(&w.cx, v), "N1: it has a page");
+    w.db.destroy(&w.cx, page);
+    assert_eq!(w.verify().free, 8);
+}
