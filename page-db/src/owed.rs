@@ -12,28 +12,30 @@
 #[must_use = "a debt is kept with what it is for"]
 #[derive(Debug)]
 pub struct Owed {
-    what: &'static str,
-    due: bool,
+    /// What is due, in one word: its holder travels in errors.
+    due: Option<&'static &'static str>,
 }
 
 impl Owed {
     /// A debt; `what` was not given back if it is never paid.
-    pub fn new(what: &'static str) -> Self {
-        Self { what, due: true }
+    pub fn new(what: &'static &'static str) -> Self {
+        Self { due: Some(what) }
     }
     /// It is given back.
     pub fn paid(mut self) {
-        self.due = false;
+        self.due = None;
     }
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
         #[cfg(all(debug_assertions, feature = "std"))]
-        if self.due && !std::thread::panicking() {
-            panic!("O1: dropped, and not given back: {}", self.what);
+        if let Some(what) = self.due
+            && !std::thread::panicking()
+        {
+            panic!("O1: dropped, and not given back: {what}");
         }
-        let _ = (self.what, self.due);
+        let _ = self.due;
     }
 }
 
@@ -43,20 +45,20 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_forgotten() {
-        Owed::new("a book").paid();
+        Owed::new(&"a book").paid();
     }
 
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic = "O1: dropped, and not given back: a book"]
     fn what_is_dropped_is_named() {
-        let _book = Owed::new("a book");
+        let _book = Owed::new(&"a book");
     }
 
     #[test]
     fn a_panic_that_passes_by_is_left_its_say() {
         let said = std::panic::catch_unwind(|| {
-            let _book = Owed::new("a book");
+            let _book = Owed::new(&"a book");
             panic!("fire");
         });
         let said = said.expect_err("fire");

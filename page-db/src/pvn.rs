@@ -60,6 +60,9 @@ impl<'a> Filling<'a> {
         Self { cx, db, page: Some(page) }
     }
     /// The contents are whole: ends the transit.
+    ///
+    /// # Panics
+    /// Never: the page is there until this is called, once (V1).
     pub fn done(mut self) -> ExclPage<'a> {
         let page = self.page.take().expect("V1: a page is done once");
         page.end_io();

@@ -98,7 +98,7 @@ impl AddrSpace {
     #[doc(alias("uvm_loan", "UVM_LOAN_TOPAGE"))]
     pub fn lend_pages(&self, cx: &Cx, range: VirtRange) -> Result<LentPages, AsError> {
         self.check_limits(range)?;
-        let owed = Owed::new("pages lent to the kernel (LentPages::give_back)");
+        let owed = Owed::new(&"pages lent to the kernel (LentPages::give_back)");
         let mut lent = LentPages { db: Arc::clone(&self.db), range, pages: Vec::new(), owed };
         let done = self.redo(cx, range, range.pages().get(), OnPinned::Return, |segs, writer| {
             // What an earlier pass had is given back: it begins from the first address.

@@ -74,7 +74,7 @@ impl AddrSpace {
             }
             Err(error) => return Err(error),
         };
-        let owed = Owed::new("pinned pages (AddrSpace::unlock_pages)");
+        let owed = Owed::new(&"pinned pages (AddrSpace::unlock_pages)");
         Ok(PinnedPages { space: self.id(), db: Arc::clone(&self.db), range, access, lists, owed })
     }
     fn pin_pass(

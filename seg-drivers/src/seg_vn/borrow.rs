@@ -63,7 +63,7 @@ impl LentAnons {
         let held = driver.layer.swap().take(range.pages().get());
         let held = held.map_err(|_| SegError::NoSwap { range, bytes: range.len() })?;
         let map = AnonMap::for_loan(driver.home(cx), held.keep() * PAGE_SIZE);
-        let owed = Owed::new("pages lent to anons (LentAnons::give_back)");
+        let owed = Owed::new(&"pages lent to anons (LentAnons::give_back)");
         let mut lent = Self { driver: Arc::clone(driver), map, range, owed };
         match space.lend_anons(cx, range, &mut lent) {
             Ok(()) => Ok(lent),

@@ -56,7 +56,7 @@ fn a_sync_asks_for_what_is_resident() {
         let file = Zeros { id, size: pages * PAGE_SIZE };
         let file = Arc::new(Asked { file, pages: AtomicU64::new(0) });
         let vnode: Arc<dyn Vnode> = Arc::clone(&file) as _;
-        w.db.vnodes().attach(id, Arc::downgrade(&vnode));
+        assert!(w.db.vnodes().attach(id, Arc::downgrade(&vnode)));
         let (vnode, kind) = (Some(vnode), addr_space::SegKind::NORESERVE);
         let args = SegVnArgs { vnode, kind, ..SegVnArgs::zfod(&w.driver, Prot::RW) };
         p.space.map(&w.cx, range(0, pages), &args).expect("free");
