@@ -76,6 +76,8 @@ pub struct FreeMem {
     minarmem: u64,
     /// Pages wanted by threads that wait for memory.
     needfree: AtomicU64,
+    /// The most pages free at once that waiters were told of, since page-out asked last.
+    most_free: AtomicU64,
     thresholds: Thresholds,
     /// Whether ordinary allocators leave `throttlefree` instead of `pageout_reserve`.
     holds_back: AtomicBool,
@@ -92,6 +94,7 @@ impl FreeMem {
             pages_pp_maximum,
             minarmem,
             needfree: AtomicU64::new(0),
+            most_free: AtomicU64::new(0),
             thresholds,
             holds_back: AtomicBool::new(false),
         }
@@ -111,6 +114,14 @@ impl FreeMem {
     /// Pages wanted by threads that wait for memory now; the scanner works the harder for them.
     pub fn needfree(&self) -> u64 {
         self.needfree.load(Ordering::SeqCst)
+    }
+    /// Somebody who waits is told that `pages` are free.
+    pub(crate) fn told_free(&self, pages: u64) {
+        self.most_free.fetch_max(pages, Ordering::SeqCst);
+    }
+    /// The most that was told since this was asked last.
+    pub(crate) fn take_most_free(&self) -> u64 {
+        self.most_free.swap(0, Ordering::SeqCst)
     }
     /// Counts `pages` as needed until the answer is dropped.
     pub(crate) fn need(&self, pages: u64) -> Need<'_> {

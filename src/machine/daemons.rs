@@ -33,15 +33,16 @@
 //! A round that found nothing proves little: pages may be locked for a moment, or used faster than the hands turn. What decides is whether anything could
 //! be reclaimed at all (uvm.md 3.4): while swap has room, or enough of memory are pages of files, the waiter stays asleep. But pages may also be
 //! locked for good, so patience has an end. Nor does a round that freed something prove that waiting helps: one thread asks for more than can be had at
-//! once, another brings its pages back as fast as they go, and so it would be for ever, with everything evicted all the time.
+//! once, another brings its pages back as fast as they go, and so it would be for ever, with everything evicted all the time. And of two that wait, only
+//! one may wait in vain.
 //!
 //! ```text
 //!   A asks for 60 of 96 frames      scanner: frees 20, not enough      B faults its 20 in again      scanner: frees 20, not enough  …
 //! ```
 //!
-//! - D1: a waiter gives up only after a whole round that began after it started to wait, and found nothing; and then only when swap is full and hardly a
-//!   page is a file's, or when that was the [`PATIENCE`]th such round in a row. Or after [`MOST_ROUNDS`] whole rounds of which none came to have what is
-//!   waited for: as many as it makes itself without daemons.
+//! - D1: a waiter gives up only by whole rounds that began after it started to wait, and of which none came to have what *it* waits for: after one that
+//!   found nothing while swap is full and hardly a page is a file's; after patience has ended, by rounds in a row that found nothing; or after
+//!   [`MOST_SHORT`] that freed something, as many as it makes itself without daemons. They are counted in `waiters`.
 //! - D2: waiters never outlive the daemons' word: when they stop, waiters run page-out themselves again. One that panics (a caller's vnode or device did)
 //!   stops the others: nobody waits for a thread that is gone.
 //! - D3: a pusher counts itself as pushing before it takes from the queue, so when the queue is empty and nobody pushes, nothing is under way.
@@ -50,6 +51,7 @@
 //!
 //! Sources: [SI §10.3]; illumos `common/os/vm_pageout.c` (behaviour); illumos.md 8; uvm.md 3.4, 6.1, 7.2 (C2).
 
+use super::waiters::{MOST_SHORT, Waiters};
 use super::{Machine, Parts};
 use page_db::pageout::ScanReport;
 use page_db::sync::Mutex;
@@ -64,14 +66,10 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// How long it lets others run after a round that found nothing though something can be reclaimed.
 const NAP: Duration = Duration::from_millis(10);
-/// Rounds in a row that find nothing before waiters are told to give up although something could be reclaimed: two seconds of naps.
-const PATIENCE: u32 = 200;
 /// Threads that push.
 const PUSHERS: u16 = 2;
 /// Pages a pusher takes from the queue at a time: two clusters of swapfs.
 const BATCH: u64 = 32;
-/// Rounds after which a waiter gives up although each of them freed something: others take it as fast, or it is not enough.
-const MOST_ROUNDS: u32 = 64;
 
 /// Where pushers sleep, and where the scanner sleeps for them.
 const PUSH_KEY: u64 = 1 << 60;
@@ -90,10 +88,8 @@ pub(crate) struct Daemon {
     state: AtomicU8,
     /// Rounds begun.
     round: AtomicU64,
-    /// The last round after which waiting was in vain (D1).
-    hopeless: AtomicU64,
-    /// The last round that had what was waited for (D1).
-    enough: AtomicU64,
+    /// Who waits, and for whom it is in vain (D1).
+    pub(super) waiters: Waiters,
     /// Pages that pushers have freed (D5).
     freed: AtomicU64,
     scanner: Mutex<Option<Thread>>,
@@ -108,8 +104,7 @@ impl Default for Daemon {
         Self {
             state: AtomicU8::new(OFF),
             round: AtomicU64::new(0),
-            hopeless: AtomicU64::new(0),
-            enough: AtomicU64::new(0),
+            waiters: Waiters::default(),
             freed: AtomicU64::new(0),
             scanner: Mutex::new(Rank::Registry, None),
             due: AtomicU64::new(0),
@@ -137,12 +132,6 @@ impl Daemon {
     pub(super) fn at_work(&self) -> (bool, u32) {
         (self.is_running(), self.pushing.load(SeqCst))
     }
-    /// Whether whoever began to wait in round `begun` is to give up (D1).
-    fn is_vain(&self, begun: u64) -> bool {
-        let last_enough = self.enough.load(SeqCst);
-        self.hopeless.load(SeqCst) > begun
-            || self.round.load(SeqCst) > begun.max(last_enough) + u64::from(MOST_ROUNDS)
-    }
     /// Tells daemons that run to end, and waiters that they do (D2).
     fn stop(&self, db: &PageDb) {
         let _ = self.state.compare_exchange(ON, STOPPING, SeqCst, SeqCst); // or they are stopping already
@@ -168,7 +157,7 @@ impl Daemon {
 
 /// How one round of reclaiming ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Round {
+pub(super) enum Round {
     /// Enough is free.
     Enough,
     /// Something was freed, and others have taken it, or it was not enough.
@@ -271,9 +260,9 @@ impl MemoryWait for MachineWait {
         let parts = self.parts.upgrade().ok_or_else(none)?;
         let daemon = &parts.daemon;
         if daemon.is_running() {
-            let begun = daemon.round.load(SeqCst);
+            let waiting = daemon.waiters.begin(pages, daemon.round.load(SeqCst));
             daemon.wake_scanner();
-            let give_up = || daemon.is_vain(begun) || !daemon.is_running();
+            let give_up = || waiting.is_vain() || !daemon.is_running();
             // It may wake for pages that others have taken by the time it looks.
             while !give_up() {
                 if db.sleep_for_memory(cx, pages, give_up) {
@@ -284,7 +273,7 @@ impl MemoryWait for MachineWait {
                 return Err(none()); // D1
             }
         }
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MOST_SHORT {
             match parts.single_round(cx, pages) {
                 Round::Enough => return Ok(()),
                 Round::Some => thread::yield_now(),
@@ -337,12 +326,10 @@ fn scan(machine: &Machine) {
     let (cx, db, parts) = (machine.cx(), machine.db(), machine.parts());
     let (daemon, mem) = (&parts.daemon, db.free_mem());
     let _alive = Alive { db, daemon };
-    let mut fruitless = 0;
     mem.hold_back(true);
     while daemon.is_running() {
         let wanted = mem.needfree();
         if wanted == 0 {
-            fruitless = 0; // whoever waits next is told by rounds of its own
             if db.freemem() >= mem.thresholds().lotsfree {
                 mem.hold_back(true);
             }
@@ -354,23 +341,14 @@ fn scan(machine: &Machine) {
         }
         let round = daemon.round.fetch_add(1, SeqCst) + 1;
         let came_to = parts.scanner_round(cx, wanted);
-        if came_to != Round::Nothing {
-            if came_to == Round::Enough {
-                daemon.enough.store(round, SeqCst);
-            }
-            fruitless = 0;
-            mem.hold_back(true);
-            db.wake_memory_waiters();
-            thread::yield_now(); // to whoever has just been woken
-            continue;
-        }
-        fruitless += 1;
-        mem.hold_back(false);
-        if fruitless >= PATIENCE || !parts.is_reclaimable(cx) {
-            daemon.hopeless.store(round, SeqCst);
-        }
+        let had = db.most_free().saturating_sub(mem.normal_reserve());
+        let freed = came_to != Round::Nothing;
+        let any_hope = daemon.waiters.judge(round, had, came_to, freed || parts.is_reclaimable(cx)); // D1
+        mem.hold_back(freed);
         db.wake_memory_waiters();
-        if daemon.hopeless.load(SeqCst) != round {
+        if freed {
+            thread::yield_now(); // to whoever has just been woken
+        } else if any_hope {
             thread::park_timeout(NAP);
         }
     }

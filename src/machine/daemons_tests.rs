@@ -289,6 +289,61 @@ fn who_asks_for_more_than_can_be_had_is_answered_beside_one_who_takes_it_again()
 }
 
 #[test]
+fn rounds_that_find_nothing_for_a_moment_refuse_nobody() {
+    // D1: as many as a waiter is refused after if they free something. Counted in rounds, not in seconds.
+    let (m, p, at) = starved();
+    let daemons = m.spawn_daemons().expect("threads");
+    thread::scope(|s| {
+        let user = p.another_thread(CpuId(1));
+        let asleep = s.spawn(move || user.store(at, b"y"));
+        while m.db().free_mem().needfree() == 0 {
+            thread::yield_now();
+        }
+        let begun = m.parts().daemon.rounds();
+        while m.parts().daemon.rounds() - begun < 80 && !asleep.is_finished() {
+            thread::yield_now();
+        }
+        assert!(!asleep.is_finished(), "it sleeps");
+        m.release();
+        asleep.join().expect("no panic").expect("what was locked was let go");
+    });
+    drop(daemons);
+    ends_well(&m, &p);
+}
+
+#[test]
+fn who_wants_a_page_is_not_refused_beside_who_wants_more_than_can_be_had() {
+    // D1: one that waits for a page, and has no turn of its processor in all that time, beside one that takes them and one that asks for all.
+    let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(150 * P).expect("mapped");
+    let daemons = m.spawn_daemons().expect("threads");
+    let (daemon, mem) = (&m.parts().daemon, m.db().free_mem());
+    let most = mem.total() - mem.thresholds().pageout_reserve;
+    let over = AtomicBool::new(false);
+    thread::scope(|s| {
+        let (user, asks, over) = (p.another_thread(CpuId(1)), m.clone(), &over);
+        s.spawn(move || {
+            for i in (0..150).cycle().take_while(|_| !over.load(Ordering::SeqCst)) {
+                user.store(at + i * P, b"x").expect("one page can always be had");
+            }
+        });
+        let asker = s.spawn(move || {
+            (0..3).filter(|_| asks.db().wait_for_memory(asks.cx(), most).is_err()).count()
+        });
+        let little = daemon.waiters.begin(1, daemon.rounds());
+        while !asker.is_finished() {
+            thread::yield_now();
+        }
+        assert!(!little.is_vain(), "pages went by");
+        assert_eq!(asker.join().expect("no panic"), 3, "page tables are in the way");
+        over.store(true, Ordering::SeqCst);
+    });
+    drop(daemons);
+    ends_well(&m, &p);
+}
+
+#[test]
 fn nothing_is_evicted_for_who_asks_for_more_than_there_can_be() {
     let m = Machine::builder().frames(96).build().expect("a machine");
     let p = m.spawn("p").expect("a process");

@@ -48,6 +48,7 @@ mod stack;
 #[cfg(test)]
 mod stress_tests;
 mod verify;
+mod waiters;
 mod watch;
 #[cfg(test)]
 mod watch_tests;

@@ -102,6 +102,7 @@ impl PageDb {
     #[inline]
     pub fn wake_memory_waiters(&self) {
         if self.free_mem().needfree() != 0 {
+            self.free_mem().told_free(self.freemem());
             self.waits().wake_all(MEMORY_KEY);
         }
     }

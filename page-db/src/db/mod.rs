@@ -390,6 +390,11 @@ impl PageDb {
     pub fn freemem(&self) -> u64 {
         self.free.count() + self.cache.count()
     }
+    /// The most pages that were free at once since this was asked last, as far as sleepers for memory were woken for them
+    /// ([`PageDb::wake_memory_waiters`]), and not less than are free now. For page-out in threads of its own: what it frees may be taken again before it looks.
+    pub fn most_free(&self) -> u64 {
+        self.free_mem.take_most_free().max(self.freemem())
+    }
     /// Waits until about `pages` pages are free; the caller holds no lock. `needfree` counts the pages meanwhile, and magazines are drained before
     /// anything else. A thread that frees memory itself ([`Cx::frees_memory`]) is refused at once, and so is who asks for more than there can ever be:
     /// nobody's pages are evicted for that.

@@ -207,6 +207,22 @@ fn a_sleeper_for_memory_is_woken_by_a_free() {
     assert_eq!(w.db.free_mem().needfree(), 0);
 }
 
+#[test]
+fn what_a_sleeper_was_woken_for_is_known_though_others_took_it() {
+    let w = World::new(16);
+    let _need = w.db.free_mem().need(16);
+    let free = w.db.freemem();
+    assert_eq!(w.db.most_free(), free, "those free now");
+    let take = || w.db.alloc(&w.cx, 0, Reserve::Push).expect("a frame");
+    let held: Vec<_> = (0..4).map(|_| take()).collect();
+    assert_eq!(w.db.most_free(), free - 4);
+    held.into_iter().for_each(|page| w.db.free(&w.cx, page, false));
+    let again: Vec<_> = (0..4).map(|_| take()).collect();
+    assert_eq!((w.db.freemem(), w.db.most_free()), (free - 4, free), "they went by");
+    assert_eq!(w.db.most_free(), free - 4, "it is said once");
+    again.into_iter().for_each(|page| w.db.free(&w.cx, page, false));
+}
+
 /// F3: also where a free wakes nobody as long as nobody waits.
 #[test]
 fn a_sleeper_for_memory_is_woken_by_a_free_that_a_magazine_could_take() {
