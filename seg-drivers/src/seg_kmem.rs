@@ -14,6 +14,9 @@
 //! - K2: the claim pays for the page out of availrmem, and destroying the page gives that back. All that an allocation will claim is promised before its
 //!   first page is made: who asks for more than can be promised is refused before anybody's page has gone for it.
 //! - K3: who finds no frame lets page-out run, or waits for it, and holds nothing meanwhile but the range, which is busy.
+//! - K4: a soft lock is counted in `pins` for as long as it holds its page, and an unlock takes up a lock that it has taken out of the count. The holders of the page say
+//!   nothing about that: the wire may be among them or gone, and whoever looks at the page comes and goes. So a range is freed beside soft locks: `free`
+//!   gives the wire's lock back and waits for theirs.
 //!
 //! Sources: [SI §11, Fig. 11.2]; illumos `vm/seg_kmem.c` (behaviour); illumos.md 10.
 
@@ -31,7 +34,7 @@ use page_db::sync::Mutex;
 use page_db::{
     Access, Counter, Cx, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb,
     Prot, PutFlags, Rank, RefMod, Reserve, VirtAddr, VirtRange, Vnode, VnodeError, VnodeId,
-    VnodeKind,
+    VnodeKind, errno,
 };
 
 /// Frames that wiring a page may take: itself, and page tables.
@@ -87,9 +90,33 @@ struct Heap {
     busy: Vec<u64>,
     /// Rights by virtual page number.
     prots: Runs<Prot>,
+    /// How many soft locks a page has, by virtual page number, in order (K4). A page that has been locked once stays here until its allocation goes, so that an
+    /// unlock needs no memory.
+    pins: Vec<(u64, u32)>,
 }
 
 impl Heap {
+    /// Counts a soft lock that the caller has left behind; refused when there is no room for the count.
+    fn pin(&mut self, addr: VirtAddr) -> bool {
+        let vpn = addr.vpn();
+        let at = self.pins.partition_point(|(page, _)| *page < vpn);
+        if self.pins.get(at).is_none_or(|(page, _)| *page != vpn) {
+            if self.pins.try_reserve(1).is_err() {
+                return false;
+            }
+            self.pins.insert(at, (vpn, 0));
+        }
+        self.pins[at].1 += 1; // far from its end: K6 of the page lock
+        true
+    }
+    /// Takes a soft lock out of the count, if there is one: it is the caller's then.
+    fn unpin(&mut self, addr: VirtAddr) -> bool {
+        let at = self.pins.binary_search_by_key(&addr.vpn(), |(page, _)| *page);
+        let Some((_, pins)) = at.ok().and_then(|at| self.pins.get_mut(at)) else { return false };
+        let counted = *pins != 0;
+        *pins -= u32::from(counted);
+        counted
+    }
     /// The lowest free range of `len` bytes in `window`, taken and busy, with all rights.
     fn take(&mut self, window: VirtRange, len: u64) -> Option<VirtRange> {
         let query = GapQuery {
@@ -128,6 +155,9 @@ impl Heap {
         self.busy.retain(|busy| *busy != start);
         if gone && let Some(id) = self.ranges.find(start, &mut Visits(0)) {
             self.ranges.remove(id);
+            let place = |vpn: u64| self.pins.partition_point(|(page, _)| *page < vpn);
+            let pages = vpns(range);
+            self.pins.drain(place(pages.start)..place(pages.end)); // all of them unlocked
         }
     }
 }
@@ -157,7 +187,7 @@ impl Kmem {
             return Err(SegError::Invalid { driver: "seg_kmem", what, range: window });
         }
         let ranges = Avl::new(window.start().get(), window.end());
-        let heap = Heap { ranges, busy: Vec::new(), prots: Runs::new(Prot::RWX) };
+        let heap = Heap { ranges, busy: Vec::new(), prots: Runs::new(Prot::RWX), pins: Vec::new() };
         Ok(Arc::new(Self { window, vnode, heap: Mutex::new(Rank::SegPrivate, heap) }))
     }
     /// The kernel's vnode.
@@ -327,26 +357,39 @@ impl SegKmem {
         access: Access,
     ) -> Result<(), FaultError> {
         for addr in range.iter_pages() {
-            let Some(page) = scx.db.lookup_shared(scx.cx, self.kmem.identity(addr)) else {
+            if let Err(e) = self.soft_lock_page(scx, addr) {
                 if let Some(before) = range.until(addr.get()) {
                     self.soft_unlock(scx, before, access);
                 }
-                return Err(FaultError::NoMap { addr });
-            };
-            _ = page.leak(); // found again by its name
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+    fn soft_lock_page(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<(), FaultError> {
+        let page = scx.db.lookup_shared(scx.cx, self.kmem.identity(addr));
+        let page = page.ok_or(FaultError::NoMap { addr })?;
+        if !page.may_leak() {
+            return Err(FaultError::Object { addr, errno: errno::EAGAIN });
+        }
+        // Counted when it is there to be given back (K4): of two unlocks that come too soon neither finds it.
+        let id = page.leak();
+        if !self.kmem.heap.lock(scx.cx).pin(addr) {
+            drop(scx.db.adopt_shared(scx.cx, id));
+            return Err(FaultError::Object { addr, errno: errno::ENOMEM });
         }
         Ok(())
     }
     fn soft_unlock(&self, scx: &SegCx<'_>, range: VirtRange, access: Access) {
         for addr in range.iter_pages() {
-            if let Some(id) = scx.db.exists(scx.cx, self.kmem.identity(addr))
-                && scx.db.lock_state(id).shared > 1
-            {
-                // One of them is the wire's own (K1).
-                let page = scx.db.adopt_shared(scx.cx, id);
-                if access == Access::Write {
-                    page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
-                }
+            if !self.kmem.heap.lock(scx.cx).unpin(addr) {
+                continue;
+            }
+            // held: a soft lock of the page, hence its name
+            let Some(id) = scx.db.exists(scx.cx, self.kmem.identity(addr)) else { continue };
+            let page = scx.db.adopt_shared(scx.cx, id);
+            if access == Access::Write {
+                page.page().set_ref_mod(RefMod::REF | RefMod::MOD);
             }
         }
     }
@@ -457,8 +500,25 @@ impl SegOps for SegKmem {
             ..SegDetail::default()
         }
     }
-    /// K1, K2.
+    /// K1, K2, K4. Nothing runs, so no range is on its way.
     fn verify(&self, scx: &SegCx<'_>) -> Result<(), String> {
+        let (busy, pins) = {
+            let heap = self.kmem.heap.lock(scx.cx);
+            (heap.busy.first().copied(), heap.pins.clone())
+        };
+        if let Some(start) = busy {
+            return Err(alloc::format!("K1: the range at {start:#x} is busy, and nobody runs"));
+        }
+        for (vpn, pins) in pins {
+            let addr = self.kmem.window.page_at(vpn - self.kmem.window.start().vpn());
+            let id = scx.db.exists(scx.cx, self.kmem.identity(addr));
+            let held = id.map_or(0, |id| scx.db.lock_state(id).shared);
+            if held <= pins {
+                return Err(alloc::format!(
+                    "K4: kernel page {addr} has {pins} soft locks and {held} holders, with the wire"
+                ));
+            }
+        }
         let pages = self.kmem.allocated(scx.cx);
         let resident = scx.db.vnode_page_count(scx.cx, self.kmem.vnode.id);
         if pages != resident {

@@ -70,6 +70,92 @@ fn of_two_who_free_a_range_one_is_refused() {
     w.db.verify(&w.cx).expect("sound");
 }
 
+/// K4: what is freed waits for a soft lock, and the unlock is not taken for one of the wire.
+#[test]
+fn a_range_is_freed_beside_a_soft_lock() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let kernel = || kas.seg_cx(&w.cx, kmem.window());
+    let range = kmem.alloc(&kernel(), 2).expect("frames");
+    let page = VirtRange::page_of(range.page_at(1));
+    let id = w.db.exists(&w.cx, kmem.identity(page.start())).expect("resident");
+    let soft = |kind| kas.fault(&w.cx, page, kind, Access::Write);
+    for _ in 0..2 {
+        soft(FaultKind::SoftLock).expect("wired");
+    }
+    soft(FaultKind::SoftUnlock).expect("locked");
+    kas.verify(&w.cx).expect("one is left");
+    let cx = Cx::new(w.db.counters(), CpuId(0), ThreadId(1), Arc::new(SpinHooks));
+    std::thread::scope(|s| {
+        let free = s.spawn(|| {
+            let cx = cx;
+            kmem.free(&kas.seg_cx(&cx, kmem.window()), range)
+        });
+        while w.db.lock_state(id).shared != 1 {
+            std::thread::yield_now(); // the wire's lock has gone
+        }
+        let said = kas.verify(&w.cx).expect_err("a range is on its way").to_string();
+        assert!(said.contains("K1"), "{said}");
+        let both = kas.fault(&w.cx, range, FaultKind::SoftLock, Access::Write);
+        let first = range.start();
+        assert_eq!(both, Err(FaultError::NoMap { addr: first }), "the first page is gone already");
+        for _ in 0..2 {
+            soft(FaultKind::SoftUnlock).expect("one too many does nothing");
+        }
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !free.is_finished() {
+            if std::time::Instant::now() > deadline {
+                drop(w.db.adopt_shared(&w.cx, id)); // lets it end
+                panic!("K4: the range waits for a lock that was given back");
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(free.join().expect("no panic"), Ok(()));
+    });
+    kas.verify(&w.cx).expect("nothing is left behind");
+    assert_eq!(kmem.alloc(&kernel(), 2), Ok(range));
+    soft(FaultKind::SoftUnlock).expect("does nothing");
+    kmem.free(&kernel(), range).expect("an allocation");
+    w.db.verify(&w.cx).expect("sound");
+}
+
+/// K4: who only looks at a page is not taken for a soft lock of it.
+#[test]
+fn an_unlock_too_many_leaves_the_wire_alone_while_somebody_looks() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let range = kmem.alloc(&kas.seg_cx(&w.cx, kmem.window()), 1).expect("frames");
+    let looks = w.db.lookup_shared(&w.cx, kmem.identity(range.start())).expect("wired").leak();
+    kas.fault(&w.cx, range, FaultKind::SoftUnlock, Access::Read).expect("does nothing");
+    assert_eq!(w.db.lock_state(looks).shared, 2);
+    drop(w.db.adopt_shared(&w.cx, looks));
+    kmem.free(&kas.seg_cx(&w.cx, kmem.window()), range).expect("an allocation");
+    w.db.verify(&w.cx).expect("sound");
+}
+
+/// K6 of the page lock.
+#[test]
+fn a_page_of_the_heap_that_is_pinned_too_often_is_refused_and_stays_as_it_is() {
+    let w = world(64);
+    let (kas, kmem) = heap(&w);
+    let range = kmem.alloc(&kas.seg_cx(&w.cx, kmem.window()), 2).expect("frames");
+    let [first, second] =
+        [0, 1].map(|n| w.db.exists(&w.cx, kmem.identity(range.page_at(n))).expect("resident"));
+    let held = |n| w.db.damage(&w.cx, page_db::damage::Damage::Hold(second, n));
+    let many = (1 << 25) - 1;
+    held(many);
+    let pin = |kind| kas.fault(&w.cx, range, kind, Access::Write);
+    pin(FaultKind::SoftLock).expect("the last");
+    let full = FaultError::Object { addr: range.page_at(1), errno: errno::EAGAIN };
+    assert_eq!(pin(FaultKind::SoftLock), Err(full));
+    assert_eq!([first, second].map(|id| w.db.lock_state(id).shared), [2, many + 1]);
+    held(2); // the wire's, and the one that came in
+    pin(FaultKind::SoftUnlock).expect("pinned");
+    kas.verify(&w.cx).expect("as before");
+    kmem.free(&kas.seg_cx(&w.cx, kmem.window()), range).expect("an allocation");
+    w.db.verify(&w.cx).expect("sound");
+}
+
 #[test]
 fn rights_of_the_heap_are_told_as_they_are() {
     let w = world(64);
