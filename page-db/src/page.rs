@@ -69,6 +69,8 @@ bitflags::bitflags! {
         const SWAP = 0x10;
         /// Holds page tables or kernel memory: never scanned.
         const KERNEL = 0x08;
+        /// Given to a device by [`crate::PageDb::set_device`], and the kernel's: users may map the frame, though it has no name.
+        const DEVICE = 0x04;
         /// Out of service ([`crate::PageDb::retire`]).
         const RETIRED = 0x02;
         /// No memory is there ([`crate::PhysMem::is_memory`]).

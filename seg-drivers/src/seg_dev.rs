@@ -6,12 +6,13 @@
 //! rights from the start, hence a protection fault is always an error.
 //!
 //! What has no page structure is unlocked and on no list, so nobody would flush it when the frame got another use. Hence a frame that the page database gives out
-//! to whoever asks is as absent as none (D3). One that it has given to the device, marked as the kernel's, is the device's to keep for as long as it answers it.
+//! to whoever asks is as absent as none (D3). One that it has given to the device, and is marked as given, is the device's to keep for as long as it answers it.
+//! That a frame is the kernel's is no such mark: page tables are, and whoever stored into one would map what he likes.
 //!
 //! - D1: `offset` follows the segment's base; it changes under the address-space lock as writer.
 //! - D2: rights are read and loaded, and changed together with the translations, under the lock of `prots`. There is no copy to decide about
 //!   and no memory to wait for but tables, so a fault may take it.
-//! - D3: what is loaded is no frame of memory in general use, and its address is a number.
+//! - D3: what is loaded is no frame of memory but one marked as given to a device, and its address is a number.
 //!
 //! Sources: illumos `vm/seg_dev.c` (behaviour); illumos.md 10.
 
@@ -28,8 +29,7 @@ use core::fmt;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use page_db::{
-    Access, FileOffset, PAGE_SIZE, Page, PageDb, PageState, Pfn, Prot, Rank, VirtAddr, VirtRange,
-    errno,
+    Access, FileOffset, PAGE_SIZE, PageDb, PageState, Pfn, Prot, Rank, VirtAddr, VirtRange, errno,
 };
 
 /// A device whose memory can be mapped.
@@ -40,7 +40,7 @@ pub trait DeviceMemory: fmt::Debug + Send + Sync {
     /// How many pages can be mapped.
     fn pages(&self) -> u64;
     /// The frame of page `index`, or `None` where the device has none. It lies outside what the page database manages, or the device has got it there and
-    /// marked it with [`PageDb::set_kernel`]; any other is as absent.
+    /// marked it with [`PageDb::set_device`]; any other is as absent.
     fn frame(&self, index: u64) -> Option<Pfn>;
     /// The first of `pages` pages from `first` on that has no frame, or none that `may` be mapped, asked when they are mapped. The default asks for each; a device
     /// that knows where its frames are may answer at once.
@@ -121,8 +121,8 @@ impl SegCreate for SegDevArgs {
 
 /// D3.
 fn may_map(db: &PageDb, frame: Pfn) -> bool {
-    let taken = |page: &Page| page.state().contains(PageState::KERNEL) && page.identity().is_none();
-    frame.0 <= u64::MAX / PAGE_SIZE && db.page_of(frame).is_none_or(|id| taken(db.page(id)))
+    let given = |id| db.page(id).state().contains(PageState::DEVICE);
+    frame.0 <= u64::MAX / PAGE_SIZE && db.page_of(frame).is_none_or(given)
 }
 
 impl SegDev {

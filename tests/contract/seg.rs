@@ -74,7 +74,7 @@ fn devices_keep_the_contract() {
     let (cx, db) = (desk.m.cx(), desk.m.db());
     let frame = |n| {
         let page = db.alloc(cx, n, Reserve::Normal).expect("a frame");
-        db.set_kernel(&page, true); // out of use: the card's own
+        db.set_device(&page, true); // the card's own
         page.downgrade().leak()
     };
     let frames: Vec<_> = (0..PAGES).map(frame).collect();
@@ -94,7 +94,6 @@ fn devices_keep_the_contract() {
     for frame in frames {
         drop(db.adopt_shared(cx, frame));
         let page = db.lock_excl(cx, frame);
-        db.set_kernel(&page, false);
         db.free(cx, page, false);
     }
     desk.end();

@@ -330,7 +330,15 @@ impl PageDb {
         if on {
             page.page().set_state(PageState::KERNEL, PageState::empty());
         } else {
-            page.page().set_state(PageState::empty(), PageState::KERNEL);
+            page.page().set_state(PageState::empty(), PageState::KERNEL | PageState::DEVICE);
         }
+    }
+    /// Gives a nameless page to a device, for which it is the kernel's, or takes it back ([`PageDb::free`] does that, too). That it is the kernel's does not
+    /// tell who may map it: page tables are.
+    pub fn set_device(&self, page: &ExclPage<'_>, on: bool) {
+        self.assert_own(page);
+        let bits = PageState::KERNEL | PageState::DEVICE;
+        let (set, clear) = if on { (bits, PageState::empty()) } else { (PageState::empty(), bits) };
+        page.page().set_state(set, clear);
     }
 }

@@ -59,7 +59,7 @@ impl PageDb {
     }
     pub(super) fn mark_free(&self, cx: &Cx, page: &ExclPage<'_>) {
         page.page().clear_ref_mod(RefMod::all());
-        page.page().set_state(PageState::FREE, PageState::KERNEL);
+        page.page().set_state(PageState::FREE, PageState::KERNEL | PageState::DEVICE);
         cx.count(Counter::FrameFrees);
     }
     /// Puts nameless free pages, unlocked by now, where frames are taken from.

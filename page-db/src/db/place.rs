@@ -126,7 +126,7 @@ impl PageDb {
     }
     /// Frames side by side as `wanted` says, the lowest that are free or cached, exclusively locked, without names, contents undefined.
     ///
-    /// They come back one by one, each by [`PageDb::free`]. A driver's buffer that lasts is marked [`PageDb::set_kernel`] and paid for by
+    /// They come back one by one, each by [`PageDb::free`]. A driver's buffer that lasts is marked [`PageDb::set_kernel`] ([`PageDb::set_device`], if users map it) and paid for by
     /// [`crate::free_mem::FreeMem::reserve_kernel`], as all memory of the kernel's.
     ///
     /// # Errors

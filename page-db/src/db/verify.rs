@@ -289,7 +289,8 @@ impl PageDb {
         check!(
             state.contains(PageState::SWAP) == swap
                 && !(state.intersects(PageState::KERNEL | PageState::RETIRED | PageState::ABSENT)
-                    && (free || name.is_some())),
+                    && (free || name.is_some()))
+                && (!state.contains(PageState::DEVICE) || state.contains(PageState::KERNEL)),
             "P1",
             "page {id} ({}) is in state {state:?}",
             named(name)

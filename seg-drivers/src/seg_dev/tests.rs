@@ -216,13 +216,57 @@ fn a_frame_of_memory_in_use_is_not_the_devices() {
     let page = w.db.adopt_excl(&w.cx, page);
     w.db.set_kernel(&page, true);
     let page = page.leak();
-    p.space.map(&w.cx, range(0, 8), &of(Arc::new(Odd(3, managed)))).expect("taken out of use");
+    let odd = || of(Arc::new(Odd(3, managed)));
+    p.space.map(&w.cx, range(0, 8), &odd()).expect_err("the kernel's, and not the device's");
+    let page = w.db.adopt_excl(&w.cx, page);
+    w.db.set_device(&page, true);
+    let page = page.leak();
+    p.space.map(&w.cx, range(0, 8), &odd()).expect("given to it");
     let at = range(3, 1).start();
     p.space.fault_at(&w.cx, at, FaultKind::Invalid, Access::Write).expect("mapped");
     assert_eq!(p.space.hat().probe(&w.cx, at).expect("loaded").pfn, managed);
     p.space.free(&w.cx);
     let page = w.db.adopt_excl(&w.cx, page);
-    w.db.set_kernel(&page, false);
     w.db.free(&w.cx, page, false);
+    w.db.verify(&w.cx).expect("sound");
+}
+
+/// D3: who stores into a table maps what he likes. The device's frame may have become one when it was given back.
+#[test]
+fn a_page_table_is_not_the_devices() {
+    let w = world(64);
+    let p = w.proc();
+    let frame =
+        page_db::LockedPage::pfn(&w.db.alloc(&w.cx, 0, page_db::Reserve::Normal).expect("one"));
+    let given = |on| {
+        let id = w.db.page_of(frame).expect("managed");
+        let page = w.db.lock_excl(&w.cx, id);
+        if on {
+            w.db.set_device(&page, true);
+        } else {
+            w.db.free(&w.cx, page, false);
+        }
+    };
+    given(true);
+    let of = |device| SegDevArgs { device, ..args(0, Prot::RW) };
+    p.space.map(&w.cx, range(0, 8), &of(Arc::new(Odd(3, frame)))).expect("given");
+    given(false);
+    let at = |page: u64| range(page, 1).start();
+    let fault = |page| p.space.fault_at(&w.cx, at(page), FaultKind::Invalid, Access::Write);
+    fault(0).expect("another frame");
+    assert_eq!(fault(3), Err(FaultError::NoMap { addr: at(3) }), "given back");
+    let of_the_kernel =
+        |id: &page_db::PageId| w.db.page(*id).state().contains(page_db::PageState::KERNEL);
+    let tables: Vec<_> = w.db.pages().ids().filter(of_the_kernel).collect();
+    assert!(tables.len() >= 4, "the root, and what is above page 0");
+    for (n, id) in tables.into_iter().enumerate() {
+        let table = w.db.pfn(id);
+        let absent = p.space.map(&w.cx, range(16, 8), &of(Arc::new(Odd(3, table))));
+        assert!(absent.is_err(), "table {n}");
+        p.space.map(&w.cx, range(16, 8), &of(Arc::new(Sure(Odd(3, table))))).expect("it says so");
+        assert_eq!(fault(19), Err(FaultError::NoMap { addr: at(19) }), "table {n}");
+        p.space.unmap(&w.cx, range(16, 8)).expect("mapped");
+    }
+    p.space.free(&w.cx);
     w.db.verify(&w.cx).expect("sound");
 }
