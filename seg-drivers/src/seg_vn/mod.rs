@@ -247,6 +247,7 @@ impl SegOps for SegVn {
     }
     #[doc(alias("segvn_dup", "segvn_dup_pages"))]
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        scx.check_writer("seg_vn", child.seg)?;
         dup::dup(self, scx, child.seg)
     }
     fn dup_done(&self, scx: &SegCx<'_>, part: VirtRange, made: &dyn SegOps) {

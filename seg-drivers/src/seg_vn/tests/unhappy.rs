@@ -500,7 +500,7 @@ fn a_range_that_cannot_be_shown_twice_leaves_nothing_reserved() {
 #[test]
 fn a_driver_gives_nothing_up_to_a_reader() {
     let w = world(128);
-    let p = w.proc();
+    let (p, child) = (w.proc(), w.proc());
     w.map(&p, 4);
     w.write(&p, 1, 7);
     let segs = p.space.segs(&w.cx);
@@ -512,10 +512,13 @@ fn a_driver_gives_nothing_up_to_a_reader() {
         assert!(matches!(gone, Err(SegError::Invalid { driver: "seg_vn", .. })), "{gone:?}");
         assert!(seg.ops().unmap_part(&scx, part).is_err(), "nor in part");
     }
+    let forked = seg.ops().dup(&scx, &child.space.seg_cx(&w.cx, seg.range())).map(drop);
+    assert!(matches!(forked, Err(SegError::Invalid { driver: "seg_vn", .. })), "{forked:?}");
     let next = addr_space::Join::Neighbours;
     assert!(!seg.ops().concat(&scx, range(4, 1), seg.ops(), next), "nor does it grow");
     drop(segs);
     assert_eq!(w.read(&p, 1), 7);
-    p.space.free(&w.cx);
-    assert_eq!(w.swap.live(), 0);
+    w.check(&p);
+    [&p, &child].into_iter().for_each(|p| p.space.free(&w.cx));
+    assert_eq!((w.swap.live(), w.reserved()), (0, 0));
 }
