@@ -58,7 +58,7 @@ counters! {
     Case2B = "case_2b",
     /// Neighbours mapped along with a fault.
     FaultAhead = "fault_ahead",
-    /// Free pages taken back by name.
+    /// Free pages taken back by name, and pages that were to be freed after their write and were in use again.
     PgRec = "pgrec",
     /// The same from the free or cache list.
     PgFrec = "pgfrec",
@@ -74,19 +74,19 @@ counters! {
     AnonPgIn = "anonpgin",
     /// Anonymous pages paged out.
     AnonPgOut = "anonpgout",
-    /// Anonymous pages freed by page-out.
+    /// Anonymous pages freed by page-out, or after any other write that was to free them.
     AnonFree = "anonfree",
     /// Pages of files being run paged in.
     ExecPgIn = "execpgin",
     /// Pages of files being run paged out.
     ExecPgOut = "execpgout",
-    /// Pages of files being run freed by page-out.
+    /// Pages of files being run freed so.
     ExecFree = "execfree",
     /// File pages paged in.
     FsPgIn = "fspgin",
     /// File pages paged out.
     FsPgOut = "fspgout",
-    /// File pages freed by page-out.
+    /// File pages freed so.
     FsFree = "fsfree",
     /// Turns of the clock: each moves both hands by a frame, whatever they meet there.
     Scan = "scan",
@@ -122,9 +122,9 @@ counters! {
     PageLockWaits = "page_lock_waits",
     /// Cost: slots of anon maps visited by range operations.
     AnonSlots = "anon_slots",
-    /// Cost: frames allocated.
+    /// Cost: frames allocated. What is in use is these and `pgfrec` less `frame_frees`.
     FrameAllocs = "frame_allocs",
-    /// Cost: frames freed.
+    /// Cost: frames freed. A cached page that is destroyed was free before.
     FrameFrees = "frame_frees",
     /// Cost: page-hash chain links followed.
     HashLinks = "hash_links",

@@ -15,14 +15,16 @@ impl PageDb {
     #[doc(alias("page_destroy", "page_destroy_free", "VN_DISPOSE"))]
     pub fn destroy(&self, cx: &Cx, page: ExclPage<'_>) {
         self.assert_own(&page);
-        if page.page().is_free() {
+        let was_free = page.page().is_free();
+        if was_free {
             self.uncache(cx, &page);
         }
         self.unload(cx, &page);
         self.drop_claims(&page);
         self.hash_out(cx, &page);
-        if !self.disown(page.page()) {
-            self.free(cx, page, false);
+        if self.disown(page.page()) {
+            return;
         }
+        if was_free { self.free_uncounted(cx, page, false) } else { self.free(cx, page, false) }
     }
 }

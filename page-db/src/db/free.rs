@@ -35,10 +35,15 @@ impl PageDb {
     /// somebody else while it is still in use.
     #[doc(alias = "page_free")]
     pub fn free(&self, cx: &Cx, page: ExclPage<'_>, dontneed: bool) {
+        self.free_uncounted(cx, page, dontneed);
+        cx.count(Counter::FrameFrees);
+    }
+    /// As [`PageDb::free`], of a page that was free before.
+    pub(super) fn free_uncounted(&self, cx: &Cx, page: ExclPage<'_>, dontneed: bool) {
         self.assert_unused(&page);
         // Somebody who has just unmapped it may still owe the flush; no frame is used again before that.
         self.settle(cx);
-        self.mark_free(cx, &page);
+        self.mark_free(&page);
         let id = page.id();
         if page.identity().is_some() {
             self.cache_list().add(cx, self.pages(), id, dontneed);
@@ -57,10 +62,9 @@ impl PageDb {
         assert!(!p.is_kept(), "P2: page {id} is freed while locked in memory or lent");
         assert!(!self.is_io_locked(id), "K4: page {id} is freed while in transit");
     }
-    pub(super) fn mark_free(&self, cx: &Cx, page: &ExclPage<'_>) {
+    pub(super) fn mark_free(&self, page: &ExclPage<'_>) {
         page.page().clear_ref_mod(RefMod::all());
         page.page().set_state(PageState::FREE, PageState::KERNEL | PageState::DEVICE);
-        cx.count(Counter::FrameFrees);
     }
     /// Puts nameless free pages, unlocked by now, where frames are taken from.
     pub(super) fn free_nameless(&self, cx: &Cx, ids: impl Iterator<Item = PageId> + Clone) {

@@ -27,6 +27,7 @@
 
 use super::PageDb;
 use crate::Reserve;
+use crate::counters::Counter;
 use crate::cx::Cx;
 use crate::error::PageError;
 use crate::fail::FailKind;
@@ -135,7 +136,8 @@ impl PageDb {
         let mut freed = [None; BATCH];
         for (page, freed) in held.iter_mut().zip(&mut freed) {
             if let Some(page) = page.take() {
-                self.mark_free(cx, &page);
+                self.mark_free(&page);
+                cx.count(Counter::FrameFrees);
                 *freed = Some(page.id());
                 page.unlock_quietly();
             }

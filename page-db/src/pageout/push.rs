@@ -13,6 +13,9 @@ use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+#[cfg(all(test, not(shuttle)))]
+mod tests;
+
 /// Names to push, last in first out, each once.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -64,9 +67,12 @@ impl Queue {
 impl Pageout {
     /// Has up to `most` queued pages pushed and flushed by their vnodes. held: nothing (O2)
     pub(super) fn push(&self, cx: &Cx, db: &PageDb, most: u64, report: &mut ScanReport) {
-        // What this thread frees, and no other: beside one that reads a file through, or maps and exits, a push that freed nothing has freed nothing.
-        let in_use =
-            || cx.counted(Counter::FrameAllocs).wrapping_sub(cx.counted(Counter::FrameFrees));
+        // What this thread frees, and no other: beside one that reads a file through, or maps and exits, a push that freed nothing has freed nothing. A page
+        // that a vnode takes back from the cache list, for its own use meanwhile, is in use without having been allocated.
+        let in_use = || {
+            let taken = cx.counted(Counter::FrameAllocs).wrapping_add(cx.counted(Counter::PgFrec));
+            taken.wrapping_sub(cx.counted(Counter::FrameFrees))
+        };
         let before = in_use();
         let mut asked: Vec<Arc<dyn Vnode>> = Vec::new(); // each once, in order
         let mut known = BTreeSet::new();
