@@ -35,6 +35,7 @@
 //!   ([`crate::above`]). Effective rights are the leaf's, less that.
 //! - H7: frames of unlinked tables go back after the flush, after the last hat lock; frames for new ones are
 //!   gathered before the first.
+//! - H8: no leaf entry of a hat, of whatever kind, maps a table's frame: who could write there would map what it likes.
 //!
 //! # The other road
 //!

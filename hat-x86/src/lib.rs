@@ -32,7 +32,7 @@
 //!
 //! # Invariants
 //!
-//! H1..H7 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F4 in [`tlb`], U1..U5 in [`above`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
+//! H1..H8 in [`htable`], M1..M3 in [`hment`], C1..C2 in [`walk`], F1..F4 in [`tlb`], U1..U5 in [`above`], W1..W2 in [`walker`], P1 in [`provider`], A1 in [`access`]; T1, T2 are
 //! [`addr_space::hat`]'s. [`HatX86::verify`] checks those that can be seen when nothing runs.
 //!
 //! # A translation, from load to trap

@@ -14,6 +14,7 @@ use crate::provider::HatX86;
 use crate::pte::{PteBits, X86Pte};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering::SeqCst;
 use page_db::{Cx, PageId, PageState, Pfn, VirtAddr};
@@ -37,6 +38,8 @@ struct Met {
     tables: BTreeSet<u32>,
     /// Mappings by page.
     mapped: BTreeMap<PageId, Vec<Site>>,
+    /// Leaf entries of any kind to frames of the kernel's, and where they are.
+    kernels: Vec<(Pfn, String)>,
 }
 
 impl HatX86 {
@@ -83,6 +86,10 @@ impl HatX86 {
                 format!("{} tables are reachable, {} live", met.tables.len(), self.tables.live());
             return Err(HatDamage::new("H2 no table is lost", what));
         }
+        let tables: BTreeSet<Pfn> = met.tables.iter().map(|t| self.tables.get(*t).pfn()).collect();
+        if let Some((_, what)) = met.kernels.iter().find(|(pfn, _)| tables.contains(pfn)) {
+            return Err(HatDamage::new("H8 no leaf maps a table", what.clone()));
+        }
         self.verify_lists(cx, &mut met)?;
         match self.mmu.remembered_wrongly(cx) {
             Some(what) => Err(HatDamage::new("T1 no stale translation", what)),
@@ -116,9 +123,7 @@ impl HatX86 {
         let rec = self.tables.get(id);
         let level = rec.level();
         let name = || format!("table {id} (hat {}, level {level}, base {:#x})", st.id, rec.base());
-        let broken = |rule, what: alloc::string::String| {
-            Err(HatDamage::new(rule, format!("{}: {what}", name())))
-        };
+        let broken = |rule, what: String| Err(HatDamage::new(rule, format!("{}: {what}", name())));
         if !rec.is(st.id, want) || rec.parent() != parent {
             return broken("H4 a record says which table it is", format!("{rec:?}"));
         }
@@ -204,6 +209,9 @@ impl HatX86 {
             return Err(HatDamage::new("H5 unsynced entries start used", name()));
         }
         let page = self.db.page_of(e.pfn());
+        if page.is_some_and(|p| self.db.page(p).state().contains(PageState::KERNEL)) {
+            met.kernels.push((e.pfn(), name()));
+        }
         match page {
             Some(p) if self.db.page(p).is_free() => {
                 Err(HatDamage::new("V10 no entry maps a free page", name()))
@@ -246,10 +254,10 @@ impl HatX86 {
             }
             records += u64::from(share);
         }
-        // A page table has no list: what says that it is mapped has not been compared with anything.
+        // A frame of the kernel's has no list: a consistent entry to it has not been compared with anything.
         if let Some((page, sites)) = met.mapped.first_key_value() {
             let what = format!("page {page}, which is the kernel's, is mapped by {sites:?}");
-            return Err(HatDamage::new("M5 no entry maps a table", what));
+            return Err(HatDamage::new("M1 a consistent entry has a list", what));
         }
         if records != self.lists.live() {
             let what = format!("{records} records are on lists, {} live", self.lists.live());

@@ -165,11 +165,31 @@ fn an_entry_to_no_managed_frame_that_a_list_should_have_is_m1() {
 }
 
 #[test]
-fn an_entry_that_maps_a_page_table_is_m5() {
-    let (w, hat, _) = world();
-    let table = w.hx.tables.get(w.leaf(&*hat)).pfn();
-    w.put(&*hat, 0x3000, X86Pte::new(table, PteBits::P | PteBits::U | PteBits::W), 1);
-    assert_eq!(named(&w), "M5 no entry maps a table");
+fn an_entry_that_maps_a_page_table_is_h8_whatever_its_kind() {
+    // As a driver of devices could make it: of a frame of the kernel's without a name, and consistent with nothing.
+    for kind in [PteBits::empty(), PteBits::NOSYNC | PteBits::NOCONSIST | PteBits::A | PteBits::D] {
+        let (w, hat, _) = world();
+        let table = w.hx.tables.get(w.leaf(&*hat)).pfn();
+        w.put(&*hat, 0x3000, X86Pte::new(table, PteBits::P | PteBits::U | PteBits::W | kind), 1);
+        assert_eq!(named(&w), "H8 no leaf maps a table");
+    }
+}
+
+#[test]
+fn an_entry_to_a_frame_of_the_kernels_is_m1_if_it_is_consistent() {
+    for (kind, is_sound) in [
+        (PteBits::empty(), false),
+        (PteBits::NOSYNC | PteBits::NOCONSIST | PteBits::A | PteBits::D, true),
+    ] {
+        let (w, hat, _) = world();
+        let page = w.db.alloc(&w.cx, 0, page_db::Reserve::Push).expect("a frame");
+        w.db.set_kernel(&page, true);
+        let pfn = page_db::LockedPage::pfn(&page);
+        drop(page);
+        w.put(&*hat, 0x3000, X86Pte::new(pfn, PteBits::P | PteBits::U | PteBits::W | kind), 1);
+        let found = w.hx.verify(&w.cx).err().map(|d| d.invariant);
+        assert_eq!(found, (!is_sound).then_some("M1 a consistent entry has a list"));
+    }
 }
 
 #[test]
