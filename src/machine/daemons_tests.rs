@@ -360,11 +360,10 @@ fn nothing_is_evicted_for_who_asks_for_more_than_there_can_be() {
     assert_eq!(refused(most), 8, "that many there could be");
     // Nor does an operation ask for so much, however much it wants.
     let mut tries = MemoryTries::new(1, u64::MAX);
-    m.squeeze(70); // with the tables, more than half
-    let asked = (0..8).find_map(|_| tries.wait(m.cx(), m.db()).err()).expect("too much");
     let most = mem.total() - mem.normal_reserve();
-    assert!(matches!(asked, PageError::NoMemory { wanted, .. } if wanted <= most), "{asked}");
-    m.release();
+    assert!((64..128).contains(&most), "64 can be had, and the double of it is too much");
+    let asked = (0..8).find_map(|_| tries.wait(m.cx(), m.db()).err()).expect("too much");
+    assert!(matches!(asked, PageError::NoMemory { wanted, .. } if wanted == most), "{asked}");
     ends_well(&m, &p);
 }
 
@@ -395,9 +394,19 @@ fn with_nobody_waiting_the_daemons_keep_lotsfree_free_and_push_as_maxpgio_allows
     let before = m.counters().snapshot();
     assert_eq!(before.get(Counter::PgRRun), 0, "nobody has waited");
     let daemons = m.spawn_daemons().expect("threads");
-    assert!(in_time(|| m.db().freemem() >= t.lotsfree), "{} of {t:?}", m.db().freemem());
+    // The hands need some intervals before there is a victim: those up to the last with nothing pushed yet do not count.
+    let mut idle = 0;
+    let enough = in_time(|| {
+        let counted = m.counters().snapshot().since(&before);
+        if counted.get(Counter::AnonPgOut) == 0 {
+            idle = counted.get(Counter::PgRRun);
+        }
+        m.db().freemem() >= t.lotsfree
+    });
+    assert!(enough, "{} of {t:?}", m.db().freemem());
     let counted = m.counters().snapshot().since(&before);
     let (runs, pushed) = (counted.get(Counter::PgRRun), counted.get(Counter::AnonPgOut));
+    let runs = runs - idle + 1; // the last idle one may have pushed since it was looked at
     assert!(pushed >= t.lotsfree - t.throttlefree, "{pushed} pushed");
     assert!(pushed <= PUSHES * runs, "{pushed} pushed in {runs} intervals");
     drop(daemons);

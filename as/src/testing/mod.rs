@@ -70,8 +70,7 @@ impl World {
     pub(crate) fn with_limits(limits: VirtRange) -> Self {
         let counters = Counters::new(2);
         let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-        let mem =
-            Arc::new(HostMem::new(Pfn(0), 250).expect("frames that no processor keeps aside"));
+        let mem = Arc::new(HostMem::new(Pfn(0), 250).expect("a few frames"));
         let clock = Arc::new(ManualClock::default());
         let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
         let db = PageDb::new(&cx, mem, Arc::clone(&clock) as _, Arc::clone(&counters), &config);

@@ -6,8 +6,9 @@
 //! - the operation may want more than it asked for. A page on the cache list is free until the operation itself takes it back, and is free once more when it
 //!   lets go: it may be told of that page for ever, and need another one besides.
 //!
-//! So each time it asks for twice as much, up to what it can want at most and the machine can have free, and after some times it gives up. (Asking for more
-//! than there can be would have every page evicted that anybody uses, and be refused.)
+//! So each time it asks for twice as much, up to what it can want at most and a bound of what can be free, and after some times it gives up. (Asking for more
+//! than there can be would have every page evicted that anybody uses, and be refused. The bound is all frames but the reserve: what the kernel has, and what
+//! is locked, comes and goes, so between the two the last attempt may still evict in vain.)
 
 use super::PageDb;
 use crate::cx::Cx;

@@ -5,9 +5,9 @@ use crate::units::PAGE_SIZE;
 /// Settings of page-out; what is `None` follows the textbook's rule for the machine's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct PageoutConfig {
-    /// Frames scanned per second when nothing is free: min(total / 2, 64 MB) by rule, and at most total / 2 when it is set. Ignored when 0.
+    /// Frames scanned per second when nothing is free: 64 MB by rule, and never more than total / 2. Ignored when 0.
     pub fastscan: Option<u64>,
-    /// Frames scanned per second at lotsfree: min(fastscan / 10, 100) by rule, and at most fastscan / 2 when it is set. Ignored when 0.
+    /// Frames scanned per second at lotsfree: min(fastscan / 10, 100) by rule, and never more than fastscan / 2. Ignored when 0.
     pub slowscan: Option<u64>,
     /// Frames between the hands: fastscan, and so when it is 0 (on one frame the second hand would find what the first has just cleared). At most all frames
     /// but one.

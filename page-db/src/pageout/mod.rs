@@ -114,8 +114,8 @@ pub struct Pageout {
 }
 
 impl Pageout {
-    /// Page-out over all frames of `db`. Settings that make no sense for that many frames are ignored, as illumos ignores a
-    /// tuned threshold out of order.
+    /// Page-out over all frames of `db`. Settings that make no sense for that many frames are ignored or brought within
+    /// bounds, as [`PageoutConfig`] says of each.
     pub fn new(db: &PageDb, config: PageoutConfig) -> Self {
         let total = db.pages().len();
         let config = config.settle(total);

@@ -114,7 +114,7 @@ pub(super) fn short(stage: &mut Stage<'_>, _: &Subject) -> Result<()> {
         stage.view(&format!("::walk ${PROGRAM} b:{page}"), Keep::All)?;
     }
     stage.say(&format!(
-        "The hands looked at {scanned} pages; {out} anonymous pages went out in {pushes} pushes, {freed} were freed."
+        "The hands made {scanned} turns; {out} anonymous pages went out in {pushes} pushes, {freed} were freed."
     ));
     let kept = resident.iter().filter(|in_core| **in_core).count();
     stage.say(&format!("Of the {PAGES} pages {kept} can still be found in memory by their names."));
