@@ -166,7 +166,7 @@ fn an_entry_to_no_managed_frame_that_a_list_should_have_is_m1() {
 
 #[test]
 fn an_entry_that_maps_a_page_table_is_h8_whatever_its_kind() {
-    // As a driver of devices could make it: of a frame of the kernel's without a name, and consistent with nothing.
+    // Consistent with nothing, as entries of device memory are, it is on no list.
     for kind in [PteBits::empty(), PteBits::NOSYNC | PteBits::NOCONSIST | PteBits::A | PteBits::D] {
         let (w, hat, _) = world();
         let table = w.hx.tables.get(w.leaf(&*hat)).pfn();
