@@ -25,6 +25,7 @@ impl SegOps for SegMirror {
         Ok(Box::new(self.clone()))
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        scx.check_writer(self.driver(), range)?;
         scx.hat.unload(scx.cx, range, UnloadFlags::UNMAP);
         Ok(match (scx.seg.until(range.start().get()), scx.seg.from(range.end())) {
             (None, None) => Remnant::Nothing,

@@ -13,39 +13,50 @@ use page_db::{
 use segvm::contract::{Breach, HatCase, check_hat, hat};
 use std::sync::Arc;
 
-/// Processors that are told of flushes and do nothing about them.
+/// Processors that are told of flushes and do nothing about them: of none, or of none but their own while a page of `own` is unloaded, which is locked then.
 #[derive(Debug)]
-struct Deaf(Arc<HostMmu>);
+struct Deaf {
+    inner: Arc<HostMmu>,
+    own: Option<Arc<PageDb>>,
+}
 
 impl Mmu for Deaf {
     fn caps(&self) -> Caps {
-        self.0.caps()
+        self.inner.caps()
     }
     fn space_created(&self, cx: &Cx, id: SpaceId, root: Pfn) {
-        self.0.space_created(cx, id, root);
+        self.inner.space_created(cx, id, root);
     }
     fn space_destroyed(&self, cx: &Cx, id: SpaceId, root: Pfn) {
-        self.0.space_destroyed(cx, id, root);
+        self.inner.space_destroyed(cx, id, root);
     }
     fn activate(&self, cx: &Cx, cpu: CpuId, id: Option<SpaceId>) {
-        self.0.activate(cx, cpu, id);
+        self.inner.activate(cx, cpu, id);
     }
     fn cpu_count(&self) -> u16 {
-        self.0.cpu_count()
+        self.inner.cpu_count()
     }
     fn running_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
-        self.0.running_on(cx, id, cpus);
+        self.inner.running_on(cx, id, cpus);
     }
     fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet) {
-        self.0.remembered_on(cx, id, cpus);
+        self.inner.remembered_on(cx, id, cpus);
     }
-    fn flush(&self, _: &Cx, _: &FlushDue) {}
+    fn flush(&self, cx: &Cx, due: &FlushDue) {
+        let Some(db) = &self.own else { return };
+        if db.pages().ids().any(|page| db.lock_state(page).excl) {
+            self.inner.forget_all(cx, cx.cpu());
+        } else {
+            self.inner.flush(cx, due);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flaw {
     Nothing,
     NeverFlushes,
+    FlushesPagesHere,
     LoadsReadOnly,
     KeepsOldRights,
     ReplacesUnasked,
@@ -215,7 +226,10 @@ fn judged(flaw: Flaw) -> Result<(), Breach> {
     let db = PageDb::new(&cx, mem.clone() as _, clock, counters, &config).expect("small");
     let (db, mmu) = (Arc::new(db), HostMmu::new(mem as _, 2));
     let under: Arc<dyn Mmu> = match flaw {
-        Flaw::NeverFlushes => Arc::new(Deaf(Arc::clone(&mmu))),
+        Flaw::NeverFlushes => Arc::new(Deaf { inner: Arc::clone(&mmu), own: None }),
+        Flaw::FlushesPagesHere => {
+            Arc::new(Deaf { inner: Arc::clone(&mmu), own: Some(Arc::clone(&db)) })
+        }
         _ => Arc::clone(&mmu) as _,
     };
     let provider = HatX86::new(&cx, Arc::clone(&db), under).expect("frames");
@@ -263,6 +277,7 @@ fn every_flaw_of_a_hat_is_caught_by_its_clause() {
     use Flaw::*;
     let flaws = [
         (NeverFlushes, "T1"),
+        (FlushesPagesHere, "T1"),
         (LoadsReadOnly, "memload maps the page's frame"),
         (KeepsOldRights, "an entry for the same frame"),
         (ReplacesUnasked, "another frame is mapped only with REMAP"),

@@ -30,6 +30,7 @@ pub(crate) enum Flaw {
     IgnoresTheCeiling,
     TellsOnePageLess,
     SaysLow,
+    UnmapsForReaders,
     ZeroesThePageAbove,
     ForgetsRightsAtACut,
     ShowsThePageAbove,
@@ -257,6 +258,9 @@ impl SegOps for Flawed {
         Ok(Self::over(ops, self.flaw))
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
+        let asked = *scx;
+        let scx = &if self.is(Flaw::UnmapsForReaders) { asked.as_if_writer() } else { asked };
+        scx.check_writer("flawed", range)?;
         if self.pins_by_itself() && !self.pins.lock().expect("quiet").is_empty() {
             return Err(SegError::Pinned { range });
         }

@@ -75,6 +75,7 @@ fn flaws_of_rights_and_cuts_are_caught() {
         (IgnoresTheCeiling, "a right beyond the ceiling"),
         (TellsOnePageLess, "after each step every invariant"),
         (SaysLow, "unmap says what is left"),
+        (UnmapsForReaders, "whoever has not locked the address space as writer"),
         (LeavesSomethingOfNothing, "unmap says what is left"),
         (ZeroesThePageAbove, "what a cut leaves keeps its contents"),
         (ForgetsRightsAtACut, "what a cut leaves keeps its rights"),

@@ -21,6 +21,9 @@ const NO_VNODE: &str = "memory without a vnode names none";
 const PAGE_SIZE: &str =
     "a page size that there is not is refused as Invalid; the usual one is taken";
 
+const READER: &str =
+    "whoever has not locked the address space as writer is refused what empties a driver (G3)";
+
 /// Who would borrow, and takes nothing.
 struct Nobody;
 
@@ -34,6 +37,7 @@ pub(super) fn refuses(b: &Bench<'_>) -> Result<(), Breach> {
     let p = b.written(3)?;
     let was = p.look()?;
     geometry(b, &p)?;
+    readers(b, &p)?;
     pages(b, &p)?;
     faults(b, &p)?;
     noted(b, &p)?;
@@ -103,6 +107,21 @@ fn geometry(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
         typed(b, p, "unmap", done)?;
     }
     Ok(())
+}
+
+/// The driver stays in the tree, where others go on using what it has.
+fn readers(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
+    if b.stands() {
+        return Ok(());
+    }
+    let refused = |what, done| {
+        let due = matches!(done, Some(Err(SegError::Invalid { .. })));
+        b.judge.require(READER, due, format_args!("unmap of {what} answered {done:?}"))
+    };
+    if b.can(SegCan::SPLIT) {
+        refused("a part", p.ask(0, |scx, ops| ops.unmap(scx, p.range(1, 1)).map(drop)))?;
+    }
+    refused("all of it", p.ask(0, |scx, ops| ops.unmap(scx, scx.seg).map(drop)))
 }
 
 /// Asks with the lock held as writer (G3).
