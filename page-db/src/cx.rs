@@ -40,7 +40,7 @@ pub struct ThreadId(pub u32);
 /// ```
 ///
 /// A sleeper that looks before it is listed is lost: the change, and the wake that found nobody listed, came between. None of the three
-/// calls anything of the library.
+/// calls anything of the library, but `sleep` asks `must_wait`, which may call `wake`.
 pub trait WaitHooks: Send + Sync {
     /// Called over and over while a lock is not to be had; `spins` counts the calls of one wait. Whoever has it must come to run: where priorities are
     /// strict, a yield among equals is not enough after the first few.
@@ -52,11 +52,15 @@ pub trait WaitHooks: Send + Sync {
     /// `must_wait`; if it says yes, block until a [`WaitHooks::wake`] of `place` that came after the listing; and so on. It may come back at any time: then
     /// the library looks for itself and calls again.
     ///
-    /// `must_wait` is asked with nothing locked that `wake` takes, for it may itself wake others. `place` is one of a few: several kinds of waits share
-    /// it, and being woken says only that it is time to look. It means nothing beyond this call. The default turns in [`WaitHooks::pause`].
+    /// `must_wait` is asked with nothing locked that `wake` takes, for it may itself wake others. Several kinds of waits share a
+    /// `place`, and being woken says only that it is time to look. Places come and go, some with the machine and one with each address space, and a number may come
+    /// again for another: it means nothing while nobody sleeps there. The default turns in [`WaitHooks::pause`].
     ///
     /// # Locks
-    /// Page locks and the address space as reader (marked asleep), whose holders sleep for a device; never a lock that is held for moments.
+    /// Page locks, busy anon slots, and address spaces: as reader (marked asleep), whose holders sleep for a device; as writer, whose holders wait for slots that
+    /// others have and, in a fork or a view of one range in another space, for a second address space; and the right to choose addresses. Also two that are held
+    /// for moments otherwise: a segment's own lock, while a memory lock reads its pages, and an anon map's growth, while a copy waits for its slots. Without `std`
+    /// who wants one of these or the right to choose turns in [`WaitHooks::pause`] for that long.
     fn sleep(&self, place: u64, must_wait: &mut dyn FnMut() -> bool) {
         let _ = place;
         let mut spins = 0u32;
