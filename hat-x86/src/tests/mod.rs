@@ -228,18 +228,23 @@ fn a_database_has_one_hat() {
 #[test]
 fn processors_have_one_hat_and_the_memory_of_its_pages() {
     let (_, cx, mem, db) = floor(64);
-    let (_, _, other_mem, other) = floor(64);
+    let (_, other_cx, other_mem, other) = floor(64);
     let mmu = HostMmu::new(mem, 2);
-    let new = |db: &Arc<PageDb>, mmu: &Arc<HostMmu>| {
-        HatX86::new(&cx, Arc::clone(db), Arc::clone(mmu) as Arc<dyn Mmu>)
+    let new = |cx: &Cx, db: &Arc<PageDb>, mmu: &Arc<HostMmu>| {
+        HatX86::new(cx, Arc::clone(db), Arc::clone(mmu) as Arc<dyn Mmu>)
     };
-    assert_eq!(new(&other, &mmu).err(), Some(crate::SetupError::ForeignMmu), "other memory");
-    let first = new(&db, &mmu).expect("its own");
+    assert_eq!(
+        new(&other_cx, &other, &mmu).err(),
+        Some(crate::SetupError::ForeignMmu),
+        "other memory"
+    );
+    let first = new(&cx, &db, &mmu).expect("its own");
     assert_eq!((other.freemem(), other.has_mappings()), (64, false), "nothing has changed");
     let elsewhere = HostMmu::new(Arc::new(HostMem::new(Pfn(1 << 20), 8).expect("heap")), 1);
-    assert_eq!(new(&other, &elsewhere).err(), Some(crate::SetupError::ForeignMmu));
-    let second = new(&other, &HostMmu::new(other_mem, 2)).expect("its own");
-    [first, second].iter().for_each(|hx| hx.verify(&cx).expect("sound"));
+    assert_eq!(new(&other_cx, &other, &elsewhere).err(), Some(crate::SetupError::ForeignMmu));
+    let second = new(&other_cx, &other, &HostMmu::new(other_mem, 2)).expect("its own");
+    first.verify(&cx).expect("sound");
+    second.verify(&other_cx).expect("sound");
 }
 
 #[test]
