@@ -37,15 +37,15 @@ impl Process {
     ///
     /// # Errors
     /// `EINVAL` for an address that is no page's or not the user's, or a loan from another machine; `ENOMEM` where something is mapped; what a mapping may fail
-    /// with else. Nothing has changed, and the loan is handed back.
-    pub fn borrow(&self, lent: LentAnons, addr: u64) -> Result<(), (SysError, LentAnons)> {
+    /// with else. Nothing has changed, and the loan is handed back (in a box: the two are large).
+    pub fn borrow(&self, lent: LentAnons, addr: u64) -> Result<(), Box<(SysError, LentAnons)>> {
         const CALL: &str = "borrow";
         match whole_pages(CALL, addr, lent.range().len()) {
             Ok(to) => {
                 let entered = lent.enter(self.cx(), &self.space_now(), to, Prot::RW);
-                entered.map_err(|(e, lent)| (SysError::of(CALL, e), lent))
+                entered.map_err(|(e, lent)| Box::new((SysError::of(CALL, e), lent)))
             }
-            Err(e) => Err((e, lent)),
+            Err(e) => Err(Box::new((e, lent))),
         }
     }
 }

@@ -81,7 +81,8 @@ impl Loans {
         };
         match p.borrow(lent, addr) {
             Ok(()) => Outcome::OK,
-            Err((e, lent)) => {
+            Err(back) => {
+                let (e, lent) = *back;
                 *place = Some(Loan::Anons(lent));
                 e.into()
             }

@@ -131,10 +131,10 @@ fn joined_pages(
     let whole = |s: &SegVn, range: VirtRange| s.swresv.load(Ordering::Acquire) == range.len();
     let alike = a.shared() || a.noreserve();
     let plain = |s: &SegVn| s.vpaged.load(Ordering::SeqCst) == 0;
-    let mut pages = JoinedPages::default();
     if plain(a) && plain(b) && (alike || whole(a, scx.seg) == whole(b, b_range)) {
-        return Ok(pages);
+        return Ok(JoinedPages { mine: None, theirs: Some(VPages::default()) });
     }
+    let mut pages = JoinedPages::default();
     let mut inner = a.lock.lock(scx.cx);
     let mut next = b.lock.lock_nested(scx.cx);
     let sa = (inner.vpage.reserved() != 0, whole(a, scx.seg));

@@ -376,7 +376,7 @@ fn what_is_borrowed_stands_still_beside_threads() {
                 assert!(turn < 1_000_000, "nothing can be lent");
                 let Ok(lent) = lender.lend_to_anons(mapped, PAGE_SIZE) else { continue };
                 let (at, mut kept) = (crate::addr(8).get(), crate::addr(8).get());
-                borrower.borrow(lent, at).map_err(|(e, _)| e).expect("room");
+                borrower.borrow(lent, at).map_err(|back| back.0).expect("room");
                 let look = |at| {
                     let mut bytes = [0; 4096];
                     borrower.load(at, &mut bytes).expect("mapped");
@@ -386,7 +386,7 @@ fn what_is_borrowed_stands_still_beside_threads() {
                 if turn.is_multiple_of(3) {
                     let again = borrower.lend_to_anons(at, PAGE_SIZE).expect("not locked");
                     kept = crate::addr(9).get();
-                    borrower.borrow(again, kept).map_err(|(e, _)| e).expect("room");
+                    borrower.borrow(again, kept).map_err(|back| back.0).expect("room");
                 }
                 if turn.is_multiple_of(2) {
                     borrower.store(at, &[before[0]]).expect("mapped");

@@ -74,7 +74,8 @@ fn lent(w: &World, range: VirtRange, meanwhile: fn(&World) -> Done) -> Done {
 /// Lends pages to anons, shows them at page 40, does something meanwhile, and takes them away again.
 fn borrowed(w: &World, first: u64, n: u64, meanwhile: fn(&World) -> Done) -> Done {
     let lent = w.p.lend_to_anons(at(first), n * PAGE).map_err(|e| e.to_string())?;
-    if let Err((e, lent)) = w.p.borrow(lent, at(40)) {
+    if let Err(back) = w.p.borrow(lent, at(40)) {
+        let (e, lent) = *back;
         lent.give_back(w.p.cx());
         return Err(e.to_string());
     }
