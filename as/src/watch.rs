@@ -51,7 +51,7 @@ use page_db::sync::atomic::{AtomicBool, Ordering};
 use page_db::sync::{Mutex, Once, Published};
 use page_db::{
     Access, Cx, LockedPage, PAGE_MASK, PAGE_SIZE, Pfn, PhysMem, Prot, Rank, RefMod, SyncMode,
-    VirtAddr, VirtRange, errno,
+    VirtAddr, VirtRange, WaitHooks, errno,
 };
 
 bitflags::bitflags! {
@@ -264,9 +264,10 @@ impl Watch {
         self.hat().map(|hat| hat.areas.load())
     }
     /// Puts other areas in force. The caller holds the address-space lock as writer.
-    pub(crate) fn set(&self, areas: Areas, hat: &Arc<dyn Hat>) {
+    pub(crate) fn set(&self, areas: Areas, hat: &Arc<dyn Hat>, hooks: &Arc<dyn WaitHooks>) {
         let armed = !areas.0.is_empty();
-        let make = || WatchHat { hat: Arc::clone(hat), areas: Published::new(Areas::default()) };
+        let none = || Published::new(hooks, Areas::default());
+        let make = || WatchHat { hat: Arc::clone(hat), areas: none() };
         self.hat.get_or_init(make).areas.store(areas);
         self.armed.store(armed, Ordering::Release);
     }
@@ -433,10 +434,10 @@ impl<'a> MoveHat<'a> {
         self.at.page_floor() == page
     }
     /// Moves the bytes, once: a driver may load a page twice.
-    fn move_bytes(&self, pfn: Pfn) {
+    fn move_bytes(&self, cx: &Cx, pfn: Pfn) {
         let at = self.at.page_offset() as usize;
         if !self.done.swap(true, Ordering::AcqRel) {
-            match &mut *self.bytes.lock_leaf() {
+            match &mut *self.bytes.lock_leaf(&**cx.hooks()) {
                 Moved::Load(bytes) | Moved::Fetch(bytes) => self.mem.read(pfn, at, bytes),
                 Moved::Store(bytes) => self.mem.write(pfn, at, bytes),
             }
@@ -470,7 +471,7 @@ impl Hat for MoveHat<'_> {
         }
         if prot.allows(self.access) {
             let stores = if self.access.is_write() { RefMod::MOD } else { RefMod::empty() };
-            self.move_bytes(page.pfn());
+            self.move_bytes(cx, page.pfn());
             page.page().set_ref_mod(RefMod::REF | stores); // after the store
         }
         Ok(Loaded::Done)
@@ -489,7 +490,7 @@ impl Hat for MoveHat<'_> {
         let pfn = Pfn(pfn.0 + range.page_index(self.at));
         let memory = pfn.0.checked_sub(self.mem.base().0).is_some_and(|i| i < self.mem.frames());
         if memory && prot.allows(self.access) {
-            self.move_bytes(pfn);
+            self.move_bytes(cx, pfn);
         }
         Ok(())
     }

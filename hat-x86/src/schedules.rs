@@ -195,14 +195,14 @@ fn an_end_against_an_unload_on_its_way_up() {
             for page in mine {
                 w.db.mem().u64_at(w.db.pfn(page), 0).store(BYTES, SeqCst);
             }
-            owned.lock_leaf().extend(mine);
+            owned.lock_host().extend(mine);
             let hat = w.hx.alloc(cx).expect("room");
             let page = w.db.lock_shared(cx, page);
             let done = hat.memload(cx, va(0x1000), &page, Prot::RW, LoadFlags::empty(), None);
             assert_eq!(done, Ok(Loaded::Done));
         });
         join([below, end]);
-        for page in next.lock_leaf().iter() {
+        for page in next.lock_host().iter() {
             let pfn = w.db.pfn(*page);
             assert_eq!(w.db.mem().u64_at(pfn, 0).load(SeqCst), BYTES, "law 6: frame {pfn}");
         }

@@ -6,12 +6,15 @@
 //!
 //! Sources: [SI §9, §10] for the names; illumos.md 11.3.
 
+use crate::cx::{SpinHooks, WaitHooks};
 use crate::fail::{Asked, FailKind, FailPlan, Fails};
 use crate::lock::Rank;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Once, grow};
 use crate::units::CpuId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
+use core::ops::DerefMut;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering}; // plain: one writer (X3), and no schedule depends on them
 
 macro_rules! counters {
@@ -189,11 +192,18 @@ struct Registry {
 }
 
 /// All counters of a machine.
-#[derive(Debug)]
 pub struct Counters {
     registry: Mutex<Registry>,
+    /// Those of the first thread, to wait by for the registry.
+    hooks: Once<Arc<dyn WaitHooks>>,
     /// What is to fail, for tests.
     fails: Fails,
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").field("registry", &self.registry).finish_non_exhaustive()
+    }
 }
 
 impl Counters {
@@ -202,20 +212,39 @@ impl Counters {
         let retired = alloc::vec![[0; N]; usize::from(cpus.max(1))];
         Arc::new(Self {
             registry: Mutex::new(Rank::Registry, Registry { live: Vec::new(), retired }),
+            hooks: Once::new(),
             fails: Fails::default(),
         })
     }
-    pub(crate) fn register(&self, cpu: CpuId) -> Arc<CounterBlock> {
+    fn registry(&self) -> impl DerefMut<Target = Registry> + '_ {
+        self.registry.lock_leaf(self.hooks.get().map_or(&SpinHooks, |hooks| &**hooks))
+    }
+    pub(crate) fn register(&self, cpu: CpuId, hooks: &Arc<dyn WaitHooks>) -> Arc<CounterBlock> {
+        if self.hooks.get().is_none() {
+            let _ = self.hooks.set(Arc::clone(hooks)); // or another thread's, which wait as well
+        }
         let block = Arc::new(CounterBlock::new(cpu));
-        let mut r = self.registry.lock_leaf();
-        block.may_fail.store(self.fails.is_armed(), Ordering::Relaxed);
-        r.live.push(Arc::clone(&block));
-        drop(r);
+        let mut room = Vec::new();
+        loop {
+            let mut r = self.registry();
+            let need = r.live.len() + 1;
+            match grow::give_room(&mut r.live, &mut room, need) {
+                Ok(()) => {
+                    block.may_fail.store(self.fails.is_armed(), Ordering::Relaxed);
+                    r.live.push(Arc::clone(&block));
+                    break;
+                }
+                Err(more) => {
+                    drop(r);
+                    room = Vec::with_capacity(more);
+                }
+            }
+        }
         block
     }
     pub(crate) fn retire(&self, block: &Arc<CounterBlock>) {
-        let mut r = self.registry.lock_leaf();
-        r.live.retain(|b| !Arc::ptr_eq(b, block));
+        let mut r = self.registry();
+        r.live.retain(|b| !Arc::ptr_eq(b, block)); // `block` keeps it: nothing is freed here
         let cpu = usize::from(block.cpu.0).min(r.retired.len() - 1);
         for (sum, v) in r.retired[cpu].iter_mut().zip(&block.values) {
             *sum = sum.wrapping_add(v.load(Ordering::Relaxed));
@@ -223,7 +252,7 @@ impl Counters {
     }
     /// Puts a plan of failures in force, in place of the one before; requests are counted from nothing again.
     pub fn fail(&self, plan: &FailPlan) {
-        let r = self.registry.lock_leaf();
+        let r = self.registry();
         self.fails.set(plan);
         r.live.iter().for_each(|b| b.may_fail.store(self.fails.is_armed(), Ordering::Relaxed));
     }
@@ -242,7 +271,7 @@ impl Counters {
     }
     /// All sums at once.
     pub fn snapshot(&self) -> Snapshot {
-        let r = self.registry.lock_leaf();
+        let r = self.registry();
         let mut sums = [0u64; N];
         for block in &r.retired {
             for (s, v) in sums.iter_mut().zip(block) {

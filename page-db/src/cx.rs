@@ -160,8 +160,8 @@ impl Cx {
         Self {
             cpu: Cell::new(cpu),
             thread,
+            block: counters.register(cpu, &hooks),
             hooks,
-            block: counters.register(cpu),
             counters: Arc::clone(counters),
             #[cfg(debug_assertions)]
             held: RefCell::new(Vec::new()),

@@ -11,7 +11,7 @@
 //!   this one's ([`VnodeTable::is_object`]).
 
 use crate::access::{Access, Prot};
-use crate::cx::Cx;
+use crate::cx::{Cx, WaitHooks};
 use crate::db::PageDb;
 use crate::error::VnodeError;
 use crate::lock::Rank;
@@ -255,14 +255,21 @@ impl VnodeSlot {
 }
 
 /// The vnodes of a machine, by number.
-#[derive(Debug)]
 pub struct VnodeTable {
     slots: Arena<VnodeSlot>,
+    /// The database's.
+    hooks: Arc<dyn WaitHooks>,
+}
+
+impl fmt::Debug for VnodeTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VnodeTable").field("slots", &self.slots).finish_non_exhaustive()
+    }
 }
 
 impl VnodeTable {
-    pub(crate) fn new() -> Self {
-        Self { slots: Arena::new("vnodes", 1, u32::MAX) }
+    pub(crate) fn new(hooks: &Arc<dyn WaitHooks>) -> Self {
+        Self { slots: Arena::new("vnodes", 1, u32::MAX), hooks: Arc::clone(hooks) }
     }
     /// Hands out a number. Attach the object with [`VnodeTable::attach`] before its first page is dirtied.
     ///
@@ -278,7 +285,7 @@ impl VnodeTable {
     #[must_use = "what is not attached is never written out, and not believed (N2, N3)"]
     pub fn attach(&self, id: VnodeId, object: Weak<dyn Vnode>) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
-        let mut now = s.object.lock_leaf();
+        let mut now = s.object.lock_leaf(&*self.hooks);
         if !s.is_used() {
             return false; // not any more
         }
@@ -286,9 +293,8 @@ impl VnodeTable {
             w.strong_count() != 0 && !core::ptr::addr_eq(w.as_ptr(), object.as_ptr())
         };
         let free = !now.as_ref().is_some_and(other);
-        if free {
-            *now = Some(object);
-        }
+        let dropped = if free { now.replace(object) } else { Some(object) };
+        drop((now, dropped)); // in this order: the heap is not asked under a leaf
         free
     }
     /// Changes what the vnode's pages count as (a file that begins to be run). Says whether the number is in use.
@@ -304,21 +310,22 @@ impl VnodeTable {
     }
     /// The object, if it lives.
     pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {
-        self.slots.try_get(id.0)?.object.lock_leaf().as_ref()?.upgrade()
+        self.slots.try_get(id.0)?.object.lock_leaf(&*self.hooks).as_ref()?.upgrade()
     }
     /// Whether `vnode` is what its number stands for here: no other machine's object, which may have the number of any of this one's, and none that was never
     /// attached (N3).
     pub fn is_object(&self, vnode: &dyn Vnode) -> bool {
         let Some(s) = self.used_slot(vnode.id()) else { return false };
         // While `vnode` lives nothing else has its address.
-        s.object.lock_leaf().as_ref().is_some_and(|w| core::ptr::addr_eq(w.as_ptr(), vnode))
+        let object = s.object.lock_leaf(&*self.hooks);
+        object.as_ref().is_some_and(|w| core::ptr::addr_eq(w.as_ptr(), vnode))
     }
     /// Gives the number back. Says whether it did: not for a number that is not in use, one whose object lives, or one that has pages (N1).
     #[must_use = "a number that was not given back is still in use"]
     pub fn retire(&self, cx: &Cx, id: VnodeId) -> bool {
         let Some(s) = self.used_slot(id) else { return false };
         let lives = |w: &Option<Weak<dyn Vnode>>| w.as_ref().is_some_and(|w| w.strong_count() != 0);
-        if lives(&s.object.lock_leaf()) || s.pages.lock(cx).count() != 0 {
+        if lives(&s.object.lock_leaf(&*self.hooks)) || s.pages.lock(cx).count() != 0 {
             return false;
         }
         // First the number is gone, then it is looked again: whoever attaches an object, or adds a page, meanwhile finds that out under the same lock as is
@@ -327,7 +334,7 @@ impl VnodeTable {
         if state == 0 {
             return false;
         }
-        let mut object = s.object.lock_leaf();
+        let mut object = s.object.lock_leaf(&*self.hooks);
         let dropped = if lives(&object) { None } else { object.take() };
         let lives = object.is_some();
         drop(object);

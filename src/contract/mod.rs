@@ -21,9 +21,9 @@
 //! # Your own device
 //!
 //! ```
-//! use page_db::{HostMem, Pfn, PhysMem};
+//! use page_db::{Counters, CpuId, Cx, HostMem, Pfn, PhysMem, SpinHooks, ThreadId};
 //! use segvm::contract::{check_swap_device, swap_device};
-//! use std::sync::Mutex;
+//! use std::sync::{Arc, Mutex};
 //! use swapfs::{DeviceError, DeviceOp, SwapDevice};
 //!
 //! /// Pages in a vector; with `lazy`, one that takes no second write to a page.
@@ -45,12 +45,12 @@
 //!     fn pages(&self) -> u64 {
 //!         64
 //!     }
-//!     fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+//!     fn read(&self, _cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
 //!         self.fits(DeviceOp::Read, page, 1)?;
 //!         mem.write(to, 0, &self.bytes.lock().unwrap()[page as usize].unwrap_or([0; 4096]));
 //!         Ok(())
 //!     }
-//!     fn write(&self, page: u64, from: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+//!     fn write(&self, _cx: &Cx, page: u64, from: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
 //!         self.fits(DeviceOp::Write, page, from.len())?;
 //!         for (at, pfn) in (page as usize..).zip(from) {
 //!             let mut bytes = [0; 4096];
@@ -65,10 +65,11 @@
 //! }
 //!
 //! let mem = HostMem::new(Pfn(1), 16)?;
+//! let cx = &Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks));
 //! let ram = |lazy| Ram { bytes: Mutex::new(vec![None; 64]), lazy };
-//! swap_device(&ram(false), &mem, None); // in a test: panics with the breach
+//! swap_device(cx, &ram(false), &mem, None); // in a test: panics with the breach
 //!
-//! let breach = check_swap_device(&ram(true), &mem, None).unwrap_err();
+//! let breach = check_swap_device(cx, &ram(true), &mem, None).unwrap_err();
 //! assert_eq!(breach.clause, "a page holds what was last written to it");
 //! assert!(breach.to_string().starts_with("SwapDevice `ram` breaks the clause"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

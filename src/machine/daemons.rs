@@ -118,7 +118,7 @@ impl Daemon {
         self.state.load(SeqCst) == ON
     }
     fn wake_scanner(&self) {
-        if let Some(thread) = &*self.scanner.lock_leaf() {
+        if let Some(thread) = &*self.scanner.lock_host() {
             thread.unpark();
         }
     }
@@ -311,7 +311,7 @@ impl Machine {
         let mut daemons = Daemons { machine: self.clone(), threads: Vec::new() };
         let scanner = self.clone();
         daemons.spawn("pageout_scanner", move || scan(&scanner))?;
-        *daemon.scanner.lock_leaf() = daemons.threads.first().map(|t| t.thread().clone());
+        *daemon.scanner.lock_host() = daemons.threads.first().map(|t| t.thread().clone());
         for _ in 0..PUSHERS {
             let pusher = self.clone();
             daemons.spawn("pageout", move || push(&pusher))?;
@@ -425,7 +425,7 @@ impl Drop for Daemons {
             // A panic in there has been reported by the thread itself.
             let _ = thread.join();
         }
-        *daemon.scanner.lock_leaf() = None;
+        *daemon.scanner.lock_host() = None;
         daemon.due.store(0, SeqCst);
         db.free_mem().hold_back(false);
         daemon.state.store(OFF, SeqCst); // D4

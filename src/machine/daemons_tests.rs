@@ -3,7 +3,7 @@
 use super::*;
 use addr_space::Signal;
 use page_db::pageout::PageoutConfig;
-use page_db::{Counter, MemoryTries, PAGE_SIZE, PageError, Pfn, Reserve, errno};
+use page_db::{Counter, Cx, MemoryTries, PAGE_SIZE, PageError, Pfn, Reserve, errno};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,14 +58,20 @@ impl SwapDevice for SlowDevice {
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.read(page, to, mem)
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(2));
-        let done = self.inner.write(page, frames, mem);
+        let done = self.inner.write(cx, page, frames, mem);
         self.now.fetch_sub(1, Ordering::SeqCst);
         done
     }
@@ -447,12 +453,18 @@ impl SwapDevice for BadDevice {
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.read(page, to, mem)
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         assert_ne!(self.writes.fetch_add(1, Ordering::SeqCst), 2, "the third write");
-        self.inner.write(page, frames, mem)
+        self.inner.write(cx, page, frames, mem)
     }
 }
 

@@ -236,10 +236,12 @@ impl<'m> Walk<'m> {
         let (db, place) = (m.db(), m.swap().place(n));
         match (db.exists(m.cx(), id), place, &self.scratch) {
             (Some(page), ..) => db.mem().read(db.pages().pfn(page), 0, &mut bytes),
-            (None, Place::At(slot), Some(scratch)) => match m.swap().look(slot, Pfn(0), scratch) {
-                Ok(()) => scratch.read(Pfn(0), 0, &mut bytes),
-                Err(e) => return e.to_string(),
-            },
+            (None, Place::At(slot), Some(scratch)) => {
+                match m.swap().look(m.cx(), slot, Pfn(0), scratch) {
+                    Ok(()) => scratch.read(Pfn(0), 0, &mut bytes),
+                    Err(e) => return e.to_string(),
+                }
+            }
             (None, Place::Borrowed(lender), _) => db.mem().read(db.pfn(lender), 0, &mut bytes),
             (None, Place::Bad(_), _) => return "nothing: lost".into(),
             (None, ..) => {}

@@ -75,7 +75,7 @@ impl Process {
             return Err(gone());
         };
         image.tell_limits(); // P4: what was set since it was made
-        *self.shared.name.lock_leaf() = program.image.name.clone();
+        *self.shared.name.lock_host() = program.image.name.clone();
         self.give_up(&old);
         Ok(program)
     }

@@ -110,7 +110,7 @@ impl Image {
     }
     /// Processes that use it now.
     pub(crate) fn users(&self) -> usize {
-        self.users.lock_leaf().iter().count()
+        self.users.lock_host().iter().count()
     }
     /// One user more, who takes over the limits of `parent`. `grave`, if there is none yet, is what whoever goes first will have.
     pub(crate) fn join(
@@ -122,7 +122,7 @@ impl Image {
         if let Some(grave) = grave {
             let _ = self.after.set(grave); // another thread may have been faster
         }
-        let mut users = self.users.lock_leaf();
+        let mut users = self.users.lock_host();
         if users.first.is_none() {
             return Err(NotJoined::Gone);
         }
@@ -133,20 +133,20 @@ impl Image {
     }
     /// One user less; says whether it was the last (P1). Else what he has set of limits holds no more (P3).
     pub(crate) fn leave(&self, user: &Arc<Limits>) -> bool {
-        let mut users = self.users.lock_leaf();
+        let mut users = self.users.lock_host();
         users.remove(user);
         self.tell(&users);
         users.first.is_none()
     }
     /// Sets a limit of a user, and tells the space what holds now.
     pub(crate) fn set_limit(&self, user: &Limits, limit: Limit, bytes: u64) {
-        let users = self.users.lock_leaf();
+        let users = self.users.lock_host();
         user.set(limit, bytes, users.iter());
         self.tell(&users);
     }
     /// Tells the space what holds now.
     pub(crate) fn tell_limits(&self) {
-        self.tell(&self.users.lock_leaf());
+        self.tell(&self.users.lock_host());
     }
     fn tell(&self, users: &Users) {
         Limits::tell(users.iter(), &self.space);

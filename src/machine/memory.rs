@@ -73,7 +73,7 @@ impl Machine {
                 return taken;
             };
             db.set_kernel(&page, true);
-            self.parts().squeezed.lock_leaf().push(page.id());
+            self.parts().squeezed.lock_host().push(page.id());
             drop(page);
         }
         frames
@@ -81,7 +81,7 @@ impl Machine {
     /// Gives back every frame taken away; says how many.
     pub fn release(&self) -> u64 {
         let (cx, db) = (self.cx(), self.db());
-        let frames = std::mem::take(&mut *self.parts().squeezed.lock_leaf());
+        let frames = std::mem::take(&mut *self.parts().squeezed.lock_host());
         for id in &frames {
             let page = db.lock_excl(cx, *id);
             db.set_kernel(&page, false);
@@ -92,7 +92,7 @@ impl Machine {
     }
     /// Frames taken away now.
     pub fn squeezed(&self) -> u64 {
-        self.parts().squeezed.lock_leaf().len() as u64
+        self.parts().squeezed.lock_host().len() as u64
     }
 
     /// Adds a swap area. A file is made if there is none and made longer if it is shorter, never cut.

@@ -380,18 +380,18 @@ impl Machine {
     }
     /// The processes that live, by number.
     pub fn processes(&self) -> Vec<Process> {
-        let live: Vec<_> = self.parts.procs.lock_leaf().values().cloned().collect();
+        let live: Vec<_> = self.parts.procs.lock_host().values().cloned().collect();
         live.iter().map(|p| Process::handle(self, self.cx.cpu(), p)).collect()
     }
     /// A process by number.
     pub fn process(&self, pid: Pid) -> Option<Process> {
-        let shared = self.parts.procs.lock_leaf().get(&pid).cloned()?;
+        let shared = self.parts.procs.lock_host().get(&pid).cloned()?;
         Some(Process::handle(self, self.cx.cpu(), &shared))
     }
     /// Every address space, the kernel's first, then by process; once each.
     pub fn spaces(&self) -> Vec<(Option<Pid>, Arc<AddrSpace>)> {
         let mut all = vec![(None, Arc::clone(&self.parts.kas))];
-        for (pid, p) in self.parts.procs.lock_leaf().iter() {
+        for (pid, p) in self.parts.procs.lock_host().iter() {
             let space = p.space();
             // Of those who share one (vfork), the first.
             if !all.iter().any(|(_, known)| Arc::ptr_eq(known, &space)) {
@@ -404,10 +404,10 @@ impl Machine {
         Pid(self.parts.next_pid.fetch_add(1, Ordering::Relaxed))
     }
     pub(crate) fn register(&self, p: &Arc<process::Shared>) {
-        self.parts.procs.lock_leaf().insert(p.pid, Arc::clone(p));
+        self.parts.procs.lock_host().insert(p.pid, Arc::clone(p));
     }
     pub(crate) fn unregister(&self, pid: Pid) {
-        self.parts.procs.lock_leaf().remove(&pid);
+        self.parts.procs.lock_host().remove(&pid);
     }
     /// An empty user address space.
     pub(crate) fn new_space(&self, call: &'static str) -> Result<Arc<AddrSpace>, SysError> {
@@ -501,17 +501,17 @@ impl Machine {
         Ok(self.keep_file(File::new(&self.cx, &self.parts.db, name, size, store)?))
     }
     fn keep_file(&self, file: Arc<File>) -> Arc<File> {
-        self.parts.files.lock_leaf().insert(file.id(), Arc::clone(&file));
+        self.parts.files.lock_host().insert(file.id(), Arc::clone(&file));
         file
     }
     /// The files, by vnode number.
     pub fn files(&self) -> Vec<Arc<File>> {
-        self.parts.files.lock_leaf().values().cloned().collect()
+        self.parts.files.lock_host().values().cloned().collect()
     }
     /// Forgets a file: its pages go, and its vnode number. Says whether it could; a file that is mapped or open elsewhere stays.
     pub fn remove_file(&self, file: Arc<File>) -> bool {
         {
-            let mut files = self.parts.files.lock_leaf();
+            let mut files = self.parts.files.lock_host();
             let known = files.get(&file.id()).is_some_and(|f| Arc::ptr_eq(f, &file));
             // The table's reference and the caller's are all there are.
             if !known || Arc::strong_count(&file) > 2 {

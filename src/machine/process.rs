@@ -109,7 +109,7 @@ impl Process {
     /// A handle of a process that exists, for a thread on `cpu`.
     pub(crate) fn handle(machine: &Machine, cpu: CpuId, shared: &Arc<Shared>) -> Self {
         let generation = shared.generation.load(Ordering::Acquire);
-        let image = Arc::clone(&shared.image.lock_leaf());
+        let image = Arc::clone(&shared.image.lock_host());
         Self {
             machine: machine.thread(cpu),
             shared: Arc::clone(shared),
@@ -127,7 +127,7 @@ impl Process {
     }
     /// The program's name, or what the process was called when it was made.
     pub fn name(&self) -> String {
-        self.shared.name.lock_leaf().clone()
+        self.shared.name.lock_host().clone()
     }
     /// The machine it runs on.
     pub fn machine(&self) -> &Machine {
@@ -157,13 +157,13 @@ impl Process {
         if self.image.borrow().0 != now
             && let Ok(mut mine) = self.image.try_borrow_mut()
         {
-            *mine = (now, Arc::clone(&self.shared.image.lock_leaf()));
+            *mine = (now, Arc::clone(&self.shared.image.lock_host()));
         }
         Ref::map(self.image.borrow(), |(_, image)| image)
     }
     /// Puts another image in the place of the old one, which is returned for the caller to give up; `None` when the process has exited.
     pub(crate) fn replace_image(&self, image: &Arc<Image>) -> Option<Arc<Image>> {
-        let mut now = self.shared.image.lock_leaf();
+        let mut now = self.shared.image.lock_host();
         if self.has_exited() {
             return None;
         }
@@ -173,13 +173,13 @@ impl Process {
     }
     /// Marks the process as exited; the first one that does gets the image, which stays what it is, to give up.
     fn end_image(&self) -> Option<Arc<Image>> {
-        let now = self.shared.image.lock_leaf();
+        let now = self.shared.image.lock_host();
         let first = !self.shared.exited.swap(true, Ordering::AcqRel);
         first.then(|| Arc::clone(&now))
     }
     /// P2.
     fn bury(&self, grave: &Arc<Image>) {
-        *self.shared.image.lock_leaf() = Arc::clone(grave);
+        *self.shared.image.lock_host() = Arc::clone(grave);
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
     /// Whether another process uses the same address space (`vfork`).
@@ -241,11 +241,11 @@ impl Shared {
         }
     }
     pub(crate) fn space(&self) -> Arc<AddrSpace> {
-        Arc::clone(&self.image.lock_leaf().space)
+        Arc::clone(&self.image.lock_host().space)
     }
     /// The image now.
     pub(super) fn image(&self) -> Arc<Image> {
-        Arc::clone(&self.image.lock_leaf())
+        Arc::clone(&self.image.lock_host())
     }
     /// Takes over what a child has besides an image and limits.
     pub(crate) fn inherit(&self, from: &Self) {

@@ -78,12 +78,12 @@ impl Waiters {
     pub(super) fn begin(&self, pages: u64, begun: u64) -> Waiting<'_> {
         let vain = Arc::new(AtomicBool::new(false));
         let waiter = Waiter { pages, begun, short: 0, fruitless: 0, vain: Arc::clone(&vain) };
-        self.all.lock_leaf().push(waiter);
+        self.all.lock_host().push(waiter);
         Waiting { of: self, vain }
     }
     /// Judges round `round`, which had up to `had` pages at once, for each waiter. Says whether anybody still has a reason to wait.
     pub(super) fn judge(&self, round: u64, had: u64, came_to: Round, is_reclaimable: bool) -> bool {
-        let mut all = self.all.lock_leaf();
+        let mut all = self.all.lock_host();
         for waiter in all.iter_mut().filter(|w| w.begun < round) {
             waiter.count(had, came_to, is_reclaimable); // W1
         }
@@ -106,7 +106,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.of.all.lock_leaf().retain(|w| !Arc::ptr_eq(&w.vain, &self.vain));
+        self.of.all.lock_host().retain(|w| !Arc::ptr_eq(&w.vain, &self.vain));
     }
 }
 
@@ -163,6 +163,6 @@ mod tests {
         assert!(all.judge(5, 0, Round::Nothing, false) && !who.is_vain());
         assert!(!all.judge(6, 0, Round::Nothing, false) && who.is_vain());
         drop(who);
-        assert!(all.all.lock_leaf().is_empty());
+        assert!(all.all.lock_host().is_empty());
     }
 }

@@ -4,7 +4,9 @@ use crate::device::{DeviceError, DeviceOp, PAGE, SwapDevice};
 use alloc::vec;
 use alloc::vec::Vec;
 use page_db::contract::{Breach, Judge};
-use page_db::{Pfn, PhysMem};
+#[cfg(all(feature = "std", not(shuttle)))]
+use page_db::{CpuId, ThreadId};
+use page_db::{Cx, Pfn, PhysMem};
 
 const NAME: &str = "name and size stay";
 const MEDIUM: &str = "the medium stays";
@@ -29,7 +31,8 @@ const MEANWHILE: &str = "a frame stored to while it is written is right when it 
 const N: u64 = 16;
 
 struct Bench<'a> {
-    judge: Judge,
+    judge: &'a Judge,
+    cx: &'a Cx,
     device: &'a dyn SwapDevice,
     mem: &'a dyn PhysMem,
     /// Its pages, as it said when it was asked first.
@@ -38,26 +41,30 @@ struct Bench<'a> {
 
 /// The contract of [`SwapDevice`]: bytes come back from where they were put, nothing else is touched, what does not fit or fails is
 /// said, and several threads do not meet. Uses the first and last pages of the device and the first sixteen frames of `mem`; what they held
-/// is lost. `fail` makes the next transfer of a kind fail once, if the medium can be made to.
+/// is lost. Threads of its own wait and count as `cx` does. `fail` makes the next transfer of a kind fail once, if the medium can be made to.
 ///
 /// ```
-/// use page_db::{HostMem, Pfn};
+/// use page_db::{Counters, CpuId, Cx, HostMem, Pfn, SpinHooks, ThreadId};
+/// use std::sync::Arc;
 /// use swapfs::{MemDevice, contract::check_swap_device};
 ///
 /// let mem = HostMem::new(Pfn(1), 16)?;
-/// check_swap_device(&MemDevice::new("mine", 64), &mem, None)?;
+/// let cx = &Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks));
+/// check_swap_device(cx, &MemDevice::new("mine", 64), &mem, None)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// The first clause that does not hold.
 pub fn check_swap_device(
+    cx: &Cx,
     device: &dyn SwapDevice,
     mem: &dyn PhysMem,
     fail: Option<&dyn Fn(DeviceOp)>,
 ) -> Result<(), Breach> {
     let (name, medium, pages) = (device.name(), device.medium(), device.pages());
-    let b = &Bench { judge: Judge::new("SwapDevice", name.clone()), device, mem, pages };
+    let judge = &Judge::new("SwapDevice", name.clone());
+    let b = &Bench { judge, cx, device, mem, pages };
     let stays = || {
         let now = (device.name(), device.pages());
         b.judge.same(NAME, format_args!("the device"), now, (name.clone(), pages))
@@ -85,24 +92,27 @@ pub fn check_swap_device(
 /// apart. Uses the first page of both and the first two frames of `mem`; what they held is lost.
 ///
 /// ```
-/// use page_db::{HostMem, Pfn};
+/// use page_db::{Counters, CpuId, Cx, HostMem, Pfn, SpinHooks, ThreadId};
+/// use std::sync::Arc;
 /// use swapfs::{MemDevice, contract::check_swap_media};
 ///
 /// let mem = HostMem::new(Pfn(1), 16)?;
-/// check_swap_media(&MemDevice::new("mine", 64), &MemDevice::new("yours", 64), &mem)?;
+/// let cx = &Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks));
+/// check_swap_media(cx, &MemDevice::new("mine", 64), &MemDevice::new("yours", 64), &mem)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// The first clause that does not hold.
 pub fn check_swap_media(
+    cx: &Cx,
     one: &dyn SwapDevice,
     other: &dyn SwapDevice,
     mem: &dyn PhysMem,
 ) -> Result<(), Breach> {
-    let bench = |device: &dyn SwapDevice| Judge::new("SwapDevice", device.name());
-    let a = &Bench { judge: bench(one), device: one, mem, pages: one.pages() };
-    let b = &Bench { judge: bench(other), device: other, mem, pages: other.pages() };
+    let [first, second] = [one, other].map(|device| Judge::new("SwapDevice", device.name()));
+    let a = &Bench { judge: &first, cx, device: one, mem, pages: one.pages() };
+    let b = &Bench { judge: &second, cx, device: other, mem, pages: other.pages() };
     a.prepared()?;
     b.prepared()?;
     let mut shared = [false; 2];
@@ -132,8 +142,8 @@ pub fn check_swap_media(
 /// # Panics
 /// At the first clause that does not hold.
 #[track_caller]
-pub fn swap_media(one: &dyn SwapDevice, other: &dyn SwapDevice, mem: &dyn PhysMem) {
-    Breach::raise(check_swap_media(one, other, mem));
+pub fn swap_media(cx: &Cx, one: &dyn SwapDevice, other: &dyn SwapDevice, mem: &dyn PhysMem) {
+    Breach::raise(check_swap_media(cx, one, other, mem));
 }
 
 /// [`check_swap_device`], for tests.
@@ -141,8 +151,20 @@ pub fn swap_media(one: &dyn SwapDevice, other: &dyn SwapDevice, mem: &dyn PhysMe
 /// # Panics
 /// At the first clause that does not hold.
 #[track_caller]
-pub fn swap_device(device: &dyn SwapDevice, mem: &dyn PhysMem, fail: Option<&dyn Fn(DeviceOp)>) {
-    Breach::raise(check_swap_device(device, mem, fail));
+pub fn swap_device(
+    cx: &Cx,
+    device: &dyn SwapDevice,
+    mem: &dyn PhysMem,
+    fail: Option<&dyn Fn(DeviceOp)>,
+) {
+    Breach::raise(check_swap_device(cx, device, mem, fail));
+}
+
+fn fill(mem: &dyn PhysMem, frame: Pfn, tag: u64) {
+    for word in 0..PAGE / 8 {
+        let bytes = pattern(tag, word).to_le_bytes();
+        mem.write(frame, word * 8, &bytes);
+    }
 }
 
 impl Bench<'_> {
@@ -151,10 +173,7 @@ impl Bench<'_> {
     }
     /// Fills frame `n` with bytes that only `tag` has, different in every word.
     fn fill(&self, n: u64, tag: u64) {
-        for word in 0..PAGE / 8 {
-            let bytes = pattern(tag, word).to_le_bytes();
-            self.mem.write(self.frame(n), word * 8, &bytes);
-        }
+        fill(self.mem, self.frame(n), tag);
     }
     /// The first word of frame `n` that is not `tag`'s.
     fn differs(&self, n: u64, tag: u64) -> Option<(usize, u64)> {
@@ -181,15 +200,15 @@ impl Bench<'_> {
         }
     }
     fn prepared(&self) -> Result<(), Breach> {
-        self.judge.same(READY, format_args!("the device"), self.device.prepare(), Ok(()))
+        self.judge.same(READY, format_args!("the device"), self.device.prepare(self.cx), Ok(()))
     }
     fn reads(&self, page: u64, n: u64) -> Result<(), Breach> {
-        let done = self.device.read(page, self.frame(n), self.mem);
+        let done = self.device.read(self.cx, page, self.frame(n), self.mem);
         self.judge.same(BACK, format_args!("a read of page {page}"), done, Ok(()))
     }
     fn writes(&self, page: u64, frames: &[u64]) -> Result<(), Breach> {
         let frames: Vec<Pfn> = frames.iter().map(|n| self.frame(*n)).collect();
-        let done = self.device.write(page, &frames, self.mem);
+        let done = self.device.write(self.cx, page, &frames, self.mem);
         self.judge.same(BACK, format_args!("a write from page {page}"), done, Ok(()))
     }
     /// Reads `page` into frame `n` and compares.
@@ -201,8 +220,8 @@ impl Bench<'_> {
     fn refused(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), Breach> {
         let frames: Vec<Pfn> = (0..count).map(|n| self.frame(n)).collect();
         let done = match op {
-            DeviceOp::Write => self.device.write(page, &frames, self.mem),
-            _ => self.device.read(page, frames[0], self.mem),
+            DeviceOp::Write => self.device.write(self.cx, page, &frames, self.mem),
+            _ => self.device.read(self.cx, page, frames[0], self.mem),
         };
         let what = format_args!("{op} of {count} pages from {page} of {}", self.pages);
         let Err(e) = done else {
@@ -262,7 +281,7 @@ fn runs(b: &Bench<'_>) -> Result<(), Breach> {
     }
     b.page_is(BESIDE, 3, 6, 500)?;
     b.page_is(BESIDE, 9, 6, 500)?;
-    let done = b.device.write(4, &[], b.mem);
+    let done = b.device.write(b.cx, 4, &[], b.mem);
     b.judge.same(NOTHING, format_args!("a write of no frames"), done, Ok(()))?;
     b.page_is(NOTHING, 4, 6, 5)
 }
@@ -287,21 +306,21 @@ fn fails(b: &Bench<'_>, fail: &dyn Fn(DeviceOp)) -> Result<(), Breach> {
     (0..3).for_each(|n| b.fill(n, 900 + n));
     b.writes(4, &[0, 1, 2])?;
     fail(DeviceOp::Read);
-    match b.device.read(5, b.frame(6), b.mem) {
+    match b.device.read(b.cx, 5, b.frame(6), b.mem) {
         Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a read that failed said Ok"))),
         Err(e) => b.says(e, DeviceOp::Read, 5, 1)?,
     }
     b.page_is(AGAIN, 5, 6, 901)?;
     b.fill(3, 903);
     fail(DeviceOp::Write);
-    match b.device.write(5, &[b.frame(3)], b.mem) {
+    match b.device.write(b.cx, 5, &[b.frame(3)], b.mem) {
         Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a write that failed said Ok"))),
         Err(e) => b.says(e, DeviceOp::Write, 5, 1)?,
     }
     b.is(FRAMES, 3, 903, "after a failed write from it, frame", 3)?;
     b.page_is(BESIDE, 4, 6, 900)?;
     b.page_is(BESIDE, 6, 6, 902)?;
-    let again = b.device.write(5, &[b.frame(3)], b.mem);
+    let again = b.device.write(b.cx, 5, &[b.frame(3)], b.mem);
     b.judge.same(AGAIN, format_args!("the write"), again, Ok(()))?;
     b.page_is(AGAIN, 5, 6, 903)
 }
@@ -310,7 +329,12 @@ fn fails(b: &Bench<'_>, fail: &dyn Fn(DeviceOp)) -> Result<(), Breach> {
 #[cfg(all(feature = "std", not(shuttle)))]
 fn together(b: &Bench<'_>) -> Result<(), Breach> {
     const THREADS: u64 = 3;
+    let (judge, device, mem, pages) = (b.judge, b.device, b.mem, b.pages);
+    let (counters, hooks) = (b.cx.counters(), b.cx.hooks());
     let work = |me: u64| {
+        let id = ThreadId(me as u32 + 1000);
+        let cx = &Cx::new(counters, CpuId(0), id, alloc::sync::Arc::clone(hooks));
+        let b = &Bench { judge, cx, device, mem, pages };
         let (out, back) = (me * 2, me * 2 + 1);
         for round in 0..40 {
             for page in (0..4).map(|i| i * THREADS + me) {
@@ -325,19 +349,20 @@ fn together(b: &Bench<'_>) -> Result<(), Breach> {
         }
         Ok(())
     };
-    b.judge.three_threads(|me| work(me as u64))
+    judge.three_threads(|me| work(me as u64))
 }
 
 #[cfg(all(feature = "std", not(shuttle)))]
 fn stored_to_meanwhile(b: &Bench<'_>) -> Result<(), Breach> {
     use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
     let stop = &AtomicBool::new(false);
+    let (mem, frame) = (b.mem, b.frame(0));
     std::thread::scope(|s| {
-        let storing = s.spawn(|| {
+        let storing = s.spawn(move || {
             let mut tag = 0;
             while !stop.load(SeqCst) {
                 tag += 1;
-                b.fill(0, tag);
+                fill(mem, frame, tag);
             }
         });
         let written = (0..40).try_for_each(|_| b.writes(3, &[0]));

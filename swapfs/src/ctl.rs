@@ -74,7 +74,7 @@ impl SwapFs {
         if id > AreaId::MAX {
             return Err(SwapError::TooManyAreas);
         }
-        cx.blocking(|| device.prepare())?;
+        cx.blocking(|| device.prepare(cx))?;
 
         let mut control = self.space().control(cx);
         control.next_id += 1;
@@ -209,6 +209,7 @@ impl SwapFs {
     /// The areas, by id.
     #[doc(alias("SC_LIST", "swap_list"))]
     pub fn list(&self) -> Vec<AreaInfo> {
-        self.space().areas().by_id.iter().map(|a| AreaInfo::of(a)).collect()
+        let hooks = &**self.db().hooks();
+        self.space().areas().by_id.iter().map(|a| AreaInfo::of(a, hooks)).collect()
     }
 }

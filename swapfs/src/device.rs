@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::Mutex;
 use page_db::sync::atomic::{AtomicU64, Ordering};
-use page_db::{PAGE_SIZE, Pfn, PhysMem, Rank, errno};
+use page_db::{Cx, PAGE_SIZE, Pfn, PhysMem, Rank, SpinHooks, errno};
 
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
 
@@ -73,6 +73,14 @@ pub enum Medium {
 }
 
 /// A device that slots can be put on.
+///
+/// # Locks
+/// A transfer is asked for with the locks of the pages it moves held, and often more: at a fault that brings a page in, the address space as reader and the
+/// busy mark of an anon's slot. So a device waits for no lock that whoever maps, unmaps or pushes may hold meanwhile: it uses memory of its own, and
+/// maps, unmaps and allocates pages for nobody while it transfers. Locks of the library's kind that it takes are of rank [`page_db::Rank::VnodeData`]. The thread
+/// is marked asleep ([`Cx::blocking`]); it may wait for the medium. [`SwapDevice::prepare`] is called with the lock of whoever adds areas alone.
+///
+/// A device whose writes take pages of this machine takes them from [`page_db::Reserve::Push`] and does not wait for any: writing is how memory is freed.
 #[doc(alias("VOP_PAGEIO", "si_vp"))]
 pub trait SwapDevice: fmt::Debug + Send + Sync {
     /// What people call it: a path, for example.
@@ -91,20 +99,27 @@ pub trait SwapDevice: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`DeviceError`], with [`DeviceOp::Open`]; the device is not used then.
     #[doc(alias = "VOP_OPEN")]
-    fn prepare(&self) -> Result<(), DeviceError> {
+    fn prepare(&self, cx: &Cx) -> Result<(), DeviceError> {
+        let _ = cx;
         Ok(())
     }
     /// Fills the frame `to` with a page.
     ///
     /// # Errors
     /// [`DeviceError`]; the frame's contents are undefined then.
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError>;
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError>;
     /// Writes frames to consecutive pages from `page` on, in one transfer. Frames may be stored to meanwhile; the pages then hold some
     /// mixture, and will be written again.
     ///
     /// # Errors
     /// [`DeviceError`]; the pages' contents are undefined then.
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError>;
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError>;
 }
 
 const _: Option<&dyn SwapDevice> = None; // used as an object everywhere; stays one
@@ -117,6 +132,7 @@ pub struct MemDevice {
     name: String,
     pages: u64,
     shards: [Shard; SHARDS],
+    stored: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
 }
@@ -125,8 +141,8 @@ impl MemDevice {
     /// A device of `pages` pages.
     pub fn new(name: impl Into<String>, pages: u64) -> Self {
         let shards = core::array::from_fn(|_| Mutex::new(Rank::VnodeData, BTreeMap::new()));
-        let (reads, writes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { name: name.into(), pages, shards, reads, writes }
+        let [stored, reads, writes] = [0; 3].map(AtomicU64::new);
+        Self { name: name.into(), pages, shards, stored, reads, writes }
     }
     fn shard(&self, page: u64) -> &Shard {
         &self.shards[(page / SHARDS as u64) as usize % SHARDS]
@@ -143,7 +159,7 @@ impl MemDevice {
     }
     /// Pages that hold bytes.
     pub fn stored(&self) -> u64 {
-        self.shards.iter().map(|s| s.lock_leaf().len() as u64).sum()
+        self.stored.load(Ordering::Relaxed)
     }
 }
 
@@ -163,20 +179,26 @@ impl SwapDevice for MemDevice {
     fn pages(&self) -> u64 {
         self.pages
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
         self.check(DeviceOp::Read, page, 1)?;
         self.reads.fetch_add(1, Ordering::Relaxed);
-        match self.shard(page).lock_leaf().get(&page) {
+        match self.shard(page).lock(cx).get(&page) {
             Some(bytes) => mem.write(to, 0, bytes),
             None => mem.zero(to),
         }
         Ok(())
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         self.check(DeviceOp::Write, page, frames.len() as u64)?;
         self.writes.fetch_add(1, Ordering::Relaxed);
         for (at, pfn) in (page..).zip(frames) {
-            let mut shard = self.shard(at).lock_leaf();
+            let mut shard = self.shard(at).lock(cx);
             let bytes = match shard.get_mut(&at) {
                 Some(b) => b,
                 None => {
@@ -185,6 +207,7 @@ impl SwapDevice for MemDevice {
                         page: at,
                         errno: errno::ENOSPC,
                     })?;
+                    self.stored.fetch_add(1, Ordering::Relaxed);
                     shard.entry(at).or_insert(fresh)
                 }
             };
@@ -204,7 +227,7 @@ struct FaultPlan {
     pages: Vec<u64>,
 }
 
-/// Another device, with failures put in on request.
+/// Another device, with failures put in on request: for tests, whose threads turn where they find the plan of another in use.
 pub struct FaultyDevice {
     inner: Arc<dyn SwapDevice>,
     plan: Mutex<FaultPlan>,
@@ -228,22 +251,22 @@ impl FaultyDevice {
         self.fail(DeviceOp::Write, nth);
     }
     fn fail(&self, op: DeviceOp, nth: u64) {
-        let mut p = self.plan.lock_leaf();
+        let mut p = self.plan.lock_leaf(&SpinHooks);
         let at = p.done[op as usize].saturating_add(nth);
         p.fail[op as usize].push(at);
     }
     /// Every transfer that touches `page` fails until [`FaultyDevice::heal`].
     pub fn break_page(&self, page: u64) {
-        self.plan.lock_leaf().pages.push(page);
+        self.plan.lock_leaf(&SpinHooks).pages.push(page);
     }
     /// Nothing fails any more.
     pub fn heal(&self) {
-        let mut p = self.plan.lock_leaf();
+        let mut p = self.plan.lock_leaf(&SpinHooks);
         p.fail = Default::default();
         p.pages.clear();
     }
-    fn judge(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
-        let mut p = self.plan.lock_leaf();
+    fn judge(&self, cx: &Cx, op: DeviceOp, page: u64, count: u64) -> Result<(), DeviceError> {
+        let mut p = self.plan.lock_leaf(&**cx.hooks());
         let kind = op as usize;
         p.done[kind] += 1;
         let now = p.done[kind];
@@ -268,19 +291,25 @@ impl SwapDevice for FaultyDevice {
     fn medium(&self) -> Medium {
         self.inner.medium()
     }
-    fn prepare(&self) -> Result<(), DeviceError> {
-        self.judge(DeviceOp::Open, 0, 0)?; // no page is touched
-        self.inner.prepare()
+    fn prepare(&self, cx: &Cx) -> Result<(), DeviceError> {
+        self.judge(cx, DeviceOp::Open, 0, 0)?; // no page is touched
+        self.inner.prepare(cx)
     }
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.judge(DeviceOp::Read, page, 1)?;
-        self.inner.read(page, to, mem)
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.judge(cx, DeviceOp::Read, page, 1)?;
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.judge(DeviceOp::Write, page, frames.len() as u64)?;
-        self.inner.write(page, frames, mem)
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
+        self.judge(cx, DeviceOp::Write, page, frames.len() as u64)?;
+        self.inner.write(cx, page, frames, mem)
     }
 }

@@ -6,7 +6,7 @@ use crate::reserve::AnonInfo;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::PAGE_SIZE;
+use page_db::{PAGE_SIZE, WaitHooks};
 
 /// One area at one moment.
 #[doc(alias("swapent", "swapinfo"))]
@@ -32,11 +32,12 @@ pub struct AreaInfo {
 }
 
 impl AreaInfo {
-    pub(crate) fn of(area: &SwapArea) -> Self {
-        let slots = area.slots.lock_leaf();
+    pub(crate) fn of(area: &SwapArea, hooks: &dyn WaitHooks) -> Self {
+        let name = area.name().into();
+        let slots = area.slots.lock_leaf(hooks);
         Self {
             id: area.id(),
-            name: area.name().into(),
+            name,
             start: area.start(),
             pages: u64::from(area.pages()),
             free: u64::from(slots.free_count()),

@@ -6,7 +6,7 @@
 use crate::device::{DeviceError, DeviceOp, Medium, PAGE, SwapDevice};
 use alloc::string::String;
 use alloc::vec;
-use page_db::{PAGE_SIZE, Pfn, PhysMem, errno};
+use page_db::{Cx, PAGE_SIZE, Pfn, PhysMem, errno};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
@@ -94,7 +94,7 @@ impl SwapDevice for FileDevice {
     fn pages(&self) -> u64 {
         self.pages
     }
-    fn prepare(&self) -> Result<(), DeviceError> {
+    fn prepare(&self, _cx: &Cx) -> Result<(), DeviceError> {
         let fail = |e: std::io::Error| refused(DeviceOp::Open, 0, &e);
         let bytes = self.pages * PAGE_SIZE;
         let is_file = matches!(self.medium, Medium::File { .. });
@@ -103,7 +103,7 @@ impl SwapDevice for FileDevice {
         }
         Ok(())
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn read(&self, _cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
         self.check(DeviceOp::Read, page, 1)?;
         let mut bounce = vec![0u8; PAGE];
         self.file
@@ -112,7 +112,13 @@ impl SwapDevice for FileDevice {
         mem.write(to, 0, &bounce);
         Ok(())
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        _cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         self.check(DeviceOp::Write, page, frames.len() as u64)?;
         let mut bounce = vec![0u8; PAGE * frames.len()];
         for (bytes, pfn) in bounce.chunks_exact_mut(PAGE).zip(frames) {

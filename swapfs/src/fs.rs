@@ -82,12 +82,13 @@ impl SwapFs {
         let ledger = Ledger::new(
             config.minfree.unwrap_or_else(|| minfree_for(total)),
             config.reserve.unwrap_or_else(|| reserve_for(total)),
+            db.hooks(),
         );
         let fs = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             db: Arc::clone(db),
             names: Names::new(config.cpus, config.max_names),
-            space: Space::new(config.max_contig),
+            space: Space::new(config.max_contig, db.hooks()),
             ledger,
             pushes: Mutex::new(Rank::SwapNames, Vec::new()),
             removals: AtomicBool::new(false),
@@ -227,12 +228,18 @@ impl SwapFs {
     ///
     /// # Errors
     /// The device's.
-    pub fn look(&self, slot: PhysSlot, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    pub fn look(
+        &self,
+        cx: &Cx,
+        slot: PhysSlot,
+        to: Pfn,
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         let areas = self.space.areas();
         let gone =
             DeviceError { op: DeviceOp::Open, page: u64::from(slot.index), errno: errno::ENXIO };
         let area = areas.get(slot.area).ok_or(gone)?;
-        area.device().read(area.start() + u64::from(slot.index), to, mem)
+        area.device().read(cx, area.start() + u64::from(slot.index), to, mem)
     }
     /// The swap vnodes made so far, in order of making.
     #[doc(alias = "swapfs_getvp")]

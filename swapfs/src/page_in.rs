@@ -152,7 +152,7 @@ impl SwapFs {
         let read = if cx.fails(FailKind::DeviceRead) {
             Err(DeviceError { op: DeviceOp::Read, page: from, errno: errno::EIO })
         } else {
-            cx.blocking(|| area.device().read(from, page.pfn(), db.mem()))
+            cx.blocking(|| area.device().read(cx, from, page.pfn(), db.mem()))
         };
         match read {
             Ok(()) => {

@@ -209,7 +209,7 @@ impl SwapFs {
         let wrote = if cx.fails(FailKind::DeviceWrite) {
             Err(DeviceError { op: DeviceOp::Write, page: to, errno: errno::EIO })
         } else {
-            cx.blocking(|| area.device().write(to, &frames, self.db().mem()))
+            cx.blocking(|| area.device().write(cx, to, &frames, self.db().mem()))
         };
         debug_assert!(
             run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),

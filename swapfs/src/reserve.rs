@@ -25,10 +25,12 @@
 
 use crate::error::SwapError;
 use crate::fs::SwapFs;
+use alloc::sync::Arc;
 use core::fmt;
+use core::ops::DerefMut;
 use page_db::free_mem::FreeMem;
 use page_db::sync::Mutex;
-use page_db::{FailKind, PAGE_SIZE, Rank};
+use page_db::{FailKind, PAGE_SIZE, Rank, WaitHooks};
 
 const MB: u64 = (1 << 20) / PAGE_SIZE;
 
@@ -110,16 +112,29 @@ impl Books {
 }
 
 /// The ledger.
-#[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) books: Mutex<Books>,
+    books: Mutex<Books>,
     pub(crate) minfree: u64,
     pub(crate) reserve: u64,
+    /// The database's.
+    hooks: Arc<dyn WaitHooks>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("books", &*self.books()).finish_non_exhaustive()
+    }
 }
 
 impl Ledger {
-    pub(crate) fn new(minfree: u64, reserve: u64) -> Self {
-        Self { books: Mutex::new(Rank::SwapReserve, Books::default()), minfree, reserve }
+    pub(crate) fn new(minfree: u64, reserve: u64, hooks: &Arc<dyn WaitHooks>) -> Self {
+        let books = Mutex::new(Rank::SwapReserve, Books::default());
+        Self { books, minfree, reserve, hooks: Arc::clone(hooks) }
+    }
+    /// The books, locked: a leaf (V3).
+    #[inline]
+    pub(crate) fn books(&self) -> impl DerefMut<Target = Books> + '_ {
+        self.books.lock_leaf(&*self.hooks)
     }
     /// Promises `pages`, leaving more than `floor` pages of memory if any is taken.
     fn reserve(
@@ -129,7 +144,7 @@ impl Ledger {
         floor: u64,
         denied: bool,
     ) -> Result<(), SwapError> {
-        let mut b = self.books.lock_leaf();
+        let mut b = self.books();
         let disk = b.max.saturating_sub(b.phys_resv);
         let from_disk = pages.min(disk);
         let from_mem = pages - from_disk;
@@ -142,7 +157,7 @@ impl Ledger {
         Ok(())
     }
     fn unreserve(&self, mem: &FreeMem, pages: u64) {
-        let mut b = self.books.lock_leaf();
+        let mut b = self.books();
         debug_assert!(pages <= b.phys_resv + b.mem_resv, "V1: more returned than was promised");
         let to_mem = pages.min(b.mem_resv.saturating_sub(b.locked));
         b.mem_resv -= to_mem;
@@ -152,14 +167,14 @@ impl Ledger {
     }
     /// `pages` of disk more; promises move there from memory.
     pub(crate) fn grow(&self, mem: &FreeMem, pages: u64) {
-        let mut b = self.books.lock_leaf();
+        let mut b = self.books();
         b.max += pages;
         b.settle();
         b.shift_to_disk(mem);
     }
     /// `pages` of disk fewer; what was promised from them moves to memory. Says whether memory could take it; nothing changes otherwise.
     pub(crate) fn shrink(&self, mem: &FreeMem, pages: u64) -> bool {
-        let mut b = self.books.lock_leaf();
+        let mut b = self.books();
         let max = b.max.saturating_sub(pages);
         let excess = b.phys_resv.saturating_sub(max);
         if excess != 0 && !mem.charge(excess, self.minfree) {
@@ -173,7 +188,7 @@ impl Ledger {
     }
     /// One page of disk fewer, for good; if it is promised, memory takes the promise over, now or when another is returned (V4).
     pub(crate) fn lose(&self, mem: &FreeMem) {
-        let mut b = self.books.lock_leaf();
+        let mut b = self.books();
         b.owed += 1;
         b.settle();
         if b.owed != 0 && mem.charge(1, self.minfree) {
@@ -265,7 +280,7 @@ impl SwapFs {
     #[doc(alias = "anon_swap_adjust")]
     pub fn lock_reserved(&self, pages: u64) -> Result<(), SwapError> {
         let (l, mem) = (self.ledger(), self.mem());
-        let mut b = l.books.lock_leaf();
+        let mut b = l.books();
         let short = pages.saturating_sub(b.mem_resv.saturating_sub(b.locked));
         if short > b.phys_resv || (short != 0 && !mem.charge(short, l.minfree.saturating_add(1))) {
             let disk = b.max.saturating_sub(b.phys_resv);
@@ -281,7 +296,7 @@ impl SwapFs {
     /// Undoes [`SwapFs::lock_reserved`]; the promises move to disk where there is room.
     #[doc(alias = "anon_swap_restore")]
     pub fn unlock_reserved(&self, pages: u64) {
-        let mut b = self.ledger().books.lock_leaf();
+        let mut b = self.ledger().books();
         debug_assert!(pages <= b.locked, "V1: more unlocked than was locked");
         b.locked = b.locked.saturating_sub(pages);
         b.shift_to_disk(self.mem());
@@ -289,7 +304,7 @@ impl SwapFs {
     /// The books.
     pub fn info(&self) -> AnonInfo {
         let l = self.ledger();
-        let b = *l.books.lock_leaf();
+        let b = *l.books();
         AnonInfo {
             max: b.max,
             free: (b.max + b.mem_resv).saturating_sub(self.live()),

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::{Mutex, MutexGuard, Published};
-use page_db::{Cx, FailKind, Rank};
+use page_db::{Cx, FailKind, Rank, WaitHooks};
 
 /// The areas at one moment.
 #[derive(Debug, Default, Clone)]
@@ -76,10 +76,10 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) fn new(turn: u32) -> Self {
+    pub(crate) fn new(turn: u32, hooks: &Arc<dyn WaitHooks>) -> Self {
         let control = Control { next_id: 1, removals: 0, rotors: BTreeMap::new() };
         Self {
-            areas: Published::new(Areas::default()),
+            areas: Published::new(hooks, Areas::default()),
             adding: Mutex::new(Rank::Vnode, ()),
             control: Mutex::new(Rank::SwapArea, control),
             turn: turn.max(1),

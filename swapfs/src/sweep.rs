@@ -75,8 +75,8 @@ impl Sweep {
         self.taken.fetch_add(1, Ordering::SeqCst);
     }
     /// The turn as far as it still holds.
-    fn turn(&self) -> Turn {
-        let mut turn = *self.turn.lock_leaf();
+    fn turn(&self, cx: &Cx) -> Turn {
+        let mut turn = *self.turn.lock_leaf(&**cx.hooks());
         let taken = self.taken.load(Ordering::SeqCst); // before any word is looked at
         if turn.since != taken {
             turn = Turn { passed: 0, since: taken, ..turn };
@@ -100,7 +100,7 @@ impl SwapFs {
     ///
     /// Pages on the cache list keep theirs: the slot is where their bytes are once the frame is taken.
     pub(crate) fn sweep(&self, cx: &Cx, want: u64) {
-        let mut turn = self.sweeps.turn(); // before the areas it is about
+        let mut turn = self.sweeps.turn(cx); // before the areas it is about
         let areas = self.space().areas();
         let all: u64 = areas.by_id.iter().map(|a| u64::from(a.pages())).sum();
         let (mut looks, mut freed, mut gone) = (0, 0, 0); // `gone`: slots passed by this sweep, a turn at most
@@ -130,7 +130,7 @@ impl SwapFs {
             }
         }
         cx.count_n(Counter::SweepLooks, looks);
-        *self.sweeps.turn.lock_leaf() = turn;
+        *self.sweeps.turn.lock_leaf(&**cx.hooks()) = turn;
     }
     fn look_at(&self, cx: &Cx, area: &SwapArea, index: u32) -> Look {
         let Some((n, place)) = self.stored_in(area, index) else { return Look::Absent };
@@ -155,7 +155,7 @@ impl SwapFs {
     /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
     #[doc(alias = "uvm_swapisfull")]
     pub fn is_full(&self, cx: &Cx) -> bool {
-        let turn = self.sweeps.turn(); // before the areas it is about
+        let turn = self.sweeps.turn(cx); // before the areas it is about
         let areas = self.space().areas();
         let open = |area: &SwapArea| {
             let slots = area.slots.lock(cx);
@@ -179,7 +179,7 @@ impl SwapFs {
                 }
             }
         }
-        *self.sweeps.turn.lock_leaf() = Turn { passed: all, ..turn };
+        *self.sweeps.turn.lock_leaf(&**cx.hooks()) = Turn { passed: all, ..turn };
         true
     }
 }

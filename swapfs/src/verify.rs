@@ -208,13 +208,13 @@ impl SwapFs {
         Ok(())
     }
     fn verify_books(&self) -> Result<(), SwapDamage> {
-        let b = *self.ledger().books.lock_leaf();
+        let b = *self.ledger().books();
         if b.phys_resv > b.max || b.locked > b.mem_resv {
             return Err(broken("V1", format!("{b:?}")));
         }
         let areas = self.space().areas();
         let backs = |a: &Arc<SwapArea>| {
-            let slots = a.slots.lock_leaf();
+            let slots = a.slots.lock_leaf(&**self.db().hooks());
             if slots.removal.is_some() { 0 } else { slots.promised() }
         };
         let listed: u64 = areas.by_id.iter().map(backs).sum();
@@ -255,7 +255,7 @@ impl SwapFs {
                 }
             }
             Plant::Owe => {
-                let mut b = self.ledger().books.lock_leaf();
+                let mut b = self.ledger().books();
                 b.owed += 1;
                 b.max += 1;
             }
@@ -269,12 +269,12 @@ impl SwapFs {
                 self.names().kill(n);
             }
             Plant::OverPromise => {
-                let mut b = self.ledger().books.lock_leaf();
+                let mut b = self.ledger().books();
                 b.phys_resv = b.max + 1;
             }
             Plant::FreeMemory => {
                 let charged = self.db().free_mem().total() - self.db().free_mem().availrmem();
-                self.ledger().books.lock_leaf().mem_resv = charged + 1;
+                self.ledger().books().mem_resv = charged + 1;
             }
         }
     }

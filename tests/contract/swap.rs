@@ -1,7 +1,7 @@
 //! Swap devices: the three there are, and one in memory with flaws.
 
 use crate::caught;
-use page_db::{HostMem, PAGE_SIZE, Pfn, PhysMem, errno};
+use page_db::{Counters, CpuId, Cx, HostMem, PAGE_SIZE, Pfn, PhysMem, SpinHooks, ThreadId, errno};
 use segvm::contract::{check_swap_device, check_swap_media, swap_device, swap_media};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,17 @@ fn mem() -> HostMem {
     HostMem::new(Pfn(0x30), 32).expect("memory of the host")
 }
 
+fn cx() -> Cx {
+    Cx::new(&Counters::new(1), CpuId(0), ThreadId(1), Arc::new(SpinHooks))
+}
+
 #[test]
 fn every_device_keeps_the_contract() {
-    swap_device(&MemDevice::new("memory", 64), &mem(), None);
+    swap_device(&cx(), &MemDevice::new("memory", 64), &mem(), None);
     let dir = std::env::temp_dir().join(format!("segvm-contract-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
     let file = FileDevice::create(dir.join("swap"), 16).expect("a file");
-    swap_device(&file, &mem(), None);
+    swap_device(&cx(), &file, &mem(), None);
     for inner in [Arc::new(file) as Arc<dyn SwapDevice>, Arc::new(MemDevice::new("memory", 16))] {
         let faulty = FaultyDevice::new(inner);
         let fail = |op| match op {
@@ -27,7 +31,7 @@ fn every_device_keeps_the_contract() {
             DeviceOp::Read => faulty.fail_read(1),
             DeviceOp::Write => faulty.fail_write(1),
         };
-        swap_device(&faulty, &mem(), Some(&fail));
+        swap_device(&cx(), &faulty, &mem(), Some(&fail));
     }
     std::fs::remove_dir_all(&dir).expect("it was made");
 }
@@ -41,20 +45,20 @@ fn a_medium_tells_bytes_from_bytes() {
     std::fs::hard_link(dir.join("one"), dir.join("hard")).expect("a link");
     std::os::unix::fs::symlink(dir.join("one"), dir.join("soft")).expect("a link");
     for path in ["one", "hard", "soft", "sub/../one"] {
-        swap_media(&one, &file(path), &mem());
-        swap_media(&FaultyDevice::new(Arc::new(file(path))), &one, &mem());
+        swap_media(&cx(), &one, &file(path), &mem());
+        swap_media(&cx(), &FaultyDevice::new(Arc::new(file(path))), &one, &mem());
     }
-    swap_media(&one, &file("two"), &mem());
+    swap_media(&cx(), &one, &file("two"), &mem());
     let memory = MemDevice::new("one", 16);
-    swap_media(&one, &memory, &mem());
-    swap_media(&memory, &memory, &mem());
-    swap_media(&memory, &MemDevice::new("two", 16), &mem());
+    swap_media(&cx(), &one, &memory, &mem());
+    swap_media(&cx(), &memory, &memory, &mem());
+    swap_media(&cx(), &memory, &MemDevice::new("two", 16), &mem());
     std::fs::remove_dir_all(&dir).expect("it was made");
     // By their names the two links are two media; by its name another device is the first one.
     let by_name = |name: &'static str| Renamed { inner: &memory, name };
-    let breach = check_swap_media(&by_name("a"), &by_name("b"), &mem());
+    let breach = check_swap_media(&cx(), &by_name("a"), &by_name("b"), &mem());
     caught("TwoNames", breach, "two devices have equal media exactly when");
-    let breach = check_swap_media(&memory, &MemDevice::new("one", 16), &mem());
+    let breach = check_swap_media(&cx(), &memory, &MemDevice::new("one", 16), &mem());
     caught("OneName", breach, "two devices have equal media exactly when");
 }
 
@@ -72,11 +76,17 @@ impl SwapDevice for Renamed<'_> {
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.read(page, to, mem)
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.write(page, frames, mem)
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
+        self.inner.write(cx, page, frames, mem)
     }
 }
 
@@ -173,7 +183,7 @@ impl SwapDevice for Flawed {
         let moved = self.is(Flaw::MovesToAnotherMedium) && self.calls.load(SeqCst) > 500;
         Medium::File { device: 1, inode: 2 + u64::from(moved) }
     }
-    fn prepare(&self) -> Result<(), DeviceError> {
+    fn prepare(&self, _cx: &Cx) -> Result<(), DeviceError> {
         if self.is(Flaw::ForgetsWhenPrepared) {
             self.pages.lock().unwrap().fill([0; PAGE]);
         }
@@ -182,7 +192,7 @@ impl SwapDevice for Flawed {
         }
         Ok(())
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn read(&self, _cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
         self.admit(DeviceOp::Read, page, 1)?;
         let beside = u64::from(self.is(Flaw::ReadsTheBlockBeside) && page == 7);
         let bytes = self.pages.lock().unwrap()[((page ^ beside) % 64) as usize];
@@ -193,7 +203,13 @@ impl SwapDevice for Flawed {
         }
         Ok(())
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        _cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         self.admit(DeviceOp::Write, page, frames.len() as u64)?;
         let mut order = frames.to_vec();
         match self.flaw {
@@ -247,6 +263,6 @@ fn every_flaw_of_a_device_is_caught_by_its_clause() {
             calls: AtomicU64::new(0),
         };
         let fail = |op| *flawed.fail.lock().unwrap() = Some(op);
-        caught(flaw, check_swap_device(&flawed, &mem(), Some(&fail)), clause);
+        caught(flaw, check_swap_device(&cx(), &flawed, &mem(), Some(&fail)), clause);
     }
 }

@@ -136,7 +136,7 @@ impl AddrSpace {
         let changed = change(before)?;
         let Some(changed) = changed else { return Err(AsError::NoHeap { what: "watch" }) };
         self.check_unpinned(cx, &segs, pages)?;
-        self.watch.set(changed, &self.hat);
+        self.watch.set(changed, &self.hat, self.db.hooks());
         // Nothing fails from here on.
         let after = self.watch.areas();
         before.runs(pages, |run, had| {

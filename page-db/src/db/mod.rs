@@ -270,7 +270,7 @@ impl PageDb {
             pages,
             mem: Memory::new(mem),
             hash,
-            vnodes: VnodeTable::new(),
+            vnodes: VnodeTable::new(cx.hooks()),
             free,
             cache: CacheList::new(colours)?,
             free_mem: FreeMem::new(memory, thresholds),

@@ -14,9 +14,26 @@
 
 use crate::heap;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// Lets `list`, which a lock guards, hold `need` entries without asking the heap: as it is, or with the `room` that was made for it with nothing locked, which
+/// then has the list's old room.
+///
+/// # Errors
+/// How much room is to be made; the caller unlocks, makes it, and comes again.
+pub fn give_room<T>(list: &mut Vec<T>, room: &mut Vec<T>, need: usize) -> Result<(), usize> {
+    if list.capacity() < need {
+        if room.capacity() < need {
+            return Err(need.checked_next_power_of_two().unwrap_or(need).max(4));
+        }
+        room.append(list); // empty, and large enough
+        core::mem::swap(list, room);
+    }
+    Ok(())
+}
 
 /// Buckets that cover every `u32` whatever the size of the first.
 const BUCKETS: usize = 33;

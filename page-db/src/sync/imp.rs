@@ -1,5 +1,10 @@
 //! The three sets of primitives behind [`super`]; one is compiled.
 
+#![cfg_attr(
+    not(feature = "std"),
+    allow(unsafe_code, reason = "without std, a value set once is a pointer")
+)]
+
 #[cfg(all(feature = "std", not(shuttle)))]
 mod chosen {
     use crate::cx::{Cx, WaitHooks};
@@ -16,7 +21,7 @@ mod chosen {
         m.lock()
     }
     #[inline]
-    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    pub(crate) fn lock_leaf<'a, T>(m: &'a Mutex<T>, _hooks: &dyn WaitHooks) -> MutexGuard<'a, T> {
         m.lock()
     }
     #[inline]
@@ -108,15 +113,17 @@ mod chosen {
         }
     }
 
-    pub(crate) type Published<T> = arc_swap::ArcSwap<T>;
-    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
-        arc_swap::ArcSwap::new(v)
-    }
-    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
-        p.load_full()
-    }
-    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
-        p.store(v);
+    pub(crate) struct Published<T>(arc_swap::ArcSwap<T>);
+    impl<T> Published<T> {
+        pub(crate) fn new(_hooks: &Arc<dyn WaitHooks>, value: Arc<T>) -> Self {
+            Self(arc_swap::ArcSwap::new(value))
+        }
+        pub(crate) fn load(&self) -> Arc<T> {
+            self.0.load_full()
+        }
+        pub(crate) fn store(&self, value: Arc<T>) {
+            self.0.store(value);
+        }
     }
 }
 
@@ -179,7 +186,7 @@ mod chosen {
     pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, _cx: &Cx) -> MutexGuard<'a, T> {
         whole(m.lock())
     }
-    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    pub(crate) fn lock_leaf<'a, T>(m: &'a Mutex<T>, _hooks: &dyn WaitHooks) -> MutexGuard<'a, T> {
         whole(m.lock())
     }
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -231,56 +238,80 @@ mod chosen {
         }
     }
 
-    pub(crate) type Published<T> = Mutex<Arc<T>>;
-    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
-        Mutex::new(v)
-    }
-    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
-        let current = whole(p.lock());
-        Arc::clone(&current)
-    }
-    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
-        *whole(p.lock()) = v;
+    pub(crate) struct Published<T>(Mutex<Arc<T>>);
+    impl<T> Published<T> {
+        pub(crate) fn new(_hooks: &Arc<dyn WaitHooks>, value: Arc<T>) -> Self {
+            Self(Mutex::new(value))
+        }
+        pub(crate) fn load(&self) -> Arc<T> {
+            Arc::clone(&whole(self.0.lock()))
+        }
+        pub(crate) fn store(&self, value: Arc<T>) {
+            *whole(self.0.lock()) = value;
+        }
     }
 }
 
 #[cfg(not(feature = "std"))]
 mod chosen {
     use crate::cx::{Cx, WaitHooks};
-    use crate::sync::atomic::Ordering::SeqCst;
     use crate::sync::wait::CpuPlace;
+    use alloc::boxed::Box;
     use alloc::sync::Arc;
-    use core::sync::atomic::fence;
-    use spin::Once as SpinOnce;
+    use core::cell::UnsafeCell;
+    use core::marker::PhantomData;
+    use core::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
+    use core::sync::atomic::{AtomicPtr, fence};
     pub(crate) use spin::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard as RwReadGuard, RwLockWriteGuard as RwWriteGuard,
     };
 
-    /// A value set once; the face of `std::sync::OnceLock` over `spin`.
-    #[derive(Debug)]
-    pub struct Once<T>(SpinOnce<T>);
+    /// A value set once; the face of `std::sync::OnceLock`. Nobody waits for it: of two who make one the first is believed, and the other's is dropped.
+    pub struct Once<T> {
+        /// Null, or a box of this one's.
+        value: AtomicPtr<T>,
+        owns: PhantomData<UnsafeCell<Option<T>>>,
+    }
+    // SAFETY: a shared `Once` takes a `T` from one thread (`set`) and shows it to all (`get`), so `T` is both; the pointer itself is atomic.
+    unsafe impl<T: Send + Sync> Sync for Once<T> {}
     impl<T> Once<T> {
         /// Not set yet.
         pub const fn new() -> Self {
-            Self(SpinOnce::new())
+            Self { value: AtomicPtr::new(core::ptr::null_mut()), owns: PhantomData }
         }
         /// The value, if it has been set.
         pub fn get(&self) -> Option<&T> {
-            self.0.get()
+            // SAFETY: null, or from `Box::into_raw` in `set`, whose release this acquires; freed by `drop` alone, which nothing borrows.
+            unsafe { self.value.load(Acquire).as_ref() }
         }
         /// The value, made by `f` if it has not been set.
         pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
-            self.0.call_once(f)
+            if let Some(value) = self.get() {
+                return value;
+            }
+            let _ = self.set(f()); // or somebody else has
+            self.get().expect("set by now, and never unset")
         }
         /// Sets the value.
         ///
         /// # Errors
         /// Gives the value back when another was set before.
-        #[expect(clippy::missing_panics_doc, reason = "a closure that runs once finds its value")]
         pub fn set(&self, value: T) -> Result<(), T> {
-            let mut value = Some(value);
-            self.0.call_once(|| value.take().expect("call_once runs its closure once"));
-            value.map_or(Ok(()), Err)
+            let mine = Box::into_raw(Box::new(value));
+            match self.value.compare_exchange(core::ptr::null_mut(), mine, AcqRel, Acquire) {
+                Ok(_) => Ok(()),
+                // SAFETY: from `Box::into_raw` above, and not published.
+                Err(_) => Err(*unsafe { Box::from_raw(mine) }),
+            }
+        }
+    }
+    impl<T> Drop for Once<T> {
+        fn drop(&mut self) {
+            let value = *self.value.get_mut();
+            if !value.is_null() {
+                // SAFETY: from `Box::into_raw` in `set`; `&mut self`: nobody borrows it.
+                drop(unsafe { Box::from_raw(value) });
+            }
         }
     }
     impl<T> Default for Once<T> {
@@ -288,22 +319,27 @@ mod chosen {
             Self::new()
         }
     }
+    impl<T: core::fmt::Debug> core::fmt::Debug for Once<T> {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.debug_tuple("Once").field(&self.get()).finish()
+        }
+    }
 
-    fn turn<R>(cx: &Cx, mut attempt: impl FnMut() -> Option<R>) -> R {
+    fn turn<R>(hooks: &dyn WaitHooks, mut attempt: impl FnMut() -> Option<R>) -> R {
         let mut spins = 0;
         loop {
             if let Some(r) = attempt() {
                 return r;
             }
-            cx.pause(spins);
+            hooks.pause(spins);
             spins = spins.saturating_add(1);
         }
     }
     pub(crate) fn lock<'a, T>(m: &'a Mutex<T>, cx: &Cx) -> MutexGuard<'a, T> {
-        turn(cx, || m.try_lock())
+        turn(&**cx.hooks(), || m.try_lock())
     }
-    pub(crate) fn lock_plain<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-        m.lock()
+    pub(crate) fn lock_leaf<'a, T>(m: &'a Mutex<T>, hooks: &dyn WaitHooks) -> MutexGuard<'a, T> {
+        turn(hooks, || m.try_lock())
     }
     pub(crate) fn try_lock<T>(m: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         m.try_lock()
@@ -328,10 +364,10 @@ mod chosen {
         m.get_mut()
     }
     pub(crate) fn read<'a, T>(l: &'a RwLock<T>, cx: &Cx) -> RwReadGuard<'a, T> {
-        turn(cx, || l.try_read())
+        turn(&**cx.hooks(), || l.try_read())
     }
     pub(crate) fn write<'a, T>(l: &'a RwLock<T>, cx: &Cx) -> RwWriteGuard<'a, T> {
-        turn(cx, || l.try_write())
+        turn(&**cx.hooks(), || l.try_write())
     }
 
     pub(crate) use self::{
@@ -369,15 +405,24 @@ mod chosen {
         }
     }
 
-    pub(crate) type Published<T> = Mutex<Arc<T>>;
-    pub(crate) fn published_new<T>(v: Arc<T>) -> Published<T> {
-        Mutex::new(v)
+    pub(crate) struct Published<T> {
+        hooks: Arc<dyn WaitHooks>,
+        now: Mutex<Arc<T>>,
     }
-    pub(crate) fn published_load<T>(p: &Published<T>) -> Arc<T> {
-        Arc::clone(&p.lock())
-    }
-    pub(crate) fn published_store<T>(p: &Published<T>, v: Arc<T>) {
-        *p.lock() = v;
+    impl<T> Published<T> {
+        pub(crate) fn new(hooks: &Arc<dyn WaitHooks>, value: Arc<T>) -> Self {
+            Self { hooks: Arc::clone(hooks), now: Mutex::new(value) }
+        }
+        fn now(&self) -> MutexGuard<'_, Arc<T>> {
+            lock_leaf(&self.now, &*self.hooks)
+        }
+        pub(crate) fn load(&self) -> Arc<T> {
+            Arc::clone(&self.now())
+        }
+        pub(crate) fn store(&self, value: Arc<T>) {
+            let before = core::mem::replace(&mut *self.now(), value);
+            drop(before); // with nothing locked
+        }
     }
 }
 

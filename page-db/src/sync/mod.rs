@@ -44,8 +44,9 @@ pub use slot_lock::{SlotReadGuard, SlotRwLock, SlotWriteGuard};
 pub use wait::WaitTable;
 pub use word::WordGuard;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, WaitHooks};
 use crate::lock::{Rank, Ranked};
+use alloc::sync::Arc;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
@@ -82,9 +83,16 @@ impl<T> Mutex<T> {
         cx.rank_tried(self.rank.get());
         Some(MutexGuard { guard, cx, rank: self.rank })
     }
-    /// Takes a lock under which no other is ever taken and nothing waits; for registries that are made before any [`Cx`] is.
-    pub fn lock_leaf(&self) -> impl DerefMut<Target = T> + '_ {
-        imp::lock_plain(&self.inner)
+    /// Takes a lock under which no other is ever taken, nothing waits and the heap is not asked, where no [`Cx`] is at hand: who finds it taken turns in
+    /// [`WaitHooks::pause`] of the owner's `hooks` ([`crate::PageDb::hooks`]).
+    #[inline]
+    pub fn lock_leaf(&self, hooks: &dyn WaitHooks) -> impl DerefMut<Target = T> + '_ {
+        imp::lock_leaf(&self.inner, hooks)
+    }
+    /// As [`Mutex::lock_leaf`] on a host, where whoever waits parks and no hooks are asked.
+    #[cfg(feature = "std")]
+    pub fn lock_host(&self) -> impl DerefMut<Target = T> + '_ {
+        imp::lock_leaf(&self.inner, &crate::SpinHooks)
     }
     /// The value, when nobody else can reach it.
     pub fn get_mut(&mut self) -> &mut T {
@@ -224,17 +232,17 @@ pub struct Published<T> {
 }
 
 impl<T> Published<T> {
-    /// Publishes a first version.
-    pub fn new(value: T) -> Self {
-        Self { inner: imp::published_new(alloc::sync::Arc::new(value)) }
+    /// Publishes a first version; without `std`, whoever meets another at the pointer turns in `hooks`.
+    pub fn new(hooks: &Arc<dyn WaitHooks>, value: T) -> Self {
+        Self { inner: imp::Published::new(hooks, Arc::new(value)) }
     }
     /// The current version.
-    pub fn load(&self) -> alloc::sync::Arc<T> {
-        imp::published_load(&self.inner)
+    pub fn load(&self) -> Arc<T> {
+        self.inner.load()
     }
     /// Replaces the current version.
     pub fn store(&self, value: T) {
-        imp::published_store(&self.inner, alloc::sync::Arc::new(value));
+        self.inner.store(Arc::new(value));
     }
 }
 impl<T: fmt::Debug> fmt::Debug for Published<T> {

@@ -17,6 +17,8 @@
 //! gather the lists and sort by number; on one CPU numbers are the order of creation.
 //!
 //! - Z1: a live map is on exactly one home's list, at the place it remembers.
+//! - Z2: the heap is not asked while a list is locked, which is a leaf: a map is made before it is listed, room for it too, and places without a map
+//!   are chained through themselves.
 //! - Z3: no two live maps have one number: by it alone a walker tells whose a chunk is (H1).
 //!
 //! There are 2^32 numbers, and a map for each mapping that is ever touched: a machine that makes ten thousand a second has had as many in five days. So a place
@@ -28,10 +30,10 @@ use super::{AnonLayer, AnonMap};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
+use core::ops::{DerefMut, Range};
 use page_db::sync::atomic::{AtomicU32, Ordering};
-use page_db::sync::{Mutex, PerCpu};
-use page_db::{Cx, Rank};
+use page_db::sync::{Mutex, PerCpu, grow};
+use page_db::{Cx, Rank, WaitHooks};
 
 /// Numbers a home takes at a time.
 const RUN: u32 = 64;
@@ -45,6 +47,8 @@ struct Place {
     map: Weak<AnonMap>,
     /// Of the map that is here, or was last.
     number: u32,
+    /// The next place without a map, plus one, while this is one; 0 for none.
+    next_free: u32,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +56,8 @@ struct Registry {
     /// Numbers not given yet.
     numbers: Range<u32>,
     places: Vec<Place>,
-    free: Vec<u32>,
+    /// The first place without a map, plus one; 0 for none.
+    free: u32,
 }
 
 /// The lists of all homes.
@@ -70,10 +75,19 @@ impl Registries {
             last: AtomicU32::new(0),
         }
     }
-    pub(super) fn all(&self) -> Vec<Arc<AnonMap>> {
+    pub(super) fn all(&self, hooks: &dyn WaitHooks) -> Vec<Arc<AnonMap>> {
         let mut all = Vec::new();
         for cpu in self.cpus.iter() {
-            all.extend(cpu.lock_leaf().places.iter().filter_map(|place| place.map.upgrade()));
+            loop {
+                let r = cpu.lock_leaf(hooks);
+                if all.capacity() - all.len() >= r.places.len() {
+                    all.extend(r.places.iter().filter_map(|place| place.map.upgrade()));
+                    break;
+                }
+                let more = r.places.len();
+                drop(r);
+                all.reserve(more); // with nothing locked (Z2)
+            }
         }
         all.sort_unstable_by_key(|map| map.id());
         all
@@ -98,13 +112,25 @@ impl AnonHome {
     pub(super) fn layer(&self) -> &AnonLayer {
         &self.layer
     }
-    fn registry(&self) -> &Mutex<Registry> {
-        self.layer.maps.cpus.get(usize::from(self.cpu))
+    fn registry(&self) -> impl DerefMut<Target = Registry> + '_ {
+        let registry = self.layer.maps.cpus.get(usize::from(self.cpu));
+        registry.lock_leaf(&**self.layer.db().hooks())
     }
-    /// Makes a map and lists it (Z1). `make` gets its number and its place.
-    pub(super) fn list(&self, make: impl FnOnce(u32, u32) -> Arc<AnonMap>) -> Arc<AnonMap> {
-        let mut r = self.registry().lock_leaf();
-        let free = r.free.pop();
+    /// Gives a map, which is nobody else's yet, its number and its place, and lists it (Z1).
+    pub(super) fn list(&self, map: &mut Arc<AnonMap>) {
+        let mut room = Vec::new();
+        while let Err(more) = self.try_list(map, &mut room) {
+            room = Vec::with_capacity(more);
+        }
+    }
+    /// As [`AnonHome::list`] if there is a place, or `room` for more; how much room is wanted otherwise (Z2).
+    fn try_list(&self, map: &mut Arc<AnonMap>, room: &mut Vec<Place>) -> Result<(), usize> {
+        let mut r = self.registry();
+        let free = r.free.checked_sub(1);
+        if free.is_none() {
+            let need = r.places.len() + 1;
+            grow::give_room(&mut r.places, room, need)?;
+        }
         let last = &self.layer.maps.last;
         let few = r.numbers.is_empty() && last.load(Ordering::Relaxed) >= FOR_MAPS;
         let number = match free {
@@ -112,18 +138,21 @@ impl AnonHome {
             _ => r.new_number(last),
         };
         let place = free.unwrap_or(r.places.len() as u32);
-        let map = make(number, place);
-        let here = Place { map: Arc::downgrade(&map), number };
-        match r.places.get_mut(place as usize) {
-            Some(free) => *free = here,
-            None => r.places.push(here),
+        Arc::get_mut(map).expect("Z1: a map is listed once, new").be_listed(number, place);
+        let here = Place { map: Arc::downgrade(map), number, next_free: 0 };
+        let Registry { places, free, .. } = &mut *r;
+        match places.get_mut(place as usize) {
+            Some(at) => *free = core::mem::replace(at, here).next_free,
+            None => places.push(here),
         }
-        map
+        Ok(())
     }
     pub(super) fn forget(&self, place: u32) {
-        let mut r = self.registry().lock_leaf();
-        r.places[place as usize].map = Weak::new();
-        r.free.push(place);
+        let mut r = self.registry();
+        let Registry { places, free, .. } = &mut *r;
+        let at = &mut places[place as usize];
+        at.map = Weak::new(); // the map is going: its last pointer is not this one
+        at.next_free = core::mem::replace(free, place + 1);
     }
 }
 

@@ -79,20 +79,28 @@ impl AnonMap {
         Self::of(home, swresv, 0, true)
     }
     fn of(home: &Arc<AnonHome>, swresv: u64, size: u64, loan: bool) -> Arc<Self> {
-        home.list(|id, place| {
-            Arc::new(Self {
-                home: Arc::clone(home),
-                id,
-                place,
-                refs: AtomicU32::new(1),
-                pins: AtomicU32::new(0),
-                leaving: AtomicU32::new(0),
-                promised: Promised::new(swresv, if loan { Promised::LOAN } else { 0 }),
-                size: u32::try_from(size).unwrap_or(u32::MAX),
-                shape: SharedShape::default(),
-                grow: Mutex::new(Rank::AnonMap, None),
-            })
-        })
+        let mut map = Arc::new(Self {
+            home: Arc::clone(home),
+            id: 0,
+            place: 0,
+            refs: AtomicU32::new(1),
+            pins: AtomicU32::new(0),
+            leaving: AtomicU32::new(0),
+            promised: Promised::new(swresv, if loan { Promised::LOAN } else { 0 }),
+            size: u32::try_from(size).unwrap_or(u32::MAX),
+            shape: SharedShape::default(),
+            grow: Mutex::new(Rank::AnonMap, None),
+        });
+        home.list(&mut map);
+        map
+    }
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn place(&self) -> u32 {
+        self.place
+    }
+    /// Takes its number and its place on the list of its home.
+    pub(super) fn be_listed(&mut self, id: u32, place: u32) {
+        (self.id, self.place) = (id, place);
     }
     #[inline]
     pub(crate) fn layer(&self) -> &AnonLayer {

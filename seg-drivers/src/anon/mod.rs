@@ -92,7 +92,7 @@ impl AnonLayer {
     }
     /// The maps that live, by number; exact when nothing runs.
     pub fn maps(&self) -> Vec<Arc<AnonMap>> {
-        self.maps.all()
+        self.maps.all(&**self.db().hooks())
     }
     /// A new anon with one reference, the caller's, and neither a page nor a place.
     pub(crate) fn fresh(&self, cx: &Cx) -> Result<swapfs::AnonNumber, swapfs::SwapError> {

@@ -3,6 +3,7 @@
 use super::Lost;
 use super::array::CHUNK;
 use super::{AnonHome, AnonLayer, AnonMap, Homes};
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
@@ -345,6 +346,14 @@ fn each_cpu_numbers_and_lists_its_maps_for_itself() {
     assert_eq!(ids(&w), [4, 5], "a number is not used again");
     drop((c, d));
     assert_eq!(ids(&w), []);
+    // Z2: the places of those that go are chained, and found again.
+    let places = |maps: &[Arc<AnonMap>]| maps.iter().map(|m| m.place()).collect::<BTreeSet<_>>();
+    let mut many: Vec<_> = (0..50).map(|_| AnonMap::new(w.home(), 0)).collect();
+    assert_eq!(places(&many), (0..50).collect(), "those that were left come first");
+    many.truncate(3);
+    many.extend((0..47).map(|_| AnonMap::new(w.home(), 0)));
+    assert_eq!(places(&many), (0..50).collect());
+    assert_eq!(ids(&w).len(), 50, "Z1");
 }
 
 /// M4: a walker of the map that a chunk was of has an empty slot of it when the last one in use empties. The chunk is looked for again, and the last one

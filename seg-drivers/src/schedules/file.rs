@@ -54,7 +54,7 @@ impl Vnode for Zeros {
         String::from("zeros")
     }
     fn size(&self) -> u64 {
-        *self.size.lock_leaf()
+        *self.size.lock_host()
     }
     fn get_page<'a>(
         &self,

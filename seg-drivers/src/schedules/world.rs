@@ -173,12 +173,12 @@ impl World {
     pub(super) fn squeeze(&self, cx: &Cx, left: u64) {
         while self.db.freemem() > left {
             let page = self.db.alloc(cx, 0, Reserve::Push).expect("free");
-            self.taken.lock_leaf().push(ExclPage::leak(page));
+            self.taken.lock_host().push(ExclPage::leak(page));
         }
     }
     /// Gives them back.
     pub(super) fn release(&self, cx: &Cx) {
-        for id in core::mem::take(&mut *self.taken.lock_leaf()) {
+        for id in core::mem::take(&mut *self.taken.lock_host()) {
             self.db.free(cx, self.db.adopt_excl(cx, id), false);
         }
     }

@@ -126,15 +126,27 @@ impl SwapDevice for Meddler {
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn read(
+        &self,
+        cx: &page_db::Cx,
+        page: u64,
+        to: Pfn,
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         let (fs, db) = self.fs.get().expect("set");
         let (fs, db) = (fs.upgrade().expect("alive"), db.upgrade().expect("alive"));
         let me: Arc<dyn SwapDevice> = self.me.upgrade().expect("alive");
         (self.act)(&fs, &cx_on(db.counters(), 0), me);
-        self.inner.read(page, to, mem)
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.write(page, frames, mem)
+    fn write(
+        &self,
+        cx: &page_db::Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
+        self.inner.write(cx, page, frames, mem)
     }
 }
 
@@ -244,7 +256,7 @@ fn a_host_file_is_a_device() {
     let dev = FileDevice::create(dir.join("swap"), 40).expect("made");
     assert_eq!(dev.pages(), 40);
     assert_eq!(
-        dev.read(40, Pfn(16), w.db.mem()).map_err(|e| e.errno),
+        dev.read(&w.cx, 40, Pfn(16), w.db.mem()).map_err(|e| e.errno),
         Err(errno::ENXIO),
         "past the end"
     );

@@ -100,14 +100,16 @@ impl crate::SwapDevice for Gate {
     }
     fn read(
         &self,
+        cx: &page_db::Cx,
         page: u64,
         to: page_db::Pfn,
         mem: &dyn page_db::PhysMem,
     ) -> Result<(), crate::DeviceError> {
-        self.inner.read(page, to, mem)
+        self.inner.read(cx, page, to, mem)
     }
     fn write(
         &self,
+        cx: &page_db::Cx,
         page: u64,
         frames: &[page_db::Pfn],
         mem: &dyn page_db::PhysMem,
@@ -116,7 +118,7 @@ impl crate::SwapDevice for Gate {
         while !self.open.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
-        self.inner.write(page, frames, mem)
+        self.inner.write(cx, page, frames, mem)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::scene;
 use crate::{Scene, space};
-use page_db::{CpuId, PAGE_SIZE, Pfn, PhysMem};
+use page_db::{CpuId, Cx, PAGE_SIZE, Pfn, PhysMem};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use swapfs::{DeviceError, FaultyDevice, MemDevice, SwapDevice};
@@ -52,15 +52,21 @@ impl SwapDevice for Gate {
     fn pages(&self) -> u64 {
         self.inner.pages()
     }
-    fn read(&self, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.read(page, to, mem)
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.inner.read(cx, page, to, mem)
     }
-    fn write(&self, page: u64, frames: &[Pfn], mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
         self.arrived.store(true, Ordering::Release);
         while !self.open.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
-        self.inner.write(page, frames, mem)
+        self.inner.write(cx, page, frames, mem)
     }
 }
 

@@ -330,6 +330,36 @@ fn tables_over_a_device_are_taken_back_when_frames_are_short() {
     machine.verify(cx, &[]).expect("every invariant");
 }
 
+/// The short locks of ledgers and registries too: without `std` there is no way to take one that does not say how to wait.
+#[test]
+fn whoever_finds_a_ledger_locked_turns_in_the_hook() {
+    let yielding = Arc::new(Yielding::default());
+    let hooks: Arc<dyn WaitHooks> = Arc::clone(&yielding) as _;
+    let ledger = &page_db::sync::Mutex::new(page_db::Rank::SwapReserve, 1);
+    let mut books = ledger.lock_leaf(&*hooks);
+    thread::scope(|threads| {
+        let next = threads.spawn(|| *ledger.lock_leaf(&*hooks));
+        yielding.until_one_waits(0);
+        assert!(!next.is_finished());
+        *books = 2;
+        drop(books);
+        assert_eq!(next.join().expect("the next"), 2);
+    });
+}
+
+/// Of two threads that make a value that is set once neither waits: one may have lost its processor on the way.
+#[test]
+fn a_value_set_once_is_waited_for_by_nobody() {
+    let once = page_db::sync::Once::new();
+    let value = once.get_or_init(|| {
+        let first = *thread::scope(|threads| {
+            threads.spawn(|| once.get_or_init(|| 1)).join().expect("it does not wait")
+        });
+        first + 1
+    });
+    assert_eq!((*value, once.get(), once.set(3)), (1, Some(&1), Err(3)), "the first is believed");
+}
+
 /// Bytes that say which thread wrote them, to which page, in which round.
 fn mark(thread: u64, page: u64, round: u64) -> [u8; 8] {
     (thread << 48 | page << 24 | (round + 1)).to_le_bytes()
