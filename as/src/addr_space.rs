@@ -19,6 +19,7 @@
 //! Sources: [SI §9.2]; illumos.md 3.1, 3.2.
 
 use crate::hat::Hat;
+use crate::ops::ClaimPlace;
 use crate::seg::{SegCx, SegOps};
 use crate::segs::Segs;
 use crate::state::{AsId, AsState};
@@ -42,7 +43,7 @@ pub const USER_RANGE: VirtRange = match VirtRange::exact(0x1000, 0x7fff_ffff_e00
 pub struct AddrSpace {
     pub(crate) state: AsState,
     pub(crate) lock: SlotRwLock<Segs>,
-    pub(crate) range_claim: Apart<Mutex<()>>,
+    pub(crate) range_claim: Apart<ClaimPlace>,
     pub(crate) locking: Mutex<()>,
     pub(crate) callbacks: Callbacks,
     pub(crate) hat: Arc<dyn Hat>,
@@ -69,7 +70,7 @@ impl AddrSpace {
         Self {
             state: AsState::new(id, limits),
             lock: SlotRwLock::new(Rank::AsLock, cpus, db.hooks(), Segs::new(limits, cpus)),
-            range_claim: Apart(Mutex::new(Rank::AsRange, ())),
+            range_claim: Apart(ClaimPlace::new()),
             locking: Mutex::new(Rank::AsLocking, ()),
             callbacks: Callbacks::new(),
             hat,

@@ -12,7 +12,8 @@
 //! - Q1: a callback is called at most once; newer ones first.
 //! - Q2: the lock of the address space is not held while one runs. The range claim may be: a fixed mapping, a break that goes down, a move, and a search for a
 //!   hole that throws away what may go hold it while they take away what is in their place, pins and all. So a callback, and whoever is to let go of pins
-//!   without one, neither chooses an address ([`AddrSpace::claim_range`]) nor makes a fault that grows the stack until he has let go.
+//!   without one, neither chooses an address ([`AddrSpace::claim_range`], which refuses the thread that has the claim) nor makes a fault that grows the stack
+//!   until he has let go.
 //! - Q3: a waiter for pins looks again when a callback is added, so none is missed.
 //!
 //! Sources: illumos.md 3.11.

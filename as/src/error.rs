@@ -189,6 +189,10 @@ pub enum AsError {
         /// Bytes wanted.
         len: u64,
     },
+    /// The thread has the range claim of the address space already: it was called by what it does with it.
+    #[error("the thread is choosing an address there already")]
+    #[doc(alias = "EDEADLK")]
+    Claimed,
     /// The process may not have that much address space.
     #[error("{bytes:#x} bytes more would pass the address-space limit of {limit:#x}")]
     VmemLimit {
@@ -262,7 +266,7 @@ impl AsError {
             Self::Foreign { .. } => errno::EINVAL,
             Self::Hat(e) => e.errno(),
             Self::Freed { .. } => errno::ESRCH,
-            Self::Deadlock { .. } => errno::EDEADLK,
+            Self::Deadlock { .. } | Self::Claimed => errno::EDEADLK,
             Self::Seg(e) => e.errno(),
             Self::Fault(e) => e.errno(),
             Self::Watch(e) => e.errno(),

@@ -102,7 +102,7 @@ pub enum Remnant {
 ///
 /// A driver is called with the lock of its address space held: as reader it may fault elsewhere in it and look at its segments, but neither map nor unmap there, nor fork, which would
 /// wait for the thread that it runs on. As writer ([`SegCx::is_writer`]) it calls nothing of the address space at all; [`SegCreate::create`] and
-/// [`SegOps::free`], called without the lock, may.
+/// [`SegOps::free`], called without the lock, may, but choose no address there: their caller may have the range claim ([`crate::AsError::Claimed`]).
 #[doc(alias("struct seg_ops", "s_ops", "s_data"))]
 pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// The driver's textbook name, as every table prints it: `seg_vn`.

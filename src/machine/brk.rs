@@ -18,7 +18,7 @@ impl Process {
     pub fn brk(&self, addr: u64) -> Result<(), SysError> {
         let refused = |what| SysError::arg(BRK, errno::ENOMEM, what);
         let space = self.space_now();
-        let claim = space.claim_range(self.cx());
+        let claim = space.claim_range(self.cx()).map_err(|e| SysError::of(BRK, e))?;
         // held: as range; it guards the break
         let (base, now) = self.heap();
         if addr < base || addr > USER_TOP {

@@ -19,7 +19,7 @@ impl Process {
         let done = {
             let (from, to) = (self.space_now(), child.space_now());
             // The claim keeps the break and the stack as they are meanwhile.
-            let _claim = from.claim_range(self.cx());
+            let _claim = from.claim_range(self.cx()).map_err(|e| SysError::of(CALL, e))?;
             child.shared.inherit(&self.shared);
             child.shared.limits.inherit(&self.shared.limits);
             child.image().inherit(&self.image());

@@ -311,7 +311,7 @@ impl Process {
             self.place_fixed(space, range, request.flags.contains(MapFlags::EXCL), args)?;
             return Ok(range);
         }
-        let claim = space.claim_range(cx);
+        let claim = space.claim_range(cx).map_err(|e| SysError::of(MMAP, e))?;
         let align = if request.flags.contains(MapFlags::ALIGN) { request.addr } else { 0 };
         let hint = if align == 0 { request.addr & !PAGE_MASK } else { 0 };
         let at_hint = hint != 0 && hint <= USER_TOP - checked.len;
@@ -336,7 +336,7 @@ impl Process {
             Err(AsError::Overlap { .. }) if excl => Err(exists()), // somebody else was faster
             Err(AsError::Overlap { .. }) => space
                 .claim_range(self.cx())
-                .map_fixed(range, args)
+                .and_then(|claim| claim.map_fixed(range, args))
                 .map_err(|e| SysError::of(MMAP, e)),
             done => done.map_err(|e| SysError::of(MMAP, e)),
         }

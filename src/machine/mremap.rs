@@ -153,7 +153,7 @@ impl Process {
     ) -> Result<u64, SysError> {
         let call = Remap::check(old, old_len, new_len, flags, to)?;
         let (space, cx) = (self.space_now(), self.cx());
-        let claim = space.claim_range(cx);
+        let claim = space.claim_range(cx).map_err(failed)?;
         // held: as range
         space.check_mapped(cx, call.from).map_err(failed)?;
         if let Some(to) = call.fixed {
@@ -277,7 +277,7 @@ impl Process {
         self.check_machine_of(into)?;
         let (space, theirs) = (self.space_now(), into.space_now());
         let own = std::sync::Arc::ptr_eq(&*space, &*theirs).then_some(from);
-        let claim = theirs.claim_range(self.cx());
+        let claim = theirs.claim_range(self.cx()).map_err(|e| failed_in(SHARE, e))?;
         loop {
             let to = into.new_place(&claim, from.len(), own)?;
             match space.share_range(self.cx(), from, &theirs, to.start()) {

@@ -56,7 +56,7 @@ impl Process {
         let wanted = STACK_TOP - (addr & !PAGE_MASK);
         let fresh = {
             let image = self.image();
-            let claim = image.space.claim_range(self.cx());
+            let claim = image.space.claim_range(self.cx()).map_err(|e| SysError::of(GROW, e))?;
             // held: as range; it guards the stack's size and its guard
             let size = image.stack_size.load(Ordering::Acquire);
             if wanted <= size {

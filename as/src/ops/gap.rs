@@ -3,14 +3,19 @@
 //! Choosing an address and mapping it are two steps, and two threads may choose the same hole. Whoever wants both holds the range claim meanwhile
 //! ([`AddrSpace::claim_range`]); mapping at a given address needs none.
 //!
+//! The claim is held for long: over waits for pins and for memory, and over what is called meanwhile to let go of either (Q2 of
+//! [`crate::callback`]). Whoever is called so and chooses an address in the same space would wait for his own thread. So the claim knows its
+//! holder, and refuses him.
+//!
 //! Sources: [SI §9.4]; illumos.md 3.4.
 
 use crate::addr_space::AddrSpace;
 use crate::avl::{GapQuery, Order};
 use crate::error::{AsError, SegError};
 use crate::seg::SegCreate;
-use page_db::sync::MutexGuard;
-use page_db::{Cx, PAGE_MASK, PAGE_SIZE, UnitError, VirtAddr, VirtRange};
+use page_db::sync::atomic::{AtomicU64, Ordering};
+use page_db::sync::{Mutex, MutexGuard};
+use page_db::{Cx, PAGE_MASK, PAGE_SIZE, Rank, UnitError, VirtAddr, VirtRange};
 
 /// Which of the suitable holes is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -155,14 +160,50 @@ impl AddrSpace {
     }
     /// Claims the right to choose addresses, waiting for it.
     ///
+    /// # Errors
+    /// [`AsError::Claimed`] when the thread has it already, as a callback may find.
+    ///
     /// # Locks
-    /// Taken without the lock; not taken twice by one thread, which would wait for itself.
+    /// Taken without the lock.
     ///
     /// # Panics
-    /// In a debug build, when the thread holds it, or any lock of an address space.
+    /// In a debug build, when the thread holds any lock of an address space.
     #[doc(alias("as_rangelock", "AS_CLAIMGAP"))]
-    pub fn claim_range<'a>(&'a self, cx: &'a Cx) -> RangeClaim<'a> {
-        RangeClaim { space: self, cx, _held: self.range_claim.0.lock(cx) }
+    pub fn claim_range<'a>(&'a self, cx: &'a Cx) -> Result<RangeClaim<'a>, AsError> {
+        let (place, me) = (&self.range_claim.0, u64::from(cx.thread().0) + 1);
+        // Only this thread writes its own number there, so the look needs no order.
+        if place.holder.load(Ordering::Relaxed) == me {
+            return Err(AsError::Claimed);
+        }
+        let held = place.lock.lock(cx);
+        place.holder.store(me, Ordering::Relaxed);
+        Ok(RangeClaim { space: self, cx, _held: Held { place, _lock: held } })
+    }
+}
+
+/// Where the range claim of an address space is kept.
+#[derive(Debug)]
+pub(crate) struct ClaimPlace {
+    lock: Mutex<()>,
+    /// The number of the thread that has it, plus one; 0 for none. Guarded by the lock, but for a thread that looks for itself.
+    holder: AtomicU64,
+}
+
+impl ClaimPlace {
+    pub(crate) const fn new() -> Self {
+        Self { lock: Mutex::new(Rank::AsRange, ()), holder: AtomicU64::new(0) }
+    }
+}
+
+/// The claim's lock, and its holder's number there.
+#[derive(Debug)]
+struct Held<'a> {
+    place: &'a ClaimPlace,
+    _lock: MutexGuard<'a, ()>,
+}
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.place.holder.store(0, Ordering::Relaxed); // before it is unlocked
     }
 }
 
@@ -172,7 +213,7 @@ impl AddrSpace {
 pub struct RangeClaim<'a> {
     space: &'a AddrSpace,
     cx: &'a Cx,
-    _held: MutexGuard<'a, ()>,
+    _held: Held<'a>,
 }
 
 impl RangeClaim<'_> {

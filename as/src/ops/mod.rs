@@ -48,6 +48,7 @@ mod unmap;
 mod watch;
 
 pub use extract::{Leave, Target};
+pub(crate) use gap::ClaimPlace;
 #[doc(alias = "as_rangeunlock")]
 pub use gap::RangeClaim;
 pub use gap::{AddrRequest, FoundGap, GapOrder, GapRequest};

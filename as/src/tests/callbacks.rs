@@ -2,7 +2,7 @@
 
 use crate::callback::{AsCallback, CallbackError, Deleted, Events};
 use crate::testing::*;
-use crate::{AddrSpace, FaultKind};
+use crate::{AddrSpace, AsError, FaultKind};
 use alloc::sync::Arc;
 use page_db::{Access, Cx, VirtRange};
 use std::sync::Mutex;
@@ -49,6 +49,50 @@ impl Heard {
     fn take(&self) -> Vec<(u64, Events, Deleted)> {
         core::mem::take(&mut *self.0.lock().expect("quiet"))
     }
+}
+
+/// Chooses an address before it gives its pins up.
+#[derive(Debug)]
+struct Chooser {
+    pins: VirtRange,
+    answer: Arc<Mutex<Option<Result<(), AsError>>>>,
+}
+
+impl AsCallback for Chooser {
+    fn call(&self, cx: &Cx, space: &AddrSpace, _: Events) {
+        let claimed = space.claim_range(cx).map(drop);
+        *self.answer.lock().expect("quiet") = Some(claimed);
+        space.fault(cx, self.pins, FaultKind::SoftUnlock, Access::Read).expect("it holds them");
+        space.delete_callback(cx, 1);
+    }
+}
+
+/// Q2: who is called by a thread that has the claim is answered, and does not wait for his own thread.
+#[test]
+fn a_callback_that_chooses_an_address_under_the_claim_is_refused() {
+    let w = World::new();
+    let page = range(0x11000, P);
+    for claims in [true, false] {
+        w.map(0x10000, 2 * P);
+        w.space.fault(&w.cx, page, FaultKind::SoftLock, Access::Read).expect("mapped");
+        let answer = Arc::default();
+        let callback = Chooser { pins: page, answer: Arc::clone(&answer) };
+        w.space.add_callback(&w.cx, Arc::new(callback), 1, Events::UNMAP, None).expect("a user's");
+        let done = if claims {
+            let claim = w.space.claim_range(&w.cx).expect("not held");
+            claim.map_fixed(range(0x10000, 2 * P), &w.toy())
+        } else {
+            w.space.unmap(&w.cx, range(0x10000, 2 * P))
+        };
+        assert_eq!(done, Ok(()));
+        let expected = if claims { Err(AsError::Claimed) } else { Ok(()) };
+        assert_eq!(*answer.lock().expect("quiet"), Some(expected));
+        assert!(w.space.claim_range(&w.cx).is_ok(), "given up");
+        if claims {
+            w.space.unmap(&w.cx, range(0x10000, 2 * P)).expect("no pins");
+        }
+    }
+    w.check();
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn what_may_be_thrown_away_makes_room_where_there_is_none() {
     let w = World::with_limits(range(0x10000, 8 * P));
     w.map(0x10000, 2 * P);
     w.map_as(0x13000, 4 * P, &w.toy().kind(SegKind::PURGE));
-    let claim = w.space.claim_range(&w.cx);
+    let claim = w.space.claim_range(&w.cx).expect("not held");
     let place = |pages| claim.map_anywhere(&AddrRequest::new(pages * P), &w.toy());
     assert_eq!(place(1).map(|r| r.start().get()), Ok(0x17000), "a hole is large enough");
     assert_eq!(w.shape().len(), 3);

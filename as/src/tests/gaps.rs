@@ -64,7 +64,7 @@ fn nonsense_is_an_answer() {
 #[test]
 fn mmap_takes_the_hint_or_the_top() {
     let w = World::new();
-    let claim = w.space.claim_range(&w.cx);
+    let claim = w.space.claim_range(&w.cx).expect("not held");
     let ask = |hint: u64| AddrRequest { hint: Some(at(hint)), ..AddrRequest::new(2 * P) };
     let first = claim.map_anywhere(&ask(0x40123), &w.toy()).expect("room");
     assert_eq!(first, range(0x40000, 2 * P), "the hint's page");
@@ -91,7 +91,7 @@ fn two_threads_that_claim_never_choose_the_same_place() {
             s.spawn(move || {
                 let cx = cx_on(counters, n);
                 for _ in 0..200 {
-                    let claim = space.claim_range(&cx);
+                    let claim = space.claim_range(&cx).expect("not held");
                     claim.map_anywhere(&AddrRequest::new(P), &args).expect("no overlap");
                 }
             });

@@ -140,7 +140,7 @@ fn b10_a_gap_is_found_on_the_side_that_was_asked_for() {
     assert_eq!(hole(&ask.around(addr(125))), None, "AH_CONTAIN of a mapped address");
     assert_eq!(hole(&GapRequest::new(121 * PAGE_SIZE).within(window)), None);
     let request = AddrRequest { window: Some(window), ..AddrRequest::new(16 * PAGE_SIZE) };
-    let place = space.claim_range(cx).choose_addr(&request);
+    let place = space.claim_range(cx).expect("not held").choose_addr(&request);
     assert_eq!(place, Ok(range(240, 16)), "the top of the upper hole");
     drop(space);
     s.end();
