@@ -17,14 +17,14 @@
 //! gather the lists and sort by number; on one CPU numbers are the order of creation.
 //!
 //! - Z1: a live map is on exactly one home's list, at the place it remembers.
-//! - Z2: the heap is not asked while a list is locked, which is a leaf: a map is made before it is listed, room for it too, and places without a map
-//!   are chained through themselves.
+//! - Z2: the heap is not asked while a list is locked, which is a leaf: a map is made before it is listed, and room for all that is to be known of
+//!   its place too, the link of places without a map included.
 //! - Z3: no two live maps have one number: by it alone a walker tells whose a chunk is (H1).
 //!
-//! There are 2^32 numbers, and a map for each mapping that is ever touched: a machine that makes ten thousand a second has had as many in five days. So a place
-//! remembers the number of its last map. When few numbers are left that nobody had, a map takes over the one of the place it comes to, whose map is gone,
-//! and only a place that is itself new takes a new one: what is left lasts for more maps at a time than memory holds. A walker keeps the map that it
-//! walks, so its number is not another's.
+//! There are 2^32 numbers, and a map for each mapping that is ever touched: a machine that makes ten thousand a second has had as many in five days. So when
+//! few numbers are left that nobody had, a place begins to remember the number of its last map, and a map takes over the one of the place it comes to,
+//! whose map is gone; only a place that has none yet takes a new one: what is left lasts for more maps at a time than memory holds. A walker keeps
+//! the map that it walks, so its number is not another's. Until then a place costs a pointer and a link.
 
 use super::{AnonLayer, AnonMap};
 use alloc::sync::{Arc, Weak};
@@ -42,22 +42,35 @@ const RUN: u32 = 64;
 const FOR_MAPS: u32 = 1 << 30;
 
 #[derive(Debug)]
-struct Place {
-    /// A pointer to nothing, if the place is free.
-    map: Weak<AnonMap>,
-    /// Of the map that is here, or was last.
-    number: u32,
-    /// The next place without a map, plus one, while this is one; 0 for none.
-    next_free: u32,
-}
-
-#[derive(Debug, Default)]
 struct Registry {
     /// Numbers not given yet.
     numbers: Range<u32>,
-    places: Vec<Place>,
+    /// By place; a pointer to nothing, if it is free.
+    maps: Vec<Weak<AnonMap>>,
+    /// By place: the next one without a map, plus one, while it is one itself; 0 for none.
+    links: Vec<u32>,
     /// The first place without a map, plus one; 0 for none.
     free: u32,
+    /// By place, once few numbers are left: that of the map that is there, or was last; 0 for none.
+    kept: Vec<u32>,
+}
+
+/// Room that was made for a [`Registry`] with nothing locked.
+#[derive(Default)]
+struct Room {
+    maps: Vec<Weak<AnonMap>>,
+    links: Vec<u32>,
+    kept: Vec<u32>,
+}
+
+/// How many maps, links and numbers a [`Room`] is to have; 0 of what there is enough of.
+type Wanted = [usize; 3];
+
+impl Room {
+    fn of([maps, links, kept]: Wanted) -> Self {
+        let (maps, links) = (Vec::with_capacity(maps), Vec::with_capacity(links));
+        Self { maps, links, kept: Vec::with_capacity(kept) }
+    }
 }
 
 /// The lists of all homes.
@@ -71,20 +84,24 @@ pub(super) struct Registries {
 impl Registries {
     pub(super) fn new(cpus: u16) -> Self {
         Self {
-            cpus: PerCpu::new(cpus, |_| Mutex::new(Rank::Registry, Registry::default())),
+            cpus: PerCpu::new(cpus, |_| Mutex::new(Rank::Registry, Registry::new())),
             last: AtomicU32::new(0),
         }
+    }
+    /// Whether those given to maps whatever their place have been given.
+    fn are_few_left(&self) -> bool {
+        self.last.load(Ordering::Relaxed) >= FOR_MAPS
     }
     pub(super) fn all(&self, hooks: &dyn WaitHooks) -> Vec<Arc<AnonMap>> {
         let mut all = Vec::new();
         for cpu in self.cpus.iter() {
             loop {
                 let r = cpu.lock_leaf(hooks);
-                if all.capacity() - all.len() >= r.places.len() {
-                    all.extend(r.places.iter().filter_map(|place| place.map.upgrade()));
+                if all.capacity() - all.len() >= r.maps.len() {
+                    all.extend(r.maps.iter().filter_map(Weak::upgrade));
                     break;
                 }
-                let more = r.places.len();
+                let more = r.maps.len();
                 drop(r);
                 all.reserve(more); // with nothing locked (Z2)
             }
@@ -118,45 +135,67 @@ impl AnonHome {
     }
     /// Gives a map, which is nobody else's yet, its number and its place, and lists it (Z1).
     pub(super) fn list(&self, map: &mut Arc<AnonMap>) {
-        let mut room = Vec::new();
-        while let Err(more) = self.try_list(map, &mut room) {
-            room = Vec::with_capacity(more);
+        let mut room = Room::default();
+        while let Err(wanted) = self.try_list(map, &mut room) {
+            room = Room::of(wanted);
         }
     }
     /// As [`AnonHome::list`] if there is a place, or `room` for more; how much room is wanted otherwise (Z2).
-    fn try_list(&self, map: &mut Arc<AnonMap>, room: &mut Vec<Place>) -> Result<(), usize> {
+    fn try_list(&self, map: &mut Arc<AnonMap>, room: &mut Room) -> Result<(), Wanted> {
         let mut r = self.registry();
-        let free = r.free.checked_sub(1);
-        if free.is_none() {
-            let need = r.places.len() + 1;
-            grow::give_room(&mut r.places, room, need)?;
-        }
-        let last = &self.layer.maps.last;
-        let few = r.numbers.is_empty() && last.load(Ordering::Relaxed) >= FOR_MAPS;
-        let number = match free {
-            Some(place) if few => r.places[place as usize].number, // Z3: its map is gone
-            _ => r.new_number(last),
+        r.make_room(self.layer.maps.are_few_left(), room)?;
+        let place = r.take_place();
+        let number = match r.kept.get(place as usize) {
+            Some(&number) if number != 0 => number, // Z3: its map is gone
+            _ => r.new_number(&self.layer.maps.last),
         };
-        let place = free.unwrap_or(r.places.len() as u32);
-        Arc::get_mut(map).expect("Z1: a map is listed once, new").be_listed(number, place);
-        let here = Place { map: Arc::downgrade(map), number, next_free: 0 };
-        let Registry { places, free, .. } = &mut *r;
-        match places.get_mut(place as usize) {
-            Some(at) => *free = core::mem::replace(at, here).next_free,
-            None => places.push(here),
+        if let Some(kept) = r.kept.get_mut(place as usize) {
+            *kept = number;
         }
+        Arc::get_mut(map).expect("Z1: a map is listed once, new").be_listed(number, place);
+        r.maps[place as usize] = Arc::downgrade(map);
         Ok(())
     }
     pub(super) fn forget(&self, place: u32) {
         let mut r = self.registry();
-        let Registry { places, free, .. } = &mut *r;
-        let at = &mut places[place as usize];
-        at.map = Weak::new(); // the map is going: its last pointer is not this one
-        at.next_free = core::mem::replace(free, place + 1);
+        let next = core::mem::replace(&mut r.free, place + 1);
+        r.maps[place as usize] = Weak::new(); // the map is going: its last pointer is not this one
+        r.links[place as usize] = next;
     }
 }
 
 impl Registry {
+    fn new() -> Self {
+        let links = Vec::with_capacity(RUN as usize); // so few bytes that they are not asked for four at a time
+        Self { numbers: 0..0, maps: Vec::new(), links, free: 0, kept: Vec::new() }
+    }
+    /// Sees that there is a place without a map, and with `few` numbers left that each place can keep one, or says how much `room` is wanted.
+    fn make_room(&mut self, few: bool, room: &mut Room) -> Result<(), Wanted> {
+        let places = self.maps.len() + usize::from(self.free == 0);
+        let kept = if few { places } else { 0 };
+        let given = [
+            grow::give_room(&mut self.maps, &mut room.maps, places),
+            grow::give_room(&mut self.links, &mut room.links, places),
+            grow::give_room(&mut self.kept, &mut room.kept, kept),
+        ];
+        if given.iter().any(Result::is_err) {
+            return Err(given.map(|given| given.err().unwrap_or(0)));
+        }
+        if few {
+            self.kept.resize(places, 0);
+        }
+        Ok(())
+    }
+    /// A place without a map, when there is room for one.
+    fn take_place(&mut self) -> u32 {
+        if let Some(free) = self.free.checked_sub(1) {
+            self.free = core::mem::replace(&mut self.links[free as usize], 0);
+            return free;
+        }
+        self.maps.push(Weak::new());
+        self.links.push(0);
+        self.maps.len() as u32 - 1
+    }
     /// A number that no map has had.
     fn new_number(&mut self, last: &AtomicU32) -> u32 {
         if self.numbers.is_empty() {
