@@ -244,7 +244,8 @@ mod chosen {
             Self(Mutex::new(value))
         }
         pub(crate) fn load(&self) -> Arc<T> {
-            Arc::clone(&whole(self.0.lock()))
+            let now = whole(self.0.lock());
+            Arc::clone(&now)
         }
         pub(crate) fn store(&self, value: Arc<T>) {
             *whole(self.0.lock()) = value;
@@ -285,6 +286,7 @@ mod chosen {
             unsafe { self.value.load(Acquire).as_ref() }
         }
         /// The value, made by `f` if it has not been set.
+        #[expect(clippy::missing_panics_doc, reason = "what is set is found")]
         pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
             if let Some(value) = self.get() {
                 return value;

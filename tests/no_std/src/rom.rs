@@ -1,6 +1,6 @@
 //! A file: some bytes that cannot be written. The smallest vnode that can be mapped.
 
-use crate::Result;
+use crate::{Result, ensure};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
