@@ -94,7 +94,7 @@ impl AnonMap {
         home.list(&mut map);
         map
     }
-    #[cfg(all(test, not(shuttle)))]
+    #[cfg(test)]
     pub(super) fn place(&self) -> u32 {
         self.place
     }
