@@ -127,6 +127,7 @@ fn device(s: &mut Scene, page: u64) {
     let before = kernel();
     s.run("squeeze 1; expect ok n=1");
     let taken = kernel().into_iter().find(|p| !before.contains(p)).expect("one more");
+    db.set_device(&db.lock_excl(s.machine().cx(), taken), true);
     let device = Arc::new(OneFrame(db.pfn(taken)));
     let (offset, prot) = (FileOffset(0), Prot::RW);
     let args = SegDevArgs { device, offset, prot, max_prot: Prot::RWX, kind: SegKind::SHARED };

@@ -200,7 +200,7 @@ impl SegOps for Toy {
         Ok(self.args.make(pages))
     }
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {
-        assert!(scx.writer, "G3: the lock is held as writer");
+        scx.check_writer("toy", range)?;
         self.args.plan.seg("unmap", scx, range)?;
         if self.pinned(scx.seg) {
             return Err(SegError::Pinned { range });

@@ -37,8 +37,10 @@ fn three_kinds() -> Scene {
     };
     let before = kernel(&s);
     s.run("squeeze 2; expect ok n=2");
-    let taken = kernel(&s).into_iter().filter(|p| !before.contains(p));
-    let device = Arc::new(Frames(taken.map(|p| s.machine().db().pfn(p)).collect()));
+    let (db, cx) = (s.machine().db(), s.machine().cx());
+    let taken: Vec<_> = kernel(&s).into_iter().filter(|p| !before.contains(p)).collect();
+    taken.iter().for_each(|p| db.set_device(&db.lock_excl(cx, *p), true));
+    let device = Arc::new(Frames(taken.iter().map(|p| db.pfn(*p)).collect()));
     s.run(
         "
         map 0 0 2 rw priv fixed anon
