@@ -89,9 +89,12 @@ impl Books {
             _ => {}
         }
         if let Operation::Fread(t) | Operation::Fwrite(t) = operation {
-            // As far as there were bytes: a file that is not there, or ends, moves none.
-            let moved =
-                outcome.map_or(0, |o| if let Outcome::Ok(f) = o { f.n.unwrap_or(0) } else { 0 });
+            // As far as there were bytes: a file that is not there, or ends, moves none. What meets a page that cannot be reached has moved those before.
+            let moved = match outcome {
+                Some(Outcome::Ok(f)) => f.n.unwrap_or(0),
+                Some(Outcome::Errno(Errno::EFAULT)) => u64::MAX,
+                _ => 0,
+            };
             let addr = t.memory.range.addr.resolve(Model::LAYOUT);
             reached.retain(|(_, n)| moved != 0 && n * PAGE_BYTES < addr.saturating_add(moved));
         }

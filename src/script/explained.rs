@@ -289,6 +289,12 @@ mod tests {
         assert_eq!(why(&format!("{two} {short} {dontneed}"), "EBUSY", "ok"), LOCKS);
         let whole = "file 3 8192 rw; fread 2 3 0 0 2; ";
         assert_eq!(why(&format!("{two} {whole} {dontneed}"), "EBUSY", "ok"), None);
+        // What stops at a page that is not there has read the one before it, which is then one for both sides of a fork.
+        let stopped = "file 2 4096 rw; brk 0 8; fwrite 0 2 4096 b:7 2; fork 0 3; lock 0 b:6 2; ";
+        let sync = "sync 3 b:0 8 sync+inval";
+        assert_eq!(why(&format!("{stopped} {sync}"), "EBUSY", "ok"), LOCKS);
+        let refused = "brk 0 8; fwrite 0 2 4096 b:7 2; fork 0 3; lock 0 b:6 2; ";
+        assert_eq!(why(&format!("{refused} {sync}"), "EBUSY", "ok"), None);
     }
 
     #[test]
