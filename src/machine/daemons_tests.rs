@@ -43,15 +43,28 @@ fn ends_well(m: &Machine, p: &Process) {
     assert_eq!((m.swap().live(), m.swap().info().reserved()), (0, 0));
 }
 
-/// A device that takes its time, and knows how many transfers ran at once.
-#[derive(Debug)]
-struct SlowDevice {
+/// A device with something to do about each write; it is told how many there were before, and how many are under way.
+struct Watched<F> {
     inner: MemDevice,
+    before: F,
+    writes: AtomicU32,
     now: AtomicU32,
-    most: AtomicU32,
 }
 
-impl SwapDevice for SlowDevice {
+impl<F> Watched<F> {
+    fn new(before: F) -> Arc<Self> {
+        let (writes, now) = (AtomicU32::new(0), AtomicU32::new(0));
+        Arc::new(Self { inner: MemDevice::new("watched", 4096), before, writes, now })
+    }
+}
+
+impl<F> std::fmt::Debug for Watched<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Watched").field(&self.inner).finish()
+    }
+}
+
+impl<F: Fn(u32, u32) + Send + Sync> SwapDevice for Watched<F> {
     fn name(&self) -> String {
         self.inner.name()
     }
@@ -69,8 +82,7 @@ impl SwapDevice for SlowDevice {
         mem: &dyn PhysMem,
     ) -> Result<(), DeviceError> {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(2));
+        (self.before)(self.writes.fetch_add(1, Ordering::SeqCst), now);
         let done = self.inner.write(cx, page, frames, mem);
         self.now.fetch_sub(1, Ordering::SeqCst);
         done
@@ -146,18 +158,19 @@ fn pages_of_a_program_that_runs_can_be_reclaimed() {
 #[test]
 fn pushes_overlap() {
     let m = Machine::builder().frames(256).cpus(2).no_swap().build().expect("a machine");
-    let slow = Arc::new(SlowDevice {
-        inner: MemDevice::new("slow", 4096),
-        now: AtomicU32::new(0),
-        most: AtomicU32::new(0),
+    let most = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&most);
+    let slow = Watched::new(move |_: u32, now: u32| {
+        seen.fetch_max(now, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(2));
     });
-    m.swap().add(m.cx(), Arc::clone(&slow) as _, 0, 4096, 0).expect("an area");
+    m.swap().add(m.cx(), slow as _, 0, 4096, 0).expect("an area");
     let p = m.spawn("p").expect("a process");
     let at = p.map_anon(800 * P).expect("mapped");
     let daemons = m.spawn_daemons().expect("threads");
     work(&p, at, 800, 2, 2);
     drop(daemons);
-    assert!(slow.most.load(Ordering::SeqCst) > 1, "one transfer at a time");
+    assert!(most.load(Ordering::SeqCst) > 1, "one transfer at a time");
     ends_well(&m, &p);
 }
 
@@ -439,40 +452,11 @@ fn while_daemons_run_throttlefree_is_left_to_those_that_free_memory() {
     m.verify().expect("sound");
 }
 
-/// A device that panics in its third write.
-#[derive(Debug)]
-struct BadDevice {
-    inner: MemDevice,
-    writes: AtomicU32,
-}
-
-impl SwapDevice for BadDevice {
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-    fn pages(&self) -> u64 {
-        self.inner.pages()
-    }
-    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.inner.read(cx, page, to, mem)
-    }
-    fn write(
-        &self,
-        cx: &Cx,
-        page: u64,
-        frames: &[Pfn],
-        mem: &dyn PhysMem,
-    ) -> Result<(), DeviceError> {
-        assert_ne!(self.writes.fetch_add(1, Ordering::SeqCst), 2, "the third write");
-        self.inner.write(cx, page, frames, mem)
-    }
-}
-
 #[test]
 fn when_a_pusher_panics_waiters_help_themselves() {
     // D2, D3, and V3 of `pvn`: nobody waits for the push that is gone, and its pages have their bytes and are in nobody's transit.
     let m = Machine::builder().frames(128).cpus(2).no_swap().build().expect("a machine");
-    let bad = Arc::new(BadDevice { inner: MemDevice::new("bad", 4096), writes: AtomicU32::new(0) });
+    let bad = Watched::new(|before: u32, _: u32| assert_ne!(before, 2, "the third write"));
     m.swap().add(m.cx(), Arc::clone(&bad) as _, 0, 4096, 0).expect("an area");
     let p = m.spawn("p").expect("a process");
     let at = p.map_anon(400 * P).expect("mapped");
