@@ -304,26 +304,15 @@ impl<V: Copy + Eq> Runs<V> {
         let cuts = if forgotten.is_empty() { 0 } else { 2 };
         let places = [first.start, forgotten.start, forgotten.end];
         let n = other.each().count() + cuts;
-        let mut store = match core::mem::replace(&mut self.held, Held::None) {
-            Held::Many(store) => store,
-            Held::None => Store::new(),
-            Held::One(run) => {
-                let mut store = Store::new();
-                match store.try_push(run) {
-                    Ok(()) => store,
-                    Err(refused) => {
-                        self.held = Held::One(run);
-                        return Err(refused);
-                    }
-                }
-            }
-        };
-        let room = store.make_room_at(&places[..=cuts], n);
-        if room.is_err() {
-            store.trim();
+        let mut store = Store::new();
+        match &mut self.held {
+            Held::Many(store) => return store.make_room_at(&places[..=cuts], n),
+            Held::One(run) => store.try_push(*run)?,
+            Held::None => {}
         }
-        self.held = if room.is_ok() { Held::Many(store) } else { in_place(store) };
-        room
+        store.make_room_at(&places[..=cuts], n)?;
+        self.held = Held::Many(store);
+        Ok(())
     }
     /// Puts everything of `other` that is not the default into this map; nothing of this map lies between.
     pub fn absorb(&mut self, other: &Self) {
