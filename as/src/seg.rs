@@ -100,7 +100,7 @@ pub enum Remnant {
 /// state through `&self`; what faults read without a lock it publishes with a sequence number (see [`crate::hat::Stamp`]). Whether a driver keeps all
 /// that is asked by [`crate::contract::seg_ops`].
 ///
-/// A driver is called with the lock of its address space held: as reader it may fault elsewhere in it and look at its segments, but neither map nor unmap there, nor fork, which would
+/// A driver is called with the lock of its address space held: as reader it may fault elsewhere in it and look at its segments, but neither map nor unmap there, nor lock in memory, nor fork, which would
 /// wait for the thread that it runs on. As writer ([`SegCx::is_writer`]) it calls nothing of the address space at all; [`SegCreate::create`] and
 /// [`SegOps::free`], called without the lock, may, but choose no address there: their caller may have the range claim ([`crate::AsError::Claimed`]).
 #[doc(alias("struct seg_ops", "s_ops", "s_data"))]

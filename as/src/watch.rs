@@ -488,8 +488,7 @@ impl Hat for MoveHat<'_> {
             return self.hat.devload(cx, range, pfn, prot, flags);
         }
         let pfn = Pfn(pfn.0 + range.page_index(self.at));
-        let memory = pfn.0.checked_sub(self.mem.base().0).is_some_and(|i| i < self.mem.frames());
-        if memory && prot.allows(self.access) {
+        if self.mem.has(pfn) && prot.allows(self.access) {
             self.move_bytes(cx, pfn);
         }
         Ok(())

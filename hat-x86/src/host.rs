@@ -28,7 +28,7 @@ use crate::geometry::span;
 use crate::mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
 use crate::pte::PteBits;
 use crate::tlb::{FlushDue, FlushEntry};
-use crate::walker::{Mode, PageFault, PfError, Walked, is_frame, peek, walk};
+use crate::walker::{Mode, PageFault, PfError, Walked, peek, walk};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -286,7 +286,7 @@ impl Mmu for HostMmu {
         }
     }
     fn serves(&self, cx: &Cx, mem: &dyn PhysMem, root: Pfn) -> bool {
-        let mine = is_frame(&*self.mem, root);
+        let mine = self.mem.has(root);
         mine && core::ptr::eq(self.mem.words(root), mem.words(root))
             && !self.spaces.lock(cx).contains_key(&SpaceId::KERNEL)
     }
@@ -385,7 +385,7 @@ impl UserAccess for HostMmu {
         }
         let mut c = self.cpu(cx, cpu);
         let pfn = self.translate(&mut c, mode, va, bytes.access())?;
-        if !is_frame(&*self.mem, pfn) {
+        if !self.mem.has(pfn) {
             return Err(Trap::Bus { va, pfn });
         }
         match bytes {

@@ -123,10 +123,6 @@ pub(crate) fn narrow(so_far: Prot, entry: X86Pte) -> Prot {
     so_far & entry.prot()
 }
 
-pub(crate) fn is_frame(mem: &dyn PhysMem, pfn: Pfn) -> bool {
-    pfn.0.checked_sub(mem.base().0).is_some_and(|i| i < mem.frames())
-}
-
 /// Translates `va` for `access` from `mode` in the tables at `root`, setting accessed and dirty bits as a processor does.
 ///
 /// # Errors
@@ -142,7 +138,7 @@ pub fn walk(
     'again: loop {
         let (mut table, mut level, mut prot) = (root, TOP, Prot::RWX | Prot::USER);
         loop {
-            if !is_frame(mem, table) {
+            if !mem.has(table) {
                 return fault(PfError::P | PfError::RSVD);
             }
             let cell = mem.u64_at(table, index(va.get(), level));
@@ -176,7 +172,7 @@ pub fn walk(
 pub fn peek(mem: &dyn PhysMem, root: Pfn, va: VirtAddr) -> Option<Walked> {
     let (mut table, mut level, mut prot) = (root, TOP, Prot::RWX | Prot::USER);
     loop {
-        if !is_frame(mem, table) {
+        if !mem.has(table) {
             return None;
         }
         let entry = X86Pte(mem.u64_at(table, index(va.get(), level)).load(Acquire));

@@ -25,11 +25,16 @@ pub trait PhysMem: fmt::Debug + Send + Sync {
     /// How many frames there are from it on.
     fn frames(&self) -> u64;
     /// Whether a frame is memory to be handed out. Not all in between need be: holes for devices, what the firmware and the loader keep, the kernel itself. Asked
-    /// once for each frame, by [`crate::PageDb::new`]; the contents of others are never asked for.
+    /// for each frame by [`crate::PageDb::new`], and later of those that a device has; the answer stays. The contents of others are never asked for.
     #[doc(alias("pf_is_memory", "memlist", "phys_install"))]
     fn is_memory(&self, pfn: Pfn) -> bool {
         let _ = pfn;
         true
+    }
+    /// Whether `pfn` is a frame of this memory, and no hole in it: whether it has contents to ask for.
+    fn has(&self, pfn: Pfn) -> bool {
+        let inside = pfn.0.checked_sub(self.base().0).is_some_and(|i| i < self.frames());
+        inside && self.is_memory(pfn)
     }
     /// Sets a frame to zeros.
     fn zero(&self, pfn: Pfn);

@@ -48,16 +48,14 @@ pub struct Filled<'a> {
 #[must_use = "a page that is not filled is gone again"]
 #[derive(Debug)]
 pub struct Filling<'a> {
-    cx: &'a Cx,
-    db: &'a PageDb,
     /// There until it is done.
     page: Option<ExclPage<'a>>,
 }
 
 impl<'a> Filling<'a> {
     /// Watches over `page`, which [`PageDb::create`] has made.
-    pub fn of(cx: &'a Cx, db: &'a PageDb, page: ExclPage<'a>) -> Self {
-        Self { cx, db, page: Some(page) }
+    pub fn of(page: ExclPage<'a>) -> Self {
+        Self { page: Some(page) }
     }
     /// The contents are whole: ends the transit.
     ///
@@ -80,8 +78,7 @@ impl<'a> Deref for Filling<'a> {
 impl Drop for Filling<'_> {
     fn drop(&mut self) {
         if let Some(page) = self.page.take() {
-            page.end_io();
-            self.db.destroy(self.cx, page);
+            page.undo();
         }
     }
 }
@@ -106,7 +103,7 @@ pub fn get<'a>(
             Err(PageError::NoVnode { vnode }) => return Err(VnodeError::NoVnode { vnode }),
             Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
             Ok(page) => {
-                let new = Filling::of(cx, db, page);
+                let new = Filling::of(page);
                 cx.blocking(|| fill(&new))?;
                 return Ok(Filled { page: new.done().downgrade(), filled: true });
             }
@@ -271,13 +268,20 @@ fn mark_clean(cx: &Cx, db: &PageDb, page: &dyn LockedPage) {
 /// Frees, destroys or just unlocks a clean, exclusive page as `flags` say. Without `FREE` and `INVAL` it is released (V5).
 #[doc(alias = "VN_DISPOSE")]
 pub fn dispose(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) {
+    let _ = put_away(cx, db, page, flags);
+}
+
+/// The same; says whether the page is free now, with its name.
+fn put_away(cx: &Cx, db: &PageDb, page: ExclPage<'_>, flags: PutFlags) -> bool {
     if flags.contains(PutFlags::INVAL) {
         db.destroy(cx, page);
     } else if !flags.contains(PutFlags::FREE) {
-        db.release_excl(cx, page, true);
+        return db.release_excl(cx, page, true) == Released::Clean;
     } else if !page.page().is_mapped() && !page.page().is_kept() {
         db.free(cx, page, flags.contains(PutFlags::DONTNEED));
+        return true;
     }
+    false
 }
 
 /// Counts a page that the clock frees, or the end of its write. One that is let go clean by whoever used it counts in neither.
@@ -358,25 +362,10 @@ pub fn write_done(
         }
     } else if used.intersects(RefMod::REF | RefMod::MOD) || page.page().is_mapped() {
         cx.count(Counter::PgRec); // somebody has it again
-    } else {
-        free_written(cx, db, page, dirty.identity.vnode, flags);
+    } else if put_away(cx, db, page, flags) {
+        count_freed(cx, db, dirty.identity.vnode);
     }
     Ok(())
-}
-
-/// Lets a page go that is written and not in use, and counts it if it went.
-fn free_written(cx: &Cx, db: &PageDb, page: ExclPage<'_>, vnode: VnodeId, flags: PutFlags) {
-    let freed = if !flags.contains(PutFlags::FREE) {
-        db.release_excl(cx, page, true) == Released::Clean
-    } else if !page.page().is_kept() {
-        db.free(cx, page, flags.contains(PutFlags::DONTNEED));
-        true
-    } else {
-        false
-    };
-    if freed {
-        count_freed(cx, db, vnode);
-    }
 }
 
 /// Whether a page may not leave memory, for it is locked there or lent (V6).

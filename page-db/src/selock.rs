@@ -349,6 +349,12 @@ impl<'a> ExclPage<'a> {
             self.db.waits().wake_all(io_key(self.id));
         }
     }
+    /// Makes a page in transit as if it had never been.
+    pub(crate) fn undo(self) {
+        let (cx, db) = (self.cx, self.db);
+        self.end_io();
+        db.destroy(cx, self);
+    }
     /// Marks the contents as written just now, by the holder. Only for a page that nobody maps: the bits of others are not waited for.
     pub fn mark_filled(&self) {
         debug_assert!(

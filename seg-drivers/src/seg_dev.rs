@@ -191,9 +191,9 @@ impl SegDev {
             scx.space.pins_released(scx.db.waits());
         }
     }
-    /// The part above a hole, with the rights of its pages.
-    fn cut(&self, scx: &SegCx<'_>, high: VirtRange, theirs: Runs<Prot>) -> Self {
-        let delta = high.start().get() - scx.seg.start().get();
+    /// A driver for `part` of the segment, a child's or what lies above a hole, with the rights of its pages.
+    fn cut(&self, scx: &SegCx<'_>, part: VirtRange, theirs: Runs<Prot>) -> Self {
+        let delta = part.start().get() - scx.seg.start().get();
         Self {
             device: Arc::clone(&self.device),
             offset: AtomicU64::new(self.offset.load(Ordering::Acquire) + delta),
@@ -212,14 +212,7 @@ impl SegOps for SegDev {
     fn dup(&self, scx: &SegCx<'_>, child: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
         let prots = self.prots.lock(scx.cx).part(vpns(child.seg));
         let prots = prots.map_err(|_| SegError::NoMemory { range: child.seg })?;
-        let delta = child.seg.start().get() - scx.seg.start().get();
-        Ok(Box::new(Self {
-            device: Arc::clone(&self.device),
-            offset: AtomicU64::new(self.offset.load(Ordering::Acquire) + delta),
-            max_prot: self.max_prot,
-            softlocks: AtomicU32::new(0),
-            prots: Mutex::new(Rank::SegPrivate, prots),
-        }))
+        Ok(Box::new(self.cut(scx, child.seg, prots)))
     }
     #[doc(alias = "segdev_unmap")]
     fn unmap(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<Remnant, SegError> {

@@ -131,10 +131,14 @@ impl Heap {
         let range = VirtRange::exact(query.place_in(&gap)?, len).ok()?;
         let all = self.ranges.len() + 1; // each of them may be busy at once
         self.busy.try_reserve(all - self.busy.len()).ok()?;
-        self.ranges.insert(range.start().get(), range.end()).ok()?;
-        self.busy.push(range.start().get());
-        self.prots.set(vpns(range), Prot::RWX);
-        Some(range)
+        self.prots.make_room(vpns(range)).ok()?;
+        let placed = self.ranges.insert(range.start().get(), range.end()).is_ok();
+        if placed {
+            self.busy.push(range.start().get());
+            self.prots.set(vpns(range), Prot::RWX);
+        }
+        self.prots.trim();
+        placed.then_some(range)
     }
     /// The caller's range becomes busy, if it is exactly one that is not.
     fn give_up(&mut self, range: VirtRange) -> bool {
@@ -303,6 +307,9 @@ impl Kmem {
     /// # Errors
     /// [`SegError::Invalid`] when `range` is not exactly one allocation, or somebody is freeing it already, or `scx` is another machine's or a user's; nothing has
     /// changed.
+    ///
+    /// # Locks
+    /// Waits for whoever has pages of it soft-locked (K4): not to be called by him.
     #[doc(alias("segkmem_free", "kmem_free"))]
     pub fn free(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
         self.check(scx, range)?;

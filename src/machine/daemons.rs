@@ -196,8 +196,8 @@ impl Parts {
     }
     /// A round of the scanner, with the pushers beside it.
     fn scanner_round(&self, cx: &Cx, pages: u64) -> Round {
+        let mut counted = self.daemon.freed.load(SeqCst); // once: what pushes free between two of its turns is the round's too
         self.reclaim_round(cx, pages, &mut |want| {
-            let mut counted = self.daemon.freed.load(SeqCst);
             self.pageout.reclaim_by(cx, &self.db, want, &mut |report, wait| {
                 self.daemon.let_push(&self.db, self.pageout.queued(cx));
                 if wait {
@@ -352,8 +352,6 @@ fn scan(machine: &Machine) {
             thread::park_timeout(NAP);
         }
     }
-    mem.hold_back(false);
-    db.wake_memory_waiters(); // D2
 }
 
 /// A pusher's life.
@@ -375,7 +373,7 @@ fn push(machine: &Machine) {
     }
 }
 
-/// A daemon's life. When it ends by a panic, so do the others' (D2).
+/// A daemon's life. When it ends, by a panic too, so do the others', and waiters hear of it (D2).
 struct Alive<'a> {
     db: &'a PageDb,
     daemon: &'a Daemon,
@@ -383,9 +381,7 @@ struct Alive<'a> {
 
 impl Drop for Alive<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.daemon.stop(self.db);
-        }
+        self.daemon.stop(self.db);
     }
 }
 
@@ -427,8 +423,6 @@ impl Drop for Daemons {
         }
         *daemon.scanner.lock_host() = None;
         daemon.due.store(0, SeqCst);
-        db.free_mem().hold_back(false);
         daemon.state.store(OFF, SeqCst); // D4
-        db.wake_memory_waiters();
     }
 }

@@ -276,23 +276,23 @@ fn when_nothing_can_be_reclaimed_waiters_are_told() {
     m.verify().expect("sound");
 }
 
-#[test]
-fn who_asks_for_more_than_can_be_had_is_answered_beside_one_who_takes_it_again() {
-    // D1: no round finds nothing, for what goes is brought back at once. Counted in rounds, not in seconds.
-    let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
-    let p = m.spawn("p").expect("a process");
+/// What `ask` answers beside a thread that takes more pages than there are, again and again, and after how many rounds; from 2000 on it is answered by the
+/// daemons' end.
+fn beside_who_takes<T: Send>(
+    (m, p): (&Machine, &Process),
+    daemons: Daemons,
+    ask: impl FnOnce(&Machine) -> T + Send,
+) -> (T, u64) {
     let at = p.map_anon(150 * P).expect("mapped");
-    let daemons = m.spawn_daemons().expect("threads");
-    let most = m.db().free_mem().total() - m.db().free_mem().thresholds().pageout_reserve;
     let (over, begun) = (AtomicBool::new(false), m.parts().daemon.rounds());
-    let (answer, rounds) = thread::scope(|s| {
+    thread::scope(|s| {
         let (user, asks, over) = (p.another_thread(CpuId(1)), m.clone(), &over);
         s.spawn(move || {
             for i in (0..150).cycle().take_while(|_| !over.load(Ordering::SeqCst)) {
                 user.store(at + i * P, b"x").expect("one page can always be had");
             }
         });
-        let asker = s.spawn(move || asks.db().wait_for_memory(asks.cx(), most));
+        let asker = s.spawn(move || ask(&asks));
         let rounds = || m.parts().daemon.rounds() - begun;
         while !asker.is_finished() && rounds() < 2000 {
             thread::yield_now();
@@ -301,7 +301,18 @@ fn who_asks_for_more_than_can_be_had_is_answered_beside_one_who_takes_it_again()
         over.store(true, Ordering::SeqCst);
         drop(daemons);
         (asker.join().expect("no panic"), taken)
-    });
+    })
+}
+
+#[test]
+fn who_asks_for_more_than_can_be_had_is_answered_beside_one_who_takes_it_again() {
+    // D1: no round finds nothing, for what goes is brought back at once. Counted in rounds, not in seconds.
+    let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let daemons = m.spawn_daemons().expect("threads");
+    let most = m.db().free_mem().total() - m.db().free_mem().thresholds().pageout_reserve;
+    let ask = |m: &Machine| m.db().wait_for_memory(m.cx(), most);
+    let (answer, rounds) = beside_who_takes((&m, &p), daemons, ask);
     assert!(rounds < 2000, "no answer after {rounds} rounds");
     assert!(matches!(answer, Err(PageError::NoMemory { .. })), "page tables are in the way");
     ends_well(&m, &p);
@@ -335,30 +346,17 @@ fn who_wants_a_page_is_not_refused_beside_who_wants_more_than_can_be_had() {
     // D1: one that waits for a page, and has no turn of its processor in all that time, beside one that takes them and one that asks for all.
     let m = Machine::builder().frames(96).cpus(2).build().expect("a machine");
     let p = m.spawn("p").expect("a process");
-    let at = p.map_anon(150 * P).expect("mapped");
     let daemons = m.spawn_daemons().expect("threads");
     let (daemon, mem) = (&m.parts().daemon, m.db().free_mem());
     let most = mem.total() - mem.thresholds().pageout_reserve;
-    let over = AtomicBool::new(false);
-    thread::scope(|s| {
-        let (user, asks, over) = (p.another_thread(CpuId(1)), m.clone(), &over);
-        s.spawn(move || {
-            for i in (0..150).cycle().take_while(|_| !over.load(Ordering::SeqCst)) {
-                user.store(at + i * P, b"x").expect("one page can always be had");
-            }
-        });
-        let asker = s.spawn(move || {
-            (0..3).filter(|_| asks.db().wait_for_memory(asks.cx(), most).is_err()).count()
-        });
-        let little = daemon.waiters.begin(1, daemon.rounds());
-        while !asker.is_finished() {
-            thread::yield_now();
-        }
-        assert!(!little.is_vain(), "pages went by");
-        assert_eq!(asker.join().expect("no panic"), 3, "page tables are in the way");
-        over.store(true, Ordering::SeqCst);
-    });
-    drop(daemons);
+    let little = daemon.waiters.begin(1, daemon.rounds());
+    let ask =
+        |m: &Machine| (0..3).filter(|_| m.db().wait_for_memory(m.cx(), most).is_err()).count();
+    let (refused, rounds) = beside_who_takes((&m, &p), daemons, ask);
+    assert!(rounds < 2000, "no answer after {rounds} rounds");
+    assert!(!little.is_vain(), "pages went by");
+    assert_eq!(refused, 3, "page tables are in the way");
+    drop(little);
     ends_well(&m, &p);
 }
 
@@ -463,10 +461,7 @@ fn when_a_pusher_panics_waiters_help_themselves() {
     let daemons = m.spawn_daemons().expect("threads");
     work(&p, at, 400, 2, 2);
     assert!(bad.writes.load(Ordering::SeqCst) > 3, "writes go on");
-    // The one that panicked tells the others, which may still be at it.
-    let ended = || !m.parts().daemon.at_work().0;
-    (0..10_000).take_while(|_| !ended()).for_each(|_| thread::sleep(Duration::from_millis(1)));
-    assert!(ended(), "D2: all of them end");
+    assert!(in_time(|| !m.parts().daemon.at_work().0), "D2: the others are told");
     assert!(m.spawn_daemons().is_none(), "D4: those before have not been cleared away");
     drop(daemons);
     assert_eq!(m.parts().daemon.at_work(), (false, 0), "D3");

@@ -18,14 +18,15 @@ impl Process {
         let child = Self::create(&self.machine, self.cx().cpu(), &self.name())?;
         let done = {
             let (from, to) = (self.space_now(), child.space_now());
-            // The claim keeps the break and the stack as they are meanwhile.
-            let _claim = from.claim_range(self.cx()).map_err(|e| SysError::of(CALL, e))?;
-            child.shared.inherit(&self.shared);
-            child.shared.limits.inherit(&self.shared.limits);
-            child.image().inherit(&self.image());
-            let done = from.dup(self.cx(), &to);
-            child.image().tell_limits(); // not those of a child that uses `from` too
-            done
+            // The claim keeps the break and the stack as they are meanwhile. A child that is refused it goes as one that cannot be made.
+            from.claim_range(self.cx()).and_then(|_claim| {
+                child.shared.inherit(&self.shared);
+                child.shared.limits.inherit(&self.shared.limits);
+                child.image().inherit(&self.image());
+                let done = from.dup(self.cx(), &to);
+                child.image().tell_limits(); // not those of a child that uses `from` too
+                done
+            })
         };
         match done {
             Ok(()) => Ok(child),

@@ -129,6 +129,7 @@ impl Image {
         users.others.try_reserve(1).map_err(|_| NotJoined::NoHeap)?;
         child.inherit(parent);
         users.others.push(Arc::clone(child));
+        self.tell(&users); // what it brings may have been set in another image meanwhile
         Ok(())
     }
     /// One user less; says whether it was the last (P1). Else what he has set of limits holds no more (P3).

@@ -100,16 +100,16 @@ impl Process {
     }
     /// A handle with which exec works on an image that is not the process's yet, so that the calls that load a program find it there and nobody else finds it.
     pub(crate) fn preparing(&self, image: &Arc<Image>, name: &str) -> Self {
-        let shared = Shared::new(self.pid(), name, Arc::clone(image), Arc::default());
+        let limits = Arc::clone(&self.shared.limits);
+        let shared = Shared::new(self.pid(), name, Arc::clone(image), limits);
         shared.inherit(&self.shared);
-        shared.limits.inherit(&self.shared.limits);
         let machine = self.machine.thread(self.cx().cpu());
         Self { machine, shared: Arc::new(shared), image: RefCell::new((0, Arc::clone(image))) }
     }
     /// A handle of a process that exists, for a thread on `cpu`.
     pub(crate) fn handle(machine: &Machine, cpu: CpuId, shared: &Arc<Shared>) -> Self {
         let generation = shared.generation.load(Ordering::Acquire);
-        let image = Arc::clone(&shared.image.lock_host());
+        let image = shared.image();
         Self {
             machine: machine.thread(cpu),
             shared: Arc::clone(shared),
@@ -157,7 +157,7 @@ impl Process {
         if self.image.borrow().0 != now
             && let Ok(mut mine) = self.image.try_borrow_mut()
         {
-            *mine = (now, Arc::clone(&self.shared.image.lock_host()));
+            *mine = (now, self.shared.image());
         }
         Ref::map(self.image.borrow(), |(_, image)| image)
     }

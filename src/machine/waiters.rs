@@ -114,14 +114,13 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    /// How many rounds it takes until it is in vain for `who`; looked for in `most`.
+    /// How many rounds it takes until it is in vain for `who`.
     fn rounds_until_vain(
         all: &Waiters,
         who: &Waiting<'_>,
-        most: u64,
         (had, came_to): (u64, Round),
     ) -> Option<u64> {
-        (1..=most).find(|round| {
+        (1..=1000).find(|round| {
             let _ = all.judge(*round, had, came_to, true);
             who.is_vain()
         })
@@ -131,7 +130,7 @@ mod tests {
     fn a_round_that_finds_nothing_is_a_matter_of_patience_not_of_shortness() {
         let all = Waiters::default();
         let who = all.begin(1, 0);
-        let vain = rounds_until_vain(&all, &who, 1000, (0, Round::Nothing));
+        let vain = rounds_until_vain(&all, &who, (0, Round::Nothing));
         assert_eq!(vain, Some(u64::from(PATIENCE)));
         // Something freed now and then begins it anew.
         let who = all.begin(1, 0);
@@ -148,11 +147,11 @@ mod tests {
     fn who_wants_little_is_not_refused_for_who_wants_much() {
         let all = Waiters::default();
         let (much, little) = (all.begin(60, 0), all.begin(1, 0));
-        let vain = rounds_until_vain(&all, &much, 1000, (20, Round::Some));
+        let vain = rounds_until_vain(&all, &much, (20, Round::Some));
         assert_eq!(vain, Some(u64::from(MOST_SHORT) + 1));
         assert!(!little.is_vain(), "its page went by in each of them");
         drop(much);
-        let vain = rounds_until_vain(&all, &little, 1000, (0, Round::Some));
+        let vain = rounds_until_vain(&all, &little, (0, Round::Some));
         assert_eq!(vain, Some(u64::from(MOST_SHORT) + 1), "from the last that had it");
     }
 

@@ -91,7 +91,7 @@ impl SwapFs {
             Err(PageError::Exists(_)) => return Ok(()),
             Err(_) => return Err(VnodeError::NoMemory { vnode: id.vnode, offset: id.offset }),
         };
-        let page = Filling::of(cx, db, page);
+        let page = Filling::of(page);
         // W1: the word is believed only now.
         match self.names().place(n) {
             Place::At(slot) if slot.area == area => {
@@ -119,7 +119,7 @@ impl SwapFs {
         n: AnonNumber,
         page: ExclPage<'a>,
     ) -> Result<Option<GotPage<'a>>, VnodeError> {
-        let page = Filling::of(cx, db, page);
+        let page = Filling::of(page);
         // The word is believed only now, under the page's lock (W1).
         let read = match self.names().place(n) {
             Place::At(_) => {

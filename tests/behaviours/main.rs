@@ -119,16 +119,7 @@ impl DeviceMemory for OneFrame {
 /// Maps a device of one frame, which is taken out of memory, into process 0 at `page`.
 #[track_caller]
 fn device(s: &mut Scene, page: u64) {
-    let db = Arc::clone(s.machine().db());
-    let kernel = || {
-        let is = |p: &page_db::PageId| db.page(*p).state().contains(page_db::PageState::KERNEL);
-        db.pages().ids().filter(is).collect::<Vec<_>>()
-    };
-    let before = kernel();
-    s.run("squeeze 1; expect ok n=1");
-    let taken = kernel().into_iter().find(|p| !before.contains(p)).expect("one more");
-    db.set_device(&db.lock_excl(s.machine().cx(), taken), true);
-    let device = Arc::new(OneFrame(db.pfn(taken)));
+    let device = Arc::new(OneFrame(s.device_frames(1)[0]));
     let (offset, prot) = (FileOffset(0), Prot::RW);
     let args = SegDevArgs { device, offset, prot, max_prot: Prot::RWX, kind: SegKind::SHARED };
     space(s, 0).map(s.machine().cx(), range(page, 1), &args).expect("a free range");

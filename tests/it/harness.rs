@@ -9,7 +9,7 @@
 //! In all of them every invariant is checked after every statement, and at the end every process exits and nothing may be left.
 
 use addr_space::{Seg, UnloadFlags};
-use page_db::{FileOffset, Identity, PAGE_SIZE, PageId, VirtAddr, Vnode, VnodeId};
+use page_db::{FileOffset, Identity, PAGE_SIZE, PageId, PageState, Pfn, VirtAddr, Vnode, VnodeId};
 use seg_drivers::seg_vn::SegVn;
 use segvm::files::File;
 use segvm::machine::{ARENA, Machine, MachineWorld, Process};
@@ -17,6 +17,7 @@ use segvm::script::ast::MachineSettings;
 use segvm::script::{FileSlot, Parser, PlainText, ProcSlot, RunOptions, Runner, Script, parse};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A machine that pieces of script drive.
 pub(crate) struct Scene {
@@ -70,6 +71,22 @@ impl Scene {
     #[track_caller]
     pub(crate) fn new() -> Self {
         Self::on("machine memory=512")
+    }
+    /// Takes `n` frames out of memory for a device.
+    #[track_caller]
+    pub(crate) fn device_frames(&mut self, n: usize) -> Vec<Pfn> {
+        let db = Arc::clone(self.machine().db());
+        let kernel = || {
+            let is = |p: &PageId| db.page(*p).state().contains(PageState::KERNEL);
+            db.pages().ids().filter(is).collect::<Vec<_>>()
+        };
+        let before = kernel();
+        self.run(&format!("squeeze {n}; expect ok n={n}"));
+        let taken: Vec<_> = kernel().into_iter().filter(|p| !before.contains(p)).collect();
+        assert_eq!(taken.len(), n);
+        let cx = self.machine().cx();
+        taken.iter().for_each(|p| db.set_device(&db.lock_excl(cx, *p), true));
+        taken.iter().map(|p| db.pfn(*p)).collect()
     }
     /// Runs the next piece; returns what it prints, or the error.
     fn try_run(&mut self, piece: &str) -> Result<String, String> {

@@ -2,8 +2,8 @@
 
 use crate::Scene;
 use crate::harness::addr;
-use addr_space::Inherit;
-use page_db::PAGE_SIZE;
+use addr_space::{FaultKind, Inherit};
+use page_db::{Access, PAGE_SIZE, VirtRange};
 use segvm::machine::STACK_TOP;
 
 fn scene(setup: &str) -> Scene {
@@ -138,6 +138,15 @@ fn a_lock_of_a_private_file_that_several_show_copies_it() {
     minherit(&mut s, 0, 0, 2, Inherit::Share);
     s.run("fork 0 1; lock 0 0 1; expect ok; pwrite 0 0 8 65; read 0 0 0+4; expect ok b=00000000");
     s.run("read 1 0 0+4; expect ok b=00000000");
+    // A pin for reading likewise, where nothing may be stored.
+    s.run("map 0 8 1 r priv fixed file 0 1; inherit 0 8 1 share; fork 0 2");
+    let pin = |s: &Scene, kind| {
+        let page = VirtRange::page_of(addr(8));
+        s.process(0).space().fault(s.machine().cx(), page, kind, Access::Read).expect("mapped");
+    };
+    pin(&s, FaultKind::SoftLock);
+    s.run("pwrite 0 4096 8 67; read 0 8 0+4; expect ok b=00000000; read 2 8 0+4; expect ok b=00000000");
+    pin(&s, FaultKind::SoftUnlock);
     // What nobody else shows is not.
     s.run("map 0 4 2 rw priv fixed file 0 0; lock 0 4 1; pwrite 0 0 8 66; read 0 4 0+4; expect ok b=42434445");
     s.end();

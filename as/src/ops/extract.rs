@@ -230,7 +230,7 @@ impl AddrSpace {
         Ok(())
     }
     /// Bytes that the piece of a segment, or one that is made like it, counts for in `resv_size` by its size.
-    fn counts(&self, cx: &Cx, seg: Seg<'_>, piece: VirtRange) -> u64 {
+    pub(super) fn counts(&self, cx: &Cx, seg: Seg<'_>, piece: VirtRange) -> u64 {
         let own = seg.ops().counts_own_resv(&self.scx(cx, seg.range(), true));
         if own { 0 } else { piece.len() }
     }
@@ -337,15 +337,10 @@ impl AddrSpace {
     /// As [`AddrSpace::map`]; [`AsError::Seg`] with [`SegError::NotSupported`] or [`SegError::Unmapped`]. Nothing has changed.
     #[doc(alias = "amap_extend")]
     pub fn extend(&self, cx: &Cx, last: VirtAddr, tail: VirtRange) -> Result<(), AsError> {
-        self.check_limits(tail)?;
-        self.check_free(cx, &self.lock.read(cx), tail)?;
         let more = More { space: self, last: last.page_floor(), locked: Cell::new(false) };
-        self.map_like(cx, tail, &more, Some(more.last))?;
+        self.map_at(cx, tail, &more, Some(more.last))?;
         if more.locked.get() && !self.state.lock_future() {
-            self.lock(cx, tail).or_else(|error| {
-                self.unmap(cx, tail)?;
-                Err(error)
-            })?;
+            self.lock_new(cx, tail)?;
         }
         Ok(())
     }
@@ -387,10 +382,7 @@ impl AddrSpace {
             }
         }
         if into.state.lock_future() {
-            into.lock(cx, to).or_else(|error| {
-                into.unmap(cx, to)?;
-                Err(error)
-            })?;
+            into.lock_new(cx, to)?;
         }
         Ok(())
     }

@@ -284,10 +284,7 @@ impl RangeClaim<'_> {
         make: &dyn SegCreate,
         like: VirtAddr,
     ) -> Result<(), AsError> {
-        let (space, cx) = (self.space, self.cx);
-        space.check_limits(range)?;
-        space.check_free(cx, &space.lock.read(cx), range)?;
-        space.map_like(cx, range, make, Some(like))
+        self.space.map_at(self.cx, range, make, Some(like))
     }
     /// Maps at `range` in place of whatever is there (`MAP_FIXED`).
     ///

@@ -48,9 +48,19 @@ impl AddrSpace {
     /// nothing has changed. With locking of future mappings on, also whatever [`AddrSpace::lock`] answers; the mapping is gone again.
     #[doc(alias = "as_map")]
     pub fn map(&self, cx: &Cx, range: VirtRange, make: &dyn SegCreate) -> Result<(), AsError> {
+        self.map_at(cx, range, make, None)
+    }
+    /// The same, and the new pages are left out of a child of fork if the page `like` is.
+    pub(super) fn map_at(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        make: &dyn SegCreate,
+        like: Option<VirtAddr>,
+    ) -> Result<(), AsError> {
         self.check_limits(range)?;
         self.check_free(cx, &self.lock.read(cx), range)?;
-        self.map_free(cx, range, make)
+        self.map_like(cx, range, make, like)
     }
     /// The same for a range inside the limits that was just seen to be free.
     pub(super) fn map_free(
@@ -79,12 +89,16 @@ impl AddrSpace {
         }
         // held: nothing
         if self.state.lock_future() && !self.is_hole(cx, range) {
-            self.lock(cx, range).or_else(|error| {
-                self.unmap(cx, range)?;
-                Err(error)
-            })?;
+            self.lock_new(cx, range)?;
         }
         Ok(())
+    }
+    /// Locks what has just been mapped; what cannot be locked is gone again.
+    pub(super) fn lock_new(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
+        self.lock(cx, range).or_else(|error| {
+            self.unmap(cx, range)?;
+            Err(error)
+        })
     }
     /// What only looks unmapped has no pages to lock.
     fn is_hole(&self, cx: &Cx, range: VirtRange) -> bool {

@@ -128,9 +128,7 @@ impl AddrSpace {
             }
             (_, Some(low), Some(high)) => {
                 segs.resize(id, low);
-                if !segs.get(id).ops().counts_own_resv(&self.scx(cx, low, true)) {
-                    gone.reserved += high.len();
-                }
+                gone.reserved += self.counts(cx, segs.get(id), high);
                 self.drop_orphan(cx, segs, high, gone);
             }
         }

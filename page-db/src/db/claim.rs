@@ -244,14 +244,11 @@ impl PageDb {
         let page = page.page();
         let old = page.claims();
         // Nobody else changes them: the page is the caller's alone.
-        match old.plus(Claim::Lck, self.claim_era()).filter(|_| old.is_none()) {
-            None => false,
-            Some(new) => {
-                page.claims.store(new.word(), Ordering::Release);
-                self.note_claimed(false, true);
-                true
-            }
-        }
+        let first = if old.is_none() { old.plus(Claim::Lck, self.claim_era()) } else { None };
+        let Some(new) = first else { return false };
+        page.claims.store(new.word(), Ordering::Release);
+        self.note_claimed(false, true);
+        true
     }
     /// Drops a claim of `era`. A page without one is left as it is: locks do not nest, and a claim ends with its page.
     ///

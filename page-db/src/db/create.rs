@@ -282,14 +282,20 @@ impl PageDb {
         self.hash()
             .insert_unless_present(cx, self.pages(), id, page.id())
             .map_err(|_| PageError::Exists(id))?;
-        if self.join_vnode(cx, vnode, core::slice::from_ref(page)) {
-            return Ok(());
+        if !self.join_vnode(cx, vnode, core::slice::from_ref(page)) {
+            return Err(self.name_gone(cx, page, id));
         }
+        Ok(())
+    }
+    /// Takes the name back from a page whose vnode's number was given back meanwhile (N3).
+    #[cold]
+    fn name_gone(&self, cx: &Cx, page: &ExclPage<'_>, id: Identity) -> PageError {
         self.take_back(cx, page, id);
-        Err(PageError::NoVnode { vnode: id.vnode })
+        PageError::NoVnode { vnode: id.vnode }
     }
     /// Puts pages that have just been named on their vnode's list; not if its number has been given back by now (N3), and then their names are to be taken
     /// back.
+    #[inline]
     pub(super) fn join_vnode(&self, cx: &Cx, vnode: &VnodeSlot, pages: &[ExclPage<'_>]) -> bool {
         let mut list = vnode.pages.lock(cx);
         if !vnode.is_used() && !mutated(Mutation::JoinedBlind) {
@@ -327,18 +333,18 @@ impl PageDb {
     }
     /// Marks a nameless page as the kernel's (page tables): never scanned, counted as kernel.
     pub fn set_kernel(&self, page: &ExclPage<'_>, on: bool) {
-        if on {
-            page.page().set_state(PageState::KERNEL, PageState::empty());
-        } else {
-            page.page().set_state(PageState::empty(), PageState::KERNEL | PageState::DEVICE);
-        }
+        self.mark_kernel(page, PageState::KERNEL, on);
     }
     /// Gives a nameless page to a device, for which it is the kernel's, or takes it back ([`PageDb::free`] does that, too). That it is the kernel's does not
     /// tell who may map it: page tables are.
     pub fn set_device(&self, page: &ExclPage<'_>, on: bool) {
+        self.mark_kernel(page, PageState::KERNEL | PageState::DEVICE, on);
+    }
+    /// Sets `bits` of a nameless page, or takes away whatever says that it is the kernel's.
+    fn mark_kernel(&self, page: &ExclPage<'_>, bits: PageState, on: bool) {
         self.assert_own(page);
-        let bits = PageState::KERNEL | PageState::DEVICE;
-        let (set, clear) = if on { (bits, PageState::empty()) } else { (PageState::empty(), bits) };
+        let (none, all) = (PageState::empty(), PageState::KERNEL | PageState::DEVICE);
+        let (set, clear) = if on { (bits, none) } else { (none, all) };
         page.page().set_state(set, clear);
     }
 }

@@ -118,7 +118,7 @@ impl Pageout {
     /// bounds, as [`PageoutConfig`] says of each.
     pub fn new(db: &PageDb, config: PageoutConfig) -> Self {
         let total = db.pages().len();
-        let config = config.settle(total);
+        let config = config.settle(db.free_mem().total()); // rates are shares of memory; the circle has holes
         let hands = Hands {
             front: config.handspreadpages % total,
             back: 0,

@@ -89,7 +89,7 @@ impl<T> Mutex<T> {
     pub fn lock_leaf(&self, hooks: &dyn WaitHooks) -> impl DerefMut<Target = T> + '_ {
         imp::lock_leaf(&self.inner, hooks)
     }
-    /// As [`Mutex::lock_leaf`] on a host, where whoever waits parks and no hooks are asked.
+    /// As [`Mutex::lock_leaf`] on a host, where whoever waits parks, no hooks are asked, and the heap may be.
     #[cfg(feature = "std")]
     pub fn lock_host(&self) -> impl DerefMut<Target = T> + '_ {
         imp::lock_leaf(&self.inner, &crate::SpinHooks)

@@ -71,6 +71,9 @@ impl Near {
     }
 }
 
+/// Pages in a row that somebody keeps, after which a sequential reader frees none behind them: a file that is locked in memory would cost each fault all of it.
+const MOST_KEPT: u32 = 64;
+
 impl SegVn {
     /// Maps resident neighbours of a load fault, as advice says.
     pub(super) fn map_neighbours(&self, f: &PageFault<'_>) {
@@ -252,16 +255,22 @@ impl SegVn {
         }
         let Some(b) = &self.backing else { return };
         let at = f.scx.seg.page_index(f.addr);
+        let mut kept = 0; // in a row, by somebody else: the faults before have offered what lies behind them
         for i in (0..at).rev() {
             let addr = f.scx.seg.page_at(i);
             let Some(offset) = self.file_offset(f.scx.seg, addr) else { return };
             let id = Identity::new(b.vnode.id(), offset);
             let resident = f.scx.db.exists(f.scx.cx, id).filter(|p| !f.scx.db.page(*p).is_free());
-            if resident.is_none() || self.advice_at(f.scx, addr) != Advice::Sequential {
+            let Some(page) = resident else { return };
+            if self.advice_at(f.scx, addr) != Advice::Sequential {
                 return;
             }
             let flags = PutFlags::DONTNEED | PutFlags::FREE | PutFlags::ASYNC;
             if b.vnode.put_page(f.scx.cx, f.scx.db, offset, PAGE_SIZE, flags).is_err() {
+                return;
+            }
+            kept = if f.scx.db.page(page).is_free() { 0 } else { kept + 1 };
+            if kept == MOST_KEPT {
                 return;
             }
         }

@@ -132,7 +132,7 @@ fn joined_pages(
     let alike = a.shared() || a.noreserve();
     let plain = |s: &SegVn| s.vpaged.load(Ordering::SeqCst) == 0;
     if plain(a) && plain(b) && (alike || whole(a, scx.seg) == whole(b, b_range)) {
-        return Ok(JoinedPages { mine: None, theirs: Some(VPages::default()) });
+        return Ok(JoinedPages { mine: None, theirs: Some(VPages::default()) }); // no lock for what is not there
     }
     let mut pages = JoinedPages::default();
     let mut inner = a.lock.lock(scx.cx);

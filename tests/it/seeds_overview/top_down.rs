@@ -3,7 +3,7 @@
 use crate::harness::addr;
 use crate::{Scene, compare};
 use addr_space::SegKind;
-use page_db::{FileOffset, Identity, PAGE_SIZE, PageState, Pfn, Prot, VirtRange, Vnode, VnodeKind};
+use page_db::{FileOffset, Identity, PAGE_SIZE, Pfn, Prot, VirtRange, Vnode, VnodeKind};
 use seg_drivers::{DeviceMemory, SegDevArgs};
 use std::sync::Arc;
 
@@ -30,17 +30,7 @@ fn range(page: u64, pages: u64) -> VirtRange {
 /// Process 0 with two pages of anonymous memory, two of a file and two of a device, whose frames were taken out of memory.
 fn three_kinds() -> Scene {
     let mut s = Scene::on("machine memory=256");
-    let kernel = |s: &Scene| {
-        let db = Arc::clone(s.machine().db());
-        let is = move |p: &page_db::PageId| db.page(*p).state().contains(PageState::KERNEL);
-        s.machine().db().pages().ids().filter(is).collect::<Vec<_>>()
-    };
-    let before = kernel(&s);
-    s.run("squeeze 2; expect ok n=2");
-    let (db, cx) = (s.machine().db(), s.machine().cx());
-    let taken: Vec<_> = kernel(&s).into_iter().filter(|p| !before.contains(p)).collect();
-    taken.iter().for_each(|p| db.set_device(&db.lock_excl(cx, *p), true));
-    let device = Arc::new(Frames(taken.iter().map(|p| db.pfn(*p)).collect()));
+    let device = Arc::new(Frames(s.device_frames(2)));
     s.run(
         "
         map 0 0 2 rw priv fixed anon

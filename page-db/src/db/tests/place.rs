@@ -125,6 +125,16 @@ fn page_out_goes_over_holes() {
     let pageout = Pageout::new(&w.db, PageoutConfig::default());
     pageout.reclaim_all(&w.cx, &w.db);
     assert_eq!((w.db.freemem(), w.verify().cached), (MEMORY, MEMORY), "clean, and unreferenced");
+    let state = pageout.state(&w.cx, &w.db);
+    assert_eq!((state.total, state.fastscan), (FRAMES, MEMORY / 2), "rates are shares of memory");
+}
+
+#[test]
+fn a_hole_has_no_contents_to_ask_for() {
+    let mem = Holes::new(FRAMES, &HOLES);
+    let has = [BASE - 1, BASE, BASE + 10, 299, 300, 349, 350, 1015, 1016, u64::MAX];
+    let has = has.map(|pfn| mem.has(Pfn(pfn)));
+    assert_eq!(has, [false, false, true, true, false, false, true, false, false, false]);
 }
 
 #[test]
