@@ -38,8 +38,8 @@ struct Met {
     tables: BTreeSet<u32>,
     /// Mappings by page.
     mapped: BTreeMap<PageId, Vec<Site>>,
-    /// Leaf entries of any kind to frames of the kernel's, and where they are.
-    kernels: Vec<(Pfn, String)>,
+    /// Leaf entries of any kind to frames of the kernel's: of which hat, and at which address.
+    kernels: Vec<(u32, u64, X86Pte)>,
 }
 
 impl HatX86 {
@@ -87,8 +87,9 @@ impl HatX86 {
             return Err(HatDamage::new("H2 no table is lost", what));
         }
         let tables: BTreeSet<Pfn> = met.tables.iter().map(|t| self.tables.get(*t).pfn()).collect();
-        if let Some((_, what)) = met.kernels.iter().find(|(pfn, _)| tables.contains(pfn)) {
-            return Err(HatDamage::new("H8 no leaf maps a table", what.clone()));
+        let mut kernels = met.kernels.iter();
+        if let Some((hat, at, e)) = kernels.find(|(_, _, e)| tables.contains(&e.pfn())) {
+            return Err(HatDamage::new("H8 no leaf maps a table", leaf(*hat, *at, *e)));
         }
         self.verify_lists(cx, &mut met)?;
         match self.mmu.remembered_wrongly(cx) {
@@ -201,7 +202,7 @@ impl HatX86 {
         e: X86Pte,
         met: &mut Met,
     ) -> Result<(), HatDamage> {
-        let name = || format!("{at:#x} of hat {}: {e}", st.id);
+        let name = || leaf(st.id, at, e);
         if e.has(PteBits::U) != st.is_user() {
             return Err(HatDamage::new("H6 user or kernel", name()));
         }
@@ -210,7 +211,7 @@ impl HatX86 {
         }
         let page = self.db.page_of(e.pfn());
         if page.is_some_and(|p| self.db.page(p).state().contains(PageState::KERNEL)) {
-            met.kernels.push((e.pfn(), name()));
+            met.kernels.push((st.id, at, e));
         }
         match page {
             Some(p) if self.db.page(p).is_free() => {
@@ -294,4 +295,9 @@ impl HatX86 {
             self.db.word(self.root_pfn(&st), index).store(raw, SeqCst);
         }
     }
+}
+
+/// A leaf entry, as damage names it.
+fn leaf(hat: u32, at: u64, e: X86Pte) -> String {
+    format!("{at:#x} of hat {hat}: {e}")
 }

@@ -15,10 +15,14 @@ impl Process {
     #[doc(alias("cfork", "as_dup"))]
     pub fn fork(&self) -> Result<Self, SysError> {
         const CALL: &str = "fork";
+        if self.space_now().has_claim(self.cx()) {
+            // Called back while an address is chosen: no address space is made then, and the claim is not had twice.
+            return Err(SysError::with(CALL, errno::EAGAIN, AsError::Claimed));
+        }
         let child = Self::create(&self.machine, self.cx().cpu(), &self.name())?;
         let done = {
             let (from, to) = (self.space_now(), child.space_now());
-            // The claim keeps the break and the stack as they are meanwhile. A child that is refused it goes as one that cannot be made.
+            // The claim keeps the break and the stack as they are meanwhile.
             from.claim_range(self.cx()).and_then(|_claim| {
                 child.shared.inherit(&self.shared);
                 child.shared.limits.inherit(&self.shared.limits);

@@ -1,15 +1,12 @@
 //! Hats: the one of page tables, over processors that flush and over some that do not, and behind a layer with flaws.
 
-use crate::caught;
+use crate::{caught, machine};
 use addr_space::{
     Hat, HatError, HatProvider as _, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
 };
-use hat_x86::{Caps, CpuSet, FlushDue, HatX86, HostMmu, Mmu, SpaceId, UserAccess as _};
-use page_db::{
-    Access, Counters, CpuId, Cx, HostMem, LockedPage, ManualClock, PageDb, PageDbConfig, Pfn, Prot,
-    SpinHooks, SyncMode, ThreadId, VirtAddr, VirtRange,
-};
+use hat_x86::{Caps, CpuSet, FlushDue, HatX86, HostConfig, HostMmu, Mmu, SpaceId, UserAccess as _};
+use page_db::{Access, CpuId, Cx, LockedPage, PageDb, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
 use segvm::contract::{Breach, HatCase, check_hat, hat};
 use std::sync::Arc;
 
@@ -218,13 +215,7 @@ impl Hat for Flawed {
 
 /// Judges a hat with a flaw, on a machine of its own.
 fn judged(flaw: Flaw) -> Result<(), Breach> {
-    let counters = Counters::new(2);
-    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-    let mem: Arc<HostMem> = Arc::new(HostMem::new(Pfn(16), 256).expect("memory of the host"));
-    let config = PageDbConfig { cpus: 2, ..PageDbConfig::default() };
-    let clock = Arc::new(ManualClock::default());
-    let db = PageDb::new(&cx, mem.clone() as _, clock, counters, &config).expect("small");
-    let (db, mmu) = (Arc::new(db), HostMmu::new(mem as _, 2));
+    let (cx, db, mmu) = machine(2, HostConfig::default());
     let under: Arc<dyn Mmu> = match flaw {
         Flaw::NeverFlushes => Arc::new(Deaf { inner: Arc::clone(&mmu), own: None }),
         Flaw::FlushesPagesHere => {

@@ -8,7 +8,13 @@ mod seg;
 mod swap;
 mod vnode;
 
+use hat_x86::{HostConfig, HostMmu};
+use page_db::{
+    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, PhysMem, SpinHooks,
+    ThreadId,
+};
 use segvm::contract::Breach;
+use std::sync::Arc;
 
 /// The suite found a breach of the clause that begins with `clause`.
 #[track_caller]
@@ -20,4 +26,15 @@ fn caught(flaw: impl std::fmt::Debug, checked: Result<(), Breach>, clause: &str)
             assert!(breach.to_string().contains(clause) && !breach.facts.is_empty());
         }
     }
+}
+
+/// Frames and pages for `cpus` processors, and the processors.
+fn machine(cpus: u16, config: HostConfig) -> (Cx, Arc<PageDb>, Arc<HostMmu>) {
+    let counters = Counters::new(cpus);
+    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
+    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 256).expect("heap"));
+    let (clock, pages) =
+        (Arc::new(ManualClock::default()), PageDbConfig { cpus, ..PageDbConfig::default() });
+    let db = PageDb::new(&cx, Arc::clone(&mem), clock, counters, &pages).expect("small");
+    (cx, Arc::new(db), HostMmu::with_config(mem, cpus, config))
 }

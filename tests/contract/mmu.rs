@@ -1,14 +1,11 @@
 //! Processors: the simulated ones, and some with flaws.
 
-use crate::caught;
+use crate::{caught, machine};
 use hat_x86::{
     Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits, SpaceId,
     Trap, UserAccess,
 };
-use page_db::{
-    Counters, CpuId, Cx, HostMem, ManualClock, PageDb, PageDbConfig, Pfn, PhysMem, SpinHooks,
-    ThreadId, VirtAddr, VirtRange,
-};
+use page_db::{CpuId, Cx, Pfn, PhysMem, VirtAddr, VirtRange};
 use segvm::contract::{Breach, MmuCase, check_mmu, mmu};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -149,17 +146,6 @@ impl UserAccess for Flawed {
     ) -> Result<(), Trap> {
         self.host.access(cx, cpu, mode, va, bytes)
     }
-}
-
-/// Frames and pages for `cpus` processors, and the processors.
-fn machine(cpus: u16, config: HostConfig) -> (Cx, Arc<PageDb>, Arc<HostMmu>) {
-    let counters = Counters::new(cpus);
-    let cx = Cx::new(&counters, CpuId(0), ThreadId(0), Arc::new(SpinHooks));
-    let mem: Arc<dyn PhysMem> = Arc::new(HostMem::new(Pfn(16), 256).expect("heap"));
-    let (clock, pages) =
-        (Arc::new(ManualClock::default()), PageDbConfig { cpus, ..PageDbConfig::default() });
-    let db = PageDb::new(&cx, Arc::clone(&mem), clock, counters, &pages).expect("small");
-    (cx, Arc::new(db), HostMmu::with_config(mem, cpus, config))
 }
 
 fn judged(flaw: Flaw) -> Result<(), Breach> {

@@ -153,3 +153,19 @@ fn without_a_frame_there_is_no_child() {
     s.run("vfork 0 1; expect ok; write 1 0 0+1 66; exit 1; read 0 0 0+1; expect ok b=42");
     s.end();
 }
+
+/// Whoever is called back while an address is being chosen has the claim, which a fork takes: it is refused, and leaves no child.
+#[test]
+fn a_fork_under_the_range_claim_leaves_nothing() {
+    let s = scene("map 0 0 1 rw priv fixed anon; write 0 0 1 65");
+    let (m, p) = (s.machine(), s.process(0));
+    let state = || (m.processes().len(), m.db().freemem(), m.swap().info().reserved());
+    let (space, before) = (p.space(), state());
+    let claim = space.claim_range(p.cx()).expect("nobody has it");
+    assert_eq!(p.fork().map(drop).map_err(|e| e.errno), Err(errno::EAGAIN));
+    drop(claim);
+    assert_eq!(state(), before);
+    p.fork().expect("nobody has it").exit();
+    assert_eq!(state(), before);
+    s.end();
+}

@@ -170,14 +170,18 @@ impl AddrSpace {
     /// In a debug build, when the thread holds any lock of an address space.
     #[doc(alias("as_rangelock", "AS_CLAIMGAP"))]
     pub fn claim_range<'a>(&'a self, cx: &'a Cx) -> Result<RangeClaim<'a>, AsError> {
-        let (place, me) = (&self.range_claim.0, u64::from(cx.thread().0) + 1);
-        // Only this thread writes its own number there, so the look needs no order.
-        if place.holder.load(Ordering::Relaxed) == me {
+        if self.has_claim(cx) {
             return Err(AsError::Claimed);
         }
+        let place = &self.range_claim.0;
         let held = place.lock.lock(cx);
-        place.holder.store(me, Ordering::Relaxed);
+        place.holder.store(ClaimPlace::number(cx), Ordering::Relaxed);
         Ok(RangeClaim { space: self, cx, _held: Held { place, _lock: held } })
+    }
+    /// Whether this thread has the claim, as whoever is called back under one may ask before it begins what would take it.
+    pub fn has_claim(&self, cx: &Cx) -> bool {
+        // Only this thread writes its own number there, so the look needs no order.
+        self.range_claim.0.holder.load(Ordering::Relaxed) == ClaimPlace::number(cx)
     }
 }
 
@@ -192,6 +196,10 @@ pub(crate) struct ClaimPlace {
 impl ClaimPlace {
     pub(crate) const fn new() -> Self {
         Self { lock: Mutex::new(Rank::AsRange, ()), holder: AtomicU64::new(0) }
+    }
+    /// What stands there for a thread.
+    fn number(cx: &Cx) -> u64 {
+        u64::from(cx.thread().0) + 1
     }
 }
 
