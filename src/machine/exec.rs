@@ -51,7 +51,7 @@ impl Process {
     ///
     /// # Errors
     /// `ESRCH` when the process has exited, `EINVAL` for another machine's file, `ENOEXEC` for a malformed one, `EIO` or what its store answers when it cannot be read, `ENOMEM` and `EAGAIN` when
-    /// it cannot be mapped, a limit is passed, or there is no memory for what it stores: nothing has changed.
+    /// it cannot be mapped, a limit is passed, or there is no memory for what it stores, `EAGAIN` when the caller has the range claim of the address space that is left: nothing has changed.
     #[doc(alias("execve", "elfexec", "elfmap", "exec_args"))]
     pub fn exec(&self, file: &Arc<File>) -> Result<Program, SysError> {
         let gone = || SysError::arg(EXEC, errno::ESRCH, "the process has exited");
@@ -61,6 +61,7 @@ impl Process {
         if !file.is_of(self.machine.db()) {
             return Err(SysError::arg(EXEC, errno::EINVAL, "another machine's file"));
         }
+        self.may_make_space(EXEC)?;
         let program = self.read_program(file)?;
         let fresh = self.machine.new_space(EXEC)?;
         let image = Image::new(fresh, BREAK_BASE, Some(&self.shared.limits));

@@ -15,10 +15,7 @@ impl Process {
     #[doc(alias("cfork", "as_dup"))]
     pub fn fork(&self) -> Result<Self, SysError> {
         const CALL: &str = "fork";
-        if self.space_now().has_claim(self.cx()) {
-            // Called back while an address is chosen: no address space is made then, and the claim is not had twice.
-            return Err(SysError::with(CALL, errno::EAGAIN, AsError::Claimed));
-        }
+        self.may_make_space(CALL)?;
         let child = Self::create(&self.machine, self.cx().cpu(), &self.name())?;
         let done = {
             let (from, to) = (self.space_now(), child.space_now());
@@ -53,7 +50,8 @@ impl Process {
     /// break, stack and memory locks meanwhile it does to this process's.
     ///
     /// # Errors
-    /// `ENOMEM` when there is no frame for what the one that goes first is left with, `EAGAIN` when this process has exited. There is no child then.
+    /// `ENOMEM` when there is no frame for what the one that goes first is left with, `EAGAIN` when this process has exited, or the caller has the range claim of its address
+    /// space. There is no child then.
     #[doc(alias = "vforkx")]
     pub fn vfork(&self) -> Result<Self, SysError> {
         const CALL: &str = "vfork";
@@ -61,6 +59,7 @@ impl Process {
         if self.has_exited() {
             return Err(gone());
         }
+        self.may_make_space(CALL)?;
         let image = Arc::clone(&self.image());
         // P2: made beforehand, since going must not fail.
         let grave = if image.has_grave() { None } else { Some(self.grave(CALL)?) };
@@ -72,6 +71,13 @@ impl Process {
         let child = Self::with_image(&self.machine, self.cx().cpu(), &self.name(), image, limits);
         child.shared.inherit(&self.shared);
         Ok(child)
+    }
+    /// Refuses whoever is called back while it chooses an address: no address space is made under a lock, and the claim is not had twice.
+    pub(super) fn may_make_space(&self, call: &'static str) -> Result<(), SysError> {
+        match self.space_now().has_claim(self.cx()) {
+            true => Err(SysError::with(call, errno::EAGAIN, AsError::Claimed)),
+            false => Ok(()),
+        }
     }
     /// An image whose address space has been freed.
     fn grave(&self, call: &'static str) -> Result<Arc<Image>, SysError> {

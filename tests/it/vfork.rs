@@ -163,6 +163,7 @@ fn a_fork_under_the_range_claim_leaves_nothing() {
     let (space, before) = (p.space(), state());
     let claim = space.claim_range(p.cx()).expect("nobody has it");
     assert_eq!(p.fork().map(drop).map_err(|e| e.errno), Err(errno::EAGAIN));
+    assert_eq!(p.vfork().map(drop).map_err(|e| e.errno), Err(errno::EAGAIN));
     drop(claim);
     assert_eq!(state(), before);
     p.fork().expect("nobody has it").exit();
