@@ -199,10 +199,16 @@ impl Segs {
         let first = self.find(cx, range.start().get());
         Pieces { segs: self, next: first, rest: Some(range) }
     }
+    /// The lowest segment in the way of one at `range`, if there is any.
+    pub(crate) fn in_the_way(&self, cx: &Cx, range: VirtRange) -> Option<VirtRange> {
+        let first = self.find_or_next(cx, range.start().get())?;
+        Some(self.range(first)).filter(|seg| seg.start().get() < range.end())
+    }
     /// Finds the place of a segment at `range`, which must be free.
     ///
     /// # Errors
     /// The lowest segment in the way.
+    #[inline]
     pub(crate) fn locate(&self, cx: &Cx, range: VirtRange) -> Result<Place, VirtRange> {
         let mut visits = Visits::default();
         let found = self.tree.locate(range.start().get(), range.end(), &mut visits);

@@ -64,6 +64,7 @@ impl Avl {
     /// # Errors
     /// [`InsertError`], with the lowest interval in the way.
     #[doc(alias = "avl_find")]
+    #[inline] // a place is too long to be moved about
     pub fn locate(&self, start: u64, end: u64, visits: &mut Visits) -> Result<Place, InsertError> {
         if end <= start {
             return Err(InsertError::Empty);
@@ -331,26 +332,34 @@ impl Avl {
     ///
     /// A node that comes out as it was is not written: another processor may be reading its line.
     fn mend(&mut self, path: &Path, gap_depth: usize) {
+        // What was mended last, and what it came out as. Its parent then asks for the other child alone: a word just stored is dear to read back at once, and
+        // heights and gaps are the same whichever child is which.
+        let mut below = None;
         for depth in (0..path.len()).rev() {
             let at = path.at(depth);
-            let [left, right] = self.keys[at as usize].kids.map(|kid| self.augment(kid));
+            let kids = self.keys[at as usize].kids;
+            let [one, other] = match below {
+                Some((kid, augment)) => [augment, self.augment(kids[LEFT] ^ kids[RIGHT] ^ kid)],
+                None => kids.map(|kid| self.augment(kid)),
+            };
             let room = &mut self.rooms[at as usize];
             let before = room.augment;
-            let after = if height_of(left).abs_diff(height_of(right)) <= 1 {
-                let after = joined(room.gap, left, right);
+            let (top, after) = if height_of(one).abs_diff(height_of(other)) <= 1 {
+                let after = joined(room.gap, one, other);
                 if after != before {
                     room.augment = after;
                 }
-                after
+                (at, after)
             } else {
-                let high = if height_of(left) > height_of(right) { LEFT } else { RIGHT };
-                let top = self.rotate(at, high);
+                let [left, right] = kids.map(|kid| height_of(self.augment(kid)));
+                let top = self.rotate(at, if left > right { LEFT } else { RIGHT });
                 self.relink(path, depth, at, top);
-                self.rooms[top as usize].augment
+                (top, self.rooms[top as usize].augment)
             };
             if after == before && depth <= gap_depth {
                 break;
             }
+            below = Some((top, after));
         }
     }
 

@@ -141,13 +141,17 @@ impl AddrSpace {
             }
         }
     }
-    /// Finds the place of a new segment.
-    pub(super) fn check_free(
-        &self,
-        cx: &Cx,
-        segs: &Segs,
-        range: VirtRange,
-    ) -> Result<Place, AsError> {
+    /// Whether a segment can be added at `range`, inside the limits.
+    pub(super) fn check_free(&self, cx: &Cx, segs: &Segs, range: VirtRange) -> Result<(), AsError> {
+        match segs.in_the_way(cx, range) {
+            _ if segs.is_closed() => Err(AsError::Freed { id: self.id() }),
+            Some(with) => Err(AsError::Overlap { range, with }),
+            None => Ok(()),
+        }
+    }
+    /// The place of a new segment at `range`.
+    #[inline]
+    fn place_for(&self, cx: &Cx, segs: &Segs, range: VirtRange) -> Result<Place, AsError> {
         if segs.is_closed() {
             return Err(AsError::Freed { id: self.id() });
         }
@@ -164,17 +168,14 @@ impl AddrSpace {
     ) -> Result<Superfluous, (AsError, Box<dyn SegOps>)> {
         let mut segs = self.lock.write(cx);
         let left_out = like.is_some_and(|like| segs.left_out.get(like.vpn()));
-        let place = self.check_free(cx, &segs, range).and_then(|place| {
-            segs.reserve(cx, 1)?;
-            if left_out {
-                segs.make_room(range)?;
-            }
-            Ok(place)
-        });
-        let place = match place {
+        let place = match self.place_for(cx, &segs, range) {
             Ok(place) => place,
             Err(error) => return Err((error, ops)),
         };
+        let for_run = |segs: &mut Segs| if left_out { segs.make_room(range) } else { Ok(()) };
+        if let Err(error) = segs.reserve(cx, 1).and_then(|()| for_run(&mut segs)) {
+            return Err((error, ops));
+        }
         // Nothing fails from here on.
         if left_out {
             segs.left_out.set(vpns(range), true);
