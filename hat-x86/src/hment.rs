@@ -24,8 +24,8 @@
 //! - M4: a word of 0 is never locked; so a list that is empty is looked at without writing anything.
 //! - M5: a list is locked by who knows that the page is no table's: it has the page's lock, or an entry that maps the page in a locked table. Who has
 //!   neither may have locked the word of a table's frame, and tells by the page's state, with the lock; who only counts locks nothing.
-//! - M6: who takes bits from an entry under its table's lock alone has given them to the page before; who asks a page's entries and then the page
-//!   itself, in this order, misses none.
+//! - M6: bits that are taken from an entry which stays are taken with the list locked, and the page has them when it is free again. Who asks with the lock
+//!   all entries, and the page, misses none; and who takes them from the page knows that no entry has them still, so that the next store shows.
 //!
 //! # The other road
 //!

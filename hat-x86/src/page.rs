@@ -128,9 +128,9 @@ impl PageMappings for HatX86 {
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
         let kept = self.db.page(page);
-        let mut bits = kept.ref_mod();
         let mut due = self.flush_due(cx);
         let list = self.lists.enter(cx, &self.db, page);
+        let mut bits = kept.ref_mod(); // M6: what has been taken from an entry is here by now
         if let SyncMode::StopOnRef { share_limit } = mode
             && list.count() > share_limit
         {
@@ -152,7 +152,6 @@ impl PageMappings for HatX86 {
                 _ => entry.ref_mod(),
             };
         }
-        bits |= kept.ref_mod(); // M6: after the entries, which a range may be harvesting
         if mode == SyncMode::ZeroRm {
             kept.gather_ref_mod(bits);
         }

@@ -30,7 +30,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
 use page_db::sync::{Arena, Mutation, Mutex, Once, mutated, spin_wait};
 use page_db::{Counter, Cx, PageDb, Pfn, Rank};
 
@@ -219,6 +219,8 @@ impl HatX86 {
     fn flush(&self, cx: &Cx, due: &mut FlushDue) {
         let kernel = due.is_everything() || due.spaces().contains(&SpaceId::KERNEL);
         let mut flushed = false;
+        // The entries first, then the sets: a change that was a plain store (H5) may still be on its way, and a CPU that comes now would walk what was.
+        fence(SeqCst);
         for mut cpus in CpuSet::groups(self.mmu.cpu_count()) {
             // Read after the entries changed: a CPU that is not in the set yet will walk the tables as they are now.
             if kernel {

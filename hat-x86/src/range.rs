@@ -24,22 +24,7 @@ use page_db::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use page_db::sync::{Mutation, mutated, prefetch_write};
-use page_db::{Counter, Cx, PAGE_SHIFT, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
-
-/// Takes A and D from a present entry; the old and the new one. `note` gives the page what the entry has *before* the entry loses it, and nothing is
-/// taken that was not noted: the page's list is not locked here, and somebody who asks all translations of the page and then the page itself must find
-/// the bits in one place or the other (M6).
-fn harvest(cell: &AtomicU64, note: impl Fn(X86Pte)) -> (X86Pte, X86Pte) {
-    if mutated(Mutation::BitsInFlight) {
-        let old = X86Pte(cell.fetch_and(!RM.bits(), AcqRel));
-        note(old);
-        return (old, old.with(PteBits::empty(), RM));
-    }
-    update(cell, |e| {
-        note(e);
-        e.with(PteBits::empty(), RM)
-    })
-}
+use page_db::{Counter, Cx, PAGE_SHIFT, PageId, Prot, RefMod, SyncMode, VirtAddr, VirtRange};
 
 /// How many translations are reported together.
 const PIECE: usize = 32;
@@ -202,23 +187,29 @@ impl HatX86 {
         }
         self.finish(cx, &mut due);
     }
+    /// Takes A and D from a present entry and gives them to `page`, which it maps; the entry as it was. With the page's list locked, as they are taken from the
+    /// other side (M6): who asks all translations of the page meanwhile, and then the page, finds them in one place or the other, and what he takes from the
+    /// page is not in an entry any more, where a store would leave no trace.
+    fn harvest(&self, cx: &Cx, page: PageId, cell: &AtomicU64) -> X86Pte {
+        let alone = mutated(Mutation::BitsInFlight);
+        let list = (!alone).then(|| self.lists.enter(cx, &self.db, page));
+        let old = X86Pte(cell.fetch_and(!RM.bits(), AcqRel));
+        self.db.page(page).gather_ref_mod(old.ref_mod());
+        drop(list);
+        old
+    }
     pub(crate) fn sync_range(&self, cx: &Cx, st: &HatState, range: VirtRange, mode: SyncMode) {
         let mut due = self.flush_due_of(cx, st);
         let mut walk = Walk::new(self, st, range);
         while let Some(leaf) = walk.next(cx) {
             self.each_entry(cx, &leaf, |i, cell, seen| {
-                if !seen.is_synced() {
-                    return;
-                }
-                let note = |e: X86Pte| {
-                    if let Some(page) = self.db.page_of(e.pfn()) {
-                        self.db.page(page).gather_ref_mod(e.ref_mod());
-                    }
-                };
+                let page = if seen.is_synced() { self.db.page_of(seen.pfn()) } else { None };
+                let Some(page) = page else { return };
                 if mode != SyncMode::ZeroRm || !seen.bits().intersects(RM) {
-                    return note(seen);
+                    return self.db.page(page).gather_ref_mod(seen.ref_mod());
                 }
-                let (old, new) = harvest(cell, note);
+                let old = self.harvest(cx, page, cell);
+                let new = old.with(PteBits::empty(), RM);
                 cx.count_n(Counter::PteWrites, u64::from(old != new));
                 let new = if mutated(Mutation::HarvestOwesNothing) { old } else { new };
                 due.add(st.space(), leaf.addr(i), 0, old, new);

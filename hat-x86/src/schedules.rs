@@ -12,8 +12,8 @@ use page_db::sync::explore::{self, explore, join};
 use page_db::sync::{Mutation as M, Mutex};
 use page_db::{
     Counters, CpuId, Cx, FileOffset, HostMem, Identity, LockedPage, ManualClock, PageDb,
-    PageDbConfig, PageId, Pfn, PhysMem, Prot, PutFlags, Rank, RefMod, Reserve, SpinHooks, SyncMode,
-    ThreadId, Thresholds, VirtAddr, VirtRange, VnodeKind, pvn,
+    PageDbConfig, PageId, Pfn, PhysMem, Prot, PutFlags, Rank, RefMod, Reserve, SharedPage,
+    SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange, VnodeKind, pvn,
 };
 use shuttle::thread;
 
@@ -349,45 +349,116 @@ fn harvest_against_unload() {
     });
 }
 
-/// V2: what a processor stores through a translation that is being removed is written out, or the page is modified.
-#[test]
-fn write_out_against_unload() {
-    explore(600, &[M::CleanBesideADebt], || {
+/// A page of a file, mapped at 0x1000 and modified.
+fn modified_page(w: &World, cx: &Cx) -> PageId {
+    let vnode = w.db.vnodes().register(cx, VnodeKind::File).expect("a number");
+    let name = Identity { vnode, offset: FileOffset(0) };
+    let page = w.db.create(cx, name, 0, Reserve::Push).expect("room");
+    w.db.mem().zero(page.pfn());
+    page.end_io();
+    let page = page.downgrade().id();
+    w.load(cx, 0x1000, page);
+    w.db.page(page).set_ref_mod(RefMod::MOD);
+    page
+}
+/// The first byte of a page.
+fn byte_of(w: &World, page: &dyn LockedPage) -> u32 {
+    let mut byte = [0];
+    w.db.mem().read(page.pfn(), 0, &mut byte);
+    u32::from(byte[0])
+}
+
+/// Writes the page of [`modified_page`] out while a processor stores to it and `beside` takes its translation's bits.
+fn write_out_against(mutation: M, beside: fn(&World, &Cx)) {
+    explore(600, &[mutation], move || {
         let (w, cx) = world();
-        let vnode = w.db.vnodes().register(&cx, VnodeKind::File).expect("a number");
-        let name = Identity { vnode, offset: FileOffset(0) };
-        let page = w.db.create(&cx, name, 0, Reserve::Push).expect("room");
-        w.db.mem().zero(page.pfn());
-        page.end_io();
-        let page = page.downgrade().id();
-        w.load(&cx, 0x1000, page);
-        w.db.page(page).set_ref_mod(RefMod::MOD);
+        let page = modified_page(&w, &cx);
         let store = w.spawn(1, move |w, cx| {
             for byte in 1..8 {
                 let _ = w.mmu.store(cx, CpuId(1), va(0x1000), &[byte]);
             }
         });
-        let unload = w.spawn(2, |w, cx| w.unload(cx, 0x1000));
+        let beside = w.spawn(2, beside);
         let written = Arc::new(AtomicU32::new(0));
         let out = Arc::clone(&written);
         let write = w.spawn(0, move |w, cx| {
             let page = w.db.lock_shared(cx, page);
             let dirty = pvn::get_dirty_shared(cx, &w.db, page, PutFlags::empty());
             let dirty = dirty.expect("V2: it is modified");
-            let mut byte = [0];
-            w.db.mem().read(dirty.page.pfn(), 0, &mut byte);
-            out.store(u32::from(byte[0]), SeqCst);
+            out.store(byte_of(w, &dirty.page), SeqCst);
             pvn::write_done(cx, &w.db, dirty, true, PutFlags::empty()).expect("it may stay");
         });
-        join([store, unload, write]);
+        join([store, beside, write]);
         let page = w.db.lock_shared(&cx, page);
         let modified = w.db.sync_ref_mod(&cx, &page, SyncMode::DontZero).contains(RefMod::MOD);
-        let mut byte = [0];
-        w.db.mem().read(page.pfn(), 0, &mut byte);
-        assert!(modified || u32::from(byte[0]) == written.load(SeqCst), "V2: a store is lost");
+        assert!(modified || byte_of(&w, &page) == written.load(SeqCst), "V2: a store is lost");
         drop(page);
         w.verify(&cx);
     });
+}
+
+/// V2: what a processor stores through a translation that is being removed is written out, or the page is modified.
+#[test]
+fn write_out_against_unload() {
+    write_out_against(M::CleanBesideADebt, |w, cx| w.unload(cx, 0x1000));
+}
+
+/// M6: the same of a translation that only loses its bits.
+#[test]
+fn write_out_against_harvest() {
+    write_out_against(M::HarvestOwesNothing, |w, cx| w.hat.sync(cx, one(0x1000), SyncMode::ZeroRm));
+}
+
+/// Ends a write with `flags` while somebody who has mapped the page again meanwhile stores to it, and loses the translation again.
+fn store_against_the_end_of_a_write(flags: PutFlags) {
+    explore(600, &[M::UsedAskedFirst], move || {
+        let (w, cx) = world();
+        let page = modified_page(&w, &cx);
+        let name = w.db.page(page).identity().expect("it has a name");
+        let (begun, stored) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (b, s) = (Arc::clone(&begun), Arc::clone(&stored));
+        let store = w.spawn(1, move |w, cx| {
+            while b.load(SeqCst) == 0 {
+                thread::yield_now();
+            }
+            if w.mmu.store(cx, CpuId(1), va(0x1000), &[7]).is_ok() {
+                s.store(7, SeqCst);
+            }
+            w.unload(cx, 0x1000);
+        });
+        let write = w.spawn(0, move |w, cx| {
+            let page = w.db.lock_excl(cx, page);
+            let dirty = pvn::get_dirty(cx, &w.db, page, flags).expect("it is modified");
+            // Somebody's fault, while the page is being written.
+            let remap = LoadFlags::REMAP;
+            let done = w.hat.memload(cx, va(0x1000), &dirty.page, Prot::RW, remap, None);
+            assert_eq!(done, Ok(Loaded::Done));
+            begun.store(1, SeqCst);
+            pvn::write_done(cx, &w.db, dirty, true, flags).expect("nothing locks it");
+        });
+        join([store, write]);
+        let is_modified = |page: &SharedPage<'_>| {
+            let bits = w.db.sync_ref_mod(&cx, page, SyncMode::DontZero);
+            bits.contains(RefMod::MOD)
+        };
+        let kept = w.db.lookup_shared(&cx, name).filter(is_modified);
+        // What was written is zeros.
+        let found = kept.map_or(0, |page| byte_of(&w, &page));
+        assert_eq!(found, stored.load(SeqCst), "V4: a store is lost");
+        w.verify(&cx);
+    });
+}
+
+/// V4: a store to a page that is to leave memory after its write keeps it there.
+#[test]
+fn store_against_the_end_of_an_invalidating_write() {
+    store_against_the_end_of_a_write(PutFlags::INVAL);
+}
+
+/// V4: so does one to a page that is to be free.
+#[test]
+fn store_against_the_end_of_a_freeing_write() {
+    store_against_the_end_of_a_write(PutFlags::ASYNC | PutFlags::FREE);
 }
 
 /// M6: what was stored before somebody asks about the page is seen by him, wherever the bit has got to.

@@ -13,7 +13,8 @@
 //!   gives the page its bits and flushes later; what a processor stores in between says nothing to anybody, if the bit was there already when it was
 //!   given. So once it is cleared such flushes are waited for: each is noted as owed before its translation's bits are given.
 //! - V3: a failed write leaves the page resident and modified; so does one that panics.
-//! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays.
+//! - V4: what was used during the write is not freed: a page found mapped, referenced or modified afterwards stays. Asked in this order, and one that is to go
+//!   all the same loses its translations first: a store through one of them could come after a look at the bits.
 //! - V5: a clean page that nobody maps goes to the cache list whatever was asked, so that writing a file back does not keep it in use.
 //! - V6: a page that is locked in memory or lent leaves it only with `TRUNC` or `FORCE`; that is asked again after the write, during which
 //!   it can be locked.
@@ -355,17 +356,35 @@ pub fn write_done(
         let Identity { vnode, offset } = dirty.identity;
         return Err(VnodeError::Locked { vnode, offset });
     }
-    let used = db.sync_ref_mod(cx, &page, SyncMode::DontZero);
     if inval {
-        if !used.contains(RefMod::MOD) || flags.contains(PutFlags::TRUNC) {
+        // Its translations first: nobody stores to it from there on (V4).
+        let bits = match mutated(Mutation::UsedAskedFirst) {
+            true => db.sync_ref_mod(cx, &page, SyncMode::DontZero),
+            false => {
+                db.unload(cx, &page);
+                page.page().ref_mod()
+            }
+        };
+        if !bits.contains(RefMod::MOD) || flags.contains(PutFlags::TRUNC) {
             dispose(cx, db, page, flags);
         }
-    } else if used.intersects(RefMod::REF | RefMod::MOD) || page.page().is_mapped() {
+    } else if is_used(cx, db, &page) {
         cx.count(Counter::PgRec); // somebody has it again
     } else if put_away(cx, db, page, flags) {
         count_freed(cx, db, dirty.identity.vnode);
     }
     Ok(())
+}
+
+/// Whether somebody has used a page while it was written (V4). Who takes a translation away has given its bits to the page before, and nobody adds one to a page
+/// that is held exclusively: so a page that is not mapped has its bits for good.
+fn is_used(cx: &Cx, db: &PageDb, page: &ExclPage<'_>) -> bool {
+    let used = RefMod::REF | RefMod::MOD;
+    if mutated(Mutation::UsedAskedFirst) {
+        return db.sync_ref_mod(cx, page, SyncMode::DontZero).intersects(used)
+            || page.page().is_mapped();
+    }
+    page.page().is_mapped() || page.page().ref_mod().intersects(used)
 }
 
 /// Whether a page may not leave memory, for it is locked there or lent (V6).

@@ -82,12 +82,15 @@ mutations! {
     HeadStoredOver,
     /// U2: a split gives the right to write back above before it takes it from the entries. `a_split_gives_nothing_away`
     AllowedFirst,
-    /// M6: a range takes an entry's bits and gives them to the page afterwards. `harvest_of_a_range_against_harvest_of_a_page`
+    /// M6: a range takes an entry's bits without the lock of the page's list. `harvest_of_a_range_against_harvest_of_a_page`
     BitsInFlight,
-    /// F2: taking the accessed bit owes no flush. `harvest_against_unload`
+    /// F2: taking the accessed bit owes no flush. `harvest_against_unload`, `write_out_against_harvest`
     HarvestOwesNothing,
     /// V2: a page is taken for clean without a look at flushes owed since its bits were gathered. `write_out_against_unload`
     CleanBesideADebt,
+    /// V4: after its write a page's bits are asked for while it is mapped still. `store_against_the_end_of_an_invalidating_write`,
+    /// `store_against_the_end_of_a_freeing_write`
+    UsedAskedFirst,
 
     // ---- the whole library; scenarios in seg-drivers ----
     /// H3 of anon maps: a slot that another thread holds busy is taken all the same. `fault_against_fault`
