@@ -6,15 +6,30 @@ use addr_space::{
     UnloadFlags,
 };
 use hat_x86::{Caps, CpuSet, FlushDue, HatX86, HostConfig, HostMmu, Mmu, SpaceId, UserAccess as _};
-use page_db::{Access, CpuId, Cx, LockedPage, PageDb, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
+use page_db::{
+    Access, CpuId, Cx, LockedPage, PageDb, Pfn, Prot, RefMod, SyncMode, VirtAddr, VirtRange,
+};
 use segvm::contract::{Breach, HatCase, check_hat, hat};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Processors that are told of flushes and do nothing about them: of none, or of none but their own while a page of `own` is unloaded, which is locked then.
+/// When processors that are told of a flush do nothing about it.
+#[derive(Debug)]
+enum When {
+    Always,
+    /// While a page of these is unloaded, which is locked then; whoever unloads it forgets on its own processor.
+    ElsewhereOfPages(Arc<PageDb>),
+    /// While this is set.
+    Told(Arc<AtomicBool>),
+    /// Never; but what a page of these, which is unloaded, was stored to is not known afterwards.
+    LosesModified(Arc<PageDb>),
+}
+
+/// Processors that are told of flushes and do not always do something about it.
 #[derive(Debug)]
 struct Deaf {
     inner: Arc<HostMmu>,
-    own: Option<Arc<PageDb>>,
+    when: When,
 }
 
 impl Mmu for Deaf {
@@ -40,12 +55,19 @@ impl Mmu for Deaf {
         self.inner.remembered_on(cx, id, cpus);
     }
     fn flush(&self, cx: &Cx, due: &FlushDue) {
-        let Some(db) = &self.own else { return };
-        if db.pages().ids().any(|page| db.lock_state(page).excl) {
-            self.inner.forget_all(cx, cx.cpu());
-        } else {
-            self.inner.flush(cx, due);
+        let unloaded = |db: &PageDb| db.pages().ids().find(|page| db.lock_state(*page).excl);
+        match &self.when {
+            When::Always => return,
+            When::ElsewhereOfPages(db) if unloaded(db).is_some() => {
+                return self.inner.forget_all(cx, cx.cpu());
+            }
+            When::Told(deaf) if deaf.load(Relaxed) => return,
+            When::LosesModified(db) => {
+                unloaded(db).iter().for_each(|page| db.page(*page).clear_ref_mod(RefMod::MOD));
+            }
+            _ => {}
         }
+        self.inner.flush(cx, due);
     }
 }
 
@@ -54,6 +76,11 @@ enum Flaw {
     Nothing,
     NeverFlushes,
     FlushesPagesHere,
+    ReplacesInSecret,
+    ReplacesInRunsInSecret,
+    ReplacesDevicesInSecret,
+    NarrowsRunsInSecret,
+    LosesModifiedOfPages,
     LoadsReadOnly,
     KeepsOldRights,
     ReplacesUnasked,
@@ -80,11 +107,20 @@ enum Flaw {
 struct Flawed {
     inner: Arc<dyn Hat>,
     flaw: Flaw,
+    /// Set while processors are not to hear what they are told.
+    deaf: Arc<AtomicBool>,
 }
 
 impl Flawed {
     fn is(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
+    }
+    /// What `call` says, with deaf processors under it if `so`.
+    fn in_secret<T>(&self, so: bool, call: impl FnOnce() -> T) -> T {
+        self.deaf.store(so, Relaxed);
+        let said = call();
+        self.deaf.store(false, Relaxed);
+        said
     }
 }
 
@@ -115,7 +151,8 @@ impl Hat for Flawed {
             Flaw::IgnoresStamps => stamp = None,
             _ => {}
         }
-        self.inner.memload(cx, addr, page, prot, flags, stamp)
+        let secret = self.is(Flaw::ReplacesInSecret) && flags.contains(LoadFlags::REMAP);
+        self.in_secret(secret, || self.inner.memload(cx, addr, page, prot, flags, stamp))
     }
     fn memload_run(
         &self,
@@ -128,7 +165,12 @@ impl Hat for Flawed {
         if self.is(Flaw::RunsOverWhatIsThere) {
             flags -= LoadFlags::ADV;
         }
-        self.inner.memload_run(cx, addr, pages, flags, stamp)
+        let secret = match self.flaw {
+            Flaw::ReplacesInRunsInSecret => flags.contains(LoadFlags::REMAP),
+            Flaw::NarrowsRunsInSecret => !flags.contains(LoadFlags::REMAP),
+            _ => false,
+        };
+        self.in_secret(secret, || self.inner.memload_run(cx, addr, pages, flags, stamp))
     }
     fn devload(
         &self,
@@ -139,7 +181,8 @@ impl Hat for Flawed {
         flags: LoadFlags,
     ) -> Result<(), HatError> {
         if !self.is(Flaw::MapsOneDeviceFrame) {
-            return self.inner.devload(cx, range, pfn, prot, flags);
+            let secret = self.is(Flaw::ReplacesDevicesInSecret);
+            return self.in_secret(secret, || self.inner.devload(cx, range, pfn, prot, flags));
         }
         let mut pages = range.iter_pages().map(VirtRange::page_of);
         pages.try_for_each(|page| self.inner.devload(cx, page, pfn, prot, flags))
@@ -216,13 +259,14 @@ impl Hat for Flawed {
 /// Judges a hat with a flaw, on a machine of its own.
 fn judged(flaw: Flaw) -> Result<(), Breach> {
     let (cx, db, mmu) = machine(2, HostConfig::default());
-    let under: Arc<dyn Mmu> = match flaw {
-        Flaw::NeverFlushes => Arc::new(Deaf { inner: Arc::clone(&mmu), own: None }),
-        Flaw::FlushesPagesHere => {
-            Arc::new(Deaf { inner: Arc::clone(&mmu), own: Some(Arc::clone(&db)) })
-        }
-        _ => Arc::clone(&mmu) as _,
+    let deaf = Arc::new(AtomicBool::new(false));
+    let when = match flaw {
+        Flaw::NeverFlushes => When::Always,
+        Flaw::FlushesPagesHere => When::ElsewhereOfPages(Arc::clone(&db)),
+        Flaw::LosesModifiedOfPages => When::LosesModified(Arc::clone(&db)),
+        _ => When::Told(Arc::clone(&deaf)),
     };
+    let under = Arc::new(Deaf { inner: Arc::clone(&mmu), when });
     let provider = HatX86::new(&cx, Arc::clone(&db), under).expect("frames");
     let first = std::sync::OnceLock::<Arc<dyn Hat>>::new();
     let make = || -> Result<Arc<dyn Hat>, HatError> {
@@ -231,7 +275,7 @@ fn judged(flaw: Flaw) -> Result<(), Breach> {
             _ => provider.alloc(&cx)?,
         };
         let _ = first.set(Arc::clone(&inner));
-        Ok(Arc::new(Flawed { inner, flaw }))
+        Ok(Arc::new(Flawed { inner, flaw, deaf: Arc::clone(&deaf) }))
     };
     let access = |hat: &dyn Hat, cpu, addr, access| {
         mmu.activate(&cx, cpu, Some(SpaceId(hat.id())));
@@ -269,6 +313,11 @@ fn every_flaw_of_a_hat_is_caught_by_its_clause() {
     let flaws = [
         (NeverFlushes, "T1"),
         (FlushesPagesHere, "T1"),
+        (ReplacesInSecret, "T1"),
+        (ReplacesInRunsInSecret, "T1"),
+        (ReplacesDevicesInSecret, "T1"),
+        (NarrowsRunsInSecret, "T1"),
+        (LosesModifiedOfPages, "unload and sync keep"),
         (LoadsReadOnly, "memload maps the page's frame"),
         (KeepsOldRights, "an entry for the same frame"),
         (ReplacesUnasked, "another frame is mapped only with REMAP"),

@@ -1,4 +1,6 @@
-//! The contract of [`Hat`].
+//! The contract of [`Hat`]. What its processors may use, and the marks that they leave, are in [`used`].
+
+mod used;
 
 use crate::hat::{Hat, HatError, LoadFlags, Loaded, RunPage, Stamp, UnloadFlags};
 use alloc::sync::Arc;
@@ -8,7 +10,7 @@ use page_db::contract::{Breach, Judge};
 use page_db::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use page_db::{
     Access, CpuId, Cx, LockedPage as _, PAGE_SIZE, PageDb, PageId, Pfn, Prot, RefMod, Reserve,
-    SyncMode, VirtAddr, VirtRange,
+    VirtAddr, VirtRange,
 };
 
 const ROOM: &str = "a hat, eight free pages of addresses and as many frames to try";
@@ -38,7 +40,7 @@ const END: &str = "after free_end no translation is left";
 #[cfg(all(feature = "std", not(shuttle)))]
 const TOGETHER: &str = "loads and unloads of several threads do not meet";
 
-/// Makes one access on a CPU through what that CPU knows of a hat; says whether it was possible.
+/// Makes one access on a CPU through what that CPU knows of a hat; says whether it was possible. A store leaves a byte other than 0 at the address.
 pub type UseTranslation<'a> = &'a dyn Fn(&dyn Hat, CpuId, VirtAddr, Access) -> bool;
 
 /// A hat to be judged.
@@ -121,9 +123,10 @@ impl Bench<'_> {
         runs(self)?;
         devices(self)?;
         apart(self, other)?;
-        shootdown(self)?;
-        bits(self)?;
-        lists(self, other)?;
+        used::shootdown(self)?;
+        used::replacement(self)?;
+        used::bits(self)?;
+        used::lists(self, other)?;
         #[cfg(all(feature = "std", not(shuttle)))]
         together(self)?;
         self.judge.holds_nothing(self.c.cx, "the suite")
@@ -349,114 +352,6 @@ fn apart(b: &Bench<'_>, other: &dyn Hat) -> Result<(), Breach> {
     b.judge.same(APART, format_args!("the other hat's resident()"), count, 0)?;
     other.unload(b.c.cx, b.range(0, 8), UnloadFlags::empty());
     b.is(APART, 3, Some((3, Prot::RW)))
-}
-
-/// Two CPUs use a translation, and then may not.
-fn shootdown(b: &Bench<'_>) -> Result<(), Breach> {
-    if b.c.access.is_none() {
-        return Ok(());
-    }
-    type Weaken<'a> = (&'static str, &'a dyn Fn(u64), Access);
-    let cx = b.c.cx;
-    let takes: [Weaken<'_>; 5] = [
-        ("unload", &|n| b.hat.unload(cx, b.range(n, 1), UnloadFlags::empty()), Access::Read),
-        ("chg_prot", &|n| b.hat.chg_prot(cx, b.range(n, 1), Prot::READ), Access::Write),
-        ("clear_write", &|n| b.hat.clear_write(cx, b.range(n, 1)), Access::Write),
-        (
-            "memload",
-            &|n| {
-                let _ = b.try_load(n, n as usize, Prot::READ, LoadFlags::empty(), None);
-            },
-            Access::Write,
-        ),
-        (
-            "chg_prot to nothing",
-            &|n| b.hat.chg_prot(cx, b.range(n, 1), Prot::empty()),
-            Access::Read,
-        ),
-    ];
-    b.fill(Prot::RW)?;
-    for (n, (what, take, access)) in (0..).zip(takes) {
-        for cpu in 0..2 {
-            let worked = b.uses(cpu, n, Access::Write) && b.uses(cpu, n, access);
-            b.judge.require(LOAD, worked, format_args!("CPU {cpu} cannot use place {n}"))?;
-        }
-        take(n);
-        for cpu in 0..2 {
-            let used = b.uses(cpu, n, access);
-            let facts = format_args!("after {what}, CPU {cpu} could still {access:?} at place {n}");
-            b.judge.require(T1, !used, facts)?;
-        }
-    }
-    b.empty();
-    Ok(())
-}
-
-fn bits(b: &Bench<'_>) -> Result<(), Breach> {
-    if b.c.access.is_none() || !b.c.lists {
-        return Ok(());
-    }
-    let (cx, both) = (b.c.cx, RefMod::REF | RefMod::MOD);
-    (0..3).for_each(|n| b.clean(n));
-    b.fill(Prot::RW)?;
-    b.uses(0, 2, Access::Write);
-    b.hat.unload(cx, b.range(2, 1), UnloadFlags::empty());
-    b.judge.same(BITS, format_args!("after unload, the bits"), b.page_bits(2), both)?;
-    b.uses(0, 0, Access::Write);
-    b.uses(0, 1, Access::Read);
-    b.hat.sync(cx, b.range(0, 2), SyncMode::ZeroRm);
-    b.judge.same(BITS, format_args!("after sync, the bits"), b.page_bits(0), both)?;
-    b.judge.same(BITS, format_args!("after sync, the bits"), b.page_bits(1), RefMod::REF)?;
-    b.clean(1);
-    b.hat.unload(cx, b.range(1, 1), UnloadFlags::empty());
-    b.judge.same(ONCE, format_args!("the bits, unused since"), b.page_bits(1), RefMod::empty())?;
-    b.clean(0);
-    b.uses(0, 0, Access::Write);
-    b.hat.unload(cx, b.range(0, 1), UnloadFlags::empty());
-    b.judge.same(AGAIN, format_args!("after a second store, the bits"), b.page_bits(0), both)?;
-    b.clean(3);
-    b.uses(0, 3, Access::Write);
-    b.hat.unload(cx, b.range(3, 1), UnloadFlags::NOSYNC);
-    b.judge.same(NOSYNC, format_args!("the bits"), b.page_bits(3), RefMod::empty())?;
-    b.empty();
-    Ok(())
-}
-
-fn lists(b: &Bench<'_>, other: &dyn Hat) -> Result<(), Breach> {
-    if !b.c.lists {
-        return Ok(());
-    }
-    let (cx, db) = (b.c.cx, b.c.db);
-    b.load(0, 0, Prot::RW, LoadFlags::empty())?;
-    b.load(1, 0, Prot::READ, LoadFlags::empty())?;
-    let page = db.lock_shared(cx, b.pages[0]);
-    let done = other.memload(cx, b.addr(2), &page, Prot::READ, LoadFlags::empty(), None);
-    drop(page);
-    b.judge.same(LOAD, format_args!("a load in the other hat"), done, Ok(Loaded::Done))?;
-    let count = db.share_count(cx, b.pages[0]);
-    b.judge.same(LISTS, format_args!("translations on the page's list"), count, 3)?;
-    // Each CPU has used both, or there is nothing that it could still use afterwards.
-    let each = || (0..2).flat_map(|cpu| [(cpu, 0), (cpu, 1)]);
-    if b.c.access.is_some() {
-        for (cpu, n) in each() {
-            let used = b.uses(cpu, n, Access::Read);
-            b.judge.require(LOAD, used, format_args!("CPU {cpu} cannot use place {n}"))?;
-        }
-    }
-    let page = db.lock_excl(cx, b.pages[0]);
-    db.unload(cx, &page);
-    drop(page);
-    for (cpu, n) in each() {
-        let used = b.uses(cpu, n, Access::Read);
-        let facts =
-            format_args!("CPU {cpu} could still read a page that was unloaded, at place {n}");
-        b.judge.require(T1, !used, facts)?;
-    }
-    b.is(LISTS, 0, None)?;
-    b.is(LISTS, 1, None)?;
-    let there = other.probe(cx, b.addr(2));
-    b.judge.same(LISTS, format_args!("the other hat's translation"), there, None)?;
-    b.counts(0)
 }
 
 #[cfg(all(feature = "std", not(shuttle)))]
