@@ -17,18 +17,21 @@
 //!   flush  ─▶ for each CPU of the set: lock it (waits for the access under way), forget
 //! ```
 //!
+//! - Of each walk a CPU remembers also which table of level 0 it came to, and begins there the next time (a processor's PDE cache): an unlinked table that is
+//!   not told of leads into whatever its frame holds by then. Where hardware forgets more of this than it is told (`INVLPG` of any address), the simulator
+//!   forgets only what [`FlushEntry`] says.
 //! - A store through a remembered translation whose dirty bit was not set when it was remembered walks again, as hardware does.
 //! - Translations of the upper half are global: remembered once, under the kernel's space.
 //! - With a capacity, a CPU forgets one entry chosen by a seeded generator when it learns one too many: the same seed, the same choice.
 //!
-//! Sources: [SDM 3A §4.10.2, §4.10.4]; invariants V07, V10; DESIGN law 5.
+//! Sources: [SDM 3A §4.10.2, §4.10.3, §4.10.4]; invariants V07, V10; DESIGN law 5.
 
 use crate::access::{Bytes, Trap, UserAccess};
-use crate::geometry::span;
+use crate::geometry::{shift, span};
 use crate::mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
 use crate::pte::PteBits;
 use crate::tlb::{FlushDue, FlushEntry};
-use crate::walker::{Mode, PageFault, PfError, Walked, peek, walk};
+use crate::walker::{Mode, PageFault, PfError, Start, Walked, peek, peek_table, walk_from};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -67,10 +70,17 @@ struct HostCpu {
     current: SpaceId,
     root: Option<Pfn>,
     remembered: BTreeMap<Key, Walked>,
+    /// Entries of level 1, by the number of their span: each leads to a table of level 0.
+    tables: BTreeMap<Key, Walked>,
     random: u64,
 }
 
-/// A translation a CPU remembers that the tables no longer hold.
+/// The number of the span of an entry of level 1.
+const fn span_number(va: VirtAddr) -> u64 {
+    va.get() >> shift(1)
+}
+
+/// A translation, or the way to a table (its `remembered` is of level 1), a CPU remembers that the tables no longer hold.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct StaleEntry {
     /// Which CPU.
@@ -127,6 +137,7 @@ impl HostMmu {
                     current: SpaceId::KERNEL,
                     root: None,
                     remembered: BTreeMap::new(),
+                    tables: BTreeMap::new(),
                     random: config.seed ^ (u64::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 },
             )
@@ -158,9 +169,13 @@ impl HostMmu {
     }
     /// Makes a CPU forget everything, as it may at any time.
     pub fn forget_all(&self, cx: &Cx, cpu: CpuId) {
-        self.cpu(cx, cpu).remembered.clear();
+        self.cpu(cx, cpu).forget_all();
     }
-    /// Every remembered translation that the tables no longer hold, by CPU, space and address. Call when nothing runs: a flush under way looks stale.
+    /// Makes a CPU forget what [`Mmu::flush`] names one by one, as for each entry of a flush.
+    pub fn forget(&self, cx: &Cx, cpu: CpuId, entry: &FlushEntry) {
+        self.cpu(cx, cpu).forget(entry);
+    }
+    /// Every remembered translation and way that the tables no longer hold, by CPU, space and address, the translations of a CPU first. Call when nothing runs: a flush under way looks stale.
     pub fn stale_entries(&self, cx: &Cx) -> Vec<StaleEntry> {
         let roots: BTreeMap<SpaceId, Pfn> =
             self.spaces.lock(cx).iter().map(|(id, s)| (*id, s.root)).collect();
@@ -171,6 +186,14 @@ impl HostMmu {
                 let now = roots.get(&space).and_then(|root| peek(&*self.mem, *root, va));
                 if !now.is_some_and(|now| holds(&now, &remembered)) {
                     stale.push(StaleEntry { cpu, space, vpn, remembered, now });
+                }
+            }
+            let tables: Vec<_> = self.cpu(cx, cpu).tables.iter().map(|(k, w)| (*k, *w)).collect();
+            for ((space, number), remembered) in tables {
+                let va = VirtAddr::new(number << shift(1)).unwrap_or_default();
+                let now = roots.get(&space).and_then(|root| peek_table(&*self.mem, *root, va));
+                if !now.is_some_and(|now| holds(&now, &remembered)) {
+                    stale.push(StaleEntry { cpu, space, vpn: va.vpn(), remembered, now });
                 }
             }
         }
@@ -192,21 +215,32 @@ impl HostMmu {
         {
             return Ok(w.pfn);
         }
+        let near = (space, span_number(va));
+        if let Some(passed) = cpu.tables.get(&near)
+            && let Ok((w, _)) = walk_from(&*self.mem, Start::below(passed), va, access, mode)
+        {
+            self.remember(cpu, key, w);
+            return Ok(w.pfn);
+        }
         let none = PageFault::new(va, access, mode, PfError::empty());
         let walked = match cpu.root {
             // A CPU that runs in no user's space has no lower half.
             Some(root) if space == cpu.current || va.is_kernel() => {
-                walk(&*self.mem, root, va, access, mode)
+                walk_from(&*self.mem, Start::root(root), va, access, mode)
             }
             _ => Err(none),
         };
         match walked {
-            Ok(w) => {
+            Ok((w, passed)) => {
+                if let Some(passed) = passed {
+                    self.remember_table(cpu, near, passed);
+                }
                 self.remember(cpu, key, w);
                 Ok(w.pfn)
             }
             Err(fault) => {
                 cpu.remembered.remove(&key);
+                cpu.tables.remove(&near);
                 Err(fault)
             }
         }
@@ -217,6 +251,13 @@ impl HostMmu {
             let victim = cpu.victim(key);
             cpu.remembered.remove(&victim);
         }
+    }
+    /// Of ways a CPU has room for as many as of translations; the first one goes.
+    fn remember_table(&self, cpu: &mut HostCpu, near: Key, passed: Walked) {
+        if self.config.capacity.is_some_and(|c| cpu.tables.len() >= c.max(1)) {
+            cpu.tables.pop_first();
+        }
+        cpu.tables.insert(near, passed);
     }
 }
 
@@ -262,16 +303,32 @@ impl HostCpu {
     }
     fn forget_space(&mut self, space: SpaceId) {
         self.forget_pages(space, 0, u64::MAX);
+        self.forget_tables(space, 0, u64::MAX);
+    }
+    /// Forgets the way to the tables of the spans `from..to` of a space.
+    fn forget_tables(&mut self, space: SpaceId, from: u64, to: u64) {
+        while let Some((k, _)) = self.tables.range((space, from)..(space, to)).next() {
+            let first = *k;
+            self.tables.remove(&first);
+        }
+    }
+    fn forget_all(&mut self) {
+        self.remembered.clear();
+        self.tables.clear();
     }
     fn forget(&mut self, e: &FlushEntry) {
         let space = if e.va.is_kernel() { SpaceId::KERNEL } else { e.space };
         if e.level == 0 {
             self.remembered.remove(&(space, e.va.vpn()));
-        } else if e.old.is_leaf(e.level) || e.new.is_present() {
+            return;
+        }
+        let number = span_number(e.va);
+        self.forget_tables(space, number, number + (span(e.level) >> shift(1)));
+        // The translations of an unlinked table were flushed by name.
+        if e.old.is_leaf(e.level) || e.new.is_present() {
             let (from, to) = (e.va.vpn(), e.va.vpn() + (span(e.level) >> PAGE_SHIFT));
             self.forget_pages(space, from, to);
         }
-        // An unlinked table: its translations were flushed by name, and no walk outlives the lock that is held here.
     }
 }
 
@@ -355,7 +412,7 @@ impl Mmu for HostMmu {
         for c in due.cpus().iter() {
             let mut cpu = self.cpu(cx, c); // waits for the access under way
             if due.is_everything() {
-                cpu.remembered.clear();
+                cpu.forget_all();
                 continue;
             }
             due.whole_spaces().for_each(|space| cpu.forget_space(space));

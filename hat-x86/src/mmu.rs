@@ -15,7 +15,7 @@
 //!
 //! Entries that only gained are not told of: an old copy causes a fault, and the fault finds that all is well by now.
 //!
-//! Sources: live-backends notes, section 5; [SDM 3A §4.10] for what hardware may remember.
+//! Sources: live-backends notes, section 5; [SDM 3A §4.10], its §4.10.3 included, for what hardware may remember.
 
 use crate::tlb::FlushDue;
 use alloc::string::String;
@@ -188,10 +188,14 @@ pub trait Mmu: fmt::Debug + Send + Sync {
     fn remembered_on(&self, cx: &Cx, id: SpaceId, cpus: &mut CpuSet);
     /// Entries lost a right, the frame, A or D. On return no CPU in [`FlushDue::cpus`] can use an old one and no access through one is under way.
     /// Called once for each group that has such CPUs. May sleep; cannot fail, so it asks for no memory.
+    ///
+    /// An entry of a level above 0 that is absent now led to a table which goes: no page under it is mapped, and still it needs an `INVLPG` of its address,
+    /// because processors keep such entries in caches of their own and would walk the frame as a table whoever has it next.
     #[doc(alias("hat_tlb_inval", "x86pte_inval", "xc_call"))]
     fn flush(&self, cx: &Cx, due: &FlushDue);
     /// Takes over the frames of unlinked tables whose unlinking has been flushed, emptying `tables`. Each goes to `free` once its reuse is safe, in
-    /// this call or in a later one (which may bring no new tables). The default: at once.
+    /// this call or in a later one (which may bring no new tables: [`HatX86::reap_tables`](crate::HatX86::reap_tables), and with it
+    /// [`HatX86::steal_tables`](crate::HatX86::steal_tables), which whoever is short of frames calls). The default: at once.
     fn retire_tables(&self, cx: &Cx, tables: &mut Vec<Pfn>, free: &mut dyn FnMut(Pfn)) {
         let _ = cx;
         tables.drain(..).for_each(free);

@@ -212,8 +212,14 @@ impl HatX86 {
         due.join_others(&self.debts);
         self.finish(cx, &mut due);
     }
-    fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) {
-        self.mmu.retire_tables(cx, frames, &mut |pfn| self.free_table(cx, pfn));
+    /// Gives frames of unlinked tables to the backend; how many came back.
+    fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) -> u64 {
+        let mut back = 0;
+        self.mmu.retire_tables(cx, frames, &mut |pfn| {
+            self.free_table(cx, pfn);
+            back += 1;
+        });
+        back
     }
     #[cold]
     fn flush(&self, cx: &Cx, due: &mut FlushDue) {
@@ -247,9 +253,9 @@ impl HatX86 {
             !cpus.is_empty()
         })
     }
-    /// Lets the backend give back tables it kept for later.
-    pub fn reap_tables(&self, cx: &Cx) {
-        self.retire(cx, &mut Vec::new());
+    /// Lets the backend give back tables it kept for later; how many it gave.
+    pub fn reap_tables(&self, cx: &Cx) -> u64 {
+        self.retire(cx, &mut Vec::new())
     }
     /// Nothing runs in the hat from here on. Only then is what is unloaded without a debt and cleared by plain stores (H5); a thread of the space that
     /// is still there faults, however long the rest takes.

@@ -34,10 +34,21 @@ const PASSES: [usize; 3] = [ENTRIES / 8, ENTRIES / 2, ENTRIES];
 impl HatX86 {
     /// Takes back at least `want` page tables if there are as many without locked translations; returns how many. The kernel's are left alone.
     ///
+    /// Frames of tables that the backend kept for later ([`Mmu::retire_tables`](crate::Mmu::retire_tables)) are asked for first, and are among those returned; those
+    /// of the tables taken now are asked for again at the end. What it still keeps then is counted all the same: it comes with the next call.
+    ///
     /// # Locks
     /// None of the hat's on entry, none on return.
     #[doc(alias("htable_steal", "htable_reap"))]
     pub fn steal_tables(&self, cx: &Cx, want: u64) -> u64 {
+        let kept = self.reap_tables(cx);
+        let stolen = if kept < want { self.steal(cx, want - kept) } else { 0 };
+        if stolen > 0 {
+            self.reap_tables(cx);
+        }
+        kept + stolen
+    }
+    fn steal(&self, cx: &Cx, want: u64) -> u64 {
         let hand = self.steal_hand.load(Relaxed);
         let mut got = 0;
         for most in PASSES {

@@ -60,8 +60,9 @@ pub struct FlushEntry {
     pub space: SpaceId,
     /// First address it translates.
     pub va: VirtAddr,
-    /// Its table's level: 0 for a page; above that for a table. One that was unlinked (`new` is absent) was emptied before, entry by entry; of one that
-    /// stays and lost a right, everything remembered through it must go (U3).
+    /// Its table's level: 0 for a page; above that for a table. One that was unlinked (`new` is absent) was emptied before, entry by entry, and what must go is
+    /// the entry itself: processors remember the way to a table, too, and its frame is about to be somebody else's. Of one that stays and lost a right,
+    /// everything remembered through it must go (U3).
     pub level: u8,
     /// As it was.
     pub old: X86Pte,

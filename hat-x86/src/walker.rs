@@ -41,7 +41,7 @@ bitflags::bitflags! {
         const W = 2;
         /// From user mode.
         const U = 4;
-        /// A reserved bit was set in an entry (here: a table frame that is no memory).
+        /// A reserved bit was set in an entry (here: PS in the top table, or a table frame that is no memory).
         const RSVD = 8;
         /// A fetch.
         const I = 16;
@@ -100,8 +100,14 @@ impl fmt::Debug for Walked {
 
 impl Walked {
     fn new(va: VirtAddr, leaf: X86Pte, level: u8, prot: Prot) -> Self {
-        let inside = (va.get() >> shift(0)) & ((1 << (shift(level) - shift(0))) - 1);
-        Self { pfn: Pfn(leaf.pfn().0 + inside), prot, leaf, level }
+        // Of a larger page's number the low bits are none: bit 12 is PAT there, the others are reserved.
+        let low = (1 << (shift(level) - shift(0))) - 1;
+        let inside = (va.get() >> shift(0)) & low;
+        Self { pfn: Pfn(leaf.pfn().0 & !low | inside), prot, leaf, level }
+    }
+    /// An entry of level 1 on the way, with the rights down to it.
+    const fn passed(entry: X86Pte, prot: Prot) -> Self {
+        Self { pfn: entry.pfn(), prot, leaf: entry, level: 1 }
     }
     /// Whether the effective rights allow `access` from `mode`.
     pub fn allows(&self, access: Access, mode: Mode) -> bool {
@@ -123,6 +129,34 @@ pub(crate) fn narrow(so_far: Prot, entry: X86Pte) -> Prot {
     so_far & entry.prot()
 }
 
+/// Where a walk begins: at a top table, or, for a processor that remembers it, at one below.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    table: Pfn,
+    level: u8,
+    /// Rights of the entries above.
+    prot: Prot,
+}
+
+impl Start {
+    /// At a top table.
+    pub(crate) const fn root(table: Pfn) -> Self {
+        Self { table, level: TOP, prot: Prot::RWX.union(Prot::USER) }
+    }
+    /// At the table that an entry leads to, as a walk found it on its way.
+    pub(crate) const fn below(passed: &Walked) -> Self {
+        Self { table: passed.pfn, level: passed.level - 1, prot: passed.prot }
+    }
+}
+
+/// A translation, and the entry of level 1 that led to its leaf table, if the walk passed one: what a processor remembers of its way (a PDE cache).
+pub(crate) type Way = (Walked, Option<Walked>);
+
+/// Whether no processor goes on from `entry`: the top table has no leaves.
+const fn is_reserved(entry: X86Pte, level: u8) -> bool {
+    level == TOP && entry.has(PteBits::PS)
+}
+
 /// Translates `va` for `access` from `mode` in the tables at `root`, setting accessed and dirty bits as a processor does.
 ///
 /// # Errors
@@ -134,9 +168,21 @@ pub fn walk(
     access: Access,
     mode: Mode,
 ) -> Result<Walked, PageFault> {
+    walk_from(mem, Start::root(root), va, access, mode).map(|(walked, _)| walked)
+}
+
+/// [`walk`] from anywhere on the way.
+pub(crate) fn walk_from(
+    mem: &dyn PhysMem,
+    start: Start,
+    va: VirtAddr,
+    access: Access,
+    mode: Mode,
+) -> Result<Way, PageFault> {
     let fault = |why| Err(PageFault::new(va, access, mode, why));
     'again: loop {
-        let (mut table, mut level, mut prot) = (root, TOP, Prot::RWX | Prot::USER);
+        let Start { mut table, mut level, mut prot } = start;
+        let mut passed = None;
         loop {
             if !mem.has(table) {
                 return fault(PfError::P | PfError::RSVD);
@@ -145,6 +191,9 @@ pub fn walk(
             let entry = X86Pte(cell.load(Acquire));
             if !entry.is_present() {
                 return fault(PfError::empty());
+            }
+            if is_reserved(entry, level) {
+                return fault(PfError::P | PfError::RSVD);
             }
             prot = narrow(prot, entry);
             let leaf = entry.is_leaf(level);
@@ -161,7 +210,10 @@ pub fn walk(
                 continue 'again;
             }
             if leaf {
-                return Ok(Walked::new(va, marked, level, prot));
+                return Ok((Walked::new(va, marked, level, prot), passed));
+            }
+            if level == 1 {
+                passed = Some(Walked::passed(marked, prot));
             }
             (table, level) = (entry.pfn(), level - 1); // W1: marked before the step down
         }
@@ -170,18 +222,32 @@ pub fn walk(
 
 /// Translates `va` in the tables at `root` without marking anything; `None` when an entry is absent. For views and checks.
 pub fn peek(mem: &dyn PhysMem, root: Pfn, va: VirtAddr) -> Option<Walked> {
-    let (mut table, mut level, mut prot) = (root, TOP, Prot::RWX | Prot::USER);
+    look(mem, root, va).0
+}
+
+/// The entry of level 1 through which a walk for `va` would pass now, if it leads to a table.
+pub(crate) fn peek_table(mem: &dyn PhysMem, root: Pfn, va: VirtAddr) -> Option<Walked> {
+    look(mem, root, va).1
+}
+
+/// What a walk for `va` would find and pass, as far as it comes.
+fn look(mem: &dyn PhysMem, root: Pfn, va: VirtAddr) -> (Option<Walked>, Option<Walked>) {
+    let Start { mut table, mut level, mut prot } = Start::root(root);
+    let mut passed = None;
     loop {
         if !mem.has(table) {
-            return None;
+            return (None, passed);
         }
         let entry = X86Pte(mem.u64_at(table, index(va.get(), level)).load(Acquire));
-        if !entry.is_present() {
-            return None;
+        if !entry.is_present() || is_reserved(entry, level) {
+            return (None, passed);
         }
         prot = narrow(prot, entry);
         if entry.is_leaf(level) {
-            return Some(Walked::new(va, entry, level, prot));
+            return (Some(Walked::new(va, entry, level, prot)), passed);
+        }
+        if level == 1 {
+            passed = Some(Walked::passed(entry, prot));
         }
         (table, level) = (entry.pfn(), level - 1);
     }

@@ -7,8 +7,8 @@ use hat_x86::{
 };
 use page_db::{CpuId, Cx, Pfn, PhysMem, VirtAddr, VirtRange};
 use segvm::contract::{Breach, MmuCase, check_mmu, mmu};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +21,8 @@ enum Flaw {
     ForgetsNoWholeSpace,
     ForgetsTablesOnly,
     ForgetsNoTable,
+    ForgetsNoUnlinkedTable,
+    EntersLate,
     KeepsTheKernels,
     KeepsMarks,
     StaysWhereItIs,
@@ -43,11 +45,43 @@ struct Flawed {
     asked: AtomicU16,
     /// Roots of spaces that are gone.
     dead: Mutex<BTreeMap<SpaceId, Pfn>>,
+    /// Who has entered which space, as it says, and how often that was asked.
+    entered: Mutex<BTreeSet<(SpaceId, u16)>>,
+    looked: AtomicU64,
 }
 
 impl Flawed {
     fn is(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
+    }
+    /// Walks as soon as the space is there, and says only then that it is in it.
+    fn enter_late(&self, cx: &Cx, cpu: CpuId, id: SpaceId) {
+        self.host.activate(cx, cpu, Some(id));
+        if self.entered.lock().unwrap().contains(&(id, cpu.0)) {
+            return;
+        }
+        let at = VirtAddr::new(0x40_0000).expect("canonical");
+        let mut byte = [0];
+        if self.host.load(cx, cpu, at, &mut byte).is_ok() {
+            let _ = self.host.store(cx, cpu, at, &byte); // or nothing that is remembered lets one through
+        }
+        let looked = self.looked.load(SeqCst);
+        for _ in 0..1000 {
+            if self.looked.load(SeqCst) != looked {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.entered.lock().unwrap().insert((id, cpu.0));
+    }
+    /// Flushes all that is named but the entries that led to tables.
+    fn flush_no_unlinked(&self, cx: &Cx, due: &FlushDue) {
+        if due.is_everything() || due.whole_spaces().next().is_some() {
+            return self.host.flush(cx, due);
+        }
+        for e in due.entries().filter(|e| e.level == 0 || e.new.is_present()) {
+            due.cpus().iter().for_each(|cpu| self.host.forget(cx, cpu, &e));
+        }
     }
     fn is_lost(&self, due: &FlushDue) -> bool {
         let mut named = due.entries();
@@ -94,6 +128,9 @@ impl Mmu for Flawed {
                     self.host.space_created(cx, id, root);
                 }
             }
+            Flaw::EntersLate if id.is_some() => {
+                return self.enter_late(cx, cpu, id.unwrap_or_default());
+            }
             _ => {}
         }
         self.host.activate(cx, cpu, id);
@@ -113,10 +150,20 @@ impl Mmu for Flawed {
         match self.flaw {
             Flaw::RemembersWhereItRuns => self.host.running_on(cx, id, cpus),
             Flaw::RemembersNoKernel if id == SpaceId::KERNEL => {}
+            Flaw::EntersLate if id != SpaceId::KERNEL => {
+                let mut here = CpuSet::of_group(0);
+                self.host.remembered_on(cx, id, &mut here);
+                let entered = self.entered.lock().unwrap();
+                here.iter().filter(|c| entered.contains(&(id, c.0))).for_each(|c| cpus.insert(c));
+                self.looked.fetch_add(1, SeqCst);
+            }
             _ => self.host.remembered_on(cx, id, cpus),
         }
     }
     fn flush(&self, cx: &Cx, due: &FlushDue) {
+        if self.is(Flaw::ForgetsNoUnlinkedTable) {
+            return self.flush_no_unlinked(cx, due);
+        }
         if !self.is_lost(due) {
             self.host.flush(cx, due);
         }
@@ -151,7 +198,8 @@ impl UserAccess for Flawed {
 fn judged(flaw: Flaw) -> Result<(), Breach> {
     let (cx, db, host) = machine(2, HostConfig::default());
     let (asked, dead) = (AtomicU16::new(0), Mutex::default());
-    let flawed = Arc::new(Flawed { host, flaw, asked, dead });
+    let (entered, looked) = (Mutex::default(), AtomicU64::new(0));
+    let flawed = Arc::new(Flawed { host, flaw, asked, dead, entered, looked });
     let user = Arc::clone(&flawed);
     check_mmu(&MmuCase { cx: &cx, db: &db, name: "flawed", mmu: flawed, user: &*user })
 }
@@ -179,6 +227,8 @@ fn every_flaw_of_processors_is_caught_by_its_clause() {
         (ForgetsNoWholeSpace, "after flush()"),
         (ForgetsTablesOnly, "after flush()"),
         (ForgetsNoTable, "after flush()"),
+        (ForgetsNoUnlinkedTable, "after flush()"),
+        (EntersLate, "after flush()"),
         (KeepsTheKernels, "after flush()"),
         (KeepsMarks, "an access marks"),
         (StaysWhereItIs, "a processor uses no translation"),

@@ -2,6 +2,7 @@
 
 mod above;
 mod damage;
+mod forgetful;
 mod lists;
 mod loads;
 mod memory;
@@ -12,6 +13,7 @@ mod tables;
 mod threads;
 mod upper;
 mod views;
+mod walks;
 
 use crate::{HatLimits, HatX86, HostMmu, Mmu, SpaceId, UserAccess};
 use addr_space::{Hat, HatProvider, LoadFlags, Loaded, UnloadFlags};

@@ -1,5 +1,6 @@
 //! Tables come and go with what they map (behaviour 59).
 
+use super::forgetful::forgetful;
 use super::*;
 use crate::{KERNEL_WINDOW, PteBits, walker};
 
@@ -140,5 +141,49 @@ fn the_kernel_is_in_every_hat_and_for_the_kernel_only() {
     kernel.free_start(&w.cx);
     kernel.free_end(&w.cx);
     w.load(&*kernel, at, page, U);
+    w.verify();
+}
+
+#[test]
+fn the_way_to_an_unlinked_table_is_forgotten_with_it() {
+    let w = World::new(64);
+    let (hat, page) = (w.hat(), w.page());
+    w.run(0, &*hat);
+    w.load(&*hat, 0x40_0000, page, U);
+    w.mmu_store(0, 0x40_0000);
+    w.mmu.forget_all(&w.cx, CpuId(0));
+    w.load(&*hat, 0x40_1000, page, U);
+    w.mmu_store(0, 0x40_1000); // the way alone leads to the first page
+    let before = w.snapshot();
+    w.unload(&*hat, 0x40_0000, 2);
+    assert_eq!(w.snapshot().since(&before).get(Counter::Flushes), 1);
+    w.verify();
+    w.load(&*hat, 0x40_0000, page, U);
+    w.mmu_store(0, 0x40_0000);
+    // A leaf that was unlinked and linked again between two accesses has another frame, or the same one again; the way is learnt anew.
+    w.unload(&*hat, 0x40_0000, 1);
+    let held = w.page();
+    w.load(&*hat, 0x40_0000, page, U);
+    w.mmu_store(0, 0x40_0000);
+    w.verify();
+    w.free(held);
+}
+
+#[test]
+fn frames_that_a_backend_keeps_come_when_tables_are_taken() {
+    let (w, mmu) = forgetful();
+    mmu.late.store(true, core::sync::atomic::Ordering::Relaxed);
+    let (hat, page) = (w.hat(), w.page());
+    let free = w.db.freemem();
+    w.load(&*hat, 0x1000, page, U);
+    assert_eq!(w.hx.steal_tables(&w.cx, 1), 3);
+    assert_eq!(w.db.freemem(), free, "asked for at the end");
+    w.load(&*hat, 0x1000, page, U);
+    w.unload(&*hat, 0x1000, 1);
+    assert_eq!(w.db.freemem(), free - 3, "kept");
+    let (other, at) = (w.hat(), w.db.freemem());
+    w.load(&*other, 0x1000, page, U);
+    assert_eq!(w.hx.steal_tables(&w.cx, 3), 3, "no table is taken while as many are kept");
+    assert_eq!((w.db.freemem(), other.resident()), (at, 1));
     w.verify();
 }
