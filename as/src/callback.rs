@@ -15,6 +15,8 @@
 //!   without one, neither chooses an address ([`AddrSpace::claim_range`], which refuses the thread that has the claim) nor makes a fault that grows the stack
 //!   until he has let go.
 //! - Q3: a waiter for pins looks again when a callback is added, so none is missed.
+//! - Q4: a callback that is registered is called at the end of the address space at the latest. The end closes the list when it finds nobody left to
+//!   call, under the list's own lock; who comes later is told so ([`CallbackError::Freed`]) rather than left to wait for a call that nobody makes.
 //!
 //! Sources: illumos.md 3.11.
 
@@ -73,6 +75,9 @@ pub enum CallbackError {
     /// The kernel's address space has none.
     #[error("the kernel's address space takes no callbacks")]
     Kernel,
+    /// The address space has ended.
+    #[error("the address space has ended, and calls nobody any more")]
+    Freed,
     /// The heap refused a record.
     #[error("no heap for a callback")]
     NoHeap,
@@ -83,7 +88,7 @@ impl CallbackError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::NoEvents => errno::EINVAL,
-            Self::Kernel => errno::ENOMEM,
+            Self::Kernel | Self::Freed => errno::ENOMEM,
             Self::NoHeap => errno::EAGAIN,
         }
     }
@@ -113,13 +118,21 @@ impl Entry {
     }
 }
 
-/// The callbacks of one address space, newest last.
+/// The callbacks of one address space.
 #[derive(Debug)]
-pub(crate) struct Callbacks(Mutex<Vec<Entry>>);
+pub(crate) struct Callbacks(Mutex<List>);
+
+#[derive(Debug)]
+struct List {
+    /// Newest last.
+    entries: Vec<Entry>,
+    /// Takes nobody any more (Q4).
+    closed: bool,
+}
 
 impl Callbacks {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Rank::AsContents, Vec::new()))
+        Self(Mutex::new(Rank::AsContents, List { entries: Vec::new(), closed: false }))
     }
 }
 
@@ -146,9 +159,12 @@ impl AddrSpace {
         let deleted = Arc::new(AtomicBool::new(false));
         let entry = Entry { token, events, range, callback, called: false, deleted };
         {
-            let mut all = self.callbacks.0.lock(cx);
-            all.try_reserve(1).map_err(|_| CallbackError::NoHeap)?;
-            all.push(entry);
+            let list = &mut *self.callbacks.0.lock(cx);
+            if list.closed {
+                return Err(CallbackError::Freed);
+            }
+            list.entries.try_reserve(1).map_err(|_| CallbackError::NoHeap)?;
+            list.entries.push(entry);
         }
         self.state.pins_released(self.db.waits()); // Q3
         Ok(())
@@ -157,7 +173,7 @@ impl AddrSpace {
     #[doc(alias = "as_delete_callback")]
     pub fn delete_callback(&self, cx: &Cx, token: u64) -> Deleted {
         let running = {
-            let mut all = self.callbacks.0.lock(cx);
+            let all = &mut self.callbacks.0.lock(cx).entries;
             let named = |e: &Entry| e.token == token && !e.deleted.load(Ordering::SeqCst);
             let Some(at) = all.iter().rposition(named) else { return Deleted::NotFound };
             if !all[at].called {
@@ -173,9 +189,17 @@ impl AddrSpace {
     /// Runs the newest callback that wants one of the events in `range` and waits until it has deleted itself. Says whether there was one.
     #[doc(alias = "as_execute_callback")]
     pub(crate) fn run_callback(&self, cx: &Cx, event: Events, range: Option<VirtRange>) -> bool {
+        self.run_one(cx, event, range, false)
+    }
+    /// Runs the newest callback of all; when there is none, nobody can come any more (Q4).
+    pub(crate) fn run_last_callback(&self, cx: &Cx) -> bool {
+        self.run_one(cx, Events::all(), None, true)
+    }
+    fn run_one(&self, cx: &Cx, event: Events, range: Option<VirtRange>, last: bool) -> bool {
         let (callback, event, deleted) = {
-            let mut all = self.callbacks.0.lock(cx);
-            let Some(entry) = all.iter_mut().rev().find(|e| e.wants(event, range)) else {
+            let list = &mut *self.callbacks.0.lock(cx);
+            let Some(entry) = list.entries.iter_mut().rev().find(|e| e.wants(event, range)) else {
+                list.closed |= last;
                 return false;
             };
             entry.called = true;
@@ -185,7 +209,7 @@ impl AddrSpace {
         callback.call(cx, self, event);
         let waits = self.db.waits();
         waits.wait_while(cx, self.callback_key(), || !deleted.load(Ordering::SeqCst));
-        self.callbacks.0.lock(cx).retain(|e| !Arc::ptr_eq(&e.deleted, &deleted));
+        self.callbacks.0.lock(cx).entries.retain(|e| !Arc::ptr_eq(&e.deleted, &deleted));
         true
     }
     /// Runs a callback for the pinned segment `seg`, or sleeps until a pin is released after `epoch`.

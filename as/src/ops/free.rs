@@ -18,14 +18,14 @@ impl AddrSpace {
     /// Unmaps everything and gives the translations back. Runs every callback first, whatever it was registered for; while pages are pinned it runs
     /// those that come late, and waits.
     ///
-    /// Afterwards the space is empty and stays so: nothing can be mapped, other operations find nothing. Freeing twice does
+    /// Afterwards the space is empty and stays so: nothing can be mapped, no callback is taken, other operations find nothing. Freeing twice does
     /// nothing. A segment whose driver will not let go goes all the same, with its translations; what the driver holds is the driver's. A thread that still runs in the space faults from the beginning of this on, and its faults find nothing.
     #[doc(alias = "as_free")]
     pub fn free(&self, cx: &Cx) {
         if self.freed.swap(true, Ordering::AcqRel) {
             return;
         }
-        while self.run_callback(cx, Events::all(), None) {} // the last time that anybody can be told
+        while self.run_callback(cx, Events::all(), None) {}
         self.hat.free_start(cx); // after the mark: who is put out faults, and must not be told to try again
         let mut redo = Redo::new(self, cx, 0);
         let mut hopeless = None;
@@ -50,6 +50,7 @@ impl AddrSpace {
                 Some((error, seg)) => hopeless = redo.after(error).err().map(|_| seg),
             }
         }
+        while self.run_last_callback(cx) {} // the last time that anybody can be told (Q4)
         self.hat.free_end(cx);
     }
     /// Unmaps segment after segment, and closes the space, but for a segment that refuses. One that is hopeless is not asked again.

@@ -199,6 +199,21 @@ fn nonsense_and_the_kernel_are_refused() {
     assert_eq!(add(Events::empty()), Err(CallbackError::NoEvents));
 }
 
+/// Q4: nobody is left to wait for a call that is never made.
+#[test]
+fn who_comes_after_the_end_is_told_so() {
+    let w = World::new();
+    w.map(0x10000, P);
+    let heard = Heard::new();
+    heard.add(&w, 1, Events::UNMAP, None);
+    w.space.free(&w.cx);
+    assert_eq!(heard.take(), [(1, Events::UNMAP, Deleted::Deferred)]);
+    let late = Pinner { token: 2, pins: None, heard: Arc::clone(&heard.0) };
+    let added = w.space.add_callback(&w.cx, Arc::new(late), 2, Events::FREE, None);
+    assert_eq!(added, Err(CallbackError::Freed));
+    assert_eq!(w.space.delete_callback(&w.cx, 2), Deleted::NotFound);
+}
+
 #[test]
 fn the_end_hears_of_whoever_would_let_go_whatever_he_waits_for() {
     for events in [Events::FREE, Events::SETPROT, Events::UNMAP] {
