@@ -201,7 +201,8 @@ impl AddrSpace {
             let _ = seg.ops().fault(&scx, piece, FaultKind::SoftUnlock, Access::Other);
         }
     }
-    /// Starts reading the pages of `range`, loading no translations.
+    /// Starts reading the pages of `range`, loading no translations. It goes on from the page at which memory was short, so a range longer than memory
+    /// comes to its end, and pushes out its own beginning.
     ///
     /// # Errors
     /// [`FaultError::NoMap`] at a hole, or the first driver's error; what lies below has been started.
@@ -210,10 +211,23 @@ impl AddrSpace {
         if !self.limits().covers(range) {
             return Err(FaultError::NoMap { addr: self.first_outside(range) });
         }
+        let mut rest = range;
         let mut redo = Redo::new(self, cx, 1).over(range);
         loop {
-            match self.faulta_pass(cx, range) {
-                Err(error) if is_transient(&error) => self.amend(&mut redo, error)?,
+            match self.faulta_pass(cx, rest) {
+                Err(error) if is_transient(&error) => {
+                    let at = error.addr().page_floor();
+                    // Each page that it got on by has its own tries. A driver that names a page of somebody else's is not believed. Of a lock inversion the
+                    // file system says no more than that it is to be asked again.
+                    if matches!(error, FaultError::NoMemory { .. })
+                        && at > rest.start()
+                        && let Some(left) = rest.from(at.get())
+                    {
+                        rest = left;
+                        redo = Redo::new(self, cx, 1).over(range);
+                    }
+                    self.amend(&mut redo, error)?;
+                }
                 done => return done,
             }
         }

@@ -324,29 +324,45 @@ pub(super) fn kluster(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, delta: i64) 
     }
 }
 
-/// Starts reading the pages of `range` that are kept somewhere: pushed anons and pages of the file. The rest is zeros and costs nothing.
+/// Starts reading the pages of `range` that are kept somewhere: pushed anons and pages of the file. The rest is zeros and costs nothing. From below: of what
+/// lies under a page that fails, nothing is left out.
 pub(super) fn read_ahead(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Result<(), FaultError> {
-    if let Some(map) = seg.amap() {
-        let slots = seg.slots_of(scx.seg, range);
-        for (slot, _) in map.slots(scx.cx, slots.clone()) {
-            faulta(seg, scx, range.page_at(slot.wrapping_sub(slots.start)))?;
-        }
-    }
     let (Some(b), Some(first)) = (&seg.backing, seg.file_offset(scx.seg, range.start())) else {
-        return Ok(());
+        return read_slots(seg, scx, range, false).map(drop);
     };
     let behind = b.vnode.size().saturating_sub(first.0).div_ceil(PAGE_SIZE);
     for addr in range.iter_pages().take(usize::try_from(behind).unwrap_or(usize::MAX)) {
         faulta(seg, scx, addr)?;
     }
     // Past the end of the file only the segment's own copies can be had; the first page that has none ends the walk.
-    let own = |i: &u64| {
-        seg.amap().is_some_and(|m| m.peek(seg.slot_of(scx.seg, range.page_at(*i))).is_some())
-    };
-    match (behind..range.pages().get()).find(|i| !own(i)) {
-        Some(i) => {
-            Err(FaultError::Object { addr: range.page_at(i), errno: page_db::errno::EFAULT })
-        }
+    if behind >= range.pages().get() {
+        return Ok(());
+    }
+    let Some(past) = range.from(range.page_at(behind).get()) else { return Ok(()) };
+    match read_slots(seg, scx, past, true)? {
+        Some(addr) => Err(FaultError::Object { addr, errno: page_db::errno::EFAULT }),
         None => Ok(()),
     }
+}
+
+/// Starts reading the anons of `range`. With `unbroken` it ends at the first page that has none, and says which.
+fn read_slots(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    range: VirtRange,
+    unbroken: bool,
+) -> Result<Option<VirtAddr>, FaultError> {
+    let mut next = 0;
+    if let Some(map) = seg.amap() {
+        let slots = seg.slots_of(scx.seg, range);
+        for (slot, _) in map.slots(scx.cx, slots.clone()) {
+            let index = slot.wrapping_sub(slots.start);
+            if unbroken && index != next {
+                break;
+            }
+            faulta(seg, scx, range.page_at(index))?;
+            next = index + 1;
+        }
+    }
+    Ok((unbroken && next < range.pages().get()).then(|| range.page_at(next)))
 }

@@ -207,6 +207,28 @@ fn a_reader_of_a_resident_file_faults_once_in_sixteen_pages() {
 }
 
 #[test]
+fn more_may_be_asked_for_than_there_is_memory_for() {
+    let mut s = Scene::on("machine memory=64 swap=mem:2048");
+    s.run("file 0 8388608 rw; map 0 0 60 r priv fixed file 0 0; advise 0 0 60 willneed; expect ok");
+    s.run("unmap 0 0 60; map 0 0 100 rw priv fixed anon; write 0 0 100 65; pageout *");
+    let read = |s: &Scene| s.machine().counters().get(page_db::Counter::AnonPgIn);
+    let before = read(&s);
+    s.run("advise 0 0 100 willneed; expect ok");
+    let once = read(&s) - before;
+    assert!(once < 200, "each page is read once, or a few twice: {once}");
+    s.end();
+
+    // Copies over a file, each of them and each page of the file once.
+    let mut s = Scene::on("machine memory=64 swap=mem:2048");
+    s.run("file 0 409600 rw; map 0 0 100 rw priv fixed file 0 0; write 0 20 60 65; pageout *");
+    let before = read(&s);
+    s.run("advise 0 0 100 willneed; expect ok; read 0 20 0+1; expect ok b=41");
+    let once = read(&s) - before;
+    assert!(once < 120, "{once}");
+    s.end();
+}
+
+#[test]
 fn a_window_over_a_file_takes_copies_and_rights_as_they_are() {
     // Page 3 has a copy of its own, page 5 may not be read, the file ends within page 8.
     let mut s = Scene::on("machine memory=512");
