@@ -458,6 +458,11 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
         scx.hat.walk(scx.cx, range, &mut |_, _| rss += 1);
         Residency { rss, ..Residency::default() }
     }
+    /// The first run of pages in `range` that the mapping has locked in memory, found without visiting others. The default is for drivers that lock none.
+    fn first_locked(&self, scx: &SegCx<'_>, range: VirtRange) -> Option<VirtRange> {
+        let _ = (scx, range);
+        None
+    }
     /// What views show.
     fn detail(&self, scx: &SegCx<'_>) -> SegDetail;
     /// Checks the driver's own invariants when nothing runs; the text begins with the short name of the one that is broken, and `: `.

@@ -4,9 +4,7 @@
 
 use super::SysError;
 use super::process::{Process, USER_RANGE, USER_TOP, user_pages, user_range};
-use addr_space::{
-    Advice, AsError, FaultError, InCore, Inherit, LockAll, SegError, SegKind, SyncFlags,
-};
+use addr_space::{Advice, AsError, FaultError, Inherit, LockAll, SegError, SegKind, SyncFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{Access, PAGE_SIZE, VirtAddr, VirtRange, errno};
 
@@ -53,6 +51,7 @@ impl Process {
     #[doc(alias("memcntl", "MC_ADVISE"))]
     pub fn madvise(&self, addr: u64, len: u64, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
+        let _space = self.space_now(); // every piece is of this one, whoever runs a program meanwhile
         let answers = self.answers();
         let end = len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| addr.checked_add(len));
         if addr.is_multiple_of(PAGE_SIZE) && end.is_none() {
@@ -113,38 +112,21 @@ impl Process {
     }
     /// The first page of a piece of a segment that the mapping has locked.
     fn first_locked(&self, piece: VirtRange) -> Option<VirtAddr> {
-        let mut first = None;
-        self.each_locked(piece, &mut |addr| {
-            first = Some(addr);
-            false
-        });
-        first
+        self.locked_runs(piece).next().map(VirtRange::start)
     }
     /// How many pages of a piece of a segment the mapping has locked.
     pub(super) fn locked_pages_in(&self, piece: VirtRange) -> u64 {
-        let mut pages = 0;
-        self.each_locked(piece, &mut |_| {
-            pages += 1;
-            true
-        });
-        pages
+        self.locked_runs(piece).map(|run| run.pages().get()).sum()
     }
-    /// Tells of the pages of a piece of a segment that the mapping has locked, from below, for as long as `told` wants more.
-    fn each_locked(&self, piece: VirtRange, told: &mut dyn FnMut(VirtAddr) -> bool) {
+    /// The runs of a piece of a segment that the mapping has locked, from below. Pages that are not are not looked at.
+    fn locked_runs(&self, piece: VirtRange) -> impl Iterator<Item = VirtRange> {
         let (space, cx) = (self.space_now(), self.cx());
-        let mut rest = Some(piece).filter(|_| space.state().locked() != 0);
-        while let Some(left) = rest {
-            let pages = INCORE_CHUNK.min(left.pages().get());
-            let mut bits = [0; INCORE_CHUNK as usize];
-            let chunk = left.until(left.page_at(pages).get()).unwrap_or(left);
-            let _ = space.incore(cx, chunk, &mut bits[..pages as usize]);
-            let is_locked = |bits: &u8| bits & InCore::LOCKED.bits() != 0;
-            let locked = (0..pages).filter(|n| is_locked(&bits[*n as usize]));
-            if !locked.map(|n| chunk.page_at(n)).all(&mut *told) {
-                return;
-            }
-            rest = piece.from(chunk.end());
-        }
+        let mut rest = Some(piece);
+        std::iter::from_fn(move || {
+            let run = space.first_locked(cx, rest?)?;
+            rest = piece.from(run.end());
+            Some(run)
+        })
     }
     fn advise_range(&self, range: VirtRange, advice: MemAdvice) -> Result<(), SysError> {
         const CALL: &str = "madvise";
@@ -262,8 +244,9 @@ impl Process {
             return Ok(());
         }
         let Some(range) = self.pages_of(CALL, addr, len)? else { return Ok(()) };
+        let space = self.space_now(); // every piece is of this one, whoever runs a program meanwhile
         let sync = |range| {
-            let done = self.space_now().sync(self.cx(), range, flags);
+            let done = space.sync(self.cx(), range, flags);
             done.map_err(|e| SysError::of(CALL, e))
         };
         if flags.is_empty() && !answers.syncs_unasked {
@@ -315,14 +298,15 @@ impl Process {
             return Err(SysError::arg(CALL, errno::EINVAL, "neither current nor future memory"));
         }
         self.may_lock(CALL)?;
+        let space = self.space_now(); // all of it works on this one, whoever runs a program meanwhile
         let lock = |what| {
-            let done = self.space_now().lock_all(self.cx(), what);
+            let done = space.lock_all(self.cx(), what);
             done.map_err(|e| self.lock_error(CALL, e))
         };
         let brings_in = what.contains(LockAll::CURRENT) && self.answers().locks_what_is_in;
         if brings_in {
             let mapped: u64 = self.mapped_in(USER_RANGE).pieces.iter().map(|p| p.len()).sum();
-            if mapped > self.space_now().state().memlock_limit() {
+            if mapped > space.state().memlock_limit() {
                 let limit = SegError::LockLimit { range: USER_RANGE };
                 return Err(self.lock_error(CALL, limit.into()));
             }

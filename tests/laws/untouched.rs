@@ -13,7 +13,8 @@ use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::{Counter, Snapshot};
 use segvm::Machine;
 use segvm::files::OpenMode;
-use segvm::machine::{ForkPolicy, MapFlags, MemAdvice, Process, RemapFlags, SwapArea, SwapBacking};
+use segvm::machine::{ForkPolicy, Limit, MapFlags, MemAdvice, Personality, Process, RemapFlags};
+use segvm::machine::{SwapArea, SwapBacking};
 
 const SMALL: u64 = (16 << 10) / PAGE;
 /// What is compared with it.
@@ -161,28 +162,59 @@ fn compare(lengths: &[u64], flags: MapFlags, of_file: bool) {
 fn compare_with(fork: ForkPolicy, lengths: &[u64], flags: MapFlags, of_file: bool) {
     let small = story(fork, SMALL, flags, of_file);
     for bytes in lengths {
-        let large = story(fork, bytes / PAGE, flags, of_file);
-        assert_eq!(small.len(), large.len(), "one story");
-        for (s, l) in small.iter().zip(&large) {
-            let step = s.step;
-            // Locks of a debug build aside: the first touch of a part makes the blocks that lead to it, one for each floor of the radix.
-            for c in Counter::ALL.iter().filter(|c| !c.is_debug_only()) {
-                let more = SLACK.iter().find(|(k, _)| k == c).map_or(0, |(_, n)| *n);
-                let (a, b) = (s.counts.get(*c), l.counts.get(*c));
-                assert!(
-                    b <= a + more,
-                    "{step}: {} is {a} for 16 KiB, {b} for {bytes:#x}",
-                    c.name()
-                );
-            }
-            let (a, b) = (s.asked, l.asked);
-            assert!(b <= a + HEAP, "{step}: {a} bytes of heap for 16 KiB, {b} for {bytes:#x}");
-            let kept = l.kept - s.kept;
-            assert!(
-                kept <= HEAP as i64,
-                "{step}: {kept} bytes of heap more are kept for {bytes:#x}"
-            );
+        check(&small, &story(fork, bytes / PAGE, flags, of_file), *bytes);
+    }
+}
+
+/// The costs of a story of `bytes` against those of 16 KiB.
+fn check(small: &[Cost], large: &[Cost], bytes: u64) {
+    assert_eq!(small.len(), large.len(), "one story");
+    for (s, l) in small.iter().zip(large) {
+        let step = s.step;
+        // Locks of a debug build aside: the first touch of a part makes the blocks that lead to it, one for each floor of the radix.
+        for c in Counter::ALL.iter().filter(|c| !c.is_debug_only()) {
+            let more = SLACK.iter().find(|(k, _)| k == c).map_or(0, |(_, n)| *n);
+            let (a, b) = (s.counts.get(*c), l.counts.get(*c));
+            assert!(b <= a + more, "{step}: {} is {a} for 16 KiB, {b} for {bytes:#x}", c.name());
         }
+        let (a, b) = (s.asked, l.asked);
+        assert!(b <= a + HEAP, "{step}: {a} bytes of heap for 16 KiB, {b} for {bytes:#x}");
+        let kept = l.kept - s.kept;
+        assert!(kept <= HEAP as i64, "{step}: {kept} bytes of heap more are kept for {bytes:#x}");
+    }
+}
+
+/// Calls that answer as Linux ask first what of their range is locked.
+fn story_of_locks(pages: u64) -> Vec<Cost> {
+    let m = Machine::builder().frames(1024).build().unwrap();
+    let p = m.spawn("p").unwrap();
+    let mut t = Teller { machine: m.clone(), costs: Vec::new() };
+    let (all, len) = (BASE, pages * PAGE);
+    map(&p, 0, pages, RW, PRIVATE | ANON | NORESERVE, None).unwrap();
+    let elsewhere = p.map_anon(PAGE).unwrap();
+    p.mlock(elsewhere, PAGE).unwrap();
+    p.set_personality(Personality::Linux);
+    t.step("free", || p.madvise(all, len, MemAdvice::Use(Advice::Free)).unwrap());
+    // Room for all but one page, so what is locked of them is counted.
+    p.set_limit(Limit::Memlock, len);
+    t.step("lock", || p.mlock(all, len).unwrap_err());
+    p.set_limit(Limit::Memlock, u64::MAX);
+    p.store(at(pages / 2), b"written").unwrap();
+    p.mlock(at(pages / 2), PAGE).unwrap();
+    t.step("free what is locked", || {
+        let free = MemAdvice::Use(Advice::Free);
+        assert_eq!(p.madvise(all, len, free).unwrap_err().errno, page_db::errno::EINVAL);
+    });
+    p.exit();
+    m.verify().unwrap();
+    t.costs
+}
+
+#[test]
+fn answers_about_locks_cost_what_is_locked() {
+    let small = story_of_locks(SMALL);
+    for bytes in LENGTHS {
+        check(&small, &story_of_locks(bytes / PAGE), bytes);
     }
 }
 

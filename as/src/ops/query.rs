@@ -74,6 +74,22 @@ impl AddrSpace {
     pub fn capable_at(&self, cx: &Cx, addr: VirtAddr, what: Capability) -> Option<bool> {
         self.ask(cx, addr, |_, seg| seg.ops().capable(what))
     }
+    /// The first run of pages in `range` that a mapping has locked in memory; runs of two segments stay apart, and holes are passed over.
+    pub fn first_locked(&self, cx: &Cx, range: VirtRange) -> Option<VirtRange> {
+        let segs = self.lock.read(cx);
+        let mut rest = Some(range);
+        while let Some(left) = rest {
+            let seg = segs.seg_at_or_above(cx, left.start())?;
+            let inside = seg.range().intersect(left)?;
+            let found = seg.ops().first_locked(&self.scx(cx, seg.range(), false), inside);
+            // A driver that names a page of somebody else's is not believed.
+            if let Some(run) = found.and_then(|run| run.intersect(inside)) {
+                return Some(run);
+            }
+            rest = left.from(inside.end());
+        }
+        None
+    }
     /// The ranges that hold memory, in order of address, each as it is when the walk comes to it.
     #[doc(alias = "as_memory")]
     pub fn memory(&self, cx: &Cx) -> impl Iterator<Item = VirtRange> {

@@ -382,6 +382,11 @@ impl SegOps for Toy {
         let locked = self.pages().range(vpns(range)).filter(|(_, bits)| bits.locked).count() as u64;
         Residency { rss, locked, ..Residency::default() }
     }
+    fn first_locked(&self, _: &SegCx<'_>, range: VirtRange) -> Option<VirtRange> {
+        let pages = self.pages();
+        let (vpn, _) = pages.range(vpns(range)).find(|(_, bits)| bits.locked)?;
+        Some(VirtRange::page_of(range.page_at(vpn - range.start().vpn())))
+    }
     fn kind(&self) -> SegKind {
         self.args.kind
     }

@@ -16,7 +16,7 @@
 //!
 //! Sources: illumos.md 4.8 (incore), 2.4.
 
-use super::{SegVn, sync, vpns};
+use super::{SegVn, run_range, sync, vpns};
 use crate::anon::AnonMap;
 use crate::anon::array::CHUNK;
 use crate::anon::free::NameRun;
@@ -178,4 +178,14 @@ pub(super) fn residency(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Resid
     });
     r.locked = seg.lock.lock(scx.cx).vpage.count(vpns(range), |v| v.is_locked());
     r
+}
+
+/// The first run of `range` that is locked, which the runs of the segment tell.
+pub(super) fn first_locked(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) -> Option<VirtRange> {
+    if seg.vpaged.load(Ordering::SeqCst) == 0 {
+        return None;
+    }
+    let inner = seg.lock.lock(scx.cx);
+    let run = inner.vpage.iter(vpns(range)).find(|(_, v)| v.is_locked());
+    run.map(|(run, _)| run_range(scx.seg, &run))
 }

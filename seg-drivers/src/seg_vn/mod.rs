@@ -432,6 +432,9 @@ impl SegOps for SegVn {
     fn residency(&self, scx: &SegCx<'_>, range: VirtRange) -> Residency {
         incore::residency(self, scx, range)
     }
+    fn first_locked(&self, scx: &SegCx<'_>, range: VirtRange) -> Option<VirtRange> {
+        incore::first_locked(self, scx, range)
+    }
     fn reserved(&self) -> u64 {
         self.swresv.load(Ordering::Acquire)
     }

@@ -561,6 +561,9 @@ impl SegOps for Flawed {
         let told = self.inner.residency(scx, range);
         if self.is(Flaw::CountsNothing) { Residency::default() } else { told }
     }
+    fn first_locked(&self, scx: &SegCx<'_>, range: VirtRange) -> Option<VirtRange> {
+        self.inner.first_locked(scx, range)
+    }
     fn detail(&self, scx: &SegCx<'_>) -> SegDetail {
         self.inner.detail(scx)
     }

@@ -68,11 +68,22 @@ fn op(
 fn are(b: &Bench<'_>, p: &Place<'_>, clause: &'static str, due: &[u64]) -> Result<(), Breach> {
     let locked: Vec<u64> = (0..).zip(p.locked()).filter(|(_, l)| *l).map(|(n, _)| n).collect();
     b.judge.same(clause, format_args!("the locked pages"), &*locked, due)?;
-    let mut told = 0;
+    let (mut told, mut runs) = (0, 0);
     let segs = p.space.segs(p.cx);
     for seg in segs.iter() {
         let scx = p.space.scx(p.cx, seg.range(), false);
         told += seg.ops().residency(&scx, seg.range()).locked;
+        let mut rest = Some(seg.range());
+        while let Some(run) = rest.and_then(|rest| seg.ops().first_locked(&scx, rest)) {
+            runs += run.pages().get();
+            rest = seg.range().from(run.end());
+        }
     }
-    b.judge.same(clause, format_args!("locked pages as residency tells"), told, due.len() as u64)
+    b.judge.same(
+        clause,
+        format_args!("locked pages as residency tells"),
+        told,
+        due.len() as u64,
+    )?;
+    b.judge.same(clause, format_args!("locked pages, run by run"), runs, due.len() as u64)
 }
