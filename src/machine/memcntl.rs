@@ -7,14 +7,14 @@
 //!   MC_LOCK, _UNLOCK   0                            yes      whole pages
 //!   MC_LOCKAS          MCL_CURRENT 1 | _FUTURE 2    yes      0 and 0
 //!   MC_UNLOCKAS        0                            yes      0 and 0
-//!   MC_ADVISE          MADV_*                       heard    whole pages
+//!   MC_ADVISE          MADV_*                       DONTNEED whole pages
 //!   MC_HAT_ADVISE      address of a memcntl_mha     0        whole pages; 0 and 0 for stack and break
 //!   MC_INHERIT_ZERO    0                            0        whole pages
 //! ```
 //!
 //! `attr` selects pages: `SHARED` ones, or private ones where that bit lacks, and of those the ones whose rights are exactly the bits `PROT_*` in it. `attr` 0
-//! selects all. A right to store or to execute brings the right to load along, as it does for mappings. Arguments are checked in the order of
-//! the original: alignment and length, mask, `attr`, the privilege, the argument, the range.
+//! selects all. Of the advices `MADV_DONTNEED` alone, which is a sync, asks for it. A right to store or to execute brings the right to load along, as it does for mappings. Arguments are checked in this order:
+//! alignment and length, mask, `attr`, the privilege, the argument; and then the address space is asked, which knows the range.
 //!
 //! Sources: illumos `syscall/memcntl.c` (behaviour), memcntl(2); illumos.md 3.8.
 
@@ -195,6 +195,9 @@ impl Process {
             }
             MemCommand::Advise => {
                 let advice = advice_of(call.arg).ok_or_else(|| wrong("an unknown advice"))?;
+                if advice == MemAdvice::DontNeed && !self.answers().dontneed_discards {
+                    return self.dont_need_meant(call, meant);
+                }
                 self.madvise(call.addr, call.len, advice).map_err(named)
             }
             MemCommand::LockAll => {
@@ -226,6 +229,13 @@ impl Process {
         let flags = flags.filter(|flags| !flags.contains(SyncFlags::SYNC | SyncFlags::ASYNC));
         let flags = flags.ok_or_else(|| wrong("unknown flags, or both ways at once"))?;
         let range = user_pages(CALL, call.addr, call.len)?;
+        let done = self.space_now().sync_meant(self.cx(), range, flags, meant);
+        done.map_err(|e| SysError::of(CALL, e))
+    }
+    /// What `MADV_DONTNEED` is: pages go to where they belong, and leave memory.
+    fn dont_need_meant(&self, call: &MemCall, meant: Option<Selection>) -> Result<(), SysError> {
+        let range = user_pages(CALL, call.addr, call.len)?;
+        let flags = SyncFlags::ASYNC | SyncFlags::INVALIDATE;
         let done = self.space_now().sync_meant(self.cx(), range, flags, meant);
         done.map_err(|e| SysError::of(CALL, e))
     }

@@ -185,6 +185,13 @@ fn writing_back_heeds_the_selection() {
     p.memcntl(&MemCall { attr: MemAttr::PRIVATE.bits() | 3, ..drop }).expect("not meant");
     let busy = p.memcntl(&MemCall { attr: MemAttr::SHARED.bits() | 3, ..drop });
     assert_eq!(busy.map_err(|e| e.errno), Err(EBUSY));
+    // So is the advice that is the same.
+    let dont_need = MemCall { arg: 4, ..MemCall { len: 6 * P, ..call(MemCommand::Advise) } };
+    p.memcntl(&MemCall { attr: MemAttr::PRIVATE.bits() | 3, ..dont_need }).expect("not meant");
+    for attr in [0, MemAttr::SHARED.bits() | 3] {
+        let busy = p.memcntl(&MemCall { attr, ..dont_need });
+        assert_eq!(busy.map_err(|e| e.errno), Err(EBUSY), "attr {attr:#x}");
+    }
 }
 
 #[test]
