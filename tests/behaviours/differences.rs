@@ -9,12 +9,30 @@ scripts! {
     a_sync_writes_anonymous_pages_to_swap: "map 0 0 2 rw priv fixed anon; write 0 0 2 65; sync 0 0 2 sync; expect ok
         expect counter anonpgout +2; read 0 0 0+1; expect ok b=41";
     an_unlock_of_what_is_not_locked_is_ok: "map 0 0 3 rw priv fixed anon; lock 0 0 1; unlock 0 0 3; expect ok; unlock 0 0 3; expect ok";
+    a_transfer_is_looked_at_whole_before_a_byte_moves: "file 0 10000 rw; map 0 0 1 rw priv fixed anon; fread 0 0 10000 @kern 1; expect EFAULT
+        fread 0 0 0 @kern 0; expect EFAULT; fread 0 0 0x8000000000000000 0 0; expect EINVAL; fread 0 0 0 0 @max; expect EFAULT
+        fwrite 0 0 0x7ffffffffffff800 0 1; expect EFBIG; personality 0 linux; fread 0 0 10000 @kern 1; expect EFAULT";
     any_file_may_be_mapped_to_be_run: "file 0 4096; map 0 0 1 rx priv fixed file 0 0; expect ok; fetch 0 0; expect ok
         map 0 1 1 r shared fixed file 0 0; protect 0 1 1 rx; expect ok";
     stores_alone_allow_loads: "map 0 0 1 w priv fixed anon; map 0 1 1 x priv fixed anon; write 0 0 0+1 65; expect ok
         read 0 0 0+1; expect ok b=41; read 0 1 0+1; expect ok b=00; write 0 1 0+1 1; expect SEGV at=0 code=accerr";
     what_will_be_needed_ends_with_the_file: "file 0 4096; map 0 0 2 r priv fixed file 0 0; advise 0 0 1 willneed; expect ok
         advise 0 0 2 willneed; expect EFAULT; map 0 8 2 rw priv fixed file 0 0; advise 0 9 1 willneed; expect EFAULT";
+}
+
+#[test]
+fn what_is_written_stays_mapped_however_short_memory_is() {
+    let mut s = Scene::on("machine memory=96 swap=mem:256");
+    s.run("map 0 0 8 rw priv fixed anon; write 0 0 8 65");
+    let lotsfree = s.machine().db().free_mem().thresholds().lotsfree;
+    s.run(&format!("squeeze {}", s.machine().db().freemem() - lotsfree + 1));
+    assert!(s.machine().db().freemem() < lotsfree);
+    let before: Vec<_> = (0..8).map(|page| s.frame(0, page)).collect();
+    s.run("sync 0 0 8 sync; expect ok; expect counter anonpgout +8; expect counter dfree +0");
+    assert!(before.iter().all(Option::is_some));
+    assert_eq!((0..8).map(|page| s.frame(0, page)).collect::<Vec<_>>(), before);
+    s.run("release");
+    s.end();
 }
 
 #[test]
