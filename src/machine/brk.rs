@@ -13,7 +13,7 @@ impl Process {
     /// Moves the break to `addr`. Pages that are wholly above it go; new ones are zeros.
     ///
     /// # Errors
-    /// `ENOMEM`: below the initial break, over the data limit, something is mapped in the way, no swap. The break is where it was.
+    /// `ENOMEM`: below the initial break, up and over the data limit, something is mapped in the way, no swap. The break is where it was.
     #[doc(alias("sbrk", "brk_internal"))]
     pub fn brk(&self, addr: u64) -> Result<(), SysError> {
         let refused = |what| SysError::arg(BRK, errno::ENOMEM, what);
@@ -24,7 +24,8 @@ impl Process {
         if addr < base || addr > USER_TOP {
             return Err(refused("below the initial break, or no user address"));
         }
-        if addr - base > self.shared.limits.data.load(Ordering::Acquire) {
+        let asked = addr > now || self.answers().limits_any_break;
+        if asked && addr - base > self.shared.limits.data.load(Ordering::Acquire) {
             return Err(refused("over the data limit"));
         }
         let (old, new) = (now.next_multiple_of(PAGE_SIZE), addr.next_multiple_of(PAGE_SIZE));
@@ -34,6 +35,7 @@ impl Process {
                 return Err(refused("too near what is mapped above"));
             }
             let heap = self.zfod(Prot::RW);
+            // One errno for a break that cannot go up; a mapping would tell what lacks.
             claim.map(more, &heap).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;
         } else if let Ok(less) = VirtRange::exact(new, old.saturating_sub(new)) {
             space.unmap(self.cx(), less).map_err(|e| SysError::with(BRK, errno::ENOMEM, e))?;

@@ -363,3 +363,70 @@ fn of_two_programs_at_once_one_is_there_whole() {
         m.verify().unwrap_or_else(|v| panic!("round {round}: {v}"));
     }
 }
+
+/// A file whose first read waits until the process runs another program.
+#[derive(Debug)]
+struct ReadLate {
+    reader: std::sync::Mutex<Option<std::sync::mpsc::Sender<()>>>,
+    process: Arc<crate::machine::process::Shared>,
+    before: addr_space::AsId,
+}
+
+impl crate::files::Store for ReadLate {
+    fn read(&self, _: &page_db::Cx, _: u64, _: &mut crate::files::PageBuf) -> Result<(), i32> {
+        if let Some(reads) = self.reader.lock().expect("quiet").take() {
+            let _ = reads.send(());
+            while self.process.space().id() == self.before {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+    fn write(&self, _: &page_db::Cx, _: u64, _: &[u8]) -> Result<(), i32> {
+        Ok(())
+    }
+    fn resize(&self, _: &page_db::Cx, _: u64, _: u64) -> Result<(), i32> {
+        Ok(())
+    }
+}
+
+/// A call that works in several steps does all of them where it began: it locks nothing of the program that another thread runs meanwhile.
+#[test]
+fn a_lock_that_brings_in_is_of_one_program() {
+    let m = Machine::builder().frames(4096).cpus(2).build().expect("a machine");
+    let executable = own_executable(&m);
+    let twin = m.spawn("twin").expect("a process");
+    let place = twin.exec(&executable).expect("a program").pieces[0].range();
+    twin.exit();
+    for all in [false, true] {
+        let p = m.spawn("p").expect("a process");
+        p.set_personality(Personality::Linux);
+        let (reads, begun) = std::sync::mpsc::channel();
+        let late = ReadLate {
+            reader: std::sync::Mutex::new(Some(reads)),
+            process: Arc::clone(&p.shared),
+            before: p.space().id(),
+        };
+        let file = m.add_file("late", PAGE_SIZE, Box::new(late)).expect("a file");
+        let file = crate::files::FileHandle::new(file, crate::files::OpenMode::ReadWrite);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        let (addr, len, file) = (place.start().get(), PAGE_SIZE, Some(&file));
+        p.mmap(&MapRequest { addr, len, prot: 1, flags, file, offset: 0 }).expect("room");
+        let other = p.another_thread(page_db::CpuId(1));
+        std::thread::scope(|s| {
+            let executable = &executable;
+            s.spawn(move || {
+                begun.recv().expect("it reads");
+                other.exec(executable).map(drop).expect("a program");
+            });
+            // What it answers depends on how far the end of the old program is by then.
+            let _ = match all {
+                true => p.mlockall(addr_space::LockAll::CURRENT),
+                false => p.mlock(addr, len),
+            };
+        });
+        assert_eq!(p.space().state().locked(), 0, "all: {all}");
+        p.exit();
+    }
+    m.verify().expect("sound");
+}

@@ -1,5 +1,12 @@
 //! `mmap`, `munmap`, `mprotect`: who asks for what, and where it goes.
 //!
+//! Of several wrong arguments the first one in illumos's order gives the answer. Linux looks for the place first, which shows:
+//!
+//! ```text
+//!   illumos   flags ─▶ length 0, offset off a page ─▶ offset past the last ─▶ rights of the descriptor ─▶ place: off a page, rights, outside
+//!   Linux     offset off a page ─▶ length 0 ─▶ place: outside, off a page, taken ─▶ flags ─▶ offset past the last ─▶ rights of the descriptor
+//! ```
+//!
 //! On x86-64 no translation can allow a store or a fetch without a load, so the right to write or execute brings the right to
 //! read along, openly, here.
 //!
@@ -112,12 +119,28 @@ impl MapRequest<'_> {
         if self.len == 0 {
             return Err(invalid("the length is 0"));
         }
-        let range = self.check_place()?;
-        if self.flags.contains(MapFlags::EXCL) && range.1.is_some_and(taken) {
-            return Err(exists());
-        }
-        let prot = self.check_flags(answers)?;
-        let max_prot = self.check_rights(answers, prot)?;
+        let place = || {
+            let place = self.check_place()?;
+            let taken = self.flags.contains(MapFlags::EXCL) && place.1.is_some_and(taken);
+            if taken { Err(exists()) } else { Ok(place) }
+        };
+        let prot = rights(if answers.ignores_unknown_rights { self.prot & 7 } else { self.prot });
+        let unknown = |errno| SysError::arg(MMAP, errno, "an unknown protection bit");
+        let (range, prot, max_prot) = if answers.place_first {
+            let range = place()?;
+            self.check_flags(answers)?;
+            let prot = prot.ok_or_else(|| unknown(answers.unknown_rights))?;
+            (range, prot, self.check_rights(answers, prot)?)
+        } else {
+            self.check_flags(answers)?;
+            let max_prot = self.check_rights(answers, prot.unwrap_or(Prot::empty()))?;
+            if prot.is_none() && !self.flags.contains(MapFlags::FIXED) && self.file.is_some() {
+                return Err(unknown(errno::EACCES));
+            }
+            self.check_boundary()?;
+            let prot = prot.ok_or_else(|| unknown(errno::ENOTSUP))?;
+            (place()?, prot, max_prot)
+        };
         let mut kind = SegKind::empty();
         for (flag, bit) in [
             (MapFlags::SHARED, SegKind::SHARED),
@@ -159,13 +182,17 @@ impl MapRequest<'_> {
         if self.addr > USER_TOP - len {
             return Err(outside());
         }
-        if !self.addr.is_multiple_of(PAGE_SIZE) {
-            return Err(invalid("the address is not on a page boundary"));
-        }
+        self.check_boundary()?;
         let range = VirtRange::exact(self.addr, len).map_err(|_| outside())?;
         Ok((len, Some(range)))
     }
-    fn check_flags(&self, answers: &Answers) -> Result<Prot, SysError> {
+    fn check_boundary(&self) -> Result<(), SysError> {
+        if self.flags.contains(MapFlags::FIXED) && !self.addr.is_multiple_of(PAGE_SIZE) {
+            return Err(invalid("the address is not on a page boundary"));
+        }
+        Ok(())
+    }
+    fn check_flags(&self, answers: &Answers) -> Result<(), SysError> {
         let has = |f| self.flags.contains(f);
         let both = has(MapFlags::SHARED | MapFlags::PRIVATE);
         let shared = both && answers.both_is_shared && self.file.is_some();
@@ -185,12 +212,7 @@ impl MapRequest<'_> {
                 return Err(invalid("an alignment that is none, or a fixed place"));
             }
         }
-        let bits = if answers.ignores_unknown_rights { self.prot & 7 } else { self.prot };
-        rights(bits).ok_or_else(|| {
-            let place = has(MapFlags::FIXED) || self.file.is_none();
-            let errno = if place { errno::ENOTSUP } else { errno::EACCES };
-            SysError::arg(MMAP, errno, "an unknown protection bit")
-        })
+        Ok(())
     }
     /// The ceiling for later changes of protection.
     fn check_rights(&self, answers: &Answers, prot: Prot) -> Result<Prot, SysError> {
@@ -198,9 +220,7 @@ impl MapRequest<'_> {
             return Ok(Prot::empty());
         }
         let Some(file) = self.file else { return Ok(Prot::RWX) };
-        if answers.offsets_first {
-            self.check_offset(answers)?;
-        }
+        self.check_offset(answers)?;
         let read_only = self.flags.contains(MapFlags::SHARED) && !file.writable;
         let max = if read_only { Prot::RX } else { Prot::RWX };
         if !file.readable || !max.contains(prot) {
@@ -209,17 +229,15 @@ impl MapRequest<'_> {
         if !file.vnode.is_mappable() {
             return Err(SysError::arg(MMAP, errno::ENODEV, "the object cannot be mapped"));
         }
-        if !answers.offsets_first {
-            self.check_offset(answers)?;
-        }
         Ok(max)
     }
-    /// Where in the file.
+    /// Where in the file. A length is a signed number here: what is negative passes no offset, and no user range is as long.
     fn check_offset(&self, answers: &Answers) -> Result<(), SysError> {
         if self.offset > MAX_OFFSET {
             return Err(SysError::arg(MMAP, answers.negative_offset, "a negative offset"));
         }
-        if self.len.next_multiple_of(PAGE_SIZE) > MAX_OFFSET - self.offset {
+        let len = self.len.checked_next_multiple_of(PAGE_SIZE).filter(|len| *len <= MAX_OFFSET);
+        if len.is_some_and(|len| len > MAX_OFFSET - self.offset) {
             return Err(SysError::arg(
                 MMAP,
                 errno::EOVERFLOW,

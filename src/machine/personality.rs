@@ -27,9 +27,11 @@
 //! | 26 | `mmap` of a file, shared and private at once | `EINVAL` | shared |
 //! | 27 | an unknown bit of protection | `ENOTSUP` or `EACCES` | `mmap` ignores it; `mprotect`: `EINVAL` |
 //! | 28 | `mmap` of anonymous memory, with a descriptor | `EINVAL` | the descriptor is ignored |
-//! | 31 | `mmap` from a negative offset; from one too large, without the right | `ENXIO`; `EACCES` | `EOVERFLOW` |
+//! | 31 | `mmap` from a negative offset | `ENXIO` | `EOVERFLOW` |
+//! | | `mmap` of several wrong arguments | flags, offset, rights, and then the place | the place, and then the others |
 //! | 32 | `pread`, `pwrite` that meet a bad page half way | `EFAULT` | what was moved counts |
 //! | 33 | `brk` up to the page below another mapping | may touch it | one page stays free |
+//! | | `brk` down to where it is over a data limit that was lowered | goes | `ENOMEM` |
 //!
 //! The numbers are those of the list of differences that the trace language comes with; rows without one are not in it. A lock is `mlock`, `mlockall` and `MAP_LOCKED`, and
 //! a mapping made where all future memory is to be locked. What is left of it is no difference in
@@ -98,12 +100,14 @@ pub(crate) struct Answers {
     pub(crate) ignores_descriptor: bool,
     /// 31.
     pub(crate) negative_offset: i32,
-    /// 31: before rights are looked at.
-    pub(crate) offsets_first: bool,
+    /// The place of a mapping before its flags and rights.
+    pub(crate) place_first: bool,
     /// 32.
     pub(crate) counts_what_was_moved: bool,
     /// 33: bytes above the break that must be free.
     pub(crate) break_gap: u64,
+    /// The data limit is for a break that goes down, too.
+    pub(crate) limits_any_break: bool,
 }
 
 const ILLUMOS: Answers = Answers {
@@ -125,9 +129,10 @@ const ILLUMOS: Answers = Answers {
     unknown_rights: errno::ENOTSUP,
     ignores_descriptor: false,
     negative_offset: errno::ENXIO,
-    offsets_first: false,
+    place_first: false,
     counts_what_was_moved: false,
     break_gap: 0,
+    limits_any_break: false,
 };
 
 const LINUX: Answers = Answers {
@@ -149,9 +154,10 @@ const LINUX: Answers = Answers {
     unknown_rights: errno::EINVAL,
     ignores_descriptor: true,
     negative_offset: errno::EOVERFLOW,
-    offsets_first: true,
+    place_first: true,
     counts_what_was_moved: true,
     break_gap: PAGE_SIZE,
+    limits_any_break: true,
 };
 
 /// What is mapped in a range.
@@ -271,13 +277,14 @@ impl Process {
         call: &'static str,
         range: VirtRange,
     ) -> Result<(), SysError> {
+        let space = self.space_now(); // all of it works on this one, whoever runs a program meanwhile
         let mapped = self.mapped_in(range);
         if !self.may_lock_more(range.len(), &mapped.pieces) {
             return Err(self.lock_error(call, SegError::LockLimit { range }.into()));
         }
         let below = mapped.hole.map_or(Some(range), |hole| range.until(hole.get()));
         let lock = || {
-            let done = below.map_or(Ok(()), |below| self.space_now().lock(self.cx(), below));
+            let done = below.map_or(Ok(()), |below| space.lock(self.cx(), below));
             done.map_err(|e| self.lock_error(call, e))
         };
         lock()?;
@@ -299,7 +306,7 @@ impl Process {
         if locked.checked_add(bytes).is_some_and(|sum| sum <= limit) {
             return true;
         }
-        // Only a range that the limit itself has room for is looked at page by page.
+        // Only a range that the limit itself has room for is looked at, run by run of what is locked.
         let room = limit.checked_sub(bytes);
         room.is_some_and(|room| {
             let twice = pieces.iter().map(|piece| self.locked_pages_in(*piece) * PAGE_SIZE);

@@ -5,7 +5,9 @@ use super::*;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{Advice, LockAll, SyncFlags};
 use page_db::PAGE_SIZE as P;
-use page_db::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOTSUP, ENXIO, EOVERFLOW};
+use page_db::errno::{
+    EACCES, EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, ENOMEM, ENOTSUP, ENXIO, EOVERFLOW,
+};
 
 const AT: u64 = 0x1000_0000;
 const OK: i32 = 0;
@@ -461,7 +463,37 @@ fn r31_a_negative_offset() {
         let request = MapRequest { addr: at(20), len: P, prot: 1, flags, file, offset };
         number(g.p.mmap(&request))
     };
-    row("map, without the right", unreadable, [EACCES, EOVERFLOW]);
+    row("map, without the right", unreadable, [EOVERFLOW, EOVERFLOW]);
+}
+
+#[test]
+fn several_wrong_arguments_of_a_mapping() {
+    const OUTSIDE: u64 = 0xffff_8000_0000_0000;
+    let fixed = MapFlags::FIXED;
+    let (anon, private, shared) = (fixed | MapFlags::ANON, MapFlags::PRIVATE, MapFlags::SHARED);
+    let map = |g: &Ground, addr, flags: MapFlags, prot, offset| {
+        let file = FileHandle::new(g.file.vnode.clone(), OpenMode::ReadOnly);
+        let file = (!flags.contains(MapFlags::ANON)).then_some(&file);
+        number(g.p.mmap(&MapRequest { addr, len: P, prot, flags, file, offset }))
+    };
+    row("no kind, outside", |g| map(g, OUTSIDE, anon, 3, 0), [EINVAL, ENOMEM]);
+    let off_page = |g: &Ground| map(g, OUTSIDE + 1, anon | private, 3, 0);
+    row("off a page, outside", off_page, [EINVAL, ENOMEM]);
+    row("no right, outside", |g| map(g, OUTSIDE, fixed | shared, 3, 0), [EACCES, ENOMEM]);
+    row("no right, off a page", |g| map(g, at(20) + 1, fixed | shared, 3, 0), [EACCES, EINVAL]);
+    let negative = |g: &Ground| map(g, at(20), fixed | shared, 3, 1 << 63);
+    row("no right, a negative offset", negative, [ENXIO, EOVERFLOW]);
+    let unknown = |g: &Ground| map(g, OUTSIDE, anon | private, 1 | 1 << 30, 0);
+    row("an unknown right, outside", unknown, [ENOTSUP, ENOMEM]);
+    let taken = |g: &Ground| map(g, at(0), anon | MapFlags::EXCL, 3, 0);
+    row("no kind, taken", taken, [EINVAL, EEXIST]);
+    for len in [1 << 63, MAX] {
+        let long = |g: &Ground| {
+            let (flags, file) = (fixed | private, Some(&g.file));
+            number(g.p.mmap(&MapRequest { addr: at(20), len, prot: 1, flags, file, offset: P }))
+        };
+        row("longer than offsets are", long, [ENOMEM, ENOMEM]);
+    }
 }
 
 #[test]

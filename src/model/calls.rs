@@ -77,13 +77,33 @@ impl Model {
             return Err(Errno::EINVAL);
         }
         let hint = call.placement == Placement::Hint;
+        let shared = match call.share {
+            Share::Private => false,
+            Share::Shared => true,
+            Share::Both | Share::Neither => return Err(Errno::EINVAL),
+        };
+        if file.is_some() {
+            check_file_range(offset, round_up(len))?;
+        }
+        let mode = file.map(|f| f.mode);
+        let wants_write = matches!(call.prot, Prot::Letters { write: true, .. });
+        if mode == Some(OpenMode::WriteOnly)
+            || (shared && wants_write && mode == Some(OpenMode::ReadOnly))
+        {
+            return Err(Errno::EACCES);
+        }
+        if !hint && !is_aligned(addr) {
+            return Err(Errno::EINVAL);
+        }
+        let (read, write, exec) = match call.prot {
+            Prot::Letters { read, write, exec } => (read, write, exec),
+            Prot::Bad if hint && file.is_some() => return Err(Errno::EACCES),
+            Prot::Bad => return Err(Errno::ENOTSUP),
+        };
         let addr = if hint { addr & !(PAGE_BYTES - 1) } else { addr };
         let len = round_up(len);
         if len == 0 || len > USER_TOP || (!hint && addr > USER_TOP - len) {
             return Err(Errno::ENOMEM);
-        }
-        if !hint && !is_aligned(addr) {
-            return Err(Errno::EINVAL);
         }
         let Some(process) = self.procs.get(&proc.0) else { return Ok(Outcome::Skip) };
         // A hint may be any number; a range that wraps is not free.
@@ -91,25 +111,6 @@ impl Model {
         let busy = process.has_any(pages.clone());
         if call.placement == Placement::NoReplace && busy {
             return Err(Errno::EEXIST);
-        }
-        let shared = match call.share {
-            Share::Private => false,
-            Share::Shared => true,
-            Share::Both | Share::Neither => return Err(Errno::EINVAL),
-        };
-        let mode = file.map(|f| f.mode);
-        let (read, write, exec) = match call.prot {
-            Prot::Letters { read, write, exec } => (read, write, exec),
-            Prot::Bad if hint && file.is_some() => return Err(Errno::EACCES),
-            Prot::Bad => return Err(Errno::ENOTSUP),
-        };
-        if mode == Some(OpenMode::WriteOnly)
-            || (shared && write && mode == Some(OpenMode::ReadOnly))
-        {
-            return Err(Errno::EACCES);
-        }
-        if file.is_some() {
-            check_file_range(offset, len)?;
         }
         let count = len / PAGE_BYTES;
         let total_with =
@@ -258,7 +259,8 @@ fn check_file_range(offset: u64, len: u64) -> Result<(), Errno> {
     if offset > OFFSET_MAX {
         return Err(Errno::ENXIO);
     }
-    if len > OFFSET_MAX - offset { Err(Errno::EOVERFLOW) } else { Ok(()) }
+    // A length is a signed number here; one that is negative is no range either, as will be said later.
+    if len <= OFFSET_MAX && len > OFFSET_MAX - offset { Err(Errno::EOVERFLOW) } else { Ok(()) }
 }
 
 impl Page {
@@ -425,7 +427,8 @@ impl Process {
     }
 
     pub(super) fn set_brk(&mut self, initial: u64, to: u64) -> Answer {
-        if to < initial || to > USER_TOP || to - initial > self.limit(Limit::Data) {
+        let over = to > self.brk && to.saturating_sub(initial) > self.limit(Limit::Data);
+        if to < initial || to > USER_TOP || over {
             return Err(Errno::ENOMEM);
         }
         let (old, new) = (self.brk.div_ceil(PAGE_BYTES), to.div_ceil(PAGE_BYTES));

@@ -161,6 +161,26 @@ fn processes_that_share_an_address_space_have_the_same_pages_and_limits() {
     Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
 }
 
+/// A break may go down whatever the limit is by now; and of several wrong arguments of a mapping the first in illumos's order gives the answer.
+#[test]
+fn a_lowered_limit_and_several_mistakes_are_answered_alike() {
+    let text = "brk 0 10\nsetrlimit 0 data 20480\nbrk 0 8\nexpect ok\nbrk 0 9\nexpect ENOMEM\n\
+                map 0 @kern 1 rw neither fixed anon\nexpect EINVAL\nmap 0 @kern+1 1 rw priv fixed anon\nexpect EINVAL\n\
+                map 0 0 @max rw neither hint anon\nexpect EINVAL\nmap 0 @kern 1 bad priv fixed anon\nexpect ENOTSUP\n\
+                map 0 0+1 1 bad priv fixed anon\nexpect EINVAL\nmap 0 0 1 rw priv fixed anon\nmap 0 0 1 rw neither noreplace anon\nexpect EINVAL\n\
+                file 0 10000 ro\nmap 0 @kern 1 rw shared fixed file 0 0\nexpect EACCES\nmap 0 0+1 1 rw shared fixed file 0 0\nexpect EACCES\n\
+                map 0 20 1 rw shared fixed file 0 2251799813685248\nexpect ENXIO\nmap 0 20 2 rw shared fixed file 0 2251799813685247\nexpect EOVERFLOW\n\
+                map 0 0 @max r shared hint file 0 0\nexpect ENOMEM\nmap 0 @kern 1 bad priv fixed file 0 0\nexpect ENOTSUP\n\
+                map 0 0 @max bad priv hint file 0 0\nexpect EACCES\n";
+    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let options = RunOptions::default();
+    Runner::new(Model::new(), options.clone())
+        .run(&script, &mut Silent)
+        .expect("the model answers so");
+    let machine = MachineWorld::new(&script.machine()).expect("a machine");
+    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+}
+
 /// What a move goes over has gone when what stays behind is asked for its limit; where that is passed nothing has.
 #[test]
 fn a_move_that_stays_mapped_counts_without_what_it_goes_over() {

@@ -429,3 +429,29 @@ fn a_transfer_past_all_offsets_is_judged() {
         "a file gets no longer than that"
     );
 }
+
+/// Which of several wrong arguments of a mapping is told first depends on the system; of one alone all say the same.
+#[test]
+fn several_wrong_arguments_are_not_portable() {
+    let why = |map: &str| {
+        let script = parse(&format!("file 0 8192 ro; {map}")).expect("parses");
+        objection(&script).map(|o| o.reason)
+    };
+    for map in [
+        "map 0 @kern+1 1 rw priv fixed anon",
+        "map 0 @kern 1 rw neither fixed anon",
+        "map 0 0 @max rw neither hint anon",
+        "map 0 @kern 1 rw shared fixed file 0 0",
+        "map 0 0+1 1 rw shared fixed file 0 0",
+    ] {
+        assert_eq!(why(map), Some("several wrong arguments"), "{map}");
+    }
+    for map in [
+        "map 0 @kern 1 rw priv fixed anon",
+        "map 0 0+1 1 rw neither fixed anon",
+        "map 0 0 1 rw shared fixed file 0 0",
+        "map 0 0+1 1 r shared fixed file 0 0",
+    ] {
+        assert_eq!(why(map), None, "{map}");
+    }
+}

@@ -45,7 +45,7 @@ scripts! {
     a31_at_the_edges: "map 0 0x1 1 rw priv fixed anon; expect EINVAL; map 0 0xfff 1 rw priv fixed anon; expect EINVAL
         map 0 0x1000 1 rw priv fixed anon; expect ok; write 0 0x1000 1 1; expect ok
         map 0 0xfffffffffffff000 1 rw priv fixed anon; expect ENOMEM
-        map 0 0xffffffffffffffff 1 rw priv fixed anon; expect ENOMEM";
+        map 0 0xffffffffffffffff 1 rw priv fixed anon; expect EINVAL";
     a32_in_the_kernel: "map 0 @kern 1 rw priv fixed anon; expect ENOMEM";
     a34_what_is_refused_early_replaces_nothing: "map 0 0 1 rw priv fixed anon; write 0 0 0+1 65
         map 0 0 1 rw priv fixed file 3 0; expect EBADF; file 0 4096

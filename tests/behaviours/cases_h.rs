@@ -8,7 +8,8 @@ scripts! {
     h02_rights_within_the_break: "brk 0 1; brk 0 3; expect ok; protect 0 b:2 1 r; expect ok; brk 0 5; expect ok; write 0 b:4 1 1; expect ok
         write 0 b:2 0+1 1; expect SEGV at=0 code=accerr; brk 0 0; expect ok; read 0 b:0 0+1; expect SEGV at=0 code=maperr";
     h05_the_limit_of_data: "setrlimit 0 data 8192; brk 0 2; expect ok; brk 0 2+1; expect ENOMEM; brk 0 1; expect ok; brk 0 2; expect ok
-        brk 0 3; expect ENOMEM";
+        brk 0 3; expect ENOMEM; setrlimit 0 data 4096; brk 0 1+9; expect ok; brk 0 1+10; expect ENOMEM
+        personality 0 linux; brk 0 1+8; expect ENOMEM; brk 0 1; expect ok";
     h07_what_comes_back_is_zeros: "brk 0 2; write 0 b:0 2 65; brk 0 1; brk 0 2; read 0 b:1 0+2; expect ok b=0000; read 0 b:0 0+1; expect ok b=41";
     h13_a_hole_in_the_childs_break: "brk 0 3; write 0 b:0 3 65; advise 0 b:1 1 dontfork; fork 0 1; brk 1 4; brk 1 1; expect ok; brk 1 0; expect ok
         read 0 b:2 0+1; expect ok b=41";

@@ -6,7 +6,7 @@
 //! The differences are those between illumos and Linux. What Linux does with its own answer (a length of 0 is fine, an advice goes on behind a hole) does not
 //! matter here, only that the answer differs; the list says when, and nothing is left out that both answer alike.
 
-use crate::model::{Attempt, Backing, Model, Page};
+use crate::model::{Attempt, Backing, Model, Page, USER_TOP};
 
 use super::super::ast::*;
 use super::super::outcome::PAGE_BYTES;
@@ -133,7 +133,7 @@ impl Judge<'_> {
     pub(super) fn differs(&self, operation: &Operation) -> Option<&'static str> {
         use Operation as O;
         match operation {
-            O::Map(m) => differing_map(m),
+            O::Map(m) => differing_map(m).or_else(|| self.differing_mistakes(m)),
             O::Truncate { file, size } => self.cuts_copies(file, *size),
             O::LockAll(_, LockAll::Nothing) => None,
             O::LockAll(..) => Some("everything is locked, files too"),
@@ -270,6 +270,27 @@ impl Judge<'_> {
         let mut rest = addr / PAGE_BYTES + 1..addr.saturating_add(len).div_ceil(PAGE_BYTES);
         (first && !rest.all(|n| reaches(n.saturating_mul(PAGE_BYTES))))
             .then_some("a transfer that stops half way")
+    }
+
+    /// Linux looks for the place of a mapping before it looks at flags and rights, illumos afterwards; and what lies outside is told before what is off a page.
+    fn differing_mistakes(&self, map: &Map) -> Option<&'static str> {
+        let addr = map.addr.resolve(Model::LAYOUT);
+        let len = map.len.resolve(addr).checked_next_multiple_of(PAGE_BYTES);
+        let fixed = map.placement != Placement::Hint;
+        let off_page = fixed && !addr.is_multiple_of(PAGE_BYTES);
+        let outside = len.is_none_or(|len| len > USER_TOP || (fixed && addr > USER_TOP - len));
+        let refused = match map.source {
+            Source::File(FileRef::Slot(slot), _) => {
+                let mode = self.0.files().get(&slot).map(|file| file.mode);
+                let stores = map.share == Share::Shared
+                    && matches!(map.prot, Prot::Letters { write: true, .. });
+                mode == Some(OpenMode::WriteOnly) || (stores && mode == Some(OpenMode::ReadOnly))
+            }
+            _ => false,
+        };
+        let one = matches!(map.share, Share::Private | Share::Shared);
+        let differs = (off_page && (outside || refused)) || (outside && (refused || !one));
+        differs.then_some("several wrong arguments")
     }
 
     fn is_past_end(&self, transfer: &Transfer) -> bool {
