@@ -27,5 +27,6 @@ mod segment_trees;
 mod short_of_frames;
 mod swap_out;
 mod textbook;
+mod truncation;
 mod vfork;
 mod watch;

@@ -156,7 +156,8 @@ impl PageDb {
     /// When the page is another database's (K5).
     ///
     /// # Locks
-    /// The caller holds no other page lock, and has not pinned the page through another mapping: that would be waited for.
+    /// The caller holds no other page lock, nor what a holder of this one may come for: a pin is waited for. Who holds such a thing tries to have the page
+    /// alone, and breaks the loan then ([`PageDb::break_loan_excl`]).
     #[doc(alias = "uvm_loanbreak")]
     pub fn break_loan<'a>(
         &'a self,
@@ -168,9 +169,27 @@ impl PageDb {
             return Ok(Some(page));
         }
         self.assert_own(&page);
-        let Some(old) = self.upgrade(cx, page) else { return Ok(None) };
-        if !old.page().is_lent() {
-            return Ok(Some(old.downgrade()));
+        match self.upgrade(cx, page) {
+            Some(page) => self.break_loan_excl(cx, page, colour).map(Some),
+            None => Ok(None),
+        }
+    }
+    /// As [`PageDb::break_loan`] of a page that the caller has to itself, so that nobody is waited for.
+    ///
+    /// # Errors
+    /// [`PageError::NoMemory`]; nothing has changed, and the page is unlocked.
+    ///
+    /// # Panics
+    /// When the page is another database's (K5).
+    pub fn break_loan_excl<'a>(
+        &'a self,
+        cx: &'a Cx,
+        old: ExclPage<'a>,
+        colour: u64,
+    ) -> Result<SharedPage<'a>, PageError> {
+        self.assert_own(&old);
+        if !old.page().is_named() || !old.page().is_lent() {
+            return Ok(old.downgrade());
         }
         // held: the lent page (exclusive)
         let new = self.alloc(cx, colour, Reserve::Normal)?;
@@ -179,7 +198,7 @@ impl PageDb {
         self.mem().copy(old.pfn(), new.pfn());
         cx.count_n(Counter::BytesCopied, PAGE_SIZE);
         self.supersede(cx, old, &new);
-        Ok(Some(new.downgrade()))
+        Ok(new.downgrade())
     }
     /// `new`, a nameless copy of `old`, which nobody maps, takes its place (E3).
     fn supersede(&self, cx: &Cx, old: ExclPage<'_>, new: &ExclPage<'_>) {

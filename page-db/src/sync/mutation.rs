@@ -25,6 +25,8 @@ mutations! {
     DowngradeWakesNobody,
     /// K1: a shared lock becomes exclusive beside other readers. `page_lock_upgrade`
     UpgradeBesideReaders,
+    /// K3: who waits for a page by name goes on waiting when it has lost the name. `a_stranger_pins_the_frame_of_a_page_waited_for`
+    StrangerAwaited,
     /// K4: a waiter for the i/o lock does not say so. `io_lock`
     IoWaiterUnannounced,
     /// S1: the writer looks at the readers' slots before it says that it is there. `slot_lock_excludes`
@@ -125,6 +127,8 @@ mutations! {
     UnloadedBeforeLocked,
     /// V07: fork takes the right to store from the tables and tells no processor. `fault_against_dup`
     ForkForgetsToFlush,
+    /// J5: before a loan is broken others are looked for, and then waited for. `store_to_a_lent_page_against_a_soft_lock`
+    PinLookedFor,
     /// S1 of `seg_vn`: translations are changed before the new rights are published. `fault_against_set_prot`
     RightsPublishedLate,
     /// N3: the old anon loses its reference before its page has been copied. `copy_on_write_from_both_sides`

@@ -24,13 +24,16 @@ impl Zeros {
         let id = w.db.vnodes().register(cx, VnodeKind::File).expect("a number");
         let size = Mutex::new(Rank::Vnode, pages * PAGE_SIZE);
         let file = Arc::new(Self { id, size });
-        let vnode: Arc<dyn Vnode> = Arc::clone(&file) as _;
-        assert!(w.db.vnodes().attach(id, Arc::downgrade(&vnode)));
+        assert!(w.db.vnodes().attach(id, Arc::<Self>::downgrade(&file)));
         let p = w.proc(cx, 1);
-        let zfod = SegVnArgs::zfod(&w.driver, Prot::RW);
-        let args = SegVnArgs { vnode: Some(vnode), kind: SegKind::SHARED, ..zfod };
-        p.map(cx, super::pages(0, pages), &args).expect("free");
+        p.map(cx, super::pages(0, pages), &file.shared(w, Prot::RW)).expect("free");
         (file, p)
+    }
+    /// A shared mapping of it, from its first page on.
+    pub(super) fn shared(self: &Arc<Self>, w: &World, prot: Prot) -> SegVnArgs {
+        let vnode: Arc<dyn Vnode> = Arc::clone(self) as _;
+        let zfod = SegVnArgs::zfod(&w.driver, prot);
+        SegVnArgs { vnode: Some(vnode), kind: SegKind::SHARED, ..zfod }
     }
     /// The name of a page.
     pub(super) fn page(&self, n: u64) -> Identity {

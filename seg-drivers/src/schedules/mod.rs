@@ -14,6 +14,7 @@
 //! nothing may be left.
 
 mod file;
+mod pins;
 mod world;
 
 use crate::anon::array::CHUNK;

@@ -12,6 +12,7 @@ use crate::anon::SlotGuard;
 use addr_space::{FaultError, PageList, SegCx, SegError};
 use alloc::vec::Vec;
 use page_db::sync::atomic::Ordering;
+use page_db::sync::{Mutation, mutated};
 use page_db::{Access, LockedPage, PageDb, PageId, SharedPage, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
@@ -141,19 +142,23 @@ impl SegVn {
         f: &PageFault<'a>,
         page: SharedPage<'a>,
     ) -> Result<SharedPage<'a>, FaultError> {
+        if !page.page().is_lent() {
+            return Ok(page);
+        }
         let lent = page.id();
-        if page.page().is_lent() && f.scx.db.lock_state(lent).shared > 1 {
-            return Err(f.held()); // perhaps pinned (J5)
+        // Whoever else has it may have it pinned (J5), and come for the address space or the slot: tried, not waited for.
+        let page = if mutated(Mutation::PinLookedFor) {
+            let pinned = f.scx.db.lock_state(lent).shared > 1;
+            let page = if pinned { None } else { f.scx.db.upgrade(f.scx.cx, page) };
+            page.ok_or_else(|| f.held())?
+        } else {
+            page.try_upgrade().map_err(|_| f.held())?
+        };
+        let page = f.scx.db.break_loan_excl(f.scx.cx, page, PageDb::colour_for(f.addr));
+        let page = page.map_err(|e| f.page_error(e))?;
+        if page.id() != lent {
+            f.scx.cx.count(page_db::Counter::CowFault);
         }
-        match f.scx.db.break_loan(f.scx.cx, page, PageDb::colour_for(f.addr)) {
-            Ok(Some(page)) => {
-                if page.id() != lent {
-                    f.scx.cx.count(page_db::Counter::CowFault);
-                }
-                Ok(page)
-            }
-            Ok(None) => Err(FaultError::Retry { addr: f.addr }),
-            Err(e) => Err(f.page_error(e)),
-        }
+        Ok(page)
     }
 }

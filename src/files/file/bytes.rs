@@ -26,7 +26,7 @@ impl File {
         while done < buf.len() {
             let at = offset + done as u64;
             let left = &mut buf[done..];
-            match self.with_memory(cx, db, || self.read_piece(cx, db, at, left)) {
+            match self.patiently(cx, db, || self.read_piece(cx, db, at, left)) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if done == 0 => return Err(e),
@@ -79,7 +79,7 @@ impl File {
         while done < bytes.len() {
             let at = offset + done as u64;
             let left = &bytes[done..];
-            match self.with_memory(cx, db, || self.write_piece(cx, db, at, left)) {
+            match self.patiently(cx, db, || self.write_piece(cx, db, at, left)) {
                 Ok(n) => done += n,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
@@ -105,11 +105,12 @@ impl File {
                 return Ok(piece.len());
             }
         }
-        let _shape = cx.blocking(|| self.shape.write(cx));
+        let shape = cx.blocking(|| self.shape.write(cx));
         let old = self.size();
         if end > old {
+            self.clear_cut_off(cx, db, &shape, end)?;
             let tail = self.own_tail(cx, db, old)?;
-            cx.blocking(|| self.store.resize(cx, old, end)).map_err(|e| self.io(at, e))?;
+            self.grow_store(cx, &shape, end).map_err(|e| self.io(at, e))?;
             Self::zero_tail(db, tail.as_ref(), old);
         }
         let stored = self.store_piece(cx, db, at, piece);
@@ -127,30 +128,23 @@ impl File {
         let size = self.size();
         let covers = floor >= size || (within == 0 && (piece.len() == PAGE || end >= size));
         let put = |pfn: Pfn| db.mem().write(pfn, within, piece);
-        let page = loop {
-            let got = pvn::get(
-                cx,
-                db,
-                self.identity(floor),
-                floor / PAGE_SIZE,
-                |page: &ExclPage<'_>| {
-                    if covers {
-                        if piece.len() < PAGE {
-                            db.mem().zero(page.pfn());
-                        }
-                        put(page.pfn());
-                        return Ok(());
-                    }
-                    self.fill(cx, db, floor, page.pfn())
-                },
-            )?;
-            if got.filled && covers {
-                break got.page; // new: nobody has it on loan
-            }
-            if let Some(page) = self.own(cx, db, got.page)? {
+        let fill = |page: &ExclPage<'_>| {
+            if covers {
+                if piece.len() < PAGE {
+                    db.mem().zero(page.pfn());
+                }
                 put(page.pfn());
-                break page;
+                return Ok(());
             }
+            self.fill(cx, db, floor, page.pfn())
+        };
+        let got = pvn::get(cx, db, self.identity(floor), floor / PAGE_SIZE, fill)?;
+        let page = if got.filled && covers {
+            got.page // new: nobody has it on loan
+        } else {
+            let page = self.own(cx, db, got.page)?;
+            put(page.pfn());
+            page
         };
         self.size.fetch_max(end, Ordering::AcqRel); // F4: the size first
         page.page().set_ref_mod(RefMod::MOD | RefMod::REF);

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   get_page   shape (reader) ─▶ offset < size? ─▶ page locked ─▶ shape let go         the page is there: truncation waits for its lock
-//!   truncate   shape (writer) ─▶ pages past it listed ─▶ store cut ─▶ size set ─▶ they are destroyed, one lock at a time ─▶ store cut again
+//!   truncate   shape (writer) ─▶ pages past it listed ─▶ store cut ─▶ size set ─▶ shape let go ─▶ they are destroyed one by one ─▶ store cut again
 //!   pwrite     shape (reader, or writer when it extends) ─▶ page ─▶ bytes ─▶ modified
 //! ```
 //!
@@ -23,10 +23,12 @@
 //! - F7: a write-back looks at the size with its page in transit. So truncation, once it has set the size, waits for every transit of what
 //!   it cuts, the last page too, and cuts the store again: whoever writes later has looked at the new size.
 //! - F8: a file has pages in the database that it was made in, and in no other: there its number is another file's.
+//! - F9: nobody waits for a page's exclusive lock while he holds `shape`. A pin lasts as long as somebody's i/o does, and whoever has it may come for `shape`
+//!   meanwhile. A page that must be had alone is tried; if somebody has it, everything is let go, it is waited for, and the operation starts over.
 //!
 //! The bytes of a file are in `bytes`, its size in `truncate`, what goes between a frame and the store in `transfer`.
 //!
-//! Waiting for the shape lock counts as sleeping ([`Cx::blocking`]): its holder may itself wait for a page that somebody pins.
+//! Waiting for the shape lock counts as sleeping ([`Cx::blocking`]): its holder may itself wait for the store.
 //!
 //! Sources: illumos.md 7.8 (`pvn_*`), 12; illumos behaviour of `segmap`-less file systems.
 
@@ -40,6 +42,7 @@ mod truncate;
 pub use self::error::FileError;
 
 use self::transfer::Injected;
+use self::truncate::Cutting;
 use super::host_file::HostStore;
 use super::mem_file::MemStore;
 use super::store::{PageBuf, Store};
@@ -71,7 +74,7 @@ pub struct File {
     /// Bytes; changes under `shape` as writer, or as F4 says.
     size: AtomicU64,
     /// Reader: the size stays. Writer: the size changes.
-    shape: RwLock<()>,
+    shape: RwLock<Cutting>,
     store: Box<dyn Store>,
     /// Pages of all mappings.
     mapped: AtomicU64,
@@ -104,7 +107,7 @@ impl File {
             of: db.mark().clone(),
             name,
             size: AtomicU64::new(size),
-            shape: RwLock::new(Rank::Vnode, ()),
+            shape: RwLock::new(Rank::Vnode, Cutting::default()),
             store,
             mapped: AtomicU64::new(0),
             reads: AtomicU64::new(0),
@@ -228,8 +231,8 @@ impl File {
         }
         Err(FileError::ReadOnly { name: self.name.clone() })
     }
-    /// Runs `op` until it needs no memory that is not there. `op` holds nothing when it returns.
-    fn with_memory<R>(
+    /// Runs `op` until it needs no memory that is not there, and no page alone that others have (F9). `op` holds nothing when it returns.
+    fn patiently<R>(
         &self,
         cx: &Cx,
         db: &PageDb,
@@ -241,20 +244,39 @@ impl File {
                 Err(VnodeError::NoMemory { .. }) => tries
                     .wait(cx, db)
                     .map_err(|source| FileError::NoMemory { name: self.name.clone(), source })?,
+                Err(VnodeError::Deadlock { offset, .. }) => self.await_page(cx, db, offset),
                 other => return other.map_err(FileError::from),
             }
         }
     }
-    /// The page as one that may be stored to (F6); `None` when it has to be looked up again.
+    /// Waits until nobody has the page at `offset`, nor moves it. The caller holds nothing.
+    fn await_page(&self, cx: &Cx, db: &PageDb, offset: FileOffset) {
+        if let Some(page) = db.lookup_excl_cached(cx, self.identity(offset.0)) {
+            Self::await_transit(cx, db, &page);
+        }
+    }
+    /// Waits for the end of a page's transit. Whoever moves it has looked at the size before (F7).
+    fn await_transit(cx: &Cx, db: &PageDb, page: &dyn LockedPage) {
+        cx.blocking(|| db.io_lock(cx, page));
+        db.io_unlock(page.id());
+    }
+    /// The page as one that may be stored to (F6).
+    ///
+    /// # Errors
+    /// [`VnodeError::Deadlock`] when it is lent and somebody else has it too (F9), [`VnodeError::NoMemory`].
     fn own<'a>(
         &self,
         cx: &'a Cx,
         db: &'a PageDb,
         page: SharedPage<'a>,
-    ) -> Result<Option<SharedPage<'a>>, VnodeError> {
-        let offset = page.identity().map(|id| id.offset).unwrap_or_default();
-        db.break_loan(cx, page, offset.page_index())
-            .map_err(|_| VnodeError::NoMemory { vnode: self.id, offset })
+    ) -> Result<SharedPage<'a>, VnodeError> {
+        if !page.page().is_lent() {
+            return Ok(page);
+        }
+        let (vnode, offset) = (self.id, page.identity().map(|id| id.offset).unwrap_or_default());
+        let page = page.try_upgrade().map_err(|_| VnodeError::Deadlock { vnode, offset })?;
+        db.break_loan_excl(cx, page, offset.page_index())
+            .map_err(|_| VnodeError::NoMemory { vnode, offset })
     }
 
     /// Writes every dirty page and makes it permanent.

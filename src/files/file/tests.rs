@@ -2,8 +2,10 @@
 
 use super::*;
 use page_db::{
-    Counters, CpuId, HostMem, ManualClock, PageDbConfig, Pfn, RefMod, SpinHooks, ThreadId,
+    Counters, CpuId, HostMem, ManualClock, PageDbConfig, PageId, Pfn, RefMod, SpinHooks, ThreadId,
 };
+
+mod pins;
 
 struct Rig {
     db: PageDb,
