@@ -340,10 +340,10 @@ pub fn write_done(
         }
         Err(shared) if inval && !flags.contains(PutFlags::ASYNC) => {
             drop(shared);
-            let page = db.lock_excl_nested(cx, id);
-            if page.identity() != Some(dirty.identity) {
+            let page = db.lock_excl_named(cx, id, dirty.identity, true);
+            let Some(page) = page.filter(|page| page.page().is(dirty.identity)) else {
                 return Ok(()); // destroyed by another, who was just as entitled
-            }
+            };
             if page.page().is_free() {
                 db.destroy(cx, page);
                 return Ok(());

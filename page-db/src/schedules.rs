@@ -104,6 +104,32 @@ fn page_lock_upgrade() {
     });
 }
 
+/// K3: a page goes while somebody waits for it by name, and its frame is pinned under another: he finds that it is gone, with the pin still there.
+#[test]
+fn a_stranger_pins_the_frame_of_a_page_waited_for() {
+    explore(300, &[M::StrangerAwaited], || {
+        let w = world(1);
+        let id = w.make(name(V, 0));
+        let finder = |n| {
+            move |db: &PageDb, cx: &Cx| match n {
+                0 => drop(db.lookup_excl(cx, name(V, 0))),
+                1 => drop(db.lookup_excl_cached(cx, name(V, 0))),
+                _ => drop(db.lookup_shared(cx, name(V, 0))),
+            }
+        };
+        let page = w.db.lock_excl(&w.cx, id).leak();
+        let finders = (0..3).map(|n| spawn(&w.db, n, finder(n)));
+        let stranger = spawn(&w.db, 1, move |db, cx| {
+            db.destroy(cx, db.adopt_excl(cx, page));
+            let page = db.create(cx, name(V, 1), 0, Reserve::Push).expect("the only frame");
+            page.end_io();
+            assert_eq!(page.downgrade().leak(), id);
+        });
+        join(finders.chain([stranger]).collect::<Vec<_>>());
+        drop(w.db.adopt_shared(&w.cx, id));
+    });
+}
+
 /// The i/o lock is given back by another thread while a holder of the page lock waits for it.
 #[test]
 fn io_lock() {

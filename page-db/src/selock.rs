@@ -14,7 +14,8 @@
 //!
 //! - K1: an exclusive holder is alone.
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
-//! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent.
+//! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent. Nor does he wait for longer
+//!   than the page has the name, which it loses under an exclusive lock: whoever has the frame next may pin it, and be waiting for what this one holds.
 //! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
 //! - K5: a guard is shown to the database that it is of, and to no other: the numbers of pages, their lists and ledgers are each database's own. A guard knows
 //!   which that is.
@@ -98,10 +99,47 @@ impl PageDb {
         cx.rank_wait(Rank::Page, false);
         self.wait_excl(cx, id, true)
     }
-    /// As [`PageDb::lock_excl`] while other page locks are held; the caller keeps to the order of offsets within one vnode.
-    pub(crate) fn lock_excl_nested<'a>(&'a self, cx: &'a Cx, id: PageId) -> ExclPage<'a> {
-        cx.rank_wait(Rank::Page, true);
-        self.wait_excl(cx, id, false)
+    /// As [`PageDb::lock_shared`] of a page wanted as `name`; nothing when it has lost that name before the lock was to be had. Compare it all the same (K3).
+    pub(crate) fn lock_shared_named<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: PageId,
+        name: Identity,
+    ) -> Option<SharedPage<'a>> {
+        self.assert_cx(cx);
+        cx.rank_wait(Rank::Page, false);
+        let page = self.page(id);
+        let wanted = || page.is(name) || mutated(Mutation::StrangerAwaited);
+        let sleep = |blocked: &mut dyn FnMut() -> bool| self.sleep_at(cx, id, blocked);
+        if word::try_shared(&page.selock, EXCL | EWANTED)
+            || word::wait_shared_while(&page.selock, wanted, sleep)
+        {
+            return Some(SharedPage { db: self, cx, page, id });
+        }
+        cx.rank_release(Rank::Page);
+        None
+    }
+    /// As [`PageDb::lock_excl`] of a page wanted as `name`; nothing when it has lost that name before the lock was to be had. Compare it all the same (K3).
+    /// `nested`: while other page locks are held; the caller keeps to the order of offsets within one vnode.
+    pub(crate) fn lock_excl_named<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: PageId,
+        name: Identity,
+        nested: bool,
+    ) -> Option<ExclPage<'a>> {
+        self.assert_cx(cx);
+        cx.rank_wait(Rank::Page, nested);
+        let page = self.page(id);
+        let wanted = || page.is(name) || mutated(Mutation::StrangerAwaited);
+        let sleep = |blocked: &mut dyn FnMut() -> bool| self.sleep_at(cx, id, blocked);
+        if word::try_excl(&page.selock, EWANTED)
+            || word::wait_excl_while(&page.selock, wanted, sleep)
+        {
+            return Some(ExclPage { db: self, cx, page, id });
+        }
+        cx.rank_release(Rank::Page);
+        None
     }
     /// As [`PageDb::lock_excl`] for a page that others hold only for moments (a free frame met by a stale lookup or the scanner's
     /// look), hence without regard to the order of page locks: whoever holds it waits for no page lock in turn.

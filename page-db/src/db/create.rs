@@ -191,8 +191,10 @@ impl PageDb {
         })
     }
     /// As [`PageDb::create_range`], but a name that has a page already yields that page in its place, exclusively and io-locked (`PG_WAIT`
-    /// without `PG_EXCL`); a page on the cache list is taken back. Waits for page locks in the order of offsets: the caller
-    /// holds no page lock.
+    /// without `PG_EXCL`); a page on the cache list is taken back. The caller holds no page lock: a page that somebody has is waited for.
+    ///
+    /// It is waited for with none of the others held. Which frame it is in is a guess until it is locked, and by then that may be the frame of any other page,
+    /// whose holder waits for one of those: the order of offsets would be no order.
     ///
     /// # Errors
     /// [`PageError::NoMemory`], [`PageError::NoVnode`]; the pages made are undone, the pages found are unlocked.
@@ -205,18 +207,36 @@ impl PageDb {
         colour: u64,
         reserve: Reserve,
     ) -> Result<Vec<ExclPage<'a>>, PageError> {
-        self.fill_range(cx, id, count, reserve, |name, i| {
+        let one = |name, i| {
             loop {
                 match self.create(cx, name, colour.wrapping_add(i), reserve) {
                     Err(PageError::Exists(_)) => {}
                     made => return made.map(|page| (page, true)),
                 }
-                if let Some(page) = self.lookup_excl_nested(cx, name) {
-                    self.io_lock(cx, &page);
+                let page = self.try_lookup_excl_cached(cx, name);
+                if let Some(page) = page.filter(|page| self.io_trylock(page)) {
+                    if page.page().is_free() {
+                        self.reclaim(cx, &page);
+                    }
                     return Ok((page, false));
                 }
+                if self.exists(cx, name).is_some() {
+                    return Err(PageError::Exists(name)); // somebody has it
+                }
             }
-        })
+        };
+        loop {
+            match self.fill_range(cx, id, count, reserve, one) {
+                Err(PageError::Exists(name)) => {
+                    // held: nothing
+                    if let Some(page) = self.lookup_excl_cached(cx, name) {
+                        self.io_lock(cx, &page);
+                        page.end_io();
+                    }
+                }
+                done => return done,
+            }
+        }
     }
     /// Runs `one` for each name of a range; it answers with a page and whether it made it. On failure undoes all that was done.
     fn fill_range<'a>(

@@ -13,7 +13,7 @@
 //! # The rule
 //!
 //! A hit is believed after comparing identity under the page's lock (L3). A miss is believed after a second search under the
-//! bucket lock. A page found on the cache list is taken back ([`super::reclaim`]) before it is handed out: the result is never free.
+//! bucket lock. A lock is waited for as long as the page has the name, and no longer (K3 of [`crate::selock`]). A page found on the cache list is taken back ([`super::reclaim`]) before it is handed out: the result is never free.
 //!
 //! # The other road
 //!
@@ -65,12 +65,13 @@ impl PageDb {
         loop {
             let found = self.exists(cx, id)?;
             if self.page(found).is_free() {
-                if let Some(page) = self.reclaim_named(cx, self.lock_excl(cx, found), id) {
+                let page = self.lock_excl_named(cx, found, id, false);
+                if let Some(page) = page.and_then(|page| self.reclaim_named(cx, page, id)) {
                     return Some(page.downgrade());
                 }
                 continue;
             }
-            let page = self.lock_shared(cx, found);
+            let Some(page) = self.lock_shared_named(cx, found, id) else { continue };
             let believed = mutated(Mutation::HitBelieved);
             if (page.page().is(id) && !page.page().is_free()) || believed {
                 return Some(page);
@@ -99,8 +100,8 @@ impl PageDb {
     #[doc(alias = "page_lookup")]
     pub fn lookup_excl<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
         loop {
-            let found = self.exists(cx, id)?;
-            if let Some(page) = self.reclaim_named(cx, self.lock_excl(cx, found), id) {
+            let page = self.lock_excl_named(cx, self.exists(cx, id)?, id, false);
+            if let Some(page) = page.and_then(|page| self.reclaim_named(cx, page, id)) {
                 return Some(page);
             }
         }
@@ -119,26 +120,13 @@ impl PageDb {
         drop(page);
         self.lookup_excl(cx, name?)
     }
-    /// As [`PageDb::lookup_excl`] while pages of lower offsets of the same vnode are held.
-    pub(crate) fn lookup_excl_nested<'a>(
-        &'a self,
-        cx: &'a Cx,
-        id: Identity,
-    ) -> Option<ExclPage<'a>> {
-        loop {
-            let found = self.exists(cx, id)?;
-            if let Some(page) = self.reclaim_named(cx, self.lock_excl_nested(cx, found), id) {
-                return Some(page);
-            }
-        }
-    }
     /// Finds the page named `id` and locks it exclusively, waiting for the lock, but leaves it on the cache list if it is there. The caller
     /// destroys a free page or lets it go as it is.
     #[doc(alias = "P_NO_RECLAIM")]
     pub fn lookup_excl_cached<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {
         loop {
-            let page = self.lock_excl(cx, self.exists(cx, id)?);
-            if page.page().is(id) {
+            let page = self.lock_excl_named(cx, self.exists(cx, id)?, id, false);
+            if let Some(page) = page.filter(|page| page.page().is(id)) {
                 return Some(page);
             }
         }

@@ -88,16 +88,46 @@ pub(crate) fn unlock_excl<W: Word>(word: &W) -> u32 {
 
 /// Waits for a shared lock. `sleep` sleeps while what it is given says so.
 #[cold]
-pub(crate) fn wait_shared<W: Word>(word: &W, mut sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
+pub(crate) fn wait_shared<W: Word>(word: &W, sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
+    wait_shared_while(word, || true, sleep);
+}
+/// Waits for a shared lock for as long as it is `wanted`; says whether it is had. Who makes an end of that does so as exclusive holder, before he leaves.
+#[cold]
+pub(crate) fn wait_shared_while<W: Word>(
+    word: &W,
+    wanted: impl Fn() -> bool,
+    mut sleep: impl FnMut(&mut dyn FnMut() -> bool),
+) -> bool {
     loop {
-        sleep(&mut || must_wait(word, EXCL | EWANTED, WAITERS));
+        // The word first: who sees that a later holder has it sees what the holders before have done.
+        sleep(&mut || must_wait(word, EXCL | EWANTED, WAITERS) && wanted());
         if try_shared(word, EXCL | EWANTED) {
-            return;
+            return true;
+        }
+        if !wanted() {
+            return false;
         }
         assert!(
             word.load(Relaxed) & FULL == 0,
             "K6: too many holders of a page: guards are forgotten"
         );
+    }
+}
+/// As [`wait_shared_while`] for the exclusive lock, not announced.
+#[cold]
+pub(crate) fn wait_excl_while<W: Word>(
+    word: &W,
+    wanted: impl Fn() -> bool,
+    mut sleep: impl FnMut(&mut dyn FnMut() -> bool),
+) -> bool {
+    loop {
+        sleep(&mut || must_wait(word, EXCL | COUNT | EWANTED, WAITERS) && wanted());
+        if try_excl(word, EWANTED) {
+            return true;
+        }
+        if !wanted() {
+            return false;
+        }
     }
 }
 /// Waits for the exclusive lock. Announced, from the first sleep on the bit that keeps new readers out is this thread's as much as anybody's; not announced,

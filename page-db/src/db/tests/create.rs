@@ -75,6 +75,34 @@ fn create_or_find_yields_the_existing_page_in_its_place() {
     }
 }
 
+/// Which frame a page is in is known once it is locked: whoever waits for one of a range holds none of the others, of whatever offset.
+#[test]
+fn create_or_find_waits_for_one_page_with_none_of_the_others_held() {
+    let w = World::new(16);
+    let v = w.vnode(VnodeKind::File);
+    let (found, pinned) = (w.make(name(v, 1)), w.make(name(v, 2)));
+    let pin = w.db.lock_shared(&w.cx, pinned);
+    std::thread::scope(|s| {
+        let cx = w.thread(1);
+        let db = &w.db;
+        let ids = s.spawn(move || {
+            let got = db.create_range_or_find(&cx, name(v, 0), 4, 0, Reserve::Normal);
+            let got = got.expect("four pages");
+            got.iter().for_each(ExclPage::end_io);
+            got.iter().map(LockedPage::id).collect::<Vec<_>>()
+        });
+        while w.db.waits().sleepers() == 0 {
+            std::thread::yield_now();
+        }
+        let held = w.db.try_lock_excl(&w.cx, found).is_none();
+        let made = named(&w, v, 0..4);
+        drop(pin); // before any answer fails the test
+        assert_eq!(ids.join().expect("no panic")[1..3], [found, pinned]);
+        assert_eq!((held, made), (false, vec![false, true, true, false]));
+    });
+    assert_eq!(w.verify().named, 4);
+}
+
 #[test]
 fn a_range_past_the_last_offset_or_half_of_memory_is_refused() {
     let w = World::new(16);

@@ -1,6 +1,6 @@
 //! Finding pages by name (behaviour 49), in one thread; [`super::threads`] has the races.
 
-use crate::db::PageDbConfig;
+use crate::db::{PageDbConfig, Reserve};
 use crate::testing::{World, hashes, name};
 use crate::{LockedPage, VnodeKind};
 
@@ -25,6 +25,45 @@ fn lookup_nowait_of_a_cached_or_locked_page_finds_nothing() {
         assert_eq!(w.db.exists(&w.cx, name(v, 0)), Some(id));
         assert_eq!(w.verify().cached, 1, "looking took nothing off the cache list");
     }
+}
+
+/// K3: the page waited for goes, and somebody pins its frame under another name for as long as he likes.
+#[test]
+fn a_page_is_not_waited_for_longer_than_it_has_its_name() {
+    let w = World::new(1);
+    let v = w.vnode(VnodeKind::File);
+    for page in 0..20 {
+        let (gone, other) = (name(v, 2 * page), name(v, 2 * page + 1));
+        let id = w.make(gone);
+        let held = w.db.lock_excl(&w.cx, id);
+        let (done, finds) = std::sync::mpsc::channel();
+        std::thread::scope(|s| {
+            for n in 0..3u32 {
+                let (db, cx, done) = (&w.db, w.thread(n + 1), done.clone());
+                s.spawn(move || {
+                    let found = match n {
+                        0 => db.lookup_excl(&cx, gone).is_some(),
+                        1 => db.lookup_excl_cached(&cx, gone).is_some(),
+                        _ => db.lookup_shared(&cx, gone).is_some(),
+                    };
+                    done.send(found)
+                });
+            }
+            while w.db.waits().sleepers() != 3 {
+                std::thread::yield_now();
+            }
+            w.db.destroy(&w.cx, held);
+            let page = w.db.create(&w.cx, other, 0, Reserve::Push).expect("the only frame");
+            page.end_io();
+            let pin = page.downgrade();
+            let patience = std::time::Duration::from_secs(10);
+            let answers: Vec<_> = (0..3).map(|_| finds.recv_timeout(patience)).collect();
+            drop(pin); // before any answer fails the test
+            assert_eq!(answers, [Ok(false); 3], "somebody waits for the pin of a stranger");
+        });
+        w.db.destroy(&w.cx, w.db.lookup_excl(&w.cx, other).expect("there"));
+    }
+    assert_eq!(w.verify().free, 1);
 }
 
 #[test]
