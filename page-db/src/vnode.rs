@@ -312,6 +312,11 @@ impl VnodeTable {
     pub fn object(&self, id: VnodeId) -> Option<Arc<dyn Vnode>> {
         self.slots.try_get(id.0)?.object.lock_leaf(&*self.hooks).as_ref()?.upgrade()
     }
+    /// Whether the object lives, asked by one who must not be the last to have it: with it whatever it is made of would go, under the locks that he holds.
+    pub(crate) fn lives(&self, id: VnodeId) -> bool {
+        let Some(s) = self.slots.try_get(id.0) else { return false };
+        s.object.lock_leaf(&*self.hooks).as_ref().is_some_and(|w| w.strong_count() != 0)
+    }
     /// Whether `vnode` is what its number stands for here: no other machine's object, which may have the number of any of this one's, and none that was never
     /// attached (N3).
     pub fn is_object(&self, vnode: &dyn Vnode) -> bool {

@@ -124,6 +124,8 @@ impl PageDb {
         }
         let n = held.iter().flatten().count() as u64;
         self.hash_out_run(cx, held);
+        // Somebody who has just unmapped one of them may still owe the flush. An orphan that is let go here is its borrower's from then on.
+        self.settle(cx);
         for place in held.iter_mut() {
             match place {
                 Some(page) if self.disown(page.page()) => *place = None,
@@ -131,8 +133,6 @@ impl PageDb {
                 None => {}
             }
         }
-        // Somebody who has just unmapped one of them may still owe the flush.
-        self.settle(cx);
         let mut freed = [None; BATCH];
         for (page, freed) in held.iter_mut().zip(&mut freed) {
             if let Some(page) = page.take() {

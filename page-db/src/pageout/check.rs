@@ -168,7 +168,7 @@ fn judge(cx: &Cx, db: &PageDb, page: ExclPage<'_>, hand: Hand, bits: RefMod) -> 
 /// A dirty victim can be pushed if its vnode's object lives.
 fn dirty(db: &PageDb, page: &ExclPage<'_>) -> Look {
     match page.identity() {
-        Some(id) if db.vnodes().object(id.vnode).is_some() => Look::Dirty(id),
+        Some(id) if db.vnodes().lives(id.vnode) => Look::Dirty(id),
         _ => Look::Examined,
     }
 }

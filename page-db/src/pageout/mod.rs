@@ -28,7 +28,7 @@
 //! # Rules
 //!
 //! - O1: page-out never waits for a page lock or for memory; what it cannot have at once it skips.
-//! - O2: one mutex guards hands and queue; it is not held while a vnode pushes.
+//! - O2: one mutex guards hands and queue; it is not held while a vnode pushes, nor by the scan for longer than a batch of turns, for pushers come for it.
 //! - O3: a page is freed only if it was found unused *after* its last translation was removed.
 //! - O4: a dirty page is never freed by the scan itself: the push does it, or leaves it dirty and resident.
 //! - O5: the queue is bounded; a page that finds no place in it stays for the next round.
@@ -70,6 +70,9 @@ const MOST_REVOLUTIONS: u64 = 64;
 /// Revolutions without a page that went after which [`Pageout::step`] stops. The first takes the reference bits, the second finds what was not used since; what
 /// is still there then is in use, held, or waits for its push. One more, for whoever meanwhile let go.
 const FRUITLESS_REVOLUTIONS: u64 = 3;
+
+/// Turns of an interval's scan between two times that whoever pushes gets at the queue.
+const SCAN_BATCH: u32 = 128;
 
 /// Where the scan is; guarded by the one mutex (O2).
 #[derive(Debug)]
@@ -185,27 +188,41 @@ impl Pageout {
         db.wake_memory_waiters();
         report
     }
-    /// The scan of one interval. held: hands
+    /// The scan of one interval.
     fn scan(&self, cx: &Cx, db: &PageDb, report: &mut ScanReport) {
-        let mut hands = self.hands.lock(cx);
         let mut fruitless_wraps = 0;
+        while self.scan_batch(cx, db, report, &mut fruitless_wraps) {}
+    }
+    /// At most [`SCAN_BATCH`] turns of it; says whether it goes on. Between two batches whoever pushes gets at the queue.
+    fn scan_batch(
+        &self,
+        cx: &Cx,
+        db: &PageDb,
+        report: &mut ScanReport,
+        fruitless_wraps: &mut u32,
+    ) -> bool {
+        let mut hands = self.hands.lock(cx);
         // The processor's budget, counted in turns so that runs are repeatable.
         let budget = 2 * self.total;
-        while report.scanned < report.desscan
-            && report.turns < budget
-            && db.freemem() < self.wanted(db)
-        {
+        for _ in 0..SCAN_BATCH {
+            if report.scanned >= report.desscan
+                || report.turns >= budget
+                || db.freemem() >= self.wanted(db)
+            {
+                return false;
+            }
             let turn = self.turn(cx, db, &mut hands, report);
             if turn.success {
-                fruitless_wraps = 0;
+                *fruitless_wraps = 0;
             }
             if turn.wrapped {
-                fruitless_wraps += 1;
-                if fruitless_wraps > 1 && !hands.widen_share() {
-                    return;
+                *fruitless_wraps += 1;
+                if *fruitless_wraps > 1 && !hands.widen_share() {
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Scans and pushes until `want_free` pages are free, or two whole revolutions in a row free nothing however widely pages are
