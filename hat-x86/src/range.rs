@@ -12,6 +12,7 @@
 //! Sources: [SI §12.4]; illumos `hat_unload_callback`, `hat_updateattr`, `hat_sync` (behaviour); illumos.md 9.5.
 
 use crate::hat::HatState;
+use crate::hment::PageList;
 use crate::htable::update;
 use crate::provider::HatX86;
 use crate::pte::{PteBits, X86Pte};
@@ -113,7 +114,9 @@ impl HatX86 {
             leaf.table.unlock(n);
         }
     }
-    /// Rewrites each entry of the leaf that lies in the range by `next` and notes what lost something.
+    /// Rewrites each entry of the leaf that lies in the range by `next` and notes what lost something. One that gains the right to write does so with its page's
+    /// list locked: whoever takes that right from the page ([`page_db::PageMappings::clear_write`]) locks it too, and finds the right given, or has
+    /// said before (`P_RO`) that it may not be.
     fn rewrite(
         &self,
         cx: &Cx,
@@ -124,8 +127,12 @@ impl HatX86 {
     ) {
         let (rec, mut writes) = (leaf.table.rec, 0);
         self.each_entry(cx, leaf, |i, cell, seen| {
-            if next(seen) != seen {
+            let want = next(seen);
+            if want != seen {
+                let gains = want.has(PteBits::W) && !seen.has(PteBits::W);
+                let list = if gains { self.list_behind(cx, seen) } else { None };
                 let (old, new) = update(cell, &next);
+                drop(list);
                 writes += u64::from(old != new);
                 let old = if mutated(Mutation::ForkForgetsToFlush) { new } else { old };
                 due.add(st.space(), leaf.addr(i), 0, rec.effective(old), rec.effective(new));
@@ -165,6 +172,13 @@ impl HatX86 {
             e.with_prot(if refused { read_only } else { prot })
         });
         self.allow(cx, &leaf.table);
+    }
+    /// The locked list of the entry's page, if it has one. The entry's table is locked.
+    fn list_behind<'a>(&'a self, cx: &'a Cx, e: X86Pte) -> Option<PageList<'a>> {
+        if !e.is_consistent() || mutated(Mutation::GrantBesideTheList) {
+            return None;
+        }
+        Some(self.lists.enter(cx, &self.db, self.db.page_of(e.pfn())?))
     }
     /// Whether the entry's page must not be mapped writable (`P_RO`).
     fn must_be_read_only(&self, e: X86Pte) -> bool {

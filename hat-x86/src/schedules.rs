@@ -2,6 +2,8 @@
 //!
 //! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p hat-x86 schedules --target-dir target/shuttle`.
 
+mod read_only;
+
 use crate::{HatX86, HostMmu, Mmu, SpaceId, UserAccess};
 use addr_space::{Hat, HatProvider, LoadFlags, Loaded, Stamp, UnloadFlags};
 use alloc::sync::Arc;
@@ -12,8 +14,8 @@ use page_db::sync::explore::{self, explore, join};
 use page_db::sync::{Mutation as M, Mutex};
 use page_db::{
     Counters, CpuId, Cx, FileOffset, HostMem, Identity, LockedPage, ManualClock, PageDb,
-    PageDbConfig, PageId, Pfn, PhysMem, Prot, PutFlags, Rank, RefMod, Reserve, SharedPage,
-    SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange, VnodeKind, pvn,
+    PageDbConfig, PageId, PageMappings, Pfn, PhysMem, Prot, PutFlags, Rank, RefMod, Reserve,
+    SharedPage, SpinHooks, SyncMode, ThreadId, Thresholds, VirtAddr, VirtRange, VnodeKind, pvn,
 };
 use shuttle::thread;
 

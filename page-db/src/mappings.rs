@@ -16,7 +16,9 @@ bitflags::bitflags! {
         const MOD = 1;
         /// Used since the front hand last passed.
         const REF = 2;
-        /// Must not be mapped writable.
+        /// Must not be mapped writable. Nothing here sets it. Whoever does has the page locked exclusively, so that no load of it goes on, and then takes the right
+        /// from what is mapped ([`PageMappings::clear_write`]); until it is taken away no translation of the page that is on its list can be stored
+        /// through.
         const RO = 4;
     }
 }
@@ -48,7 +50,8 @@ pub trait PageMappings: fmt::Debug + Send + Sync {
     /// With [`SyncMode::ZeroRm`] the union is also stored on the page. The caller holds the page lock.
     #[doc(alias = "hat_pagesync")]
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod;
-    /// Takes the right to write from every translation of the page (and flushes). The caller holds the page lock.
+    /// Takes the right to write from every translation of the page (and flushes). The caller holds the page lock. A range that is given that right meanwhile
+    /// either had it before, and loses it here, or finds [`RefMod::RO`], if that was set before.
     #[doc(alias = "hat_page_clrwrt")]
     fn clear_write(&self, cx: &Cx, page: PageId);
     /// How many translations the page has. Asked without the page's lock, too: a hint then, whatever the page is by now.

@@ -86,6 +86,8 @@ mutations! {
     AllowedFirst,
     /// M6: a range takes an entry's bits without the lock of the page's list. `harvest_of_a_range_against_harvest_of_a_page`
     BitsInFlight,
+    /// U4: a range is given the right to write without the lock of the page's list. `a_grant_against_a_page_made_read_only`
+    GrantBesideTheList,
     /// F2: taking the accessed bit owes no flush. `harvest_against_unload`, `write_out_against_harvest`
     HarvestOwesNothing,
     /// V2: a page is taken for clean without a look at flushes owed since its bits were gathered. `write_out_against_unload`
