@@ -232,7 +232,14 @@ impl HatError {
 pub trait Hat: fmt::Debug + Send + Sync {
     /// A number for views, in order of creation.
     fn id(&self) -> u32;
-    /// Loads a translation to a locked page. An entry for the same frame is changed to `prot`; rights that shrink are flushed.
+    /// Loads a translation to a locked page. An entry for the same frame is changed to `prot`; rights that shrink are flushed. A `prot` without rights is answered
+    /// with [`Loaded::Done`] whatever the stamp says: it asks for no translation, and one that is there is left as it is ([`Hat::chg_prot`] and [`Hat::unload`]
+    /// take them away).
+    ///
+    /// Where nothing is mapped nothing is flushed, either, and nobody is waited for: whoever removed what was there may not have told the processors yet. That
+    /// does no harm while the frame is the same, or what was in it is no more. But **a driver that maps a copy in the place of the original** (copy-on-write)
+    /// would let one thread of the space store to the copy while another goes on reading the original: it unloads what is mapped there, or where it
+    /// finds nothing calls [`Hat::settle`], before it loads the copy. With [`LoadFlags::REMAP`] the hat sees to an entry that it finds, and to no other.
     ///
     /// # Errors
     /// [`HatError`]; nothing has changed.
@@ -308,6 +315,10 @@ pub trait Hat: fmt::Debug + Send + Sync {
     /// The translation of an address, if there is one. Reads tables without locks: a hint.
     #[doc(alias("hat_probe", "hat_getpfnum", "hat_getattr", "hat_getkpfnum"))]
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation>;
+    /// Returns once no processor can use a translation of this space that another thread has removed or weakened but may not have flushed yet. Usually a glance
+    /// at one word for each CPU. Flushes that are owed for other spaces are waited for by whoever frees a page
+    /// ([`PageMappings::settle`](page_db::PageMappings::settle)).
+    fn settle(&self, cx: &Cx);
     /// Whether the translation of an address allows the access now: what every fault asks first. As [`Hat::probe`] would say, but a hat may know the answer
     /// "no" from less.
     #[inline]

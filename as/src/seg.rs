@@ -174,6 +174,9 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// Resolves a fault on `range`. With the lock as writer ([`SegCx::is_writer`], for [`crate::AddrSpace::access_watched`]) it waits for no page and reads
     /// none: it answers [`FaultError::Retry`], and a fault on the same page as reader, which may wait, comes before it is asked again.
     ///
+    /// A driver that copies on write sees to it that nobody in the space goes on reading the original once the copy can be stored to: see
+    /// [`Hat::memload`](crate::Hat::memload).
+    ///
     /// # Errors
     /// [`FaultError`]. After a failed soft lock the driver has undone its own part.
     #[doc(alias = "segop_fault")]

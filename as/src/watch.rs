@@ -307,6 +307,9 @@ macro_rules! as_the_inner_hat {
         fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
             self.hat.probe(cx, addr)
         }
+        fn settle(&self, cx: &Cx) {
+            self.hat.settle(cx);
+        }
         fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
             self.hat.walk(cx, range, f);
         }

@@ -188,6 +188,11 @@ impl Hat for X86Hat {
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
         self.hx.translate(cx, &self.st, addr)
     }
+    fn settle(&self, cx: &Cx) {
+        if self.hx.debts.any() {
+            self.hx.pay_for_others_in(cx, &self.st);
+        }
+    }
     fn allows(&self, cx: &Cx, addr: VirtAddr, access: Access) -> bool {
         self.st.owns(addr) && self.hx.entry_allows(cx, &self.st, addr, access)
     }

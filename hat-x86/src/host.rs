@@ -28,7 +28,7 @@
 
 use crate::access::{Bytes, Trap, UserAccess};
 use crate::geometry::{shift, span};
-use crate::mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
+use crate::mmu::{Caps, CpuSet, Mmu, SpaceId};
 use crate::pte::PteBits;
 use crate::tlb::{FlushDue, FlushEntry};
 use crate::walker::{Mode, PageFault, PfError, Start, Walked, peek, peek_table, walk_from};
@@ -334,13 +334,7 @@ impl HostCpu {
 
 impl Mmu for HostMmu {
     fn caps(&self) -> Caps {
-        Caps {
-            walks: Walks::Software,
-            referenced_before_cached: true,
-            wants_hints: false,
-            preset_pays: false,
-            deterministic: true,
-        }
+        Caps { referenced_before_cached: true, wants_hints: false, deterministic: true }
     }
     fn serves(&self, cx: &Cx, mem: &dyn PhysMem, root: Pfn) -> bool {
         let mine = self.mem.has(root);

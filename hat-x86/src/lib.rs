@@ -116,7 +116,7 @@ pub use error::{HatDamage, SetupError};
 pub use geometry::{KERNEL_WINDOW, USER_WINDOW};
 pub use hat::X86Hat;
 pub use host::{HostConfig, HostMmu, StaleEntry};
-pub use mmu::{Caps, CpuSet, Mmu, SpaceId, Walks};
+pub use mmu::{Caps, CpuSet, Mmu, SpaceId};
 pub use provider::{HatLimits, HatX86};
 pub use pte::{PteBits, X86Pte};
 pub use tlb::{FlushDue, FlushEntry};

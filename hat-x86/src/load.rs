@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Replacing goes through *absent*, with a flush between: a store of one thread through the new frame is never followed by a load of another
-//! through the old one. The pin keeps the table, and the records for the new mapping are taken before the old one goes, so nothing can fail after it.
+//! through the old one that was found here. An entry that is absent already is filled at once: who made it so may owe its flush still (F4 of [`crate::tlb`]), and
+//! a caller to whom that matters waits for it first ([`addr_space::Hat::settle`]). The pin keeps the table, and the records for the new mapping are taken before the old one goes, so nothing can fail after it.
 //!
 //! Accessed and dirty start clear: the walker sets them, and what a fault-ahead loaded in vain is not taken for used. NOSYNC and NOCONSIST
 //! entries start with both set and are never harvested.

@@ -128,26 +128,13 @@ impl fmt::Debug for CpuSet {
     }
 }
 
-/// Who reads the tables when an access finds nothing remembered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub enum Walks {
-    /// [`crate::walker::walk`], called by the backend.
-    Software,
-    /// A memory-management unit.
-    Hardware,
-}
-
 /// What a backend is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Caps {
-    /// Who walks.
-    pub walks: Walks,
     /// An entry is remembered only after its accessed bit was set, so an entry without it needs no flush.
     pub referenced_before_cached: bool,
     /// Wants [`Mmu::hint_loaded`].
     pub wants_hints: bool,
-    /// Setting accessed and dirty at load saves more than a walk.
-    pub preset_pays: bool,
     /// The same calls give the same state.
     pub deterministic: bool,
 }

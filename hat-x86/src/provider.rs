@@ -212,6 +212,12 @@ impl HatX86 {
         due.join_others(&self.debts);
         self.finish(cx, &mut due);
     }
+    /// The same for what they owe in one space ([`addr_space::Hat::settle`]).
+    pub(crate) fn pay_for_others_in(&self, cx: &Cx, st: &HatState) {
+        let mut due = FlushDue::muted_of(st.space());
+        due.join_others(&self.debts);
+        self.finish(cx, &mut due);
+    }
     /// Gives frames of unlinked tables to the backend; how many came back.
     fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) -> u64 {
         let mut back = 0;

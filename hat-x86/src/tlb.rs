@@ -32,8 +32,9 @@
 //!
 //! So `Debts` has a word for each CPU: how many debts are open there, and for which space. A verb opens its debt before its first change and closes it
 //! after the flush. A verb on a range ends by looking for other debts on its space, a verb on a page (and the page layer, before it
-//! frees a page) for any; if there is one, it flushes that space itself. Each CPU writes its own word, so that
-//! two threads that fault or unmap in different spaces wait for nobody.
+//! frees a page or takes it for clean) for any; if there is one, it flushes that space itself. Each CPU writes its own word, so that
+//! two threads that fault or unmap in different spaces write no line of each other's. Nor do they wait for each other, but where a page is freed: any debt may be
+//! of that page. A load waits for nobody; who copies on write asks for what is owed in its own space ([`addr_space::Hat::settle`]).
 //!
 //! Up to [`FLUSH_ENTRIES`] entries are named one by one; past that their spaces are flushed whole, and past
 //! [`FLUSH_SPACES`] spaces everything is. Linux draws the line at 33 entries, illumos at 8 ranges; naming one costs about what refilling one does.
@@ -181,6 +182,12 @@ impl FlushDue {
             cpus: CpuSet::of_group(0),
             retired: 0,
         }
+    }
+    /// The same of one space: what is joined to it is what others owe there.
+    pub(crate) fn muted_of(space: SpaceId) -> Self {
+        let mut due = Self::muted();
+        due.space = Some(space);
+        due
     }
     /// Adds what others owe and this verb's caller will rely on (F4). With no space of its own: everything that is open.
     pub(crate) fn join_others(&mut self, debts: &Debts) {

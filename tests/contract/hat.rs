@@ -228,6 +228,9 @@ impl Hat for Flawed {
     fn probe(&self, cx: &Cx, addr: VirtAddr) -> Option<Translation> {
         self.inner.probe(cx, addr)
     }
+    fn settle(&self, cx: &Cx) {
+        self.inner.settle(cx);
+    }
     fn walk(&self, cx: &Cx, range: VirtRange, f: &mut dyn FnMut(VirtAddr, Translation)) {
         let mut all = Vec::new();
         self.inner.walk(cx, range, &mut |addr, t| all.push((addr, t)));

@@ -85,6 +85,7 @@ impl Hat for RecHat {
         }
     }
     fn sync(&self, _: &Cx, _: VirtRange, _: SyncMode) {}
+    fn settle(&self, _: &Cx) {}
     fn probe(&self, _: &Cx, addr: VirtAddr) -> Option<Translation> {
         let (pfn, prot) = *self.entries().get(&addr.page_floor().get())?;
         Some(Translation { pfn, prot, ref_mod: RefMod::empty(), level: 0 })

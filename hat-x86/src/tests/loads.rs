@@ -33,6 +33,7 @@ fn another_frame_is_a_conflict_unless_it_may_replace() {
     let refused = hat.memload(&w.cx, va(0x1000), &page, U, LoadFlags::empty(), None);
     let (have, want) = (w.db.pfn(old), w.db.pfn(new));
     assert_eq!(refused, Err(HatError::Conflict { addr: va(0x1000), have, want }));
+    assert_eq!(refused.map_err(|e| e.errno()), Err(page_db::errno::ENOMEM));
     drop(page);
     w.verify();
     let before = w.snapshot();
@@ -77,8 +78,22 @@ fn no_rights_is_no_translation() {
     w.load(&*hat, 0x1000, page, Prot::empty());
     assert_eq!(hat.resident(), 0);
     w.load(&*hat, 0x1000, page, U);
+    w.load(&*hat, 0x1000, page, Prot::empty());
+    assert_eq!(prot_at(&w, &*hat, 0x1000), "rw-", "left as it is");
     hat.chg_prot(&w.cx, range(0x1000, 1), Prot::empty());
     assert_eq!(hat.resident(), 0);
+    w.verify();
+}
+
+#[test]
+fn what_is_on_no_list_changes_its_rights_like_others() {
+    let w = World::new(64);
+    let (hat, page) = (w.hat(), w.page());
+    w.load_with(&*hat, 0x1000, page, U, LoadFlags::NOCONSIST);
+    for (prot, shown) in [(Prot::READ, "r--"), (Prot::RX, "r-x"), (U, "rw-")] {
+        hat.chg_prot(&w.cx, range(0x1000, 1), prot);
+        assert_eq!(prot_at(&w, &*hat, 0x1000), shown);
+    }
     w.verify();
 }
 

@@ -56,6 +56,9 @@ fn a_run_is_one_load_each() {
         fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot) {
             self.0.chg_prot(cx, range, prot);
         }
+        fn settle(&self, cx: &Cx) {
+            self.0.settle(cx);
+        }
         fn clear_write(&self, cx: &Cx, range: VirtRange) {
             self.0.clear_write(cx, range);
         }

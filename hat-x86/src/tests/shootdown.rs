@@ -369,6 +369,27 @@ fn a_protection_found_done_is_not_done_while_its_flush_is_owed() {
     );
 }
 
+/// F4: who asks about one space pays what is owed there, and nothing for another.
+#[test]
+fn a_space_is_settled_without_the_flushes_of_others() {
+    between(
+        |w, hat, _| w.unload(&**hat, 0x1000, 1),
+        |w, cx, hat, _| {
+            let other = w.hx.alloc(cx).expect("room");
+            w.mmu.activate(cx, CpuId(0), Some(SpaceId(other.id())));
+            let flushes = |f: &dyn Fn()| {
+                let before = w.counters.snapshot();
+                f();
+                w.counters.snapshot().since(&before).get(Counter::Flushes)
+            };
+            assert_eq!(flushes(&|| other.settle(cx)), 0, "owed in another space");
+            assert_eq!(flushes(&|| hat.settle(cx)), 1);
+            other.free_start(cx);
+            other.free_end(cx);
+        },
+    );
+}
+
 /// The same, where the first change denies a whole leaf from above.
 #[test]
 fn a_denied_leaf_is_flushed_and_owed_for_like_a_page() {

@@ -118,7 +118,7 @@ impl SegVn {
         if f.scx.hat.probe(cx, f.addr).is_some() {
             f.scx.hat.unload(cx, VirtRange::page_of(f.addr), UnloadFlags::empty());
         } else {
-            db.settle(cx);
+            f.scx.hat.settle(cx);
         }
         self.move_claim(f, &source, &page);
         match old {
