@@ -30,3 +30,28 @@ fn what_a_move_leaves_behind_is_not_locked() {
     assert_eq!((locked(&s, 0, 2), locked(&s, 10, 2)), (vec![0, 0], vec![1, 1]));
     s.end();
 }
+
+/// The file is cut below a page that is locked, and grows again when another shows the page as well: what truncation has left nothing of is not locked any
+/// more, since whoever stores there first may be the other. What there is to lock stays locked.
+#[test]
+fn a_lock_that_truncation_ended_is_not_handed_on_to_sharers() {
+    let share = |to: &str| match to {
+        "shown twice" => ("share 0 0 2 0 8; expect ok", 0, 9),
+        _ => ("inherit 0 0 2 share; fork 0 1", 1, 1),
+    };
+    for to in ["shown twice", "inherited"] {
+        let (share, who, page) = share(to);
+        let mut s = Scene::new();
+        s.run(
+            "file 0 8192 rw; map 0 0 2 rw priv fixed file 0 0; lock 0 0 2; truncate 0 4096; verify",
+        );
+        assert_eq!(locked(&s, 0, 2), [1, 1], "{to}");
+        s.run(&format!("{share}; verify"));
+        assert_eq!(locked(&s, 0, 2), [1, 0], "{to}");
+        s.run(&format!("truncate 0 8192; verify; write {who} {page} 0+1 62; verify"));
+        s.run("read 0 1 0+1; expect ok b=3e; lock 0 0 2; expect ok; verify");
+        assert_eq!(locked(&s, 0, 2), [1, 1], "{to}");
+        s.run("unlock 0 0 2; expect ok");
+        s.end();
+    }
+}

@@ -22,7 +22,7 @@
 //! - J3: in a slot that several segments reach, a page that must stay where it is (pinned for i/o, claimed) is the map's alone: a lock of either kind
 //!   breaks copy-on-write first, whatever the access, and a copy of the map takes such pages as copies at once instead of sharing their anons. Who
 //!   reaches a slot alone may have no swap for a copy, and needs none: when the slot comes to be shared its claimed pages are settled first, and a
-//!   pinned one refuses ([`join`]).
+//!   pinned one refuses ([`join`]). A lock of which truncation has left nothing ends there.
 //! - J4: who copies a joint map takes the right to write from all translations of the anons it now shares, *after* they are counted
 //!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. The
 //!   map's own segments are not marked `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
@@ -87,6 +87,7 @@ impl SegVn {
         Ok(ExclPage::downgrade(page))
     }
     /// Makes the page of a slot of a joint map the map's alone, before it is locked in place (J3).
+    /// Past the end of the file there is nothing to lock, and the slot stays empty.
     pub(super) fn settle_slot(
         &self,
         f: &PageFault<'_>,
@@ -98,7 +99,6 @@ impl SegVn {
             Some(_) if self.stores_below() => Ok(()),
             Some(n) => self.upper(f, slot, n).map(drop),
             None if self.backing.is_none() => self.zero_fill(f, slot).map(drop),
-            // Past the end of the file there is nothing to lock.
             None if self.is_past_end(f) => Ok(()),
             None => self.promote(f, slot).map(drop),
         }

@@ -15,6 +15,7 @@
 //!   unlock       gives back a claim of that era, or none
 //!   lock         claims the page anew where there is none of that era; nothing is charged twice
 //!   a store      takes the claim along to the copy, or claims that: the copy is the mapping's own
+//!   a share      takes the mark away with the charge: what a sharer stores there when the file has grown is everybody's (J3)
 //! ```
 //!
 //! No claim is gone while the era is what it was, so a lock of what is locked looks at no page then. Later it looks at those of files; pages of anonymous
@@ -291,7 +292,8 @@ fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, vpage: &mut VPag
 }
 
 /// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has
-/// pinned of them is not waited for (J5). A page that gets contents of its own has its promise from `gain`, also when another cannot be settled (I12).
+/// pinned of them is not waited for (J5). A page that gets contents of its own has its promise from `gain`, also when another cannot be settled (I12). Where the
+/// file has been cut there is no page, and the lock ends: the next to store there may be another, who would leave a marked page without a claim.
 pub(super) fn settle_locked(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -311,9 +313,8 @@ pub(super) fn settle_locked(
             let f = PageFault::by_system(scx, addr, prot, Stamp::take(&seg.seq));
             let f = PageFault { claim: v.claim, ..f };
             let range = VirtRange::page_of(addr);
-            if let Some(gain) = &gain {
-                gain.make_room(seg, scx, range)?;
-            }
+            let room = seg.lock.lock(scx.cx).vpage.make_room(vpns(range));
+            room.map_err(|_| SegError::NoMemory { range })?;
             let slot = map.enter_or_make(scx.cx, seg.slot_of(scx.seg, addr));
             let slot = slot.map_err(|_| SegError::NoMemory { range })?;
             let done = seg.settle_slot(&f, &slot);
@@ -327,6 +328,13 @@ pub(super) fn settle_locked(
                 FaultError::Retry { .. } => SegError::Pinned { range },
                 e => e.into(),
             })?;
+            if !made {
+                let mut inner = seg.lock.lock(scx.cx);
+                inner.vpage.update(vpns(range), |v| VPage { claim: None, ..v }); // into the room just made
+                inner.vpage.trim();
+                seg.note_pages(&inner.vpage);
+                scx.space.credit_locked(PAGE_SIZE);
+            }
         }
     }
     Ok(())

@@ -128,17 +128,7 @@ impl<'a> Gain<'a> {
         let whole = self.whole;
         Self::grant(self.keep(), whole, seg, scx, vpage, range);
     }
-    /// Makes room for [`Gain::commit_page`].
-    pub(super) fn make_room(
-        &self,
-        seg: &SegVn,
-        scx: &SegCx<'_>,
-        page: VirtRange,
-    ) -> Result<(), SegError> {
-        let room = seg.lock.lock(scx.cx).vpage.make_room(vpns(page));
-        room.map_err(|_| SegError::NoMemory { range: page })
-    }
-    /// A page of the range has contents of its own from now on: what is reserved for it is the segment's, whatever becomes of the rest.
+    /// A page of the range has contents of its own from now on: what is reserved for it is the segment's, whatever becomes of the rest. There is room.
     pub(super) fn commit_page(&mut self, seg: &SegVn, scx: &SegCx<'_>, page: VirtRange) {
         let mut inner = seg.lock.lock(scx.cx);
         // Else it has been reserved before.
