@@ -135,6 +135,10 @@ mutations! {
     RightsPublishedLate,
     /// N3: the old anon loses its reference before its page has been copied. `copy_on_write_from_both_sides`
     ReferenceDroppedEarly,
+    /// J4: the copy of a joint map waits for no flush that others owe for pages without a translation. `joint_copy_against_unmap`
+    CopiedBesideADebt,
+    /// The same of an anon that is lent. `loan_against_unmap`
+    LentBesideADebt,
     /// R2: the page that a borrowed anon's word names is believed without another look at the word under the page's lock.
     /// `borrower_against_break_and_lock`
     LenderBelieved,

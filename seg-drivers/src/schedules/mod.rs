@@ -13,6 +13,7 @@
 //! Bytes are what a scenario looks at first: a process must load what it stored and nobody else's. Then every layer is verified, the processes exit, and
 //! nothing may be left.
 
+mod debts;
 mod file;
 mod pins;
 mod world;

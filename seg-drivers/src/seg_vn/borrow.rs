@@ -32,6 +32,7 @@ use alloc::sync::Arc;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use page_db::sync::atomic::AtomicU64;
+use page_db::sync::{Mutation, mutated};
 use page_db::{Access, Cx, LockedPage, Owed, PAGE_SIZE, Prot, VirtAddr, VirtRange};
 use swapfs::AnonNumber;
 
@@ -236,7 +237,10 @@ fn share(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr, n: AnonNumber) -> Result<
         return Err(SegError::Locked { addr });
     }
     layer.anons.run().inc_busy(n.get());
-    if let Some(page) = page.filter(|page| page.page().is_mapped()) {
+    // Also where nobody maps it: who took the last translation away may owe its flush, and a processor goes on storing until then (R1).
+    if let Some(page) = page
+        && (!mutated(Mutation::LentBesideADebt) || page.page().is_mapped())
+    {
         scx.db.clear_write(scx.cx, &page);
     }
     Ok(())

@@ -24,8 +24,9 @@
 //!   reaches a slot alone may have no swap for a copy, and needs none: when the slot comes to be shared its claimed pages are settled first, and a
 //!   pinned one refuses ([`join`]). A lock of which truncation has left nothing ends there.
 //! - J4: who copies a joint map takes the right to write from all translations of the anons it now shares, *after* they are counted
-//!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. The
-//!   map's own segments are not marked `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
+//!   (`amap_share_protect`): a fault that still found one reference has loaded its translation by then, and one that comes later finds two. What has no
+//!   translation any more a processor may remember still: flushes that others owe are waited for. The map's own segments are not marked
+//!   `needs_copy`: they go on sharing it, and a store replaces the slot for all of them.
 //!
 //! - J5: the old page may be pinned by a stranger, for as long as he likes, and he needs his own address-space lock to let go. A fork, or the showing of a range
 //!   twice, holds such a lock as writer while it waits for slots. So nobody waits for the old page with its slot busy: it is tried, and everything let go
@@ -149,6 +150,10 @@ pub(super) fn copy(
         if let Some(page) = mapped.then(|| scx.db.lookup_shared(cx, id)).flatten() {
             scx.db.clear_write(cx, &page);
         }
+    }
+    // What nobody maps any more may be remembered still: a sharer's unmap, or page-out, takes a translation away and owes its flush after that.
+    if !mutated(Mutation::CopiedBesideADebt) {
+        scx.db.settle(cx);
     }
     for (slot, _) in map.slots(cx, slots.clone()) {
         if !keep(slot) || copy.peek(slot).is_some() {
