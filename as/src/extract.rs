@@ -10,8 +10,8 @@
 //!   share        [ b c ]              ─▶  [ b c ] , [ b c ]     one memory, twice mapped
 //! ```
 //!
-//! - G8: what can fail (pins, promises, records) is asked for by `may_move`, `continued` and `share`; `split` and `relocate`, which change the segment, do not
-//!   fail. So a move of several segments is all or nothing.
+//! - G8: what can fail (pins, promises, records) is asked for by `may_move`, `may_share`, `continued` and `share`; `split` and `relocate`, which
+//!   change the segment, do not fail. So a move of several segments is all or nothing.
 //!
 //! Sources: uvm.md 5.6 (`uvm_map_extract`, mremap), 2.4, 2.5.
 
@@ -79,11 +79,23 @@ pub trait Extract {
         to: &SegCx<'_>,
     ) -> Result<Continued, SegError>;
 
+    /// Whether `range` may be shown twice now, as far as that can be said without making anything: it is asked of all drivers before the first makes one.
+    ///
+    /// # Errors
+    /// Those of [`Extract::share`].
+    ///
+    /// # Locks
+    /// The address-space lock as writer; it is held until [`Extract::share`].
+    fn may_share(&self, _scx: &SegCx<'_>, _range: VirtRange) -> Result<(), SegError> {
+        Ok(())
+    }
+
     /// A driver for `to.seg`, perhaps of another address space, that shows the same memory as `range`: what is stored on either side is seen on
     /// both, private memory included. Locks in memory do not come along.
     ///
     /// # Errors
-    /// Any; nothing has changed, but that a store may have been anticipated: pages locked in memory have been copied that somebody else has too.
+    /// Any; nothing has changed, but that a store may have been anticipated: pages locked in memory have been copied that somebody else has too, or that
+    /// were a file's.
     ///
     /// # Locks
     /// Both address-space locks as writer.

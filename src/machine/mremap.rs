@@ -270,7 +270,8 @@ impl Process {
     /// # Errors
     /// `EINVAL` for a misaligned address or length 0, `EFAULT` when part of the range is not mapped, `ENOMEM` when there is no room or a limit is passed, `EAGAIN`
     /// when no swap can be reserved or a page that would be replaced is pinned for i/o, `ENOTSUP` for devices and for private memory that reserves at the first touch. Nothing has changed, but that
-    /// locked pages which a fork left to several processes may have been copied.
+    /// where swap or memory ran out on the way, or another process has a page pinned, locked pages which a fork left to several processes, or which are
+    /// a file's still, may have been copied.
     #[doc(alias("uvm_map_extract", "MAP_REMAPDUP"))]
     pub fn share_range(&self, addr: u64, len: u64, into: &Self) -> Result<u64, SysError> {
         let from = super::process::user_pages(SHARE, addr, len)?;

@@ -151,3 +151,21 @@ fn a_lock_of_a_private_file_that_several_show_copies_it() {
     s.run("map 0 4 2 rw priv fixed file 0 0; lock 0 4 1; pwrite 0 0 8 66; read 0 4 0+4; expect ok b=42434445");
     s.end();
 }
+
+/// Showing a range twice that is refused at a hole, a limit or a mapping that cannot be shown twice leaves what lies below as it was: a page that is locked and the
+/// file's still goes on showing what is stored to the file.
+#[test]
+fn a_range_that_is_not_shown_twice_reads_as_before() {
+    let behind = [
+        ("", "EFAULT"),
+        ("map 0 1 1 rw priv fixed anon noreserve", "ENOTSUP"),
+        ("map 0 1 1 rw priv fixed anon; setrlimit 0 vmem 12k", "ENOMEM"),
+    ];
+    for (setup, errno) in behind {
+        let mut s = scene("file 0 8192 rw; map 0 0 1 rw priv fixed file 0 0; lock 0 0 1");
+        s.run(setup);
+        s.run(&format!("share 0 0 2 0 8; expect {errno}; verify; read 0 0 0+1; expect ok b=00"));
+        s.run("pwrite 0 0 1 69; read 0 0 0+1; expect ok b=45");
+        s.end();
+    }
+}

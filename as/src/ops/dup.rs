@@ -27,7 +27,8 @@ impl AddrSpace {
     ///
     /// # Errors
     /// [`AsError::Overlap`] when the child is not empty (or is this very space), [`AsError::Foreign`] when it is another machine's, [`AsError::OutsideSpace`], [`AsError::NoHeap`], [`AsError::Freed`],
-    /// [`AsError::NoMemory`], [`SegError::Pinned`] where pages would be replaced that somebody else has pinned, or a driver's. The child is empty and the parent unchanged, but that pages may have become read-only.
+    /// [`AsError::NoMemory`], [`SegError::Pinned`] where pages would be replaced that somebody else has pinned, or a driver's. The child is empty and the parent unchanged, but that pages may have become read-only, and private
+    /// pages that are locked in memory, and inherited by sharing, copies of their own.
     ///
     /// # Locks
     /// Takes both locks as writer. The child is not yet known to any other thread.

@@ -1,4 +1,4 @@
-//! Taking a range elsewhere, showing it twice, letting a mapping go on.
+//! Taking a range elsewhere, letting a mapping go on.
 //!
 //! # The difficulty
 //!
@@ -26,9 +26,8 @@
 //! frame at the new one. While places that a mapping is to go on over are on their way out of its object ([`crate::leaving`]), whoever asks for them gives
 //! back what has been made so far, and waits with nothing held.
 //!
-//! Showing a range twice is a fork of a part of it, with nothing copied on write: each driver makes one that shares ([`Extract::share`]), for this address space or
-//! another. A mapping goes on by a new segment just above that its driver makes ([`Extract::continued`]), which then joins the one below like any
-//! other new neighbour; so a growing mapping takes the slots of its anon map that follow, and shared memory grows for all who map it.
+//! Showing a range twice has a file of its own (`share`). A mapping goes on by a new segment just above that its driver makes
+//! ([`Extract::continued`]), which then joins the one below like any other new neighbour; so a growing mapping takes the slots of its anon map that follow, and shared memory grows for all who map it.
 //!
 //! # The other road
 //!
@@ -38,7 +37,7 @@
 //! Sources: uvm.md 5.6.
 
 use super::unmap::Gone;
-use super::{OnPinned, Redo, Stop};
+use super::{OnPinned, Stop};
 use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
@@ -85,12 +84,12 @@ struct Move {
     target: Target,
 }
 
-type Piece<'a> = (Seg<'a>, VirtRange);
+pub(super) type Piece<'a> = (Seg<'a>, VirtRange);
 
 /// Drivers that are not in the tree yet.
 #[derive(Default)]
-struct Made {
-    segs: Vec<Removed>,
+pub(super) struct Made {
+    pub(super) segs: Vec<Removed>,
     /// How many, from the first, have been counted in size and reservation.
     counted: usize,
     /// What is waited for before the next pass makes more.
@@ -102,14 +101,14 @@ fn no_heap(_: alloc::collections::TryReserveError) -> AsError {
 }
 
 /// A piece of a range, or the hole it is found to be. Addresses that are kept from everybody are one: nothing of them moves.
-fn mapped<'a>(piece: Result<Piece<'a>, Hole>) -> Result<Piece<'a>, Hole> {
+pub(super) fn mapped<'a>(piece: Result<Piece<'a>, Hole>) -> Result<Piece<'a>, Hole> {
     piece.and_then(|(seg, piece)| match seg.ops().kind().contains(SegKind::HOLE) {
         true => Err(Hole { addr: piece.start() }),
         false => Ok((seg, piece)),
     })
 }
 
-fn extract(seg: Seg<'_>) -> Result<&dyn Extract, SegError> {
+pub(super) fn extract(seg: Seg<'_>) -> Result<&dyn Extract, SegError> {
     let driver = seg.driver();
     seg.ops().extract().ok_or(SegError::NotSupported { driver, op: "extract" })
 }
@@ -246,7 +245,7 @@ impl AddrSpace {
         parts.sum()
     }
     /// Counts what has been made and is not counted yet.
-    fn count_made(&self, cx: &Cx, made: &mut Made) -> Result<(), Stop> {
+    pub(super) fn count_made(&self, cx: &Cx, made: &mut Made) -> Result<(), Stop> {
         for Removed { range, ops } in &made.segs[made.counted..] {
             self.count(&self.scx(cx, *range, true), &**ops).map_err(Stop::Space)?;
             made.counted += 1;
@@ -254,7 +253,7 @@ impl AddrSpace {
         Ok(())
     }
     /// One driver for `range` of this address space, made from `seg`, not counted yet.
-    fn make_one(
+    pub(super) fn make_one(
         &self,
         cx: &Cx,
         seg: Seg<'_>,
@@ -277,7 +276,7 @@ impl AddrSpace {
         Ok(())
     }
     /// Undoes [`AddrSpace::make_one`] and [`AddrSpace::count_made`], and waits for what kept it from making more. No lock is held.
-    fn give_back(&self, cx: &Cx, made: Made) {
+    pub(super) fn give_back(&self, cx: &Cx, made: Made) {
         for (i, Removed { range, ops }) in made.segs.into_iter().enumerate() {
             if i < made.counted {
                 self.uncount(cx, range, &*ops);
@@ -344,124 +343,16 @@ impl AddrSpace {
         }
         Ok(())
     }
-
-    /// Shows what is mapped in `from` a second time, at `to` in `into` (which may be this address space): what is stored on either side is seen on both, and
-    /// nothing is copied. `to` must be free. Locks in memory do not come along.
-    ///
-    /// # Errors
-    /// [`AsError::Foreign`] when `into` is another machine's, [`AsError::Unmapped`] at a hole, [`SegError::NotSupported`], [`AsError::Overlap`], [`SegError::Pinned`] while somebody, here or elsewhere, has pages
-    /// pinned that would be replaced (whoever holds two locks waits for nobody), and whatever a new mapping in `into` may answer; `into` is as it
-    /// was, and so is this address space.
-    ///
-    /// # Locks
-    /// Takes both locks as writer, that of the lower number first.
-    #[doc(alias = "uvm_map_extract")]
-    pub fn share_range(
-        &self,
-        cx: &Cx,
-        from: VirtRange,
-        into: &Self,
-        to: VirtAddr,
-    ) -> Result<(), AsError> {
-        let to = from.at(to.get())?;
-        self.check_machine("an address space", into)?;
-        self.check_limits(from)?;
-        into.check_limits(to)?;
-        let mut redo = Redo::new(self, cx, 1).over(from);
-        loop {
-            let mut made = Made::default();
-            let done = self.share_pass(cx, from, into, to, &mut made);
-            // held: nothing
-            into.give_back(cx, made);
-            match done {
-                Ok(()) => break,
-                Err(Stop::Seg { error: SegError::Pinned { .. }, .. }) if redo.held_a_moment() => {}
-                Err(Stop::Seg { error, .. }) => redo.after(error)?,
-                Err(Stop::Space(error)) => return Err(error),
-                Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
-            }
-        }
-        if into.state.lock_future() {
-            into.lock_new(cx, to)?;
-        }
-        Ok(())
-    }
-    fn share_pass(
-        &self,
-        cx: &Cx,
-        from: VirtRange,
-        into: &Self,
-        to: VirtRange,
-        made: &mut Made,
-    ) -> Result<(), Stop> {
-        if core::ptr::eq(self, into) {
-            let mut segs = self.lock.write(cx);
-            let n = segs.pieces(cx, from).count();
-            into.room_for(cx, &mut segs, to, n)?;
-            let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
-            self.make_shares(cx, &segs, from, into, to, made)?;
-            segs.make_room_for(&left_out, None).map_err(Stop::Space)?;
-            segs.note_left_out(&left_out, None);
-            self.shares_done(cx, &segs, from, made);
-            insert_all(&mut segs, made);
-            return Ok(());
-        }
-        let first_is_ours = self.id() < into.id();
-        let mut theirs = (!first_is_ours).then(|| into.lock.write(cx));
-        let segs = if first_is_ours { self.lock.write(cx) } else { self.lock.write_nested(cx) };
-        let theirs = theirs.get_or_insert_with(|| into.lock.write_nested(cx));
-        // held: both as (write)
-        into.room_for(cx, theirs, to, segs.pieces(cx, from).count())?;
-        let left_out = segs.left_out_at(from, to).map_err(Stop::Space)?;
-        self.make_shares(cx, &segs, from, into, to, made)?;
-        theirs.make_room_for(&left_out, None).map_err(Stop::Space)?;
-        theirs.note_left_out(&left_out, None);
-        self.shares_done(cx, &segs, from, made);
-        insert_all(theirs, made);
-        Ok(())
-    }
-    /// Sees to it that `n` segments can be added at `to`.
-    fn room_for(&self, cx: &Cx, segs: &mut Segs, to: VirtRange, n: usize) -> Result<(), Stop> {
-        self.check_free(cx, segs, to).map_err(Stop::Space)?;
-        segs.reserve(cx, n).map_err(Stop::Space)
-    }
-    fn make_shares(
-        &self,
-        cx: &Cx,
-        segs: &Segs,
-        from: VirtRange,
-        into: &Self,
-        to: VirtRange,
-        made: &mut Made,
-    ) -> Result<(), Stop> {
-        for piece in segs.pieces(cx, from) {
-            let (seg, piece) = mapped(piece)?;
-            let scx = self.scx(cx, seg.range(), true);
-            let place = moved(piece, from, to);
-            into.state.check_resv(place.len()).map_err(Stop::Space)?;
-            into.make_one(cx, seg, place, made, |extract, to| {
-                extract.share(&scx, piece, to).map(Continued::Made)
-            })?;
-            into.count_made(cx, made)?;
-        }
-        Ok(())
-    }
-    /// Nothing fails any more: tells the drivers of `from`.
-    fn shares_done(&self, cx: &Cx, segs: &Segs, from: VirtRange, made: &Made) {
-        for ((seg, piece), made) in segs.pieces(cx, from).flatten().zip(&made.segs) {
-            seg.ops().dup_done(&self.scx(cx, seg.range(), true), piece, &*made.ops);
-        }
-    }
 }
 
-fn insert_all(segs: &mut Segs, made: &mut Made) {
+pub(super) fn insert_all(segs: &mut Segs, made: &mut Made) {
     for made in made.segs.drain(..) {
         segs.insert(made.range, made.ops);
     }
 }
 
 /// Where `part` of `from` comes to lie.
-fn moved(part: VirtRange, from: VirtRange, to: VirtRange) -> VirtRange {
+pub(super) fn moved(part: VirtRange, from: VirtRange, to: VirtRange) -> VirtRange {
     let start = to.page_at(from.page_index(part.start()));
     part.at(start.get()).expect("U2: part of a range is a range")
 }

@@ -43,6 +43,7 @@ mod populate;
 mod protect;
 mod query;
 mod select;
+mod share;
 mod sync;
 mod unmap;
 mod watch;

@@ -226,6 +226,14 @@ fn showing_a_range_in_another_address_space_is_all_or_nothing() {
         let taken = w.space.share_range(&w.cx, from, into, at(0x42000));
         assert!(matches!(taken, Err(AsError::Overlap { .. })), "{taken:?}");
     }
+    // Who meets a hole, or a limit, has asked no driver to make anything.
+    w.plan.take("share");
+    let hole = w.space.share_range(&w.cx, range(0x12000, 5 * P), &other, at(0x50000));
+    assert!(matches!(hole, Err(AsError::Unmapped { .. })), "{hole:?}");
+    other.state().set_vmem_limit(5 * P);
+    let limit = w.space.share_range(&w.cx, from, &other, at(0x50000));
+    assert!(matches!(limit, Err(AsError::VmemLimit { .. })), "{limit:?}");
+    assert_eq!(w.plan.take("share").len(), 0);
     // Against the order of numbers too.
     other.share_range(&w.cx, range(0x41000, P), &w.space, at(0x50000)).expect("there is room");
     w.check();

@@ -21,8 +21,8 @@
 use super::inherit::Heir;
 use super::unmap::{Reserved, upper_part};
 use super::vpage::VPages;
-use super::{Backing, FIRST_SLOT, SegVn, VPage, dup, own, vpns};
-use addr_space::{Continued, Extract, Like, SegCx, SegError, SegKind, SegOps, UnloadFlags};
+use super::{Backing, FIRST_SLOT, SegVn, VPage, dup, joint, own, vpns};
+use addr_space::{Continued, Extract, Like, SegCx, SegError, SegOps, UnloadFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use page_db::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -107,15 +107,22 @@ impl Extract for SegVn {
             lock: Self::lock_over(vpage),
         })))
     }
+    fn may_share(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        if self.shared() {
+            return Ok(());
+        }
+        if self.noreserve() {
+            return Err(SegError::NotSupported { driver: "seg_vn", op: "share" });
+        }
+        joint::check_pins(self, scx, range)
+    }
     fn share(
         &self,
         scx: &SegCx<'_>,
         range: VirtRange,
         to: &SegCx<'_>,
     ) -> Result<Box<dyn SegOps>, SegError> {
-        if !self.shared() && self.kind.contains(SegKind::NORESERVE) {
-            return Err(SegError::NotSupported { driver: "seg_vn", op: "share" });
-        }
+        self.may_share(scx, range)?;
         let twin = dup::dup_as(self, scx, range, Heir::Same)?;
         shift(&twin, scx, range, to.seg);
         Ok(Box::new(twin))

@@ -119,14 +119,21 @@ pub(super) fn join(
     part: VirtRange,
     gain: Option<&mut Gain<'_>>,
 ) -> Result<(), SegError> {
+    check_pins(seg, scx, part)?;
     let map = seg.amap_or_make(scx);
-    if seg.softlocks.load(Ordering::Acquire) != 0
-        && (!map.is_joint() || map.sole_somewhere(scx.cx, seg.slots_of(scx.seg, part)))
-    {
-        return Err(SegError::Pinned { range: part }); // perhaps there, and not the map's alone
-    }
     // Also of a map that is joint already: pages of another part of it, locked when it was not, are handed on only now.
     lock::settle_locked(seg, scx, part, map, gain)
+}
+
+/// Refuses to share what may be pinned and is perhaps not the map's alone (J3).
+pub(super) fn check_pins(seg: &SegVn, scx: &SegCx<'_>, part: VirtRange) -> Result<(), SegError> {
+    let slots = || seg.slots_of(scx.seg, part);
+    let settled = || seg.amap().is_some_and(|m| m.is_joint() && !m.sole_somewhere(scx.cx, slots()));
+    match seg.softlocks.load(Ordering::Acquire) {
+        0 => Ok(()),
+        _ if settled() => Ok(()),
+        _ => Err(SegError::Pinned { range: part }),
+    }
 }
 
 /// Copies a joint map for a child that is to see it as it is now (J3, J4). `keep` says which slots.

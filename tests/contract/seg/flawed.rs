@@ -607,6 +607,9 @@ impl Extract for Flawed {
             let _ = scx.hat.devload(scx.cx, first, t.pfn, Prot::READ, LoadFlags::NOCONSIST);
         }
     }
+    fn may_share(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {
+        self.inner_extract().may_share(scx, range)
+    }
     fn continued(
         &self,
         scx: &SegCx<'_>,
