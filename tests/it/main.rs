@@ -9,6 +9,7 @@
 mod allocations;
 mod control;
 mod harness;
+mod identity;
 mod inherit;
 mod kluster;
 #[cfg(debug_assertions)]

@@ -182,7 +182,8 @@ pub struct PageList {
     pub pages: Vec<PageId>,
 }
 
-/// Two words that are equal exactly when object and offset are the same.
+/// Two words that are equal exactly when object and offset are the same. They stay what they are while the memory is mapped, whatever becomes of its pages; but private
+/// memory is another object while several segments share it for good.
 #[doc(alias = "memid_t")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct MemId(pub u64, pub u64);

@@ -1,12 +1,11 @@
 //! Advice, and the identity of memory.
 //!
-//! Sources: illumos.md 4.8 (advise, getmemid).
+//! Sources: illumos.md 4.8 (advise, getmemid); uvm.md 7.2 (C11).
 
-use super::fault::PageFault;
 use super::{SegVn, VPage, discard, vpns};
-use addr_space::{Advice, MemId, SegCx, SegError, Stamp, UnloadFlags};
+use addr_space::{Advice, MemId, SegCx, SegError, UnloadFlags};
 use page_db::sync::atomic::Ordering;
-use page_db::{Counter, LockedPage, PutFlags, VirtAddr, VirtRange, pvn};
+use page_db::{Counter, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, pvn};
 
 #[doc(alias = "segvn_advise")]
 pub(super) fn advise(
@@ -103,26 +102,18 @@ impl SegVn {
     }
 }
 
+/// The address, of private memory; the file and the offset, of a shared file; of anything else that several segments reach, the anon map and the place
+/// in it. That is no anon's number: a slot gets another when a copy of it is given away and it is stored to, and whoever waits by the old one would wait in vain.
 #[doc(alias = "segvn_getmemid")]
-pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
-    if !seg.shared() {
-        return Ok(MemId(u64::from(scx.space.id().0), addr.get()));
+pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> MemId {
+    if !seg.is_joint() {
+        return MemId(u64::from(scx.space.id().0), addr.get());
     }
-    if let (Some(b), Some(offset)) = (&seg.backing, seg.file_offset(scx.seg, addr)) {
-        return Ok(MemId(1 << 63 | u64::from(b.vnode.id().0), offset.0 + addr.page_offset()));
+    if let (true, Some(b), Some(offset)) =
+        (seg.shared(), &seg.backing, seg.file_offset(scx.seg, addr))
+    {
+        return MemId(1 << 63 | u64::from(b.vnode.id().0), offset.0 + addr.page_offset());
     }
-    let range = VirtRange::page_of(addr);
-    // The page's own rights: it is mapped along with being made.
-    let stamp = Stamp::take(&seg.seq);
-    let (prot, _) = seg.page_state(scx, addr);
-    let f = PageFault::by_system(scx, addr.page_floor(), prot, stamp);
-    let map = seg.amap_or_make(scx);
-    let slot = map
-        .enter_or_make(scx.cx, seg.slot_of(scx.seg, addr))
-        .map_err(|_| SegError::NoMemory { range })?;
-    if slot.get().is_none() {
-        seg.zero_fill(&f, &slot)?;
-    }
-    let n = slot.get().ok_or(SegError::NoMemory { range })?;
-    Ok(MemId(1 << 62 | u64::from(n.get()), addr.page_offset()))
+    let (map, slot) = (seg.amap_or_make(scx), seg.slot_of(scx.seg, addr));
+    MemId(1 << 62 | u64::from(map.id().0), slot * PAGE_SIZE + addr.page_offset())
 }

@@ -401,7 +401,7 @@ impl SegOps for SegVn {
     }
     #[doc(alias = "segvn_getmemid")]
     fn mem_id(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Result<MemId, SegError> {
-        advise::mem_id(self, scx, addr)
+        Ok(advise::mem_id(self, scx, addr))
     }
     #[doc(alias = "segvn_inherit")]
     fn inherit_zero(&self, scx: &SegCx<'_>, range: VirtRange) -> Result<(), SegError> {

@@ -266,7 +266,7 @@ fn rights_follow_the_pages() {
 }
 
 #[test]
-fn asking_for_the_identity_of_memory_gives_no_rights_to_it() {
+fn asking_for_the_identity_of_memory_makes_nothing_and_gives_no_rights_to_it() {
     let w = world(128);
     let p = w.proc();
     let range = VirtRange::exact(BASE, 3 * PAGE_SIZE).expect("aligned");
@@ -275,8 +275,12 @@ fn asking_for_the_identity_of_memory_gives_no_rights_to_it() {
     p.space.map(&w.cx, range, &shared).expect("free");
     let middle = VirtAddr::new(BASE + PAGE_SIZE).expect("ok");
     p.space.set_prot(&w.cx, VirtRange::page_of(middle), Prot::READ).expect("may");
-    let id = p.space.mem_id(&w.cx, middle).expect("made");
-    assert_eq!(p.space.mem_id(&w.cx, middle), Ok(id), "the same memory, the same identity");
+    let id = p.space.mem_id(&w.cx, middle).expect("mapped");
+    assert_eq!(w.swap.live(), 0, "no page is made");
+    let child = w.fork(&p);
+    let ids = [&p, &child].map(|p| p.space.mem_id(&w.cx, middle));
+    assert_eq!(ids, [Ok(id); 2], "the same memory, the same identity");
+    child.space.free(&w.cx);
     w.check(&p);
     let refused = w.access(&p, middle.get(), Some(1));
     assert!(matches!(refused, Err(FaultError::Prot { .. })), "{refused:?}");

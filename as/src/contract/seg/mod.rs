@@ -153,6 +153,7 @@ const SCENES: &[Scene] = &[
     dup::copies,
     dup::outlives,
     dup::inherits,
+    object::stays_itself,
     pin::soft_locks,
     pin::undoes,
     pin::lists,

@@ -3,7 +3,7 @@
 use super::SegCan;
 use super::bench::{Bench, PAGES, Place, word};
 use crate::error::{AsError, SegError};
-use crate::seg::{Advice, SyncFlags};
+use crate::seg::{Advice, Inherit, SyncFlags};
 use page_db::contract::Breach;
 use page_db::{Access, FileOffset, Identity, PAGE_SIZE, RefMod};
 
@@ -79,6 +79,34 @@ pub(super) fn identities(b: &Bench<'_>) -> Result<(), Breach> {
         }
         c.end(b)?;
     }
+    p.end(b)
+}
+
+/// A copy of page 0 is given away and it is stored to, or it comes to be shared. (After fork has been judged: a flaw of that is told by its own clause.)
+pub(super) fn stays_itself(b: &Bench<'_>) -> Result<(), Breach> {
+    if b.stands() || !b.can(SegCan::MEM_ID | SegCan::DUP) {
+        return Ok(());
+    }
+    let how = match (b.can(SegCan::SHARE), b.can(SegCan::INHERIT_SHARE)) {
+        (true, _) if b.can(SegCan::INHERIT | SegCan::STORE) => Inherit::Copy,
+        (false, true) => Inherit::Share,
+        _ => return Ok(()),
+    };
+    let p = b.written(2)?;
+    let id = p.space.mem_id(p.cx, p.addr(0));
+    let done = p.space.inherit(p.cx, p.range(0, 1), how);
+    b.judge.same(ID, format_args!("inherit as {how:?}"), done, Ok(()))?;
+    let c = b.empty()?;
+    let done = p.space.dup(p.cx, &c.space);
+    b.judge.same(ID, format_args!("fork"), done, Ok(()))?;
+    p.write(0, word(9))?;
+    let (mine, theirs) = (p.space.mem_id(p.cx, p.addr(0)), c.space.mem_id(c.cx, c.addr(0)));
+    let what = format_args!("whether a child that inherits as {how:?} has the same");
+    b.judge.same(ID, what, mine == theirs, how == Inherit::Share)?;
+    if how == Inherit::Copy {
+        b.judge.same(ID, format_args!("asked again after a store"), mine, id)?;
+    }
+    c.end(b)?;
     p.end(b)
 }
 
