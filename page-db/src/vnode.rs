@@ -119,7 +119,8 @@ bitflags::bitflags! {
 pub struct GotPage<'a> {
     /// The page, shared-locked.
     pub page: SharedPage<'a>,
-    /// Rights the vnode allows on a mapping of it.
+    /// Rights the vnode allows on a mapping of it, and of pages around it that are mapped along. Who is to be asked before the first store to a page withholds
+    /// [`Prot::WRITE`] from whoever does not store; a single page is kept from stores by [`crate::RefMod::RO`].
     pub prot: Prot,
     /// Whether a device or file was read (a major fault).
     pub read: bool,

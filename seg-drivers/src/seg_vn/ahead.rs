@@ -75,8 +75,8 @@ impl Near {
 const MOST_KEPT: u32 = 64;
 
 impl SegVn {
-    /// Maps resident neighbours of a load fault, as advice says.
-    pub(super) fn map_neighbours(&self, f: &PageFault<'_>) {
+    /// Maps resident neighbours of a load fault, as advice says; the file's pages with no rights but those `given` for the one that was asked for.
+    pub(super) fn map_neighbours(&self, f: &PageFault<'_>, given: Prot) {
         if f.soft() {
             return;
         }
@@ -87,7 +87,7 @@ impl SegVn {
             let slot = self.amp_index().wrapping_add(first);
             let room = (CHUNK - slot % CHUNK).min(PART as u64);
             let end = window.end.min(first.saturating_add(room));
-            self.map_part(f, first..end);
+            self.map_part(f, first..end, given);
             first = end;
         }
     }
@@ -108,7 +108,7 @@ impl SegVn {
         at.saturating_sub(back)..end
     }
     /// Maps what is resident of a part of a window, and not mapped yet.
-    fn map_part(&self, f: &PageFault<'_>, part: Range<u64>) {
+    fn map_part(&self, f: &PageFault<'_>, part: Range<u64>, given: Prot) {
         let (scx, cx) = (f.scx, f.scx.cx);
         let n = (part.end - part.start) as usize;
         let start = scx.seg.page_at(part.start);
@@ -127,7 +127,7 @@ impl SegVn {
             return;
         }
         let Some(slots) = self.slots_near(scx, start, n, &mut stamp) else { return };
-        let near = self.names_near(scx, start, &prots[..n], &slots);
+        let near = self.names_near(scx, start, &prots[..n], given, &slots);
         // held: as (reader), slots
         let mut got: [Option<SharedPage<'_>>; PART] = array::from_fn(|_| None);
         let names = &near.names[..near.count];
@@ -185,6 +185,7 @@ impl SegVn {
         scx: &SegCx<'_>,
         start: VirtAddr,
         prots: &[Prot],
+        given: Prot,
         slots: &Slots<'_>,
     ) -> Near {
         let layer = &self.driver.layer;
@@ -208,7 +209,8 @@ impl SegVn {
             } else if let Some((vnode, first, size)) = file {
                 let offset = first + i as u64 * PAGE_SIZE;
                 if offset < size {
-                    let prot = if self.shared() { *prot } else { prot.read_only() };
+                    let prot = *prot & given;
+                    let prot = if self.shared() { prot } else { prot.read_only() };
                     near.add(i, prot, Identity::new(vnode, FileOffset(offset)).into());
                 }
             }

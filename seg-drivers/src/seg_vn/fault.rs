@@ -213,22 +213,27 @@ fn fault_page(
     if locks && (absent || matches!(done, Ok(Found::Made))) {
         lock::lock_touched(seg, scx, addr);
     }
-    let found = done?;
-    if found != Found::Made && !f.access.is_write() && !f.soft() && !f.quick {
+    let (given, read) = match done? {
+        Found::Made => return Ok(()),
+        Found::There(given) => (given, false),
+        Found::Read(given) => (given, true),
+    };
+    if !f.access.is_write() && !f.soft() && !f.quick {
         seg.free_behind(&f);
-        if found == Found::Read {
+        if read {
             seg.read_kluster(&f);
         }
-        seg.map_neighbours(&f);
+        seg.map_neighbours(&f, given);
     }
     Ok(())
 }
 
-/// Whether a fault found its page, had to read it from a file, or had to make it. Neighbours of a page that was there are worth a look.
+/// Whether a fault found its page, had to read it from a file, or had to make it. Neighbours of a page that was there are worth a look; those of the file are mapped with
+/// the rights at most that the file gave for this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
-    There,
-    Read,
+    There(Prot),
+    Read(Prot),
     Made,
 }
 

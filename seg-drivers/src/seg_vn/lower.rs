@@ -35,7 +35,8 @@ impl SegVn {
         let access = if self.shared() { f.access } else { Access::Read };
         let got = self.file_page(f, access)?;
         f.scx.cx.count(Counter::Case2A);
-        let mut prot = f.prot & (got.prot | Prot::EXEC);
+        let given = got.prot | Prot::EXEC;
+        let mut prot = f.prot & given;
         if !self.shared() {
             prot = prot.read_only();
         }
@@ -49,7 +50,7 @@ impl SegVn {
         let page = if lent { self.break_loan(f, got.page)? } else { got.page };
         f.load(&page, prot, LoadFlags::empty())?;
         self.finish(f, page);
-        Ok(if read { Found::Read } else { Found::There })
+        Ok(if read { Found::Read(given) } else { Found::There(given) })
     }
     /// Case 2B over a file: the file's page is copied into an anon. The file's page is neither modified nor consumed.
     pub(super) fn promote(

@@ -18,6 +18,7 @@ mod crowd;
 mod hooked;
 mod loans;
 mod pins;
+mod rights;
 mod syncs;
 mod together;
 mod unhappy;

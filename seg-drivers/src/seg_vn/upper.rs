@@ -33,7 +33,7 @@ impl SegVn {
         f.scx.cx.count(Counter::Case1A);
         f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
         self.finish(f, page);
-        Ok(Found::There)
+        Ok(Found::There(Prot::RWX))
     }
     /// The page with the bytes of an anon, shared-locked: by hint, by name, from swap, or the one it has borrowed them with, which is lent.
     #[doc(alias = "anon_getpage")]
