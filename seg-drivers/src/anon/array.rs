@@ -111,6 +111,8 @@ pub(crate) struct Shape {
 
 /// Chunks that a map without blocks holds.
 const PAIR: u64 = 2;
+/// The highest radix: 2^61 slots. One more level would be told in 65 bits, and a segment has no more than 2^52.
+const HIGHEST: u32 = 14;
 
 impl Shape {
     /// The empty radix of a map whose first slot is `slot`.
@@ -119,6 +121,16 @@ impl Shape {
     }
     pub(crate) fn is_empty(self) -> bool {
         self.roots == [0; 2]
+    }
+    /// Whether the radix can be raised so far that it holds `slot`.
+    pub(crate) fn reaches(mut self, slot: u64) -> bool {
+        while !self.is_empty() && !self.holds(slot) {
+            if self.height == HIGHEST {
+                return false;
+            }
+            self = Self { origin: self.raised(slot).0, height: self.height + 1, ..self };
+        }
+        true
     }
     /// Slots the radix can hold.
     pub(crate) fn span(self) -> u64 {

@@ -58,6 +58,10 @@ impl AnonMap {
         if s.is_empty() {
             s = Shape::around(slot);
         }
+        if !s.reaches(slot) {
+            let live = self.layer().chunks.live();
+            return Err(ArenaFull { what: "slots that far apart", live });
+        }
         while !s.is_empty() && !s.holds(slot) {
             let (origin, at) = s.raised(slot);
             let root = self.layer().blocks.alloc(cx)?;

@@ -73,7 +73,7 @@ impl AnonMap {
     /// Takes a slot busy, making its chunk if need be.
     ///
     /// # Errors
-    /// [`ArenaFull`] when the heap refuses a chunk.
+    /// [`ArenaFull`] when the heap refuses a chunk, or the map holds a slot 2^61 places away.
     #[inline]
     pub fn enter_or_make<'a>(&'a self, cx: &'a Cx, slot: u64) -> Result<SlotGuard<'a>, ArenaFull> {
         loop {

@@ -78,6 +78,24 @@ fn a_map_grows_both_ways_and_moves_nothing() {
 }
 
 #[test]
+fn slots_may_be_far_apart_but_not_all_of_the_numbers() {
+    let w = world();
+    for (first, far, too_far) in [(0, (1 << 61) - 1, 1 << 63), (1 << 40, 0, 1 << 62)] {
+        let map = AnonMap::new(w.home(), 0);
+        let n = fill(&w, &map, first, false);
+        let blocks = w.layer.blocks.live();
+        assert!(map.enter_or_make(&w.cx, too_far).is_err(), "{too_far:#x} beside {first:#x}");
+        assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (1, blocks));
+        fill(&w, &map, far, false);
+        assert!(map.enter_or_make(&w.cx, too_far).is_err());
+        assert_eq!(map.peek(first), Some(n));
+        check(&w, &map);
+        [first, far].map(|slot| map.free_range(&w.cx, slot..slot + 1));
+        assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (0, 0));
+    }
+}
+
+#[test]
 fn untouched_slots_cost_nothing() {
     let w = world();
     let map = AnonMap::new(w.home(), 0);
