@@ -23,7 +23,6 @@ use crate::name::{AnonNumber, Place};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::selock::LockedPage as _;
-use page_db::sync::atomic::Ordering;
 use page_db::{Cx, MemoryTries, RefMod, VnodeError};
 
 impl SwapFs {
@@ -97,7 +96,7 @@ impl SwapFs {
     #[doc(alias("swapdel", "SC_REMOVE"))]
     pub fn remove(&self, cx: &Cx, area: AreaId) -> Result<(), SwapError> {
         let (area, token) = self.shut(cx, area)?;
-        self.removals.store(true, Ordering::SeqCst); // before any word is looked at; see `end_run`
+        let _running = self.removals.begin(); // before any word is looked at (W6)
         let done = self.empty(cx, &area, token);
         done.inspect_err(|_| {
             let _control = self.space().control(cx);

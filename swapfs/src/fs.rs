@@ -4,6 +4,7 @@ use crate::area::PhysSlot;
 use crate::device::{DeviceError, DeviceOp};
 use crate::error::SwapError;
 use crate::name::{AnonNumber, Names, Place};
+use crate::removal::{Removals, RemovalsSeen};
 use crate::reserve::{Ledger, minfree_for, reserve_for};
 use crate::space::Space;
 use crate::sweep::Sweep;
@@ -11,7 +12,6 @@ use crate::vnode::SwapVnode;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::atomic::{AtomicBool, Ordering};
 use page_db::sync::{Mutation, Mutex, mutated};
 use page_db::{
     Cx, FailKind, Identity, LockedPage, PageDb, Pfn, PhysMem, Rank, VnodeId, VnodeKind, errno,
@@ -56,8 +56,8 @@ pub struct SwapFs {
     ledger: Ledger,
     /// Pushes held back until a cluster is full.
     pub(crate) pushes: Mutex<Vec<AnonNumber>>,
-    /// Whether an area was ever removed: a removal makes pages of anons that it holds no reference on.
-    pub(crate) removals: AtomicBool,
+    /// Removals of areas: they make pages of anons that they hold no reference on.
+    pub(crate) removals: Removals,
     /// The search for slots of pages in memory.
     pub(crate) sweeps: Sweep,
     pub(crate) cluster: usize,
@@ -91,7 +91,7 @@ impl SwapFs {
             space: Space::new(config.max_contig, db.hooks()),
             ledger,
             pushes: Mutex::new(Rank::SwapNames, Vec::new()),
-            removals: AtomicBool::new(false),
+            removals: Removals::default(),
             sweeps: Sweep::new(),
             cluster: config.cluster.max(1) as usize,
         });
@@ -148,20 +148,25 @@ impl SwapFs {
     /// No page lock held.
     #[doc(alias = "swap_free")]
     pub fn free(&self, cx: &Cx, n: AnonNumber) {
-        self.free_run(cx, &[n]);
+        self.free_run(cx, &[n], RemovalsSeen::default());
     }
-    /// Ends names as [`SwapFs::free`] does, in order, the numbers going back together.
+    /// What has become of removals of areas until now; asked before the pages of anons that are to be freed are destroyed (W6).
+    pub fn removals_seen(&self) -> RemovalsSeen {
+        self.removals.seen()
+    }
+    /// Ends names as [`SwapFs::free`] does, in order, the numbers going back together. What was known of removals before their pages were destroyed spares
+    /// a second search for them.
     ///
     /// # Locks
     /// No page lock held.
-    pub fn free_run(&self, cx: &Cx, dead: &[AnonNumber]) {
+    pub fn free_run(&self, cx: &Cx, dead: &[AnonNumber], since: RemovalsSeen) {
         let mut from = 0;
         for (i, n) in dead.iter().enumerate() {
             let was = self.names.kill(*n);
             debug_assert!(was != Place::Dead, "W4: an anon is freed once");
             if was == Place::Dead {
                 // The number is not this caller's to give back; those before and behind it are.
-                self.end_run(cx, &dead[from..i]);
+                self.end_run(cx, &dead[from..i], since);
                 from = i + 1;
             }
             match was {
@@ -171,15 +176,14 @@ impl SwapFs {
                 _ => {}
             }
         }
-        self.end_run(cx, &dead[from..]);
+        self.end_run(cx, &dead[from..], since);
     }
     /// Gives back the numbers of names that have been killed.
-    fn end_run(&self, cx: &Cx, dead: &[AnonNumber]) {
+    fn end_run(&self, cx: &Cx, dead: &[AnonNumber], since: RemovalsSeen) {
         // A removal may be reading the slot of one of these names right now, or may have read it and be done since the caller destroyed the
         // page. It looks at the word again when it has read; but until its page is destroyed the number must not be used again, and
-        // nobody else will look. (It announced itself before it looked first: one of us sees the other.) That it ever ran is enough
-        // to know: when it ended cannot be compared with when the caller looked.
-        if self.removals.load(Ordering::SeqCst) && !mutated(Mutation::RemovalUnseen) {
+        // nobody else will look (W6).
+        if self.removals.may_have_made_pages(since) && !mutated(Mutation::RemovalUnseen) {
             for n in dead {
                 if let Some(page) = self.db.lookup_excl(cx, self.identity(*n)) {
                     self.db.destroy(cx, page);

@@ -41,6 +41,7 @@
 //!   takes a slot from a page in memory marks the page modified.
 //! - W4: a dead name has no page, no slot and is nowhere but among the free numbers.
 //! - W5: reservations add up: what is promised from disk fits the disks, what is promised from memory is charged to availrmem.
+//! - W6: whoever gives a number back has looked for a page that a removal of an area made meanwhile (`removal`).
 //!
 //! # Example
 //!
@@ -102,6 +103,7 @@ pub mod fs;
 pub mod name;
 pub mod page_in;
 pub mod push;
+mod removal;
 pub mod reserve;
 mod space;
 pub mod sweep;
@@ -118,6 +120,7 @@ pub use error::SwapError;
 pub use file::FileDevice;
 pub use fs::{SwapConfig, SwapFs};
 pub use name::{AnonNumber, Place};
+pub use removal::RemovalsSeen;
 pub use reserve::{AnonInfo, Reservation};
 pub use verify::{Plant, SwapCensus, SwapDamage};
 pub use vnode::SwapVnode;

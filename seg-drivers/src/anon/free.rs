@@ -88,13 +88,14 @@ impl<'a> Dead<'a> {
     fn end(&mut self, cx: &Cx) {
         let dead = &self.anons[..self.count];
         let early = mutated(Mutation::NumberBeforePage);
+        let since = self.layer.swap.removals_seen();
         if early {
-            self.layer.swap.free_run(cx, dead);
+            self.layer.swap.free_run(cx, dead, since);
         }
         self.layer.db.destroy_run(cx, &self.pages[..self.count]);
         dead.iter().for_each(|n| self.layer.anons.forget(*n));
         if !early {
-            self.layer.swap.free_run(cx, dead);
+            self.layer.swap.free_run(cx, dead, since);
         }
         self.count = 0;
     }

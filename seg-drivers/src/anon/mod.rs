@@ -131,11 +131,11 @@ impl AnonLayer {
             return;
         }
         // Unreachable from any map now; a push in flight may still hold the page.
-        let id = self.swap.identity(n);
+        let (id, since) = (self.swap.identity(n), self.swap.removals_seen());
         if let Some(page) = self.db.lookup_excl(cx, id) {
             self.db.destroy(cx, page);
         }
         self.anons.forget(n);
-        self.swap.free(cx, n);
+        self.swap.free_run(cx, &[n], since);
     }
 }

@@ -215,14 +215,22 @@ fn an_anon_may_go_while_its_page_is_brought_back() {
 #[test]
 fn an_anon_may_go_after_its_page_was_brought_back() {
     let w = World::new(256);
-    let (_, id) = w.add("d", 100, 0);
-    let n = w.anon(7);
-    w.evict(n);
-    assert!(!w.resident(n), "the owner has nothing to destroy");
-    w.fs.remove(&w.cx, id).expect("memory is plenty");
-    w.fs.free(&w.cx, n);
-    w.check();
-    assert_eq!(w.db.freemem(), 256);
+    for round in 0..3 {
+        let (_, id) = w.add("d", 100, 0);
+        let n = w.anon(7);
+        w.evict(n);
+        let since = w.fs.removals_seen();
+        assert!(!w.resident(n), "the owner has nothing to destroy");
+        w.fs.remove(&w.cx, id).expect("memory is plenty");
+        match round {
+            0 => w.fs.free(&w.cx, n),
+            _ => w.fs.free_run(&w.cx, &[n], since),
+        }
+        w.check();
+        assert_eq!(w.db.freemem(), 256);
+    }
+    // Who looks for the page when all of them are over need not look twice.
+    assert!(!w.fs.removals.may_have_made_pages(w.fs.removals_seen()));
 }
 
 #[test]
