@@ -244,3 +244,14 @@ fn a_guard_region_is_kept_for_nobody() {
     s.run("fork 0 1; protect 1 2 1 rw; expect EACCES; unmap 0 1 1; read 0 1 0+1; expect SEGV at=0 code=maperr");
     s.end();
 }
+
+/// Dropping goes through to the file. What the file cannot let go is said, and the copy above is gone by then.
+#[test]
+fn a_copy_is_dropped_also_where_the_file_keeps_its_page() {
+    let mut s = scene(
+        "file 0 8192; pwrite 0 0 8192 97; map 0 0 2 rw priv fixed file 0 0; write 0 0 2 65; fork 0 1",
+    );
+    s.run("unmap 1 0 2; map 1 1 1 rw shared fixed file 0 0; lock 1 1 1; advise 0 0 2 drop; expect EBUSY; verify");
+    s.run("read 0 0 0+1; expect ok b=61; read 0 1 0+1; expect ok; unlock 1 1 1; advise 0 0 2 drop; expect ok");
+    s.end();
+}

@@ -30,7 +30,8 @@ pub enum Advice {
     /// The same, and what is easily given up goes at once, place on swap and all.
     Purge,
     /// The contents are given up on this side: zeros, or the file, are found next, whatever another side of a fork has (UVM's `MADV_FREE`). What other
-    /// segments have too is kept.
+    /// segments have too is kept. What lies below in a file is written back and dropped, too; where that cannot go (lent, or locked by another mapping) the call says
+    /// so, and this side's contents are gone all the same.
     Drop,
     /// As [`Advice::Drop`], but the file's own pages and shared memory are only unmapped (Linux's `MADV_DONTNEED`).
     Discard,

@@ -18,7 +18,8 @@
 //! | locked in memory by this mapping | kept | `EBUSY`, the others are done | `EBUSY`, what lies below is done | the same |
 //! | pinned for i/o | kept | kept | `EAGAIN`, nothing is done | the same |
 //!
-//! `Free` is in [`super::advise`]. An emptied slot shows what lies below: the file, or zeros.
+//! `Free` is in [`super::advise`]. An emptied slot shows what lies below: the file, or zeros. What is refused of the file's is refused when the slots are empty: under a
+//! `Drop` that says `EBUSY` for a page of the file, the copy above that page is gone as well.
 //!
 //! # The rule
 //!
