@@ -9,6 +9,10 @@
 //! The cost is a load and a store for a slot, and a load and a store for its anon's count: where the count says 1, this thread holds the only
 //! slot there is, busy, and nobody else may change the count (N3), so adding takes no locked instruction.
 //!
+//! Where others use the map a slot may be busy for as long as a page is read from swap, and whoever waits for it must not have the shape locked: the first
+//! touch of a chunk, an unmap and much else of every sharer would stand behind another's disk. So with the shape locked slots are only tried. From the first
+//! chunk that somebody is at work in the rest is copied chunk by chunk, the shape locked to find the next one only.
+//!
 //! Sources: uvm.md 2.2; the Keyronex document (copies level by level).
 
 use super::array::{CHUNK, Chunk, Shape, bits, owner_word, under};
@@ -19,7 +23,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use page_db::sync::ArenaFull;
 use page_db::sync::atomic::Ordering;
-use page_db::{Counter, Cx};
+use page_db::{Counter, Cx, Rank};
 
 /// What is copied, and where to.
 struct Copying<'a> {
@@ -28,6 +32,13 @@ struct Copying<'a> {
     /// The slots wanted.
     range: Range<u64>,
     keep: Option<&'a dyn Fn(u64) -> bool>,
+}
+
+/// Why a radix is not copied to its end.
+enum Stop {
+    Full(ArenaFull),
+    /// Somebody is at work in the chunk whose first slot this is.
+    Busy(u64),
 }
 
 impl AnonMap {
@@ -46,13 +57,30 @@ impl AnonMap {
     ) -> Result<Arc<Self>, ArenaFull> {
         let to = Self::new(home, 0);
         let c = Copying { cx, to: &to, range: range.clone(), keep };
-        let done = self.copy_radix(&c);
+        let done = match self.copy_radix(&c) {
+            Err(Stop::Busy(at)) => self.copy_chunks(&c, at.max(range.start)..range.end),
+            Err(Stop::Full(e)) => Err(e),
+            Ok(()) => Ok(()),
+        };
         if done.is_err() {
             to.lose(cx, range.clone(), range);
         }
         done.map(|()| to)
     }
-    fn copy_radix(&self, c: &Copying<'_>) -> Result<(), ArenaFull> {
+    /// Copies what others are at work in, from where the radix was left.
+    fn copy_chunks(&self, c: &Copying<'_>, rest: Range<u64>) -> Result<(), ArenaFull> {
+        let mut done = Ok(());
+        self.each_chunk(c.cx, rest, |from, at, mask| {
+            let wanted = c.of(from.used() & mask, at);
+            if wanted != 0 {
+                // Without `grow`: nobody else reaches the copy.
+                done = c.to.add_chunk(c.cx, at).map(|to| self.copy_slots(from, to, wanted));
+            }
+            done.is_ok()
+        });
+        done
+    }
+    fn copy_radix(&self, c: &Copying<'_>) -> Result<(), Stop> {
         let _grow = self.grow.lock(c.cx);
         // held: this map's shape; the copy is reached by nobody else
         let s = self.shape.load();
@@ -77,12 +105,12 @@ impl AnonMap {
         height: u32,
         at: u64,
         out: &mut u32,
-    ) -> Result<(), ArenaFull> {
+    ) -> Result<(), Stop> {
         if height == 0 {
             return self.copy_chunk(c, id, at, out);
         }
         let blocks = &self.layer().blocks;
-        let fresh = blocks.alloc(c.cx)?;
+        let fresh = blocks.alloc(c.cx).map_err(Stop::Full)?;
         let step = under(height - 1);
         let (mut any, mut done) = (false, Ok(()));
         for (e, (from, to)) in (0..).zip(self.entries(id).iter().zip(self.entries(fresh))) {
@@ -108,42 +136,39 @@ impl AnonMap {
         }
         done
     }
-    fn copy_chunk(
-        &self,
-        c: &Copying<'_>,
-        id: u32,
-        at: u64,
-        out: &mut u32,
-    ) -> Result<(), ArenaFull> {
+    fn copy_chunk(&self, c: &Copying<'_>, id: u32, at: u64, out: &mut u32) -> Result<(), Stop> {
         let from = self.layer().chunks.get(id);
         let mask = mask_of(at, &c.range);
-        if mask == 0 || !self.take_bits(c.cx, from, id, mask, at) {
-            debug_assert!(mask == 0, "H1: a chunk in the radix is its map's, under its lock");
+        if mask == 0 {
             return Ok(());
         }
+        if !from.try_busy(mask) {
+            return Err(Stop::Busy(at));
+        }
+        c.cx.rank_tried(Rank::AnonSlot);
+        debug_assert_eq!(
+            from.owner.load(Ordering::SeqCst),
+            owner_word(self.id, at),
+            "H1: a chunk in the radix is its map's, under its lock"
+        );
         c.cx.count_n(Counter::AnonSlots, u64::from(mask.count_ones()));
         let used = from.used();
-        let mut wanted = used & mask;
-        if let Some(keep) = c.keep {
-            wanted = bits(wanted)
-                .filter(|i| keep(at.wrapping_add(*i as u64)))
-                .fold(0, |m, i| m | 1 << i);
+        let wanted = c.of(used & mask, at);
+        let mut done = Ok(());
+        if wanted != 0 {
+            done = self.layer().chunks.alloc(c.cx).map_err(Stop::Full).map(|to| {
+                self.copy_slots(from, to, wanted);
+                self.layer().chunks.get(to).owner.store(owner_word(c.to.id, at), Ordering::Release);
+                *out = to;
+            });
         }
-        let done = if wanted == 0 { Ok(()) } else { self.copy_slots(c, from, at, wanted, out) };
         self.drop_bits(c.cx, from, id, mask, used);
         done
     }
-    fn copy_slots(
-        &self,
-        c: &Copying<'_>,
-        from: &Chunk,
-        at: u64,
-        wanted: u32,
-        out: &mut u32,
-    ) -> Result<(), ArenaFull> {
+    /// Puts what the slots `wanted` of a busy chunk hold into a fresh one of the copy.
+    fn copy_slots(&self, from: &Chunk, to: u32, wanted: u32) {
         let layer = self.layer();
-        let id = layer.chunks.alloc(c.cx)?;
-        let to = layer.chunks.get(id);
+        let to = layer.chunks.get(to);
         debug_assert_eq!(to.used(), 0, "H1: a free chunk is empty");
         let mut counts = layer.anons.run();
         for i in bits(wanted) {
@@ -153,13 +178,15 @@ impl AnonMap {
         }
         // A walker with an old id may have slots busy for a moment: its bits stay as they are.
         to.bits.fetch_or(u64::from(wanted) << 32, Ordering::SeqCst);
-        to.owner.store(owner_word(c.to.id, at), Ordering::Release);
-        *out = id;
-        Ok(())
     }
 }
 
 impl Copying<'_> {
+    /// Which of the slots `held` of the chunk at `at` are copied.
+    fn of(&self, held: u32, at: u64) -> u32 {
+        let Some(keep) = self.keep else { return held };
+        bits(held).filter(|i| keep(at.wrapping_add(*i as u64))).fold(0, |m, i| m | 1 << i)
+    }
     /// Whether any of the `slots` slots from `first` on is wanted.
     fn wants(&self, first: u64, slots: u64) -> bool {
         let end = first.wrapping_add(slots);

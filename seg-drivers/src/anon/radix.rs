@@ -36,9 +36,13 @@ impl AnonMap {
     /// Makes the chunk that holds `slot`, unless somebody has.
     pub(super) fn make_chunk(&self, cx: &Cx, slot: u64) -> Result<u32, ArenaFull> {
         let _grow = self.grow.lock_nested(cx);
-        if let Some(id) = self.find_chunk(slot) {
-            return Ok(id);
+        match self.find_chunk(slot) {
+            Some(id) => Ok(id),
+            None => self.add_chunk(cx, slot),
         }
+    }
+    /// Makes the chunk that holds `slot`, of which there is none. The caller holds `grow`, or nobody else reaches the map.
+    pub(super) fn add_chunk(&self, cx: &Cx, slot: u64) -> Result<u32, ArenaFull> {
         let id = self.layer().chunks.alloc(cx)?;
         let chunk = self.layer().chunks.get(id);
         debug_assert_eq!(chunk.used(), 0, "H1: a free chunk is empty");

@@ -90,7 +90,7 @@ fn slots_may_be_far_apart_but_not_all_of_the_numbers() {
         assert!(map.enter_or_make(&w.cx, too_far).is_err());
         assert_eq!(map.peek(first), Some(n));
         check(&w, &map);
-        [first, far].map(|slot| map.free_range(&w.cx, slot..slot + 1));
+        [first, far].iter().for_each(|slot| map.free_range(&w.cx, *slot..slot + 1));
         assert_eq!((w.layer.chunks.live(), w.layer.blocks.live()), (0, 0));
     }
 }
@@ -144,6 +144,50 @@ fn dup_shares_the_anons_and_counts_them() {
         0,
         "the pages went with the last reference"
     );
+}
+
+/// Slots of a map that others use may be busy for long: whoever waits for them to copy it keeps nobody from the map's shape.
+#[test]
+fn who_copies_a_map_waits_for_a_slot_with_the_shape_free() {
+    use core::sync::atomic::{AtomicBool, Ordering};
+    let w = world();
+    let map = AnonMap::new(w.home(), 0);
+    let held: Vec<_> = [0, 40, 5000].map(|i| (i, fill(&w, &map, i, true))).into();
+    map.gain(&w.cx, 0..8192, 0..8192).expect("heap");
+    let busy = map.enter(&w.cx, 40).expect("filled");
+    let under_way = AtomicBool::new(false);
+    let (layer, home, shared) = (&w.layer, w.home(), &map);
+    std::thread::scope(|threads| {
+        let copy = threads.spawn(|| {
+            let keep = |_| {
+                under_way.store(true, Ordering::SeqCst);
+                true
+            };
+            let counters = layer.db().counters();
+            let cx = Cx::new(counters, CpuId(1), ThreadId(1), Arc::new(SpinHooks));
+            shared.dup(&cx, home, 0..8192, Some(&keep)).expect("heap")
+        });
+        let free = || under_way.load(Ordering::SeqCst) && map.grow.try_lock(&w.cx).is_some();
+        let mut seen = false;
+        for _ in 0..5000 {
+            seen = free();
+            if seen {
+                break;
+            }
+            std::thread::sleep(core::time::Duration::from_millis(1));
+        }
+        drop(busy);
+        let copy = copy.join().expect("no panic");
+        assert!(seen, "the shape is locked by who waits for a slot");
+        assert!(copy.slots(&w.cx, 0..8192).eq(held));
+        check(&w, &copy);
+        copy.lose(&w.cx, 0..8192, 0..8192);
+    });
+    check(&w, &map);
+    for _ in 0..2 {
+        map.lose(&w.cx, 0..8192, 0..8192);
+    }
+    assert_eq!((w.layer.swap().live(), w.layer.chunks.live(), w.layer.blocks.live()), (0, 0, 0));
 }
 
 #[test]
