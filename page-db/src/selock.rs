@@ -171,6 +171,16 @@ impl PageDb {
             SharedPage { db: self, cx, page, id }
         })
     }
+    /// As [`PageDb::try_lock_shared`], and also of a page that is to be retired: that may last, and whoever waits for a page has it meanwhile.
+    #[inline]
+    pub fn lock_shared_now<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
+        self.assert_cx(cx);
+        let page = self.page(id);
+        word::try_shared(&page.selock, EXCL | EWANTED).then(|| {
+            cx.rank_tried(Rank::Page);
+            SharedPage { db: self, cx, page, id }
+        })
+    }
     /// As [`PageDb::lock_shared`] when the lock is free enough; nothing otherwise.
     #[inline]
     pub(crate) fn lock_shared_at_once<'a>(

@@ -20,7 +20,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// The device's errno; what is stored of that page is then undefined, and the page in memory stays dirty.
     fn write(&self, cx: &Cx, offset: u64, bytes: &[u8]) -> Result<(), i32>;
-    /// The file had `from` bytes and gets `to`. What lies past `to` is gone (F1).
+    /// The file had `from` bytes and gets `to`. What lies past `to` is gone (F1). After a file has become shorter the same is asked once more, for a page may have been
+    /// written past the new end meanwhile: the store then has `to` bytes already, and perhaps some of that page.
     ///
     /// # Errors
     /// The device's errno; nothing has changed.

@@ -320,6 +320,10 @@ fn the_stack_grows_down_to_a_touch() {
     p.store(below + 8, &[1]).expect("it grows by itself");
     assert_eq!(p.stack().map(|r| r.pages().get()), Some(10));
     assert_eq!(p.space().hat().resident(), 10, "faulted in whole");
+    // A fault of this thread's that lost the race against another one's: what it touched is there by now, unless somebody has made a hole.
+    assert!(p.try_grow(STACK_TOP - 5 * P));
+    p.munmap(STACK_TOP - 5 * P, P).expect("it is mapped");
+    assert!(!p.try_grow(STACK_TOP - 5 * P));
     p.set_limit(Limit::Stack, 12 * P);
     p.store(STACK_TOP - 12 * P, &[1]).expect("to the limit");
     let e = p.store(STACK_TOP - 13 * P, &[1]).expect_err("over it");

@@ -161,7 +161,7 @@ impl Process {
             Bytes::Store(b) => Moved::Store(&b[..n]),
         };
         if n != 0
-            && let Err(e) = space.access_watched(self.cx(), va, moved)
+            && let Err(e) = space.access_watched(self.cx(), va, moved, hit.filter(|_| after))
         {
             return match e.signal() {
                 Signal::None => Ok(false),

@@ -71,12 +71,11 @@ impl Process {
             return Err(e);
         }
         file.set_exec(self.machine.db());
-        let Some(old) = self.replace_image(&image) else {
+        let Some(old) = self.replace_image(&image, &program.image.name) else {
             self.give_up(&image); // another thread's exit was faster
             return Err(gone());
         };
         image.tell_limits(); // P4: what was set since it was made
-        *self.shared.name.lock_host() = program.image.name.clone();
         self.give_up(&old);
         Ok(program)
     }

@@ -280,7 +280,7 @@ fn a_process_that_has_exited_runs_no_program() {
     // Also when it is gone by the time the new address space is there.
     let space = m.new_space("test").expect("frames");
     let fresh = super::image::Image::new(space, 0, Some(&child.shared.limits));
-    assert!(child.replace_image(&fresh).is_none());
+    assert!(child.replace_image(&fresh, "late").is_none());
     child.give_up(&fresh);
     assert!(!p.shares_space());
     p.exit();
@@ -428,5 +428,24 @@ fn a_lock_that_brings_in_is_of_one_program() {
         assert_eq!(p.space().state().locked(), 0, "all: {all}");
         p.exit();
     }
+    m.verify().expect("sound");
+}
+
+/// Nobody finds a child that is not yet what it is to be.
+#[test]
+fn a_process_is_found_when_it_is_whole() {
+    let m = Machine::builder().frames(512).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let pids = || m.processes().iter().map(Process::pid).collect::<Vec<_>>();
+    let child = Process::create(&m, p.cx().cpu(), "child").expect("frames");
+    assert_eq!(pids(), [p.pid()]);
+    let child = child.announce();
+    assert_eq!(pids(), [p.pid(), child.pid()]);
+    child.exit();
+    let (child, other) = (p.fork().expect("a child"), p.vfork().expect("another"));
+    assert_eq!(pids(), [p.pid(), child.pid(), other.pid()]);
+    // One that is never announced goes all the same.
+    Process::create(&m, p.cx().cpu(), "none").expect("frames").exit();
+    assert_eq!(pids(), [p.pid(), child.pid(), other.pid()]);
     m.verify().expect("sound");
 }

@@ -30,7 +30,7 @@ impl Process {
             })
         };
         match done {
-            Ok(()) => Ok(child),
+            Ok(()) => Ok(child.announce()),
             Err(e) => {
                 child.exit();
                 // Not swap, not memory: the caller may try again.
@@ -70,7 +70,7 @@ impl Process {
         })?;
         let child = Self::with_image(&self.machine, self.cx().cpu(), &self.name(), image, limits);
         child.shared.inherit(&self.shared);
-        Ok(child)
+        Ok(child.announce())
     }
     /// Refuses whoever is called back while it chooses an address: no address space is made under a lock, and the claim is not had twice.
     pub(super) fn may_make_space(&self, call: &'static str) -> Result<(), SysError> {

@@ -376,7 +376,7 @@ impl Machine {
     /// # Errors
     /// `ENOMEM` when there is no frame for its page table.
     pub fn spawn(&self, name: &str) -> Result<Process, SysError> {
-        Process::create(self, self.cx.cpu(), name)
+        Process::create(self, self.cx.cpu(), name).map(Process::announce)
     }
     /// The processes that live, by number.
     pub fn processes(&self) -> Vec<Process> {

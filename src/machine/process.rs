@@ -85,7 +85,7 @@ impl Process {
         let image = Image::new(space, BREAK_BASE, Some(&limits));
         Ok(Self::with_image(machine, cpu, name, image, limits))
     }
-    /// A process that uses an image, under `limits`.
+    /// A process that uses an image, under `limits`. Nobody finds it until it is [`Process::announce`]d.
     pub(crate) fn with_image(
         machine: &Machine,
         cpu: CpuId,
@@ -95,8 +95,12 @@ impl Process {
     ) -> Self {
         let machine = machine.thread(cpu);
         let shared = Arc::new(Shared::new(machine.next_pid(), name, Arc::clone(&image), limits));
-        machine.register(&shared);
         Self { machine, shared, image: RefCell::new((0, image)) }
+    }
+    /// From here on the process can be found by its number: it is what it is to be.
+    pub(crate) fn announce(self) -> Self {
+        self.machine.register(&self.shared);
+        self
     }
     /// A handle with which exec works on an image that is not the process's yet, so that the calls that load a program find it there and nobody else finds it.
     pub(crate) fn preparing(&self, image: &Arc<Image>, name: &str) -> Self {
@@ -161,12 +165,14 @@ impl Process {
         }
         Ref::map(self.image.borrow(), |(_, image)| image)
     }
-    /// Puts another image in the place of the old one, which is returned for the caller to give up; `None` when the process has exited.
-    pub(crate) fn replace_image(&self, image: &Arc<Image>) -> Option<Arc<Image>> {
+    /// Puts the image of the program `name` in the place of the old one, which is returned for the caller to give up; `None` when the process has exited.
+    pub(crate) fn replace_image(&self, image: &Arc<Image>, name: &str) -> Option<Arc<Image>> {
         let mut now = self.shared.image.lock_host();
         if self.has_exited() {
             return None;
         }
+        // With the image: of two threads that run a program each, the last one's is there under its own name.
+        name.clone_into(&mut self.shared.name.lock_host());
         let old = std::mem::replace(&mut *now, Arc::clone(image));
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         Some(old)

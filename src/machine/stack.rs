@@ -152,6 +152,12 @@ impl Process {
     /// Whether a fault on an unmapped `addr` may be the stack growing, and if so, whether it could.
     pub(crate) fn try_grow(&self, addr: u64) -> bool {
         let size = self.image().stack_size.load(Ordering::Acquire);
+        if addr < STACK_TOP && addr >= STACK_TOP - size {
+            // Another thread has let it grow since this one's fault, or it is a hole that the program has made there.
+            let kind =
+                VirtAddr::new(addr).ok().and_then(|at| self.space_now().kind_at(self.cx(), at));
+            return kind.is_some_and(|kind| !kind.contains(SegKind::HOLE));
+        }
         let limit = self.shared.limits.stack.load(Ordering::Acquire);
         let below = size > 0 && addr < STACK_TOP - size;
         below && STACK_TOP - addr <= limit && self.grow_stack(addr).is_ok()

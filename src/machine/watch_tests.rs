@@ -49,27 +49,33 @@ fn an_access_made_for_a_thread_is_one_of_its_own() {
     let (space, cx) = (p.space(), p.cx());
     let va = |a| VirtAddr::new(a).expect("an address");
     let (mut got, mut crossing) = ([0; 4], [0; 8]);
-    space.access_watched(cx, va(at + 8), Moved::Store(b"abcd")).expect("stored");
-    space.access_watched(cx, va(at + 8), Moved::Load(&mut got)).expect("loaded");
+    let seen = |a, access| space.watch_hit(va(a), 4, access);
+    let (stored, loaded) = (seen(at + 8, Access::Write), seen(at + 8, Access::Read));
+    space.access_watched(cx, va(at + 8), Moved::Store(b"abcd"), stored).expect("stored");
+    space.access_watched(cx, va(at + 8), Moved::Load(&mut got), loaded).expect("loaded");
     assert_eq!(&got, b"abcd");
     let e = space
-        .access_watched(cx, va(at + P - 4), Moved::Load(&mut crossing))
+        .access_watched(cx, va(at + P - 4), Moved::Load(&mut crossing), None)
         .expect_err("two pages");
     assert_eq!(e.signal(), Signal::BusAdrAln);
-    let e = space.access_watched(cx, va(at + 8), Moved::Fetch(&mut got)).expect_err("no right");
+    let e = space
+        .access_watched(cx, va(at + 8), Moved::Fetch(&mut got), seen(at + 8, Access::Exec))
+        .expect_err("no right");
     assert_eq!(e.signal(), Signal::SegvAccErr);
-    let e = space.access_watched(cx, va(0x1000), Moved::Load(&mut got)).expect_err("nothing there");
+    let e = space
+        .access_watched(cx, va(0x1000), Moved::Load(&mut got), None)
+        .expect_err("nothing there");
     assert_eq!(e.signal(), Signal::SegvMapErr);
     {
         let _looking = space.segs(cx);
         let e = space
-            .access_watched(cx, va(at), Moved::Load(&mut got))
+            .access_watched(cx, va(at), Moved::Load(&mut got), None)
             .expect_err("would wait for itself");
         assert_eq!(e.errno(), EBUSY);
     }
     // The page is marked as a thread's own store would have it: it is not lost to page-out.
     m.pageout_all();
-    space.access_watched(cx, va(at + 8), Moved::Load(&mut got)).expect("read back");
+    space.access_watched(cx, va(at + 8), Moved::Load(&mut got), loaded).expect("read back");
     assert_eq!(&got, b"abcd");
     m.verify().expect("sound");
 }
@@ -151,5 +157,45 @@ fn a_watch_ends_with_its_program_and_its_process() {
     p.exit();
     let e = p.watch(at, 8, WatchFlags::WRITE).expect_err("gone");
     assert_eq!(e.errno, ESRCH);
+    m.verify().expect("sound");
+}
+
+/// A watch that comes to be between the look at the watches and the move stops the move, as does one that goes.
+#[test]
+fn no_byte_moves_past_a_watch_that_was_not_seen() {
+    let (m, p, at) = machine();
+    let (space, cx) = (p.space(), p.cx());
+    let va = VirtAddr::new(at).expect("an address");
+    let move_there = |seen| {
+        let done = space.access_watched(cx, va, Moved::Store(b"abcd"), seen);
+        done.map_err(|e| (e.signal(), e.errno()))
+    };
+    let again = Err((Signal::None, EINTR));
+    p.watch(at + P - 8, 8, WatchFlags::WRITE).expect("watched");
+    assert_eq!(space.watch_hit(va, 4, Access::Write), None);
+    p.watch(at, 4, WatchFlags::WRITE | WatchFlags::AFTER).expect("watched");
+    assert_eq!(move_there(None), again);
+    assert_eq!(p.load_u8(at).expect("may be loaded"), 7, "nothing has moved");
+    let hit = space.watch_hit(va, 4, Access::Write);
+    assert_eq!(move_there(hit), Ok(()));
+    p.unwatch(at, 4).expect("it was watched");
+    assert_eq!(move_there(hit), again, "the trap would be for nothing");
+    assert_eq!(p.load_u8(at).expect("may be loaded"), b'a');
+    p.exit();
+    m.verify().expect("sound");
+}
+
+/// A page whose frame is to be retired when it can be is as good as any other until then.
+#[test]
+fn a_page_that_is_to_be_retired_is_reached_beside_a_watch() {
+    let (m, p, at) = machine();
+    let frame = p.space().hat().probe(p.cx(), pages(at, 1).start()).expect("it is mapped").pfn;
+    let pending = Err(page_db::db::RetireError::Pending(frame));
+    assert_eq!(m.db().retire(p.cx(), frame), pending, "it is dirty");
+    p.watch(at + 64, 4, WatchFlags::READ | WatchFlags::WRITE).expect("watched");
+    p.store(at, &[9]).expect("beside the watch");
+    assert_eq!(p.load_u8(at).expect("beside the watch"), 9);
+    assert_eq!(m.db().retire_check(frame), pending, "it is still the same frame");
+    p.exit();
     m.verify().expect("sound");
 }

@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use page_db::sync::atomic::{AtomicU32, Ordering};
+use page_db::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use page_db::sync::{GrowTable, Mutex};
 use page_db::{Cx, Rank};
 
@@ -198,6 +198,8 @@ pub struct SwapArea {
     pub(crate) slots: Mutex<Slots>,
     /// By slot: the number that took it last (K1).
     owners: GrowTable<AtomicU32, 6>,
+    /// Whether the last write failed. Such an area is the last resort; its slots are not lost, for what is the matter may pass (a full file system).
+    failing: AtomicBool,
 }
 
 impl SwapArea {
@@ -211,7 +213,8 @@ impl SwapArea {
         let (name, medium) = (device.name(), device.medium());
         let pages = slots.len;
         let slots = Mutex::new(Rank::SwapArea, slots);
-        Self { id, device, name, medium, start, pages, priority, slots, owners: GrowTable::new() }
+        let (owners, failing) = (GrowTable::new(), AtomicBool::new(false));
+        Self { id, device, name, medium, start, pages, priority, slots, owners, failing }
     }
     /// The area's id.
     pub fn id(&self) -> AreaId {
@@ -239,6 +242,16 @@ impl SwapArea {
     /// Areas of higher priority fill first.
     pub fn priority(&self) -> i16 {
         self.priority
+    }
+    /// Whether the last write to it failed: it is taken from when there is no room elsewhere.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+    /// Notes how a write ended.
+    pub(crate) fn note_write(&self, ok: bool) {
+        if self.is_failing() == ok {
+            self.failing.store(!ok, Ordering::Relaxed);
+        }
     }
     /// Gives a slot back.
     #[doc(alias = "swap_phys_free")]

@@ -80,7 +80,7 @@ impl SwapFs {
     }
     /// As [`SwapFs::lender`], without waiting for the page's lock.
     pub fn try_lender<'a>(&'a self, cx: &'a Cx, n: AnonNumber) -> Option<SharedPage<'a>> {
-        let page = self.db().try_lock_shared(cx, self.names().place(n).lender()?)?;
+        let page = self.db().lock_shared_now(cx, self.names().place(n).lender()?)?;
         let still = self.names().place(n) == Place::Borrowed(page.id()); // R2
         (still && page.page().is_named()).then_some(page)
     }

@@ -184,13 +184,17 @@ impl SwapFs {
                 }
                 Err(e) => return Err(failed(e)),
             }
-            let Some(page) = self.db().lookup_excl(cx, self.identity(n)) else { continue };
-            let place = self.names().place(n);
-            if let Some(slot) = in_area(place)
-                && self.names().change(n, place, Place::Nowhere)
-            {
+            // Shared: it may be pinned, for however long (W1 keeps a write-out away).
+            let Some(page) = self.db().lookup_shared(cx, self.identity(n)) else { continue };
+            if in_area(self.names().place(n)).is_none() {
+                continue;
+            }
+            if self.free_slot(cx, n, &page) {
                 page.page().set_ref_mod(RefMod::MOD | RefMod::REF);
-                self.space().free(cx, slot);
+            } else {
+                // On its way there, or it was: when that is over there is another look.
+                cx.blocking(|| self.db().io_lock(cx, &page));
+                self.db().io_unlock(page.id());
             }
         }
         Ok(())

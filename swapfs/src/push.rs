@@ -106,7 +106,8 @@ impl SwapFs {
         let (db, id) = (self.db(), self.identity(n));
         let Some(found) = db.exists(cx, id) else { return Ok(()) };
         // A cached page is clean and free already; only invalidation has business with it.
-        if db.page(found).is_free() && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
+        let free = db.page(found).is_free() && db.page(found).is(id);
+        if free && !flags.intersects(PutFlags::INVAL | PutFlags::TRUNC) {
             return Ok(());
         }
         match pvn::take(cx, db, id, flags)? {
@@ -211,6 +212,7 @@ impl SwapFs {
         } else {
             cx.blocking(|| area.device().write(cx, to, &frames, self.db().mem()))
         };
+        area.note_write(wrote.is_ok());
         debug_assert!(
             run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),
             "W1: whoever has a page in transit has its word, and so the slot that is written"

@@ -101,7 +101,8 @@ impl Space {
     pub(crate) fn publish(&self, _control: &mut Control, areas: Areas) {
         self.areas.store(areas);
     }
-    /// Takes a run of up to `want` slots; `None` when every area is full or on its way out.
+    /// Takes a run of up to `want` slots; `None` when every area is full or on its way out. By priority; but an area whose last write failed comes after all
+    /// others, whatever its priority: its slots come back with each failure, and it would be tried for ever.
     #[doc(alias = "swap_phys_alloc")]
     pub(crate) fn alloc(&self, cx: &Cx, want: u32) -> Option<Run> {
         if cx.fails(FailKind::Slot) {
@@ -109,23 +110,26 @@ impl Space {
         }
         let mut control = self.control.lock(cx);
         let areas = self.areas.load();
-        areas
-            .ranked
-            .chunk_by(|a, b| a.priority() == b.priority())
-            .find_map(|class| self.alloc_in(cx, &mut control, class, want))
+        [false, true].into_iter().find_map(|failing| {
+            let mut classes = areas.ranked.chunk_by(|a, b| a.priority() == b.priority());
+            classes.find_map(|class| self.alloc_in(cx, &mut control, class, want, failing))
+        })
     }
+    /// From the areas of `class` of which the last write has failed, or has not.
     fn alloc_in(
         &self,
         cx: &Cx,
         control: &mut Control,
         class: &[Arc<SwapArea>],
         want: u32,
+        failing: bool,
     ) -> Option<Run> {
         let priority = class.first()?.priority();
         let rotor = control.rotors.get(&priority).copied();
         // An area that is gone passes its turn to the next by id.
         let start = rotor.map_or(0, |r| class.partition_point(|a| a.id() < r.area) % class.len());
-        let turns = || class[start..].iter().chain(&class[..start]);
+        let turns =
+            || class[start..].iter().chain(&class[..start]).filter(|a| a.is_failing() == failing);
         let take = |exact| {
             turns().find_map(|a| {
                 let (first, count) = a.slots.lock_nested(cx).alloc(want, exact)?; // control before area

@@ -445,6 +445,26 @@ fn a_flush_asks_for_nothing() {
     }
 }
 
+/// An unmap cannot be refused: a map of more than a pair of chunks takes its own index apart.
+#[test]
+fn an_index_is_taken_apart_without_the_heap() {
+    let none = Plan { from: 1, k: 1, and_later: true };
+    let m = Machine::builder().frames(4096).build().unwrap();
+    let p = m.spawn("p").unwrap();
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+    // The last page keeps the page table, which would go back by a list.
+    for (at, pages) in [(AT, 400), (AT + 500 * PAGE, 1)] {
+        let len = pages * PAGE;
+        p.mmap(&MapRequest { addr: at, len, prot: 3, flags, file: None, offset: 0 }).unwrap();
+    }
+    for page in [0, 300, 500] {
+        p.store(AT + page * PAGE, &[1]).unwrap();
+    }
+    let (done, asked) = under(none, || p.munmap(AT, 400 * PAGE));
+    assert_eq!((done.map_err(|e| e.errno), asked), (Ok(()), Asked::default()));
+    m.verify().unwrap();
+}
+
 /// Page tables are taken back when memory is short, so that asks the heap for no list of those it takes them from; and a walk of translations for none
 /// of what it reports.
 #[test]

@@ -338,7 +338,8 @@ impl AddrSpace {
     pub fn extend(&self, cx: &Cx, last: VirtAddr, tail: VirtRange) -> Result<(), AsError> {
         let more = More { space: self, last: last.page_floor(), locked: Cell::new(false) };
         self.map_at(cx, tail, &more, Some(more.last))?;
-        if more.locked.get() && !self.state.lock_future() {
+        if more.locked.get() {
+            // Also when it has been locked as whatever is mapped is: whether that was so when it was mapped, nobody can tell now.
             self.lock_new(cx, tail)?;
         }
         Ok(())

@@ -60,10 +60,11 @@ impl AddrSpace {
         self.watch.areas()?.hit(addr, len, access)
     }
     /// Makes an access that a watch keeps the hardware from making: the bytes lie beside the watched ones of their page, or the trap is over. They are moved
-    /// as the thread would have moved them, with a fault before it that resolves what must be.
+    /// as the thread would have moved them, with a fault before it that resolves what must be. `seen` is the watch among the bytes that the caller knows of and
+    /// will tell the thread of afterwards ([`AddrSpace::watch_hit`] of these bytes); with any other there by now they are not moved.
     ///
     /// # Errors
-    /// As [`AddrSpace::fault`]; [`FaultError::Align`] for bytes of two pages, [`FaultError::Hardware`] where no memory is. No byte has been moved.
+    /// As [`AddrSpace::fault`]; [`FaultError::Object`] with `EINTR` when another watch has come to be, or that one has gone: look again; [`FaultError::Align`] for bytes of two pages, [`FaultError::Hardware`] where no memory is. No byte has been moved.
     ///
     /// # Locks
     /// On entry: nothing of this address space. Takes the lock as writer.
@@ -73,6 +74,7 @@ impl AddrSpace {
         cx: &Cx,
         addr: VirtAddr,
         mut bytes: Moved<'_>,
+        seen: Option<WatchHit>,
     ) -> Result<(), FaultError> {
         let (access, page) = (bytes.access(), VirtRange::page_of(addr));
         if bytes.len() > PAGE_SIZE - addr.page_offset() {
@@ -86,7 +88,7 @@ impl AddrSpace {
         loop {
             // What takes long is done as any fault does it, beside other threads; the driver sends us back here if it must be done again.
             self.fault(cx, page, FaultKind::Invalid, access)?;
-            match self.move_pass(cx, page, addr, bytes.again()) {
+            match self.move_pass(cx, page, addr, bytes.again(), seen) {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(FaultError::Hardware { addr }),
                 Err(error) if is_transient(&error) => self.amend(&mut redo, error)?,
@@ -101,10 +103,14 @@ impl AddrSpace {
         page: VirtRange,
         addr: VirtAddr,
         bytes: Moved<'_>,
+        seen: Option<WatchHit>,
     ) -> Result<bool, FaultError> {
         let access = bytes.access();
         let segs = self.lock.write(cx);
         // held: as (write): nobody changes the rights, or what is watched, between the look at them and the move
+        if self.watch_hit(addr, bytes.len(), access) != seen {
+            return Err(FaultError::Object { addr, errno: page_db::errno::EINTR });
+        }
         let Some(seg) = segs.seg_at(cx, page.start()) else {
             return Err(FaultError::NoMap { addr: page.start() });
         };

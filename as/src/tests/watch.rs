@@ -174,7 +174,8 @@ fn what_is_mapped_beside_an_access_is_mapped_as_watched_by_then() {
     std::thread::scope(|s| {
         let (space, counters) = (&w.space, &w.counters);
         let store = Moved::Store(b"seen");
-        let access = s.spawn(move || space.access_watched(&cx_on(counters, 1), at(BASE), store));
+        let access =
+            s.spawn(move || space.access_watched(&cx_on(counters, 1), at(BASE), store, None));
         gate.wait();
         let watched = w.space.watch(&w.cx, area(BASE + P, 8, W));
         gate.wait();

@@ -152,6 +152,11 @@ impl PageDb {
         let page = self.try_lock_shared(cx, self.exists(cx, id)?)?;
         (page.page().is(id) && !page.page().is_free()).then_some(page)
     }
+    /// The same, and also if it is to be retired: for whoever starts over until it has the page.
+    pub fn lookup_shared_now<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<SharedPage<'a>> {
+        let page = self.lock_shared_now(cx, self.exists(cx, id)?)?;
+        (page.page().is(id) && !page.page().is_free()).then_some(page)
+    }
     /// The page named `id`, exclusive, if it is there, in use, and lockable without waiting.
     #[doc(alias = "page_lookup_nowait")]
     pub fn try_lookup_excl<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<ExclPage<'a>> {

@@ -20,7 +20,7 @@
 //!
 //! Sources: the Keyronex document (two levels, chunks of 32), OpenBSD's chunked amap (freed when empty); uvm.md 1.3.
 
-use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering, spin_loop};
+use page_db::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Slots in a chunk.
 pub const CHUNK: u64 = 32;
@@ -161,6 +161,9 @@ impl Shape {
     }
 }
 
+/// More levels than any radix has: a block of the fourteenth leads to 2^61 slots.
+pub(crate) const MAX_HEIGHT: usize = 16;
+
 /// Slots under a radix of `height`.
 pub(crate) fn span(height: u32) -> u64 {
     if height == 0 { PAIR * CHUNK } else { under(height) }
@@ -182,8 +185,10 @@ pub(crate) struct SharedShape {
 }
 
 impl SharedShape {
+    /// `pause` is called for each turn that a writer, who has a few stores to make, makes it wait.
     #[inline]
-    pub(crate) fn load(&self) -> Shape {
+    pub(crate) fn load(&self, pause: impl Fn(u32)) -> Shape {
+        let mut turns: u32 = 0;
         loop {
             let before = self.seq.load(Ordering::Acquire);
             let roots = self.roots.load(Ordering::Acquire);
@@ -195,7 +200,8 @@ impl SharedShape {
                     origin: oh & !(CHUNK - 1),
                 };
             }
-            spin_loop();
+            pause(turns);
+            turns = turns.saturating_add(1);
         }
     }
     /// Publishes another shape; the caller holds the map's shape lock.

@@ -83,7 +83,7 @@ impl AnonMap {
     fn copy_radix(&self, c: &Copying<'_>) -> Result<(), Stop> {
         let _grow = self.grow.lock(c.cx);
         // held: this map's shape; the copy is reached by nobody else
-        let s = self.shape.load();
+        let s = self.shape();
         let mut fresh = Shape { roots: [0; 2], ..s };
         let mut done = Ok(());
         if self.inside(s, c.range.clone()).is_some() {

@@ -3,7 +3,7 @@
 //! Everything that changes the shape is done with the map's `grow` held; finding is done without, and then says only where to look (H1, H2).
 //! See [`super::array`] for the picture.
 
-use super::array::{CHUNK, Chunk, FANOUT, Shape, owner_word, under};
+use super::array::{CHUNK, Chunk, FANOUT, MAX_HEIGHT, Shape, owner_word, under};
 use super::map::AnonMap;
 use super::promised::Promised;
 use alloc::vec::Vec;
@@ -19,10 +19,15 @@ impl AnonMap {
     pub(super) fn entries(&self, block: u32) -> &[AtomicU32; FANOUT as usize] {
         &self.layer().blocks.get(block).entries
     }
+    /// The shape. Who publishes another holds it up for a few stores, unless he loses his processor there: the hooks see to it that he has it again.
+    #[inline]
+    pub(super) fn shape(&self) -> Shape {
+        self.shape.load(|turns| self.layer().db().hooks().pause(turns))
+    }
     /// The chunk that holds `slot`: a hint without `grow`, the truth with it.
     #[inline]
     pub(super) fn find_chunk(&self, slot: u64) -> Option<u32> {
-        let s = self.shape.load();
+        let s = self.shape();
         if !s.holds(slot) {
             return None;
         }
@@ -58,7 +63,7 @@ impl AnonMap {
     }
     /// Hangs a chunk into the radix, raising it as far as needed. After a failure there may be blocks on the way with nothing in them.
     fn link(&self, cx: &Cx, slot: u64, chunk: u32) -> Result<(), ArenaFull> {
-        let mut s = self.shape.load();
+        let mut s = self.shape();
         if s.is_empty() {
             s = Shape::around(slot);
         }
@@ -110,7 +115,7 @@ impl AnonMap {
         while self.promised.clear(Promised::MISSED) {
             let last = self.refs.load(Ordering::SeqCst) == 0;
             let _grow = self.grow.lock(cx);
-            let s = self.shape.load();
+            let s = self.shape();
             let (mut at, end) = (s.origin, s.origin.wrapping_add(s.span()));
             while let Some((base, _)) = self.next_chunk(at..end) {
                 self.free_chunk(cx, base, last);
@@ -139,7 +144,7 @@ impl AnonMap {
             // A stranger, who came with an old id and is about to see that. Nobody has a slot of a map that no segment uses, and keeps it.
             self.layer().db().waits().wait_while(cx, Self::wait_key(id), || c.busy() != 0);
         }
-        let mut s = self.shape.load();
+        let mut s = self.shape();
         if s.height == 0 {
             s.roots[s.half(slot)] = 0;
             self.shape.store(if s.is_empty() { Shape::default() } else { s });
@@ -157,25 +162,28 @@ impl AnonMap {
     }
     /// Frees the blocks on the way to `slot` that have nothing in them. The caller holds `grow`.
     fn prune(&self, cx: &Cx, slot: u64) {
-        let s = self.shape.load();
+        let s = self.shape();
         if s.height == 0 || !s.holds(slot) {
             return;
         }
-        let mut path = Vec::with_capacity(s.height as usize);
+        // An unmap and an exit come by here, and a heap that has just refused: nothing is asked of it.
+        let (mut path, mut len) = ([(0, 0); MAX_HEIGHT], 0);
         let mut block = s.roots[0];
         for level in (0..s.height).rev() {
-            path.push((block, s.entry(slot, level)));
+            path[len] = (block, s.entry(slot, level));
+            len += 1;
             block = match self.entries(block)[s.entry(slot, level)].load(Ordering::Acquire) {
                 0 => break,
                 below => below,
             };
         }
-        while let Some((block, _)) = path.pop() {
+        for i in (0..len).rev() {
+            let (block, _) = path[i];
             if self.entries(block).iter().any(|e| e.load(Ordering::Relaxed) != 0) {
                 return;
             }
-            match path.last() {
-                Some((above, at)) => self.entries(*above)[*at].store(0, Ordering::Release),
+            match i.checked_sub(1).map(|above| path[above]) {
+                Some((above, at)) => self.entries(above)[at].store(0, Ordering::Release),
                 None => self.shape.store(Shape::default()),
             }
             self.layer().blocks.free(cx, block);
@@ -183,7 +191,7 @@ impl AnonMap {
     }
     /// The first chunk that holds a slot in `range`, and its first slot. The caller holds `grow`.
     pub(super) fn next_chunk(&self, range: Range<u64>) -> Option<(u64, u32)> {
-        let s = self.shape.load();
+        let s = self.shape();
         let rel = self.inside(s, range)?;
         let (at, id) = if s.height == 0 {
             let halves = rel.start / CHUNK..rel.end.div_ceil(CHUNK);
@@ -238,14 +246,14 @@ impl AnonMap {
             }
         }
         let _grow = self.grow.lock(cx);
-        let (s, mut held) = (self.shape.load(), (0, 0));
+        let (s, mut held) = (self.shape(), (0, 0));
         s.roots.iter().for_each(|root| under(self, *root, s.height, &mut held));
         held
     }
     /// The first slot and the occupancy of each chunk, for views.
     pub fn chunks(&self, cx: &Cx) -> Vec<(u64, u32)> {
         let _grow = self.grow.lock(cx);
-        let s = self.shape.load();
+        let s = self.shape();
         let mut out = Vec::new();
         let mut at = s.origin;
         let end = s.origin.wrapping_add(s.span());

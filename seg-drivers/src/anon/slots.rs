@@ -68,6 +68,8 @@ impl AnonMap {
             if self.take_bits(cx, chunk, id, bit, slot) {
                 return Some(SlotGuard { map: self, cx, chunk, id, slot });
             }
+            // Another map's by now, or not yet this one's: whoever changes that has `grow`.
+            drop(self.grow.lock(cx));
         }
     }
     /// Takes a slot busy, making its chunk if need be.

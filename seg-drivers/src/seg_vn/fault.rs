@@ -29,7 +29,7 @@ use super::{SegVn, lock, softlock};
 use addr_space::{FaultError, FaultKind, HatError, LoadFlags, Loaded, SegCx, Stamp};
 use page_db::db::Era;
 use page_db::sync::atomic::Ordering;
-use page_db::sync::{Mutation, mutated};
+use page_db::sync::{Mutation, mutated, spin_wait};
 use page_db::{
     Access, Identity, LockedPage, PAGE_SIZE, PageError, Prot, VirtAddr, VirtRange, VnodeError,
     errno,
@@ -80,7 +80,7 @@ impl<'a> PageFault<'a> {
     /// Fails where the page `id` cannot be had at once, and the fault is not to wait.
     #[inline]
     pub(super) fn at_once(&self, id: Option<Identity>) -> Result<(), FaultError> {
-        let there = |id| self.scx.db.try_lookup_shared(self.scx.cx, id).is_some();
+        let there = |id| self.scx.db.lookup_shared_now(self.scx.cx, id).is_some();
         if self.quick && !id.is_some_and(there) {
             return Err(FaultError::Retry { addr: self.addr });
         }
@@ -183,11 +183,15 @@ pub(super) fn fault_at(
     kind: FaultKind,
     access: Access,
 ) -> Result<(), FaultError> {
+    let mut turns = 0;
     loop {
         match fault_page(seg, scx, addr, kind, access) {
             Err(FaultError::Retry { .. }) if !scx.is_writer() => {}
             done => return done,
         }
+        // Whoever changes the segment beside this fault may be waiting for this very processor.
+        spin_wait(scx.cx, turns);
+        turns = turns.saturating_add(1);
     }
 }
 

@@ -45,7 +45,7 @@ impl SegVn {
         let layer = &self.driver.layer;
         let cx = f.scx.cx;
         if f.quick {
-            let own = || f.scx.db.try_lookup_shared(cx, layer.swap().identity(n));
+            let own = || f.scx.db.lookup_shared_now(cx, layer.swap().identity(n));
             let page = layer.swap().try_lender(cx, n).or_else(own);
             return page.ok_or(FaultError::Retry { addr: f.addr });
         }

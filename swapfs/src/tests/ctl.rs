@@ -166,6 +166,22 @@ pub(super) fn meddled(
     (dev, id)
 }
 
+/// A page that is pinned for i/o is in memory, and its slot is all that a removal wants.
+#[test]
+fn a_removal_waits_for_no_pin() {
+    let w = World::new(64);
+    let (_, id) = w.add("d", 8, 0);
+    let n = w.anon(7);
+    w.push(n).expect("room");
+    let pinned = w.fs.get_page(&w.cx, n, 0).expect("a page").page.leak();
+    w.fs.remove(&w.cx, id).expect("nothing of it is needed");
+    assert_eq!(w.fs.slot(&w.cx, n), None);
+    assert!(w.modified(n), "its bytes are nowhere else");
+    drop(w.db.adopt_shared(&w.cx, pinned));
+    assert_eq!(w.load(n), (7, false));
+    w.check();
+}
+
 /// Behaviour 40: the same range added while it is being removed.
 #[test]
 fn an_add_of_the_same_range_calls_a_removal_off() {

@@ -66,6 +66,31 @@ fn a_failed_write_keeps_the_page_and_gives_the_slot_back() {
     assert_eq!(w.load(n), (2, false));
 }
 
+/// What cannot be written to one area goes to the others, whatever their priority; and back when there is no other room.
+#[test]
+fn a_device_that_fails_is_passed_over() {
+    let w = World::new(64);
+    let dead = Arc::new(FaultyDevice::new(Arc::new(MemDevice::new("dead", 8))));
+    let first = w.fs.add(&w.cx, dead.clone(), 0, 8, 5).expect("fits");
+    let (_, second) = w.add("d", 4, 0);
+    (0..8).for_each(|page| dead.break_page(page));
+    let all: Vec<_> = (0..5).map(|i| w.anon(i)).collect();
+    assert!(matches!(w.push(all[0]), Err(VnodeError::Io { .. })), "nobody knows yet");
+    for n in &all[..4] {
+        w.push(*n).expect("there is another area");
+        assert_eq!(w.fs.slot(&w.cx, *n).map(|s| s.area), Some(second));
+    }
+    assert!(matches!(w.push(all[4]), Err(VnodeError::Io { .. })), "the last resort");
+    assert!(w.resident(all[4]) && w.modified(all[4]));
+    dead.heal();
+    w.push(all[4]).expect("it works again");
+    assert_eq!(w.fs.slot(&w.cx, all[4]).map(|s| s.area), Some(first));
+    let more = w.anon(9);
+    w.push(more).expect("by priority again");
+    assert_eq!(w.fs.slot(&w.cx, more).map(|s| s.area), Some(first));
+    w.check();
+}
+
 #[test]
 fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
     let w = World::new(64);
