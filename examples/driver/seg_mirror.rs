@@ -1,10 +1,10 @@
 //! `seg_mirror`: a range in which every page shows the same page of a file, read-only.
 
 use addr_space::{
-    FaultError, FaultKind, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError, SegOps,
-    UnloadFlags,
+    FaultError, FaultKind, HatError, LoadFlags, Remnant, SegCreate, SegCx, SegDetail, SegError,
+    SegOps, UnloadFlags,
 };
-use page_db::{Access, FileOffset, Prot, VirtRange, Vnode};
+use page_db::{Access, FileOffset, Prot, VirtRange, Vnode, VnodeError};
 use std::sync::Arc;
 
 /// The arguments and the segment in one: the file.
@@ -49,14 +49,19 @@ impl SegOps for SegMirror {
             if !Prot::READ.allows(access) {
                 return Err(FaultError::Prot { addr, access });
             }
+            // Where a frame is wanting the address space has page-out find one, and asks again; what else is wrong is the object's.
             let object = |errno| FaultError::Object { addr, errno };
-            let got = self
-                .0
-                .get_page(scx.cx, scx.db, FileOffset(0), access)
-                .map_err(|e| object(e.errno()))?;
+            let got =
+                self.0.get_page(scx.cx, scx.db, FileOffset(0), access).map_err(|e| match e {
+                    VnodeError::NoMemory { .. } => FaultError::NoMemory { addr },
+                    e => object(e.errno()),
+                })?;
             scx.hat
                 .memload(scx.cx, addr, &got.page, Prot::READ, LoadFlags::empty(), None)
-                .map_err(|_| FaultError::NoMemory { addr })?;
+                .map_err(|e| match e {
+                    HatError::NoMemory { .. } => FaultError::NoMemory { addr },
+                    e => object(e.errno()),
+                })?;
         }
         Ok(())
     }

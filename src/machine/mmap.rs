@@ -17,7 +17,7 @@ use super::personality::Answers;
 use super::process::{Process, USER_TOP};
 use crate::files::FileHandle;
 use crate::files::file::MAX_OFFSET;
-use addr_space::{AddrRequest, AddrSpace, AsError, SegKind};
+use addr_space::{AddrRequest, AddrSpace, AsError, RangeClaim, SegKind};
 use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, PageDb, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
 use std::sync::Arc;
@@ -291,7 +291,11 @@ impl Process {
             let what = "the limit lets no more memory be locked";
             return Err(SysError::arg(MMAP, errno::EAGAIN, what));
         }
-        let range = self.place(&space, request, &checked, &args)?;
+        // Where what is mapped is locked, and is gone again if it cannot be, nobody maps anything else there meanwhile.
+        let undone = locked || space.state().lock_future();
+        let claim = undone.then(|| space.claim_range(self.cx())).transpose();
+        let claim = claim.map_err(|e| SysError::of(MMAP, e))?;
+        let range = self.place(&space, request, &checked, &args, claim.as_ref())?;
         // The space is still the one that was begun with, whoever runs a program meanwhile.
         let eager = request.flags.contains(MapFlags::POPULATE);
         let lock_future = space.state().lock_future();
@@ -308,6 +312,7 @@ impl Process {
         if locked {
             lock()?;
         }
+        drop(claim);
         let kept = linux && (locked || lock_future);
         if kept || (linux && eager) {
             self.bring_in_what_can_be_had(range);
@@ -323,13 +328,22 @@ impl Process {
         request: &MapRequest<'_>,
         checked: &Checked,
         args: &SegVnArgs,
+        claim: Option<&RangeClaim<'_>>,
     ) -> Result<VirtRange, SysError> {
         let cx = self.cx();
         if let Some(range) = checked.fixed {
-            self.place_fixed(space, range, request.flags.contains(MapFlags::EXCL), args)?;
+            let excl = request.flags.contains(MapFlags::EXCL);
+            self.place_fixed(space, range, excl, args, claim)?;
             return Ok(range);
         }
-        let claim = space.claim_range(cx).map_err(|e| SysError::of(MMAP, e))?;
+        let own;
+        let claim = match claim {
+            Some(claim) => claim,
+            None => {
+                own = space.claim_range(cx).map_err(|e| SysError::of(MMAP, e))?;
+                &own
+            }
+        };
         let align = if request.flags.contains(MapFlags::ALIGN) { request.addr } else { 0 };
         let hint = if align == 0 { request.addr & !PAGE_MASK } else { 0 };
         let at_hint = hint != 0 && hint <= USER_TOP - checked.len;
@@ -349,15 +363,18 @@ impl Process {
         range: VirtRange,
         excl: bool,
         args: &SegVnArgs,
+        claim: Option<&RangeClaim<'_>>,
     ) -> Result<(), SysError> {
         match space.map(self.cx(), range, args) {
-            Err(AsError::Overlap { .. }) if excl => Err(exists()), // somebody else was faster
-            Err(AsError::Overlap { .. }) => space
-                .claim_range(self.cx())
-                .and_then(|claim| claim.map_fixed(range, args))
-                .map_err(|e| SysError::of(MMAP, e)),
-            done => done.map_err(|e| SysError::of(MMAP, e)),
+            Err(AsError::Overlap { .. }) if excl => return Err(exists()), // somebody else was faster
+            Err(AsError::Overlap { .. }) => {}
+            done => return done.map_err(|e| SysError::of(MMAP, e)),
         }
+        let replaced = match claim {
+            Some(claim) => claim.map_fixed(range, args),
+            None => space.claim_range(self.cx()).and_then(|claim| claim.map_fixed(range, args)),
+        };
+        replaced.map_err(|e| SysError::of(MMAP, e))
     }
     /// Whether anything is mapped in `range`.
     fn is_taken(&self, space: &AddrSpace, range: VirtRange) -> bool {
