@@ -112,7 +112,7 @@ pub(crate) struct Shape {
 /// Chunks that a map without blocks holds.
 const PAIR: u64 = 2;
 /// The highest radix: 2^61 slots. One more level would be told in 65 bits, and a segment has no more than 2^52.
-const HIGHEST: u32 = 14;
+pub(crate) const HIGHEST: u32 = 14;
 
 impl Shape {
     /// The empty radix of a map whose first slot is `slot`.
@@ -160,9 +160,6 @@ impl Shape {
         (self.origin.wrapping_sub(at * step), at)
     }
 }
-
-/// More levels than any radix has: a block of the fourteenth leads to 2^61 slots.
-pub(crate) const MAX_HEIGHT: usize = 16;
 
 /// Slots under a radix of `height`.
 pub(crate) fn span(height: u32) -> u64 {

@@ -3,7 +3,7 @@
 //! Everything that changes the shape is done with the map's `grow` held; finding is done without, and then says only where to look (H1, H2).
 //! See [`super::array`] for the picture.
 
-use super::array::{CHUNK, Chunk, FANOUT, MAX_HEIGHT, Shape, owner_word, under};
+use super::array::{CHUNK, Chunk, FANOUT, HIGHEST, Shape, owner_word, under};
 use super::map::AnonMap;
 use super::promised::Promised;
 use alloc::vec::Vec;
@@ -167,7 +167,7 @@ impl AnonMap {
             return;
         }
         // An unmap and an exit come by here, and a heap that has just refused: nothing is asked of it.
-        let (mut path, mut len) = ([(0, 0); MAX_HEIGHT], 0);
+        let (mut path, mut len) = ([(0, 0); HIGHEST as usize], 0);
         let mut block = s.roots[0];
         for level in (0..s.height).rev() {
             path[len] = (block, s.entry(slot, level));
