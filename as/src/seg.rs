@@ -175,7 +175,7 @@ pub trait SegOps: Any + fmt::Debug + Send + Sync {
     /// none: it answers [`FaultError::Retry`], and a fault on the same page as reader, which may wait, comes before it is asked again.
     ///
     /// A driver that copies on write sees to it that nobody in the space goes on reading the original once the copy can be stored to: see
-    /// [`Hat::memload`](crate::Hat::memload).
+    /// [`Hat::memload`].
     ///
     /// # Errors
     /// [`FaultError`]. After a failed soft lock the driver has undone its own part.
