@@ -183,15 +183,17 @@ pub(super) fn fault_at(
     kind: FaultKind,
     access: Access,
 ) -> Result<(), FaultError> {
-    let mut turns = 0;
+    let mut again: u32 = 0;
     loop {
         match fault_page(seg, scx, addr, kind, access) {
             Err(FaultError::Retry { .. }) if !scx.is_writer() => {}
             done => return done,
         }
-        // Whoever changes the segment beside this fault may be waiting for this very processor.
-        spin_wait(scx.cx, turns);
-        turns = turns.saturating_add(1);
+        // Once is what a fault brings about by itself. From then on somebody is changing the segment beside it, and may be waiting for this very processor.
+        if let Some(turns) = again.checked_sub(1) {
+            spin_wait(scx.cx, turns);
+        }
+        again = again.saturating_add(1);
     }
 }
 
