@@ -102,15 +102,3 @@ fn a_segment_answers_for_its_own_pages() {
     assert!(!asks(&s, 1, 2), "anons, and not so far apart in name as in the segment");
     s.end();
 }
-
-/// The advice comes when much has been stored already: one load does not write all of that.
-#[test]
-fn a_fault_leaves_most_of_a_long_way_behind_it_to_page_out() {
-    let mut s = Scene::on("machine memory=512");
-    s.run("arena 256; file 0 819200 rw; map 0 0 200 rw shared fixed file 0 0; write 0 0 199 1");
-    s.run("advise 0 0 200 sequential; read 0 199 0+1; expect ok");
-    assert_eq!((s.count("pgpgout"), s.count("fsfree")), (64, 64));
-    // What is left is modified still.
-    s.run("verify; sync 0 0 200 sync; expect ok; expect counter fspgout +135; verify");
-    s.end();
-}

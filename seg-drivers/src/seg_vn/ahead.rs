@@ -71,9 +71,8 @@ impl Near {
     }
 }
 
-/// Pages behind a sequential reader that one fault offers. It writes the modified ones itself, and those that somebody keeps it meets again at each fault; a reader
-/// leaves a fault-ahead's worth at a time, so more than that have lain there since before the advice, and are page-out's.
-const MOST_BEHIND: u64 = 64;
+/// Pages in a row that somebody keeps, after which a sequential reader frees none behind them: a file that is locked in memory would cost each fault all of it.
+const MOST_KEPT: u32 = 64;
 
 impl SegVn {
     /// Maps resident neighbours of a load fault, as advice says; the file's pages with no rights but those `given` for the one that was asked for.
@@ -251,24 +250,29 @@ impl SegVn {
             && scx.db.exists(cx, id).is_none()
             && b.vnode.read_ahead(cx, scx.db, offset).is_ok()
     }
-    /// Under sequential advice the pages behind the fault are offered to the cache list, from the nearest down to the first that is absent, or on that list already,
-    /// [`MOST_BEHIND`] at most.
+    /// Under sequential advice the pages behind the fault are offered to the cache list, from the nearest down to the first that is absent, or on that list already.
     pub(super) fn free_behind(&self, f: &PageFault<'_>) {
         if self.advice_at(f.scx, f.addr) != Advice::Sequential {
             return;
         }
         let Some(b) = &self.backing else { return };
         let at = f.scx.seg.page_index(f.addr);
-        for i in (at.saturating_sub(MOST_BEHIND)..at).rev() {
+        let mut kept = 0; // in a row, by somebody else: the faults before have offered what lies behind them
+        for i in (0..at).rev() {
             let addr = f.scx.seg.page_at(i);
             let Some(offset) = self.file_offset(f.scx.seg, addr) else { return };
             let id = Identity::new(b.vnode.id(), offset);
             let resident = f.scx.db.exists(f.scx.cx, id).filter(|p| !f.scx.db.page(*p).is_free());
-            if resident.is_none() || self.advice_at(f.scx, addr) != Advice::Sequential {
+            let Some(page) = resident else { return };
+            if self.advice_at(f.scx, addr) != Advice::Sequential {
                 return;
             }
             let flags = PutFlags::DONTNEED | PutFlags::FREE | PutFlags::ASYNC;
             if b.vnode.put_page(f.scx.cx, f.scx.db, offset, PAGE_SIZE, flags).is_err() {
+                return;
+            }
+            kept = if f.scx.db.page(page).is_free() { 0 } else { kept + 1 };
+            if kept == MOST_KEPT {
                 return;
             }
         }
