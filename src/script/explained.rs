@@ -33,7 +33,7 @@ use std::fmt;
 
 use crate::model::{Backing, Model, Page};
 
-use super::ast::{Advice, Operation, Prot, Range};
+use super::ast::{Advice, Operation, Placement, Prot, Range};
 use super::books::{Books, wraps};
 use super::frames::Place;
 
@@ -132,6 +132,14 @@ pub const EXPLAINED: &[Explained] = &[
         departs: true,
         section: "illumos.md 3.12, mmap",
         reason: "nothing is mapped with unknown bits of protection; the model maps, as Linux does",
+    },
+    Explained {
+        ours: &["EACCES"],
+        theirs: &["EEXIST"],
+        holds: |s| matches!(s.operation, Operation::Map(m) if m.placement == Placement::NoReplace),
+        departs: false,
+        section: "illumos.md 3.12, mmap",
+        reason: "a file's rights come before the place; the model looks for room first, as Linux does",
     },
 ];
 
@@ -439,6 +447,9 @@ mod tests {
         assert!(why(&format!("{file} advise 0 0 2 willneed"), "EFAULT", "ok").is_some());
         assert!(why(&format!("{file} advise 0 0 1 willneed"), "EFAULT", "ok").is_none());
         assert!(why("map 0 0 1 bad priv fixed anon", "ENOTSUP", "ok").is_some_and(|_| true));
+        let taken = "file 0 4096 wo; map 0 0 1 rw priv fixed anon; map 0 0 1 rw priv";
+        assert!(why(&format!("{taken} noreplace file 0 0"), "EACCES", "EEXIST").is_some());
+        assert!(why(&format!("{taken} fixed file 0 0"), "EACCES", "EEXIST").is_none());
     }
 
     #[test]
