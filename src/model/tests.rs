@@ -143,6 +143,17 @@ fn a_fixed_mapping_over_the_limit_leaves_nothing_where_it_was_to_be() {
     assert!(answers[3].starts_with("4 ok"), "{result}");
 }
 
+/// What the script expects is what the model answers, and the machine.
+fn both_answer(text: &str) {
+    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let options = RunOptions::default();
+    Runner::new(Model::new(), options.clone())
+        .run(&script, &mut Silent)
+        .expect("the model answers so");
+    let machine = MachineWorld::new(&script.machine()).expect("a machine");
+    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+}
+
 /// Who uses one address space with others sees and makes the same memory, and leaves it to them.
 #[test]
 fn processes_that_share_an_address_space_have_the_same_pages_and_limits() {
@@ -152,13 +163,7 @@ fn processes_that_share_an_address_space_have_the_same_pages_and_limits() {
                 expect ok b=43\nsetrlimit 0 data 4k\nbrk 1 2\nexpect ok\nbrk 0 3\nexpect ENOMEM\n\
                 setrlimit 1 memlock 4k\nlock 0 1 1\nexpect ok\nlock 0 b:0 1\nexpect EAGAIN\n\
                 exit 0\nread 1 1 0+1\nexpect ok b=43\nexit 1\nread 3 1 0+1\nexpect ok b=42\n";
-    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
-    let options = RunOptions::default();
-    Runner::new(Model::new(), options.clone())
-        .run(&script, &mut Silent)
-        .expect("the model answers so");
-    let machine = MachineWorld::new(&script.machine()).expect("a machine");
-    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+    both_answer(text);
 }
 
 /// A break may go down whatever the limit is by now; and of several wrong arguments of a mapping the first in illumos's order gives the answer.
@@ -172,13 +177,7 @@ fn a_lowered_limit_and_several_mistakes_are_answered_alike() {
                 map 0 20 1 rw shared fixed file 0 2251799813685248\nexpect ENXIO\nmap 0 20 2 rw shared fixed file 0 2251799813685247\nexpect EOVERFLOW\n\
                 map 0 0 @max r shared hint file 0 0\nexpect ENOMEM\nmap 0 @kern 1 bad priv fixed file 0 0\nexpect ENOTSUP\n\
                 map 0 0 @max bad priv hint file 0 0\nexpect EACCES\n";
-    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
-    let options = RunOptions::default();
-    Runner::new(Model::new(), options.clone())
-        .run(&script, &mut Silent)
-        .expect("the model answers so");
-    let machine = MachineWorld::new(&script.machine()).expect("a machine");
-    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+    both_answer(text);
 }
 
 /// What a move goes over has gone when what stays behind is asked for its limit; where that is passed nothing has.
@@ -189,11 +188,5 @@ fn a_move_that_stays_mapped_counts_without_what_it_goes_over() {
                 remap 0 0 4 4 may+fixed+dontunmap 12\nexpect ENOMEM\nread 0 12 0+1\nexpect ok b=42\n\
                 remap 0 0 4 4 may+fixed+dontunmap 10\nexpect ok\nread 0 10 0+1\nexpect ok b=41\n\
                 read 0 0 0+1\nexpect ok b=00\nmap 0 30 1 rw priv fixed anon\nexpect ENOMEM\n";
-    let script = parse(text).unwrap_or_else(|e| panic!("{e}"));
-    let options = RunOptions::default();
-    Runner::new(Model::new(), options.clone())
-        .run(&script, &mut Silent)
-        .expect("the model answers so");
-    let machine = MachineWorld::new(&script.machine()).expect("a machine");
-    Runner::new(machine, options).run(&script, &mut Silent).expect("the machine answers so");
+    both_answer(text);
 }
