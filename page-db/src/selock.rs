@@ -164,19 +164,24 @@ impl PageDb {
     #[doc(alias = "page_trylock")]
     #[inline]
     pub fn try_lock_shared<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
-        self.assert_cx(cx);
-        let page = self.page(id);
-        word::try_shared(&page.selock, EXCL | EWANTED | MARKS).then(|| {
-            cx.rank_tried(Rank::Page);
-            SharedPage { db: self, cx, page, id }
-        })
+        self.try_shared_unless(cx, id, EXCL | EWANTED | MARKS)
     }
     /// As [`PageDb::try_lock_shared`], and also of a page that is to be retired: that may last, and whoever waits for a page has it meanwhile.
     #[inline]
     pub fn lock_shared_now<'a>(&'a self, cx: &'a Cx, id: PageId) -> Option<SharedPage<'a>> {
+        self.try_shared_unless(cx, id, EXCL | EWANTED)
+    }
+    /// The page's lock shared, unless one of the bits is set.
+    #[inline]
+    fn try_shared_unless<'a>(
+        &'a self,
+        cx: &'a Cx,
+        id: PageId,
+        refused: u32,
+    ) -> Option<SharedPage<'a>> {
         self.assert_cx(cx);
         let page = self.page(id);
-        word::try_shared(&page.selock, EXCL | EWANTED).then(|| {
+        word::try_shared(&page.selock, refused).then(|| {
             cx.rank_tried(Rank::Page);
             SharedPage { db: self, cx, page, id }
         })
