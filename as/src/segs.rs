@@ -200,7 +200,7 @@ impl Segs {
         Pieces { segs: self, next: first, rest: Some(range) }
     }
     /// The lowest segment in the way of one at `range`, if there is any.
-    pub(crate) fn in_the_way(&self, cx: &Cx, range: VirtRange) -> Option<VirtRange> {
+    pub fn in_the_way(&self, cx: &Cx, range: VirtRange) -> Option<VirtRange> {
         let first = self.find_or_next(cx, range.start().get())?;
         Some(self.range(first)).filter(|seg| seg.start().get() < range.end())
     }

@@ -378,10 +378,7 @@ impl Process {
     }
     /// Whether anything is mapped in `range`.
     fn is_taken(&self, space: &AddrSpace, range: VirtRange) -> bool {
-        let cx = self.cx();
-        let segs = space.segs(cx);
-        segs.seg_at_or_above(cx, range.start())
-            .is_some_and(|s| s.range().start().get() < range.end())
+        space.segs(self.cx()).in_the_way(self.cx(), range).is_some()
     }
     /// Where mappings without an address go: below the room that the stack may take.
     pub(super) fn mapping_window(&self) -> VirtRange {
