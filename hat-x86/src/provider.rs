@@ -208,13 +208,13 @@ impl HatX86 {
     }
     /// Flushes for others what they owe now ([`page_db::PageMappings::settle`]).
     pub(crate) fn pay_for_others(&self, cx: &Cx) {
-        let mut due = FlushDue::muted();
-        due.join_others(&self.debts);
-        self.finish(cx, &mut due);
+        self.pay(cx, FlushDue::muted());
     }
     /// The same for what they owe in one space ([`addr_space::Hat::settle`]).
     pub(crate) fn pay_for_others_in(&self, cx: &Cx, st: &HatState) {
-        let mut due = FlushDue::muted_of(st.space());
+        self.pay(cx, FlushDue::muted_of(st.space()));
+    }
+    fn pay(&self, cx: &Cx, mut due: FlushDue) {
         due.join_others(&self.debts);
         self.finish(cx, &mut due);
     }
