@@ -82,7 +82,7 @@ traces! {
 }
 
 /// For each row of the table of explained differences: a script whose last operation the machine answers as the row says, and what a judge says instead.
-const MET: [(&str, &str, &str); 10] = [
+const MET: [(&str, &str, &str); 11] = [
     ("map 0 0 2 rw shared fixed anon; fork 0 1; lock 1 0 1; advise 0 0 2 dontneed", "EBUSY", "ok"),
     ("map 0 0 2 rw priv fixed anon; lock 0 0 3; advise 0 0 2 dontneed", "ok", "EBUSY"),
     ("map 0 0 2 rw priv fixed anon noreserve; lock 0 0 2; sync 0 0 2 sync+inval", "ok", "EBUSY"),
@@ -97,6 +97,11 @@ const MET: [(&str, &str, &str); 10] = [
     ("map 0 0 2 rw priv fixed anon; protect 0 0 2 bad", "ENOTSUP", "EINVAL"),
     ("map 0 0 2 bad priv fixed anon", "ENOTSUP", "ok"),
     ("file 0 4096; map 0 0 1 bad priv hint file 0 0", "EACCES", "ok"),
+    (
+        "file 0 4096 wo; map 0 0 1 rw priv fixed anon; map 0 0 1 rw priv noreplace file 0 0",
+        "EACCES",
+        "EEXIST",
+    ),
 ];
 
 #[test]
