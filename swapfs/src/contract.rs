@@ -40,7 +40,7 @@ struct Bench<'a> {
 }
 
 /// The contract of [`SwapDevice`]: bytes come back from where they were put, nothing else is touched, what does not fit or fails is
-/// said, and several threads do not meet. Uses the first and last pages of the device and the first sixteen frames of `mem`; what they held
+/// said, no lock of the library's is held afterwards, and several threads do not meet. Uses the first and last pages of the device and the first sixteen frames of `mem`; what they held
 /// is lost. Threads of its own wait and count as `cx` does. `fail` makes the next transfer of a kind fail once, if the medium can be made to.
 ///
 /// ```
@@ -200,28 +200,46 @@ impl Bench<'_> {
         }
     }
     fn prepared(&self) -> Result<(), Breach> {
-        self.judge.same(READY, format_args!("the device"), self.device.prepare(self.cx), Ok(()))
+        self.judge.same(READY, format_args!("the device"), self.device.prepare(self.cx), Ok(()))?;
+        self.judge.holds_nothing(self.cx, "prepare")
     }
-    fn reads(&self, page: u64, n: u64) -> Result<(), Breach> {
+    /// Reads `page` into frame `n`.
+    fn read(&self, page: u64, n: u64) -> Result<Result<(), DeviceError>, Breach> {
         let done = self.device.read(self.cx, page, self.frame(n), self.mem);
-        self.judge.same(BACK, format_args!("a read of page {page}"), done, Ok(()))
+        self.judge.holds_nothing(self.cx, "a read").map(|()| done)
     }
-    fn writes(&self, page: u64, frames: &[u64]) -> Result<(), Breach> {
+    /// Writes `frames` to `page` and those behind it.
+    fn write(&self, page: u64, frames: &[u64]) -> Result<Result<(), DeviceError>, Breach> {
         let frames: Vec<Pfn> = frames.iter().map(|n| self.frame(*n)).collect();
         let done = self.device.write(self.cx, page, &frames, self.mem);
+        self.judge.holds_nothing(self.cx, "a write").map(|()| done)
+    }
+    fn reads(&self, page: u64, n: u64) -> Result<(), Breach> {
+        self.judge.same(BACK, format_args!("a read of page {page}"), self.read(page, n)?, Ok(()))
+    }
+    fn writes(&self, page: u64, frames: &[u64]) -> Result<(), Breach> {
+        let done = self.write(page, frames)?;
         self.judge.same(BACK, format_args!("a write from page {page}"), done, Ok(()))
     }
     /// Reads `page` into frame `n` and compares.
     fn page_is(&self, clause: &'static str, page: u64, n: u64, tag: u64) -> Result<(), Breach> {
         self.fill(n, !tag);
-        self.reads(page, n)?;
+        let read = self.read(page, n)?;
+        self.judge.same(clause, format_args!("a read of page {page}"), read, Ok(()))?;
         self.is(clause, n, tag, "page", page)
     }
+    /// Runs `f`, which is about frame `n`; those before it and behind it stay as they are.
+    fn alone(&self, n: u64, f: impl FnOnce() -> Result<(), Breach>) -> Result<(), Breach> {
+        self.fill(n - 1, 98);
+        self.fill(n + 1, 99);
+        f()?;
+        self.is(FRAMES, n - 1, 98, "before that of a transfer, frame", n - 1)?;
+        self.is(FRAMES, n + 1, 99, "behind that of a transfer, frame", n + 1)
+    }
     fn refused(&self, op: DeviceOp, page: u64, count: u64) -> Result<(), Breach> {
-        let frames: Vec<Pfn> = (0..count).map(|n| self.frame(n)).collect();
         let done = match op {
-            DeviceOp::Write => self.device.write(self.cx, page, &frames, self.mem),
-            _ => self.device.read(self.cx, page, frames[0], self.mem),
+            DeviceOp::Write => self.write(page, &Vec::from_iter(0..count))?,
+            _ => self.read(page, 0)?,
         };
         let what = format_args!("{op} of {count} pages from {page} of {}", self.pages);
         let Err(e) = done else {
@@ -245,15 +263,12 @@ fn holds_what_it_was_given(b: &Bench<'_>) -> Result<(), Breach> {
     let last = b.pages - 1;
     let pages = [0, 1, 2, 7, last - 1, last];
     for page in pages {
-        b.fill(0, page);
-        b.fill(1, 99);
-        b.writes(page, &[0])?;
-        b.is(FRAMES, 0, page, "after a write from it, frame", 0)?;
-        b.is(FRAMES, 1, 99, "beside a write, frame", 1)?;
+        b.fill(4, page);
+        b.alone(4, || b.writes(page, &[4]))?;
+        b.is(FRAMES, 4, page, "after a write from it, frame", 4)?;
     }
     for page in pages {
-        b.page_is(BACK, page, 2, page)?;
-        b.is(FRAMES, 1, 99, "beside a read, frame", 1)?;
+        b.alone(9, || b.page_is(BACK, page, 9, page))?;
         b.page_is(BACK, page, 2, page)?; // a second time the same
     }
     b.prepared()?;
@@ -281,7 +296,7 @@ fn runs(b: &Bench<'_>) -> Result<(), Breach> {
     }
     b.page_is(BESIDE, 3, 6, 500)?;
     b.page_is(BESIDE, 9, 6, 500)?;
-    let done = b.device.write(b.cx, 4, &[], b.mem);
+    let done = b.write(4, &[])?;
     b.judge.same(NOTHING, format_args!("a write of no frames"), done, Ok(()))?;
     b.page_is(NOTHING, 4, 6, 5)
 }
@@ -306,22 +321,21 @@ fn fails(b: &Bench<'_>, fail: &dyn Fn(DeviceOp)) -> Result<(), Breach> {
     (0..3).for_each(|n| b.fill(n, 900 + n));
     b.writes(4, &[0, 1, 2])?;
     fail(DeviceOp::Read);
-    match b.device.read(b.cx, 5, b.frame(6), b.mem) {
+    match b.read(5, 6)? {
         Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a read that failed said Ok"))),
         Err(e) => b.says(e, DeviceOp::Read, 5, 1)?,
     }
     b.page_is(AGAIN, 5, 6, 901)?;
     b.fill(3, 903);
     fail(DeviceOp::Write);
-    match b.device.write(b.cx, 5, &[b.frame(3)], b.mem) {
+    match b.write(5, &[3])? {
         Ok(()) => return Err(b.judge.breach(FAILS, format_args!("a write that failed said Ok"))),
         Err(e) => b.says(e, DeviceOp::Write, 5, 1)?,
     }
     b.is(FRAMES, 3, 903, "after a failed write from it, frame", 3)?;
     b.page_is(BESIDE, 4, 6, 900)?;
     b.page_is(BESIDE, 6, 6, 902)?;
-    let again = b.device.write(b.cx, 5, &[b.frame(3)], b.mem);
-    b.judge.same(AGAIN, format_args!("the write"), again, Ok(()))?;
+    b.judge.same(AGAIN, format_args!("the write"), b.write(5, &[3])?, Ok(()))?;
     b.page_is(AGAIN, 5, 6, 903)
 }
 

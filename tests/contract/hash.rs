@@ -1,12 +1,13 @@
 //! Page hashes: the two there are, and a chain with flaws.
 
-use crate::{caught, caught_some_time};
+use crate::{FALLS, HOLDS, all_caught, all_caught_some_time, clauses_of};
 use page_db::hash::{ChainHash, DashHash};
 use page_db::page::PageArray;
 use page_db::{Cx, Identity, PageHash, PageId, Rank};
-use segvm::contract::{check_page_hash, page_hash};
+use segvm::contract::{Breach, check_page_hash, page_hash};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::thread::ThreadId;
 
 #[test]
 fn both_hashes_keep_the_contract() {
@@ -32,6 +33,8 @@ enum Flaw {
     KeepsALock,
     ReplacesInTwoSteps,
     LeavesTheNameBehind,
+    SearchesAndThenInserts,
+    FallsBesideOthers,
 }
 
 #[derive(Debug)]
@@ -42,11 +45,33 @@ struct Flawed {
     /// Who lost an insert.
     lost: Mutex<Option<PageId>>,
     moving: AtomicU32,
+    /// The thread that made it.
+    maker: ThreadId,
 }
 
 impl Flawed {
     fn is(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
+    }
+    /// The search under one hold of the lock, the insert under another: whoever came in between is lost.
+    fn insert_after_a_search(
+        &self,
+        cx: &Cx,
+        pages: &PageArray,
+        id: Identity,
+        page: PageId,
+    ) -> Result<(), PageId> {
+        if let Some(there) = self.inner.search_locked(cx, pages, id) {
+            return Err(there);
+        }
+        std::thread::yield_now();
+        while let Err(there) = self.inner.insert_unless_present(cx, pages, id, page) {
+            self.inner.replace(cx, pages, id, there, page);
+            if pages.get(page).is(id) {
+                break;
+            }
+        }
+        Ok(())
     }
     fn misses(&self, id: Identity) -> bool {
         self.is(Flaw::LosesOneInSeven) && id.offset.page_index() % 7 == 5
@@ -88,6 +113,11 @@ impl PageHash for Flawed {
         id: Identity,
         page: PageId,
     ) -> Result<(), PageId> {
+        let elsewhere = std::thread::current().id() != self.maker;
+        assert!(!(elsewhere && self.is(Flaw::FallsBesideOthers)), "the flaw");
+        if self.is(Flaw::SearchesAndThenInserts) {
+            return self.insert_after_a_search(cx, pages, id, page);
+        }
         self.moving.fetch_add(1, SeqCst);
         let done = self.inner.insert_unless_present(cx, pages, id, page);
         if self.is(Flaw::MissesWhileOthersMove) {
@@ -177,10 +207,10 @@ impl PageHash for Flawed {
     }
 }
 
-#[test]
-fn every_flaw_of_a_hash_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let mut flaws = vec![
+    &[
         (HitsTheRemoved, "a locked search is exact"),
         (LosesOneInSeven, "a locked search is exact"),
         (HintsAtTheLoser, "H1"),
@@ -195,24 +225,37 @@ fn every_flaw_of_a_hash_is_caught_by_its_clause() {
         (StopsAtANamelessPage, "remove_run()"),
         (MissesWhileOthersMove, "H2"),
         (LeavesTheNameBehind, "replace() files the new page"),
-    ];
-    if cfg!(debug_assertions) {
-        flaws.push((KeepsALock, "no lock is held past a call"));
-    }
-    let judged = |flaw| {
-        check_page_hash(|n| {
-            Box::new(Flawed {
-                inner: ChainHash::new(n).expect("heap"),
-                flaw,
-                removed: Mutex::default(),
-                lost: Mutex::default(),
-                moving: AtomicU32::new(0),
-            })
+        (KeepsALock, HOLDS),
+        (FallsBesideOthers, FALLS),
+    ]
+};
+
+/// Those that show when two threads meet in them.
+const MEETINGS: &[(Flaw, &str)] = &[
+    (Flaw::SearchesAndThenInserts, "H3: of several inserts of one name at once"),
+    (Flaw::ReplacesInTwoSteps, "replace(): of the old page and the new one"),
+];
+
+fn judged(flaw: Flaw) -> Result<(), Breach> {
+    check_page_hash(|n| {
+        Box::new(Flawed {
+            inner: ChainHash::new(n).expect("heap"),
+            flaw,
+            removed: Mutex::default(),
+            lost: Mutex::default(),
+            moving: AtomicU32::new(0),
+            maker: std::thread::current().id(),
         })
-    };
-    for (flaw, clause) in flaws {
-        caught(flaw, judged(flaw), clause);
-    }
-    let clause = "replace(): of the old page and the new one";
-    caught_some_time(ReplacesInTwoSteps, || judged(ReplacesInTwoSteps), clause);
+    })
+}
+
+#[test]
+fn every_flaw_of_a_hash_is_caught_by_its_clause() {
+    all_caught(FLAWS, judged);
+    all_caught_some_time(MEETINGS, judged);
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    clauses_of(&[FLAWS, MEETINGS])
 }

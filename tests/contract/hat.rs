@@ -1,6 +1,6 @@
 //! Hats: the one of page tables, over processors that flush and over some that do not, and behind a layer with flaws.
 
-use crate::{caught, machine};
+use crate::{all_caught, clauses_of, machine};
 use addr_space::{
     Hat, HatError, HatProvider as _, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
@@ -310,10 +310,10 @@ fn page_tables_keep_the_contract() {
     Breach::raise(judged(Flaw::Nothing));
 }
 
-#[test]
-fn every_flaw_of_a_hat_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let flaws = [
+    &[
         (NeverFlushes, "T1"),
         (FlushesPagesHere, "T1"),
         (ReplacesInSecret, "T1"),
@@ -341,8 +341,15 @@ fn every_flaw_of_a_hat_is_caught_by_its_clause() {
         (SyncsForEver, "what a sync has harvested"),
         (KeepsBitsOfNosync, "NOSYNC"),
         (UnloadsForAnother, "hats do not share"),
-    ];
-    for (flaw, clause) in flaws {
-        caught(flaw, judged(flaw), clause);
-    }
+    ]
+};
+
+#[test]
+fn every_flaw_of_a_hat_is_caught_by_its_clause() {
+    all_caught(FLAWS, judged);
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    clauses_of(&[FLAWS])
 }

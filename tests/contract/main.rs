@@ -1,5 +1,6 @@
 //! The contract suites over every implementation in the repository, and over flawed ones: each flaw breaks one clause, and is caught by it.
 
+mod gaps;
 mod hash;
 mod hat;
 mod memory;
@@ -26,6 +27,35 @@ fn caught(flaw: impl std::fmt::Debug, checked: Result<(), Breach>, clause: &str)
             assert!(breach.to_string().contains(clause) && !breach.facts.is_empty());
         }
     }
+}
+
+/// The clause about locks, which only a debug build can see broken.
+const HOLDS: &str = "no lock is held past a call";
+
+/// The clause about threads that end otherwise than by returning.
+const FALLS: &str = "it does not panic";
+
+/// Every flaw of a list is caught by its clause.
+#[track_caller]
+fn all_caught<F: Copy + std::fmt::Debug>(
+    flaws: &[(F, &str)],
+    judged: impl Fn(F) -> Result<(), Breach>,
+) {
+    let seen = flaws.iter().filter(|(_, clause)| *clause != HOLDS || cfg!(debug_assertions));
+    seen.for_each(|(flaw, clause)| caught(*flaw, judged(*flaw), clause));
+}
+
+/// The same of flaws that show only when two threads meet in them.
+fn all_caught_some_time<F: Copy + std::fmt::Debug>(
+    flaws: &[(F, &str)],
+    judged: impl Fn(F) -> Result<(), Breach>,
+) {
+    flaws.iter().for_each(|(flaw, clause)| caught_some_time(*flaw, || judged(*flaw), clause));
+}
+
+/// How the clauses begin that some flaw of the lists breaks.
+fn clauses_of<F>(lists: &[&[(F, &'static str)]]) -> Vec<&'static str> {
+    lists.iter().flat_map(|flaws| flaws.iter().map(|(_, clause)| *clause)).collect()
 }
 
 /// The same of a flaw that shows only when two threads meet in it: not every run brings them together, but one of many does.

@@ -1,6 +1,6 @@
 //! Physical memory: the host's, the same with holes, and some with flaws.
 
-use crate::caught;
+use crate::{all_caught, clauses_of};
 use page_db::phys_mem::WORDS;
 use page_db::{HostMem, PAGE_SIZE, Pfn, PhysMem};
 use segvm::contract::{check_phys_mem, phys_mem};
@@ -32,6 +32,14 @@ enum Flaw {
     ForgetsAFrameOfTheRow,
     ZeroesTheFrameBefore,
     CopiesInWordsOfItsOwn,
+    FillsAHoleLater,
+    HasItsHoles,
+    HasTheFrameBehind,
+    GivesEachThreadWordsOfItsOwn,
+}
+
+fn is_no_hole(pfn: Pfn) -> bool {
+    !(BASE..BASE + 5).contains(&pfn.0) && !pfn.0.is_multiple_of(3)
 }
 
 #[derive(Debug)]
@@ -74,12 +82,24 @@ impl PhysMem for Flawed {
     }
     fn is_memory(&self, pfn: Pfn) -> bool {
         match self.flaw {
-            Flaw::HasHoles => !(BASE..BASE + 5).contains(&pfn.0) && !pfn.0.is_multiple_of(3),
+            Flaw::HasHoles | Flaw::HasItsHoles => is_no_hole(pfn),
+            Flaw::FillsAHoleLater => is_no_hole(pfn) || self.asked.load(Relaxed) > 0,
             Flaw::HasNoMemory => false,
             _ => true,
         }
     }
+    fn has(&self, pfn: Pfn) -> bool {
+        let inside = (BASE..BASE + self.mem.frames()).contains(&pfn.0);
+        match self.flaw {
+            Flaw::HasItsHoles => inside,
+            Flaw::HasTheFrameBehind if pfn.0 == BASE + self.mem.frames() => true,
+            _ => inside && self.is_memory(pfn),
+        }
+    }
     fn zero(&self, pfn: Pfn) {
+        if self.is(Flaw::FillsAHoleLater) {
+            self.asked.store(1, Relaxed);
+        }
         if self.is(Flaw::ZeroesHalf) {
             return self.mem.write(pfn, 0, &[0; PAGE / 2]);
         }
@@ -154,6 +174,9 @@ impl PhysMem for Flawed {
         }
     }
     fn u64_at(&self, pfn: Pfn, index: usize) -> &AtomicU64 {
+        if self.is(Flaw::GivesEachThreadWordsOfItsOwn) && thread::current().id() != self.maker {
+            return &self.shadow[index];
+        }
         let next = usize::from(self.is(Flaw::OneWordIsTheNext));
         &self.words(pfn)[(index + next) % WORDS]
     }
@@ -167,10 +190,10 @@ fn the_hosts_memory_keeps_the_contract_with_holes_and_without() {
     phys_mem("a layer with holes", &Flawed::new(Flaw::HasHoles));
 }
 
-#[test]
-fn every_flaw_of_memory_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let flaws = [
+    &[
         (HasNoMemory, "there are frames of memory"),
         (GrowsLater, "where the frames begin"),
         (ZeroesHalf, "zero() sets all"),
@@ -187,8 +210,19 @@ fn every_flaw_of_memory_is_caught_by_its_clause() {
         (ForgetsAFrameOfTheRow, "side_by_side()"),
         (ZeroesTheFrameBefore, "a call leaves all other frames"),
         (CopiesInWordsOfItsOwn, "of a frame that is stored to"),
-    ];
-    for (flaw, clause) in flaws {
-        caught(flaw, check_phys_mem("flawed", &Flawed::new(flaw)), clause);
-    }
+        (FillsAHoleLater, "is_memory() says the same"),
+        (HasItsHoles, "has() is true of frames of this memory"),
+        (HasTheFrameBehind, "has() is true of frames of this memory"),
+        (GivesEachThreadWordsOfItsOwn, "words are atomic"),
+    ]
+};
+
+#[test]
+fn every_flaw_of_memory_is_caught_by_its_clause() {
+    all_caught(FLAWS, |flaw| check_phys_mem("flawed", &Flawed::new(flaw)));
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    clauses_of(&[FLAWS])
 }

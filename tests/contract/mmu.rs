@@ -1,6 +1,6 @@
 //! Processors: the simulated ones, and some with flaws.
 
-use crate::{caught, caught_some_time, machine};
+use crate::{all_caught, all_caught_some_time, clauses_of, machine};
 use hat_x86::{
     Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits, SpaceId,
     Trap, UserAccess,
@@ -216,10 +216,10 @@ fn simulated_processors_keep_the_contract() {
     Breach::raise(judged(Flaw::Nothing));
 }
 
-#[test]
-fn every_flaw_of_processors_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let flaws = [
+    &[
         (ServesNobody, "serves()"),
         (ChangesItsMind, "caps() and cpu_count()"),
         (IsDeaf, "after flush()"),
@@ -240,9 +240,19 @@ fn every_flaw_of_processors_is_caught_by_its_clause() {
         (LetsInToTheDead, "of a destroyed space"),
         (LosesTables, "retire_tables()"),
         (SaysItIsWrong, "nothing is remembered wrongly"),
-    ];
-    for (flaw, clause) in flaws {
-        caught(flaw, judged(flaw), clause);
-    }
-    caught_some_time(EntersLate, || judged(EntersLate), "after flush()");
+    ]
+};
+
+/// Those that show when two threads meet in them.
+const MEETINGS: &[(Flaw, &str)] = &[(Flaw::EntersLate, "after flush()")];
+
+#[test]
+fn every_flaw_of_processors_is_caught_by_its_clause() {
+    all_caught(FLAWS, judged);
+    all_caught_some_time(MEETINGS, judged);
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    clauses_of(&[FLAWS, MEETINGS])
 }

@@ -1,11 +1,15 @@
 //! Swap devices: the three there are, and one in memory with flaws.
 
-use crate::caught;
-use page_db::{Counters, CpuId, Cx, HostMem, PAGE_SIZE, Pfn, PhysMem, SpinHooks, ThreadId, errno};
-use segvm::contract::{check_swap_device, check_swap_media, swap_device, swap_media};
+use crate::{HOLDS, all_caught, all_caught_some_time, caught, clauses_of};
+use page_db::{
+    Counters, CpuId, Cx, HostMem, PAGE_SIZE, Pfn, PhysMem, Rank, SpinHooks, ThreadId, errno,
+};
+use segvm::contract::{Breach, check_swap_device, check_swap_media, swap_device, swap_media};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use swapfs::{DeviceError, DeviceOp, FaultyDevice, FileDevice, Medium, MemDevice, SwapDevice};
+
+const ONE_MEDIUM: &str = "two devices have equal media exactly when";
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -57,9 +61,9 @@ fn a_medium_tells_bytes_from_bytes() {
     // By their names the two links are two media; by its name another device is the first one.
     let by_name = |name: &'static str| Renamed { inner: &memory, name };
     let breach = check_swap_media(&cx(), &by_name("a"), &by_name("b"), &mem());
-    caught("TwoNames", breach, "two devices have equal media exactly when");
+    caught("TwoNames", breach, ONE_MEDIUM);
     let breach = check_swap_media(&cx(), &memory, &MemDevice::new("one", 16), &mem());
-    caught("OneName", breach, "two devices have equal media exactly when");
+    caught("OneName", breach, ONE_MEDIUM);
 }
 
 /// A second name for a device, which is all it says of its medium.
@@ -112,6 +116,13 @@ enum Flaw {
     ForgetsWhenPrepared,
     CannotBePrepared,
     MovesToAnotherMedium,
+    IsTooSmall,
+    KeepsALockOfAWrite,
+    KeepsALockOfARead,
+    ScribblesOnTheFrameBehind,
+    EmptiesTheFrameBehind,
+    EmptiesTheFrameBefore,
+    GivesUpAPageItCannotVerify,
 }
 
 /// Pages in memory, with a failure on request.
@@ -122,6 +133,8 @@ struct Flawed {
     /// The next transfer of this kind fails.
     fail: Mutex<Option<DeviceOp>>,
     calls: AtomicU64,
+    /// Pages that are not written to any more.
+    bad: Mutex<Vec<u64>>,
 }
 
 impl Flawed {
@@ -177,7 +190,11 @@ impl SwapDevice for Flawed {
         if self.is(Flaw::ShrinksToNothing) {
             return if self.calls.fetch_add(1, SeqCst) == 0 { 64 } else { 0 };
         }
-        if shrunk { 63 } else { 64 }
+        match self.flaw {
+            Flaw::IsTooSmall => 15,
+            _ if shrunk => 63,
+            _ => 64,
+        }
     }
     fn medium(&self) -> Medium {
         let moved = self.is(Flaw::MovesToAnotherMedium) && self.calls.load(SeqCst) > 500;
@@ -192,7 +209,7 @@ impl SwapDevice for Flawed {
         }
         Ok(())
     }
-    fn read(&self, _cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
         self.admit(DeviceOp::Read, page, 1)?;
         let beside = u64::from(self.is(Flaw::ReadsTheBlockBeside) && page == 7);
         let bytes = self.pages.lock().unwrap()[((page ^ beside) % 64) as usize];
@@ -201,11 +218,17 @@ impl SwapDevice for Flawed {
         if self.is(Flaw::ScribblesOnAnotherFrame) {
             mem.zero(Pfn(to.0 - 1));
         }
+        if self.is(Flaw::ScribblesOnTheFrameBehind) {
+            mem.write(Pfn(to.0 + 1), 0, &bytes[..8]);
+        }
+        if self.is(Flaw::KeepsALockOfARead) {
+            cx.rank_adopted(Rank::SwapArea);
+        }
         Ok(())
     }
     fn write(
         &self,
-        _cx: &Cx,
+        cx: &Cx,
         page: u64,
         frames: &[Pfn],
         mem: &dyn PhysMem,
@@ -221,19 +244,35 @@ impl SwapDevice for Flawed {
         for (at, pfn) in (page..).zip(order) {
             let mut bytes = [0; PAGE];
             mem.read(pfn, 0, &mut bytes);
-            self.put(at, &bytes);
-            if self.is(Flaw::EmptiesTheFrameWritten) {
-                mem.zero(pfn);
+            if self.bad.lock().unwrap().contains(&at) {
+                continue;
             }
+            self.put(at, &bytes);
+            match self.flaw {
+                Flaw::EmptiesTheFrameWritten => mem.zero(pfn),
+                Flaw::EmptiesTheFrameBehind => mem.zero(Pfn(pfn.0 + 1)),
+                Flaw::EmptiesTheFrameBefore if pfn > mem.base() => mem.zero(Pfn(pfn.0 - 1)),
+                // What is not there any more when it looks again was not written well, it thinks.
+                Flaw::GivesUpAPageItCannotVerify => {
+                    std::thread::yield_now();
+                    let mut now = [0; PAGE];
+                    mem.read(pfn, 0, &mut now);
+                    self.bad.lock().unwrap().extend((now != bytes).then_some(at));
+                }
+                _ => {}
+            }
+        }
+        if self.is(Flaw::KeepsALockOfAWrite) {
+            cx.rank_adopted(Rank::SwapArea);
         }
         Ok(())
     }
 }
 
-#[test]
-fn every_flaw_of_a_device_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let flaws = [
+    &[
         (DropsAWriteOver, "a page holds what was last written"),
         (ReadsTheBlockBeside, "a page holds what was last written"),
         (ReadsHalfAPage, "a page holds what was last written"),
@@ -244,25 +283,50 @@ fn every_flaw_of_a_device_is_caught_by_its_clause() {
         (NamesTheWrongPage, "an error says what was asked, and where"),
         (NamesTheWrongOp, "an error says what was asked, and where"),
         (SwallowsAFailure, "a transfer that failed is an error"),
-        (StaysBroken, "a page holds what was last written"),
+        (StaysBroken, "once the cause of a failure is gone"),
         (ScribblesOnAnotherFrame, "a transfer touches no frame but its own"),
         (EmptiesTheFrameWritten, "a transfer touches no frame but its own"),
-        (WritesPairsWithoutALock, "transfers of several threads"),
         (Shrinks, "name and size stay"),
         (ShrinksToNothing, "name and size stay"),
         (WritesForNoFrames, "a write of no frames changes nothing"),
         (ForgetsWhenPrepared, "a device can be prepared"),
         (CannotBePrepared, "a device can be prepared"),
         (MovesToAnotherMedium, "the medium stays"),
-    ];
-    for (flaw, clause) in flaws {
-        let flawed = Flawed {
-            flaw,
-            pages: Mutex::new(vec![[0; PAGE]; 64]),
-            fail: Mutex::default(),
-            calls: AtomicU64::new(0),
-        };
-        let fail = |op| *flawed.fail.lock().unwrap() = Some(op);
-        caught(flaw, check_swap_device(&cx(), &flawed, &mem(), Some(&fail)), clause);
-    }
+        (IsTooSmall, "a device of sixteen pages"),
+        (KeepsALockOfARead, HOLDS),
+        (KeepsALockOfAWrite, HOLDS),
+        (ScribblesOnTheFrameBehind, "a transfer touches no frame but its own"),
+        (EmptiesTheFrameBehind, "a transfer touches no frame but its own"),
+        (EmptiesTheFrameBefore, "a transfer touches no frame but its own"),
+    ]
+};
+
+/// Those that show when two threads meet in them.
+const MEETINGS: &[(Flaw, &str)] = &[
+    (Flaw::WritesPairsWithoutALock, "transfers of several threads"),
+    (Flaw::GivesUpAPageItCannotVerify, "a frame stored to while it is written"),
+];
+
+fn judged(flaw: Flaw) -> Result<(), Breach> {
+    let flawed = Flawed {
+        flaw,
+        pages: Mutex::new(vec![[0; PAGE]; 64]),
+        fail: Mutex::default(),
+        calls: AtomicU64::new(0),
+        bad: Mutex::default(),
+    };
+    let fail = |op| *flawed.fail.lock().unwrap() = Some(op);
+    check_swap_device(&cx(), &flawed, &mem(), Some(&fail))
+}
+
+#[test]
+fn every_flaw_of_a_device_is_caught_by_its_clause() {
+    all_caught(FLAWS, judged);
+    all_caught_some_time(MEETINGS, judged);
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    let media = [ONE_MEDIUM];
+    clauses_of(&[FLAWS, MEETINGS]).into_iter().chain(media).collect()
 }

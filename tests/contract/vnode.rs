@@ -1,15 +1,15 @@
 //! Vnodes: files, the swap vnodes, the kernel's, and a file with flaws.
 
-use crate::caught;
+use crate::{HOLDS, all_caught, all_caught_some_time, clauses_of};
 use page_db::{
     Access, Cx, ExclPage, FileOffset, GotPage, Identity, LockedPage as _, PAGE_SIZE, PageDb, Prot,
     PutFlags, Rank, RefMod, Reserve, Vnode, VnodeError, VnodeId, errno,
 };
 use segvm::Machine;
-use segvm::contract::{Transfer, VnodeCase, check_vnode, vnode};
+use segvm::contract::{Breach, Transfer, VnodeCase, check_vnode, vnode};
 use segvm::files::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 fn machine() -> Machine {
     Machine::builder().frames(128).cpus(2).build().expect("a small machine")
@@ -127,6 +127,13 @@ enum Flaw {
     ReadAheadFails,
     TakesTheLastFrame,
     Renames,
+    CleansNothing,
+    ReadsAnew,
+    HandsOutWhatIsOnItsWay,
+    IgnoresForce,
+    CannotSayWhatItCannot,
+    MixesUpItsCallers,
+    HasTwoPlaces,
 }
 
 /// A file behind a layer that breaks one clause.
@@ -135,6 +142,8 @@ struct Flawed {
     inner: Arc<File>,
     flaw: Flaw,
     used: AtomicBool,
+    /// What the last caller wanted.
+    wanted: AtomicU64,
 }
 
 impl Flawed {
@@ -145,8 +154,13 @@ impl Flawed {
         Identity::new(self.inner.id(), offset)
     }
     fn each(&self, cx: &Cx, db: &PageDb, f: impl Fn(ExclPage<'_>)) {
-        for n in 0..4 {
-            if let Some(page) = db.lookup_excl(cx, self.name_of(FileOffset(n * PAGE_SIZE))) {
+        self.each_of(cx, db, FileOffset(0), 0, f);
+    }
+    /// Those of a range only; a length of 0 means all.
+    fn each_of(&self, cx: &Cx, db: &PageDb, at: FileOffset, len: u64, f: impl Fn(ExclPage<'_>)) {
+        let all = (0..4).map(|n| FileOffset(n * PAGE_SIZE));
+        for offset in all.filter(|o| len == 0 || (at.0..at.0 + len).contains(&o.0)) {
+            if let Some(page) = db.lookup_excl(cx, self.name_of(offset)) {
                 f(page);
             }
         }
@@ -186,8 +200,22 @@ impl Vnode for Flawed {
         let at = match self.flaw {
             Flaw::GetsThePageBeside => FileOffset(offset.0 ^ PAGE_SIZE),
             Flaw::HasNoEnd if beyond => FileOffset(0),
+            Flaw::MixesUpItsCallers if !beyond => {
+                self.wanted.store(offset.0, SeqCst);
+                std::thread::yield_now();
+                FileOffset(self.wanted.load(SeqCst))
+            }
             _ => offset,
         };
+        if self.is(Flaw::ReadsAnew) && !beyond {
+            let old = db.lookup_excl(cx, self.name_of(at)).map(|page| db.destroy(cx, page));
+            // Its frame is taken meanwhile.
+            let spare = old.and_then(|()| db.alloc(cx, 0, Reserve::Normal).ok());
+            let spare = spare.map(ExclPage::leak);
+            let got = self.inner.get_page(cx, db, at, access);
+            spare.into_iter().for_each(|page| db.destroy(cx, db.adopt_excl(cx, page)));
+            return got.map(|got| GotPage { read: false, ..got });
+        }
         if self.is(Flaw::TakesTheLastFrame) && !beyond && db.exists(cx, self.name_of(at)).is_none()
         {
             // Reads as it should, and answers with an error of its own when memory is short.
@@ -215,6 +243,7 @@ impl Vnode for Flawed {
             }
             Flaw::KeepsARank => cx.rank_adopted(Rank::Vnode),
             Flaw::NeverReads => got.read = false,
+            Flaw::HandsOutWhatIsOnItsWay => db.io_lock(cx, &got.page),
             Flaw::DropsAStore if access == Access::Read && got.read => {
                 db.mem().write(got.page.pfn(), PAGE_SIZE as usize - 8, &[0; 8]);
             }
@@ -252,8 +281,15 @@ impl Vnode for Flawed {
     ) -> Result<(), VnodeError> {
         match self.flaw {
             Flaw::CleansWithoutWriting => {
-                self.each(cx, db, |p| p.page().clear_ref_mod(RefMod::MOD));
+                self.each_of(cx, db, at, len, |p| p.page().clear_ref_mod(RefMod::MOD));
                 self.put(cx, db, at, len, flags)
+            }
+            Flaw::CleansNothing if flags.is_empty() => Ok(()),
+            Flaw::IgnoresForce if flags.contains(PutFlags::FORCE) => {
+                self.put(cx, db, at, len, flags - PutFlags::FORCE).or(Ok(()))
+            }
+            Flaw::CannotSayWhatItCannot => {
+                Err(VnodeError::Io { vnode: self.id(), offset: at, errno: errno::EIO })
             }
             Flaw::PutsTheWholeVnode => self.put(cx, db, FileOffset(0), 0, flags),
             Flaw::PutsNothingForLengthZero if len == 0 => Ok(()),
@@ -299,17 +335,22 @@ impl Vnode for Flawed {
     }
 }
 
-#[test]
-fn every_flaw_of_a_vnode_is_caught_by_its_clause() {
+/// Each flaw, and the clause that catches it.
+const FLAWS: &[(Flaw, &str)] = {
     use Flaw::*;
-    let mut flaws = vec![
+    &[
         (GetsThePageBeside, "get_page returns the page of the offset"),
         (GivesNoRights, "the rights returned allow"),
         (LeavesAPageLocked, "no page stays locked"),
         (HasNoEnd, "pages at or past the size"),
         (MakesPagesPastTheEnd, "pages at or past the size"),
         (DropsAStore, "what was stored comes back"),
-        (CleansWithoutWriting, "put_page leaves pages outside its range"),
+        (CleansWithoutWriting, "what was stored comes back"),
+        (CleansNothing, "put_page writes the dirty pages"),
+        (ReadsAnew, "get_page finds the page that is in memory"),
+        (HandsOutWhatIsOnItsWay, "a page handed out is not on its way"),
+        (IgnoresForce, "FORCE"),
+        (CannotSayWhatItCannot, "what the vnode cannot do"),
         (PutsTheWholeVnode, "put_page leaves pages outside its range"),
         (PutsNothingForLengthZero, "a length of 0"),
         (KeepsWhatIsInvalid, "INVAL"),
@@ -331,23 +372,41 @@ fn every_flaw_of_a_vnode_is_caught_by_its_clause() {
         (ReadAheadFails, "read_ahead is a hint"),
         (TakesTheLastFrame, "without a frame"),
         (Renames, "id, name and size stay"),
-    ];
-    if cfg!(debug_assertions) {
-        flaws.push((KeepsARank, "no lock is held past a call"));
-    }
-    for (flaw, clause) in flaws {
-        let m = machine();
-        let inner = m.create_file("letters", 4 * PAGE_SIZE).expect("a file");
-        let fail = |kind| failing(&m, &inner, kind);
-        let flawed = Flawed { inner: Arc::clone(&inner), flaw, used: AtomicBool::new(false) };
-        let checked = check_vnode(&VnodeCase {
-            cx: m.cx(),
-            db: m.db(),
-            vnode: &flawed,
-            places: &places([0, 1, 2, 3]),
-            stores: true,
-            fail: Some(&fail),
-        });
-        caught(flaw, checked, clause);
-    }
+        (KeepsARank, HOLDS),
+        (HasTwoPlaces, "three places to try"),
+    ]
+};
+
+/// Those that show when two threads meet in them.
+const MEETINGS: &[(Flaw, &str)] = &[(Flaw::MixesUpItsCallers, "contents are complete")];
+
+fn judged(flaw: Flaw) -> Result<(), Breach> {
+    let m = machine();
+    let inner = m.create_file("letters", 4 * PAGE_SIZE).expect("a file");
+    let (all, fail) = (places([0, 1, 2, 3]), |kind| failing(&m, &inner, kind));
+    let flawed = Flawed {
+        inner: Arc::clone(&inner),
+        flaw,
+        used: AtomicBool::new(false),
+        wanted: AtomicU64::new(0),
+    };
+    check_vnode(&VnodeCase {
+        cx: m.cx(),
+        db: m.db(),
+        vnode: &flawed,
+        places: if flaw == Flaw::HasTwoPlaces { &all[..2] } else { &all },
+        stores: flaw != Flaw::CannotSayWhatItCannot,
+        fail: Some(&fail),
+    })
+}
+
+#[test]
+fn every_flaw_of_a_vnode_is_caught_by_its_clause() {
+    all_caught(FLAWS, judged);
+    all_caught_some_time(MEETINGS, judged);
+}
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    clauses_of(&[FLAWS, MEETINGS])
 }

@@ -1,5 +1,7 @@
 //! The contract of [`PageHash`].
 
+#[cfg(all(feature = "std", not(shuttle)))]
+use super::steps::Steps;
 use super::{Breach, Judge};
 use crate::cx::{Cx, SpinHooks};
 use crate::hash::PageHash;
@@ -13,11 +15,15 @@ use alloc::vec::Vec;
 
 const FRAMES: u64 = 256;
 
+const ROOM: &str = "the host has memory for some hundred page structures";
 const EXACT: &str = "a locked search is exact while nothing else runs";
 const HINT: &str = "H1: a hint that the page confirms is the page filed";
 #[cfg(all(feature = "std", not(shuttle)))]
 const STAYS: &str = "H2: what is filed all the time is found by a hint or by the locked search";
 const FIRST: &str = "H3: the first insert wins, and the loser learns who won";
+#[cfg(all(feature = "std", not(shuttle)))]
+const ONE_WINS: &str =
+    "H3: of several inserts of one name at once exactly one wins, and the others learn who";
 const LOSER: &str = "H3: the loser stays as it was";
 const NAMED: &str = "H4: filing a page gives it the name";
 const UNNAMED: &str = "H4: removing a page takes its name";
@@ -50,7 +56,7 @@ impl Bench {
     fn new(make: &dyn Fn(u64) -> Box<dyn PageHash>) -> Result<Self, Breach> {
         let hash = make(FRAMES);
         let judge = Judge::new("PageHash", hash.name());
-        let no_heap = || judge.breach("the host has memory", format_args!("no page structures"));
+        let no_heap = || judge.breach(ROOM, format_args!("no page structures"));
         let pages = PageArray::new(Pfn(0), FRAMES).ok_or_else(no_heap)?;
         let ids = pages.ids().collect();
         Ok(Self { judge, cx: context(), hash, pages, ids })
@@ -116,6 +122,8 @@ pub fn check_page_hash(make: impl Fn(u64) -> Box<dyn PageHash>) -> Result<(), Br
     many_names(&Bench::new(&make)?)?;
     runs(&Bench::new(&make)?)?;
     replacements(&Bench::new(&make)?)?;
+    #[cfg(all(feature = "std", not(shuttle)))]
+    inserted_at_once(&Bench::new(&make)?)?;
     #[cfg(all(feature = "std", not(shuttle)))]
     under_threads(&Bench::new(&make)?)?;
     #[cfg(all(feature = "std", not(shuttle)))]
@@ -216,6 +224,44 @@ fn runs(b: &Bench) -> Result<(), Breach> {
     }
     b.judge.holds_nothing(&b.cx, "remove_run()")?;
     b.lists(alloc::vec![(taken, holder)])
+}
+
+/// Three threads file a page of their own under one name, at the same moment; the winner removes it again.
+#[cfg(all(feature = "std", not(shuttle)))]
+fn inserted_at_once(b: &Bench) -> Result<(), Breach> {
+    let (hash, pages, ids, judge) = (&*b.hash, &b.pages, &b.ids, &b.judge);
+    use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    // What each was told: who won, if it was not itself.
+    let (steps, told) = (&Steps::default(), &[const { AtomicU32::new(0) }; 3]);
+    let winner_of = |told: &AtomicU32| PageId::of_link(told.load(SeqCst));
+    judge.three_threads(|me| {
+        let (cx, _ended) = (context(), steps.ends(me));
+        (0..200).try_for_each(|round| {
+            let n = name(1, round * 3);
+            steps.meet(me, round * 4 + 1);
+            let mine = hash.insert_unless_present(&cx, pages, n, ids[me]);
+            told[me].store(mine.err().map_or(0, PageId::link), SeqCst);
+            steps.meet(me, round * 4 + 2);
+            let told = told.each_ref().map(winner_of);
+            let winner = told.iter().position(Option::is_none).map_or(ids[0], |won| ids[won]);
+            let losers = told.iter().filter(|one| **one == Some(winner)).count();
+            let facts = format_args!("of {:?} under {n}, they were told of {told:?}", &ids[..3]);
+            judge.require(ONE_WINS, losers == 2, facts)?;
+            let found = hash.search_locked(&cx, pages, n);
+            judge.same(ONE_WINS, format_args!("the page found under {n}"), found, Some(winner))?;
+            let due = (ids[me] == winner).then_some(n);
+            let has = pages.get(ids[me]).identity();
+            judge.same(ONE_WINS, format_args!("the name of {}", ids[me]), has, due)?;
+            judge.holds_nothing(&cx, "insert_unless_present() beside others")?;
+            steps.meet(me, round * 4 + 3);
+            if mine.is_ok() {
+                hash.remove(&cx, pages, n, ids[me]);
+            }
+            steps.meet(me, round * 4 + 4);
+            Ok(())
+        })
+    })?;
+    b.lists(Vec::new())
 }
 
 /// At the front of a chain, in its middle and at its end, each place twice.

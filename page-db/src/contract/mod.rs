@@ -21,6 +21,8 @@
 
 mod hash;
 mod phys_mem;
+#[cfg(all(feature = "std", not(shuttle)))]
+mod steps;
 mod vnode;
 
 pub use hash::{check_page_hash, page_hash};
@@ -31,6 +33,10 @@ use crate::cx::Cx;
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
+
+#[cfg(all(feature = "std", not(shuttle)))]
+const FALLS: &str = "it does not panic";
+const HOLDS: &str = "no lock is held past a call";
 
 /// A clause of a trait's contract that does not hold, and how that was seen.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -126,7 +132,7 @@ impl Judge {
     /// The breach, when it panicked.
     #[cfg(all(feature = "std", not(shuttle)))]
     pub fn ended<T>(&self, thread: std::thread::Result<T>) -> Result<T, Breach> {
-        thread.map_err(|_| self.breach("it does not panic", format_args!("a thread fell")))
+        thread.map_err(|_| self.breach(FALLS, format_args!("a thread fell")))
     }
     /// Goes on if the thread holds no lock. Only a debug build knows.
     ///
@@ -134,7 +140,6 @@ impl Judge {
     /// The breach, with the ranks that are held.
     pub fn holds_nothing(&self, cx: &Cx, after: &str) -> Result<(), Breach> {
         let held = cx.held();
-        let clause = "no lock is held past a call";
-        self.require(clause, held.is_empty(), format_args!("after {after}, {held:?} is held"))
+        self.require(HOLDS, held.is_empty(), format_args!("after {after}, {held:?} is held"))
     }
 }

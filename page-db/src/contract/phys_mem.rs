@@ -1,5 +1,7 @@
 //! The contract of [`PhysMem`].
 
+#[cfg(all(feature = "std", not(shuttle)))]
+use super::steps::Steps;
 use super::{Breach, Judge};
 use crate::phys_mem::{PhysMem, WORDS};
 use crate::sync::atomic::Ordering::Relaxed;
@@ -13,6 +15,8 @@ const ENDS: usize = 64;
 
 const SAME: &str = "where the frames begin and how many there are is the same at every call";
 const FRAMES: &str = "there are frames of memory, numbered without wrapping";
+const STAYS: &str = "is_memory() says the same of a frame at every call";
+const HAS: &str = "has() is true of frames of this memory and of no other, nor of holes in it";
 const ZERO: &str = "zero() sets all of a frame to zeros";
 const COPY: &str = "copy() copies a whole frame and leaves the one it is copied from";
 const READ: &str = "read() reads the bytes at its offset";
@@ -93,6 +97,7 @@ pub fn check_phys_mem(name: &str, mem: &dyn PhysMem) -> Result<(), Breach> {
         frames.len() >= 3,
         format_args!("{} of them are memory", frames.len()),
     )?;
+    let seen = what_it_has(&judge, mem)?;
     let b = Bench { judge, mem, frames };
     frames_are_apart(&b)?;
     whole_frames(&b)?;
@@ -100,7 +105,12 @@ pub fn check_phys_mem(name: &str, mem: &dyn PhysMem) -> Result<(), Breach> {
     words(&b)?;
     #[cfg(all(feature = "std", not(shuttle)))]
     under_threads(&b)?;
-    Ok(())
+    b.judge.same(
+        STAYS,
+        format_args!("in the end, frame by frame"),
+        what_it_has(&b.judge, mem)?,
+        seen,
+    )
 }
 
 /// [`check_phys_mem`], for tests.
@@ -110,6 +120,30 @@ pub fn check_phys_mem(name: &str, mem: &dyn PhysMem) -> Result<(), Breach> {
 #[track_caller]
 pub fn phys_mem(name: &str, mem: &dyn PhysMem) {
     Breach::raise(check_phys_mem(name, mem));
+}
+
+/// Of frames on both sides of either end: whether each is memory.
+fn what_it_has(judge: &Judge, mem: &dyn PhysMem) -> Result<Vec<(Pfn, bool)>, Breach> {
+    let (base, end, n) = (mem.base().0, mem.base().0.saturating_add(mem.frames()), ENDS as u64);
+    let front = base.saturating_sub(2)..base.saturating_add(n).min(end);
+    let back = end.saturating_sub(n).max(front.end)..end.saturating_add(2);
+    let mut seen = Vec::new();
+    for pfn in front.chain(back).map(Pfn) {
+        let inside = (base..end).contains(&pfn.0);
+        // Nobody asks what a frame is that is none of them.
+        let memory = inside && mem.is_memory(pfn);
+        judge.same(HAS, format_args!("what it says of {pfn}"), mem.has(pfn), memory)?;
+        if inside {
+            judge.same(
+                STAYS,
+                format_args!("of {pfn}, the second answer"),
+                mem.is_memory(pfn),
+                memory,
+            )?;
+        }
+        seen.push((pfn, memory));
+    }
+    Ok(seen)
 }
 
 fn frames_are_apart(b: &Bench<'_>) -> Result<(), Breach> {
@@ -183,35 +217,6 @@ fn words(b: &Bench<'_>) -> Result<(), Breach> {
     Ok(())
 }
 
-/// How far each of three threads is; one that has ended is past everything.
-#[cfg(all(feature = "std", not(shuttle)))]
-#[derive(Default)]
-struct Steps([core::sync::atomic::AtomicU64; 3]);
-
-#[cfg(all(feature = "std", not(shuttle)))]
-impl Steps {
-    /// Begins a round, counted from 1, once the others have begun the one before.
-    fn begin(&self, me: usize, round: u64) {
-        self.0[me].store(round, Relaxed);
-        while self.0.iter().any(|other| other.load(Relaxed) < round - 1) {
-            std::thread::yield_now();
-        }
-    }
-    /// Marks a thread as ended when the answer is dropped, however it ends.
-    fn ends(&self, me: usize) -> impl Drop + '_ {
-        struct Ended<'a>(&'a core::sync::atomic::AtomicU64);
-        impl Drop for Ended<'_> {
-            fn drop(&mut self) {
-                self.0.store(u64::MAX, Relaxed);
-            }
-        }
-        Ended(&self.0[me])
-    }
-    fn has_ended(&self, thread: usize) -> bool {
-        self.0[thread].load(Relaxed) == u64::MAX
-    }
-}
-
 /// Three threads on one frame: each has bytes of its own in words that they share, and all count in one word.
 #[cfg(all(feature = "std", not(shuttle)))]
 fn under_threads(b: &Bench<'_>) -> Result<(), Breach> {
@@ -242,8 +247,7 @@ fn under_threads(b: &Bench<'_>) -> Result<(), Breach> {
     let steps = &Steps::default();
     b.judge.three_threads(|me| {
         let _ended = steps.ends(me);
-        steps.begin(me, 1);
-        steps.begin(me, 2); // all of them are there
+        steps.meet(me, 1);
         if me == 0 {
             while !(steps.has_ended(1) && steps.has_ended(2)) {
                 for value in [u64::MAX, 0] {

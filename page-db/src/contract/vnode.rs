@@ -15,6 +15,7 @@ use crate::vnode::{GotPage, Identity, PutFlags, Vnode};
 use alloc::vec::Vec;
 use core::fmt;
 
+const ROOM: &str = "three places to try";
 const NAME: &str = "id, name and size stay while nobody changes the vnode";
 const GETS: &str = "get_page returns the page of the offset asked for";
 const ONE: &str = "get_page finds the page that is in memory";
@@ -87,7 +88,7 @@ impl fmt::Debug for VnodeCase<'_> {
 pub fn check_vnode(case: &VnodeCase<'_>) -> Result<(), Breach> {
     let b = &Bench { c: *case, judge: Judge::new("Vnode", case.vnode.name()) };
     let name = (case.vnode.id(), case.vnode.name(), case.vnode.size());
-    b.judge.require("three places to try", case.places.len() > 2, format_args!("{case:?}"))?;
+    b.judge.require(ROOM, case.places.len() > 2, format_args!("{case:?}"))?;
     gets(b)?;
     past_the_end(b)?;
     if case.stores {
