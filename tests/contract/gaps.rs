@@ -1,6 +1,6 @@
 //! Which clauses no flaw breaks: what nobody has seen fail may be unable to.
 
-use crate::{hash, hat, memory, mmu, swap, vnode};
+use crate::{hash, hat, memory, mmu, seg, swap, vnode};
 use std::path::{Path, PathBuf};
 
 /// A suite: whose, where its clauses are written, and how those begin that a flaw breaks.
@@ -19,6 +19,7 @@ fn suites() -> Vec<Suite> {
             vnode::clauses(),
         ),
         ("Hat", &["as/src/contract/hat.rs", "as/src/contract/hat"], hat::clauses()),
+        ("SegOps", &["as/src/contract/seg"], seg::flaws::clauses()),
         ("SwapDevice", &["swapfs/src/contract.rs"], swap::clauses()),
         ("Mmu", hat_x86, mmu::clauses()),
     ]

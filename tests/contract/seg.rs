@@ -1,11 +1,8 @@
 //! Segment drivers: files and anonymous memory, devices, the kernel's heap, the example's mirror, and drivers with flaws.
 
-#[path = "seg/desk.rs"]
 mod desk;
-#[path = "seg/flawed.rs"]
 mod flawed;
-#[path = "seg/flaws.rs"]
-mod flaws;
+pub(crate) mod flaws;
 #[path = "../../examples/driver/seg_mirror.rs"]
 mod seg_mirror;
 
@@ -52,7 +49,7 @@ fn shared_anonymous_memory_keeps_the_contract() {
 fn private_files_keep_the_contract() {
     for fork in FORKS {
         let desk = Desk::new(fork);
-        let behind = |n| desk.word_of_file(n);
+        let behind = |n| desk.page_of_file(n);
         let args = desk.file(SegKind::empty());
         desk.keeps("a private file", &args, Desk::FILE, Some(&behind));
     }
@@ -62,7 +59,7 @@ fn private_files_keep_the_contract() {
 fn shared_files_keep_the_contract() {
     for fork in FORKS {
         let desk = Desk::new(fork);
-        let behind = |n| desk.word_of_file(n);
+        let behind = |n| desk.page_of_file(n);
         let can = Desk::FILE | SegCan::SHARE;
         desk.keeps("a shared file", &desk.file(SegKind::SHARED), can, Some(&behind));
     }
@@ -87,7 +84,7 @@ fn devices_keep_the_contract() {
         max_prot: Prot::RW,
         kind: SegKind::SHARED,
     };
-    let behind = |n| desk.word_at(card.0[n as usize]);
+    let behind = |n| desk.page_at(card.0[n as usize]);
     let can = SegCan::FAULT | SegCan::STORE | SegCan::BYTES | SegCan::SHARE | SegCan::SPLIT;
     let can = can | SegCan::DUP | SegCan::PROT | SegCan::SOFTLOCK | SegCan::MEM_ID;
     Breach::raise(desk.check("seg_dev", &args, can, Some(&behind)));
@@ -106,7 +103,7 @@ fn the_kernels_heap_keeps_the_contract() {
     let range = m.kmem().alloc(&m.kernel_scx(), PAGES).expect("frames");
     let behind = |n| {
         let there = m.kas().hat().probe(m.cx(), range.page_at(n)).expect("wired");
-        desk.word_at(there.pfn)
+        desk.page_at(there.pfn)
     };
     let can = SegCan::STORE | SegCan::BYTES | SegCan::SHARE | SegCan::PROT;
     seg_ops(&SegCase {
@@ -128,7 +125,7 @@ fn the_kernels_heap_keeps_the_contract() {
 fn the_example_keeps_the_contract() {
     let desk = Desk::new(ForkPolicy::Eager);
     let mirror = SegMirror(Arc::clone(&desk.file) as _);
-    let behind = |_| desk.word_of_file(0);
+    let behind = |_| desk.page_of_file(0);
     let can = SegCan::FAULT | SegCan::BYTES | SegCan::SPLIT | SegCan::DUP;
     desk.keeps("seg_mirror", &mirror, can, Some(&behind));
 }

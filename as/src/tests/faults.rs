@@ -1,7 +1,7 @@
 //! Faults, soft locks, protections: what is walked, undone, done over.
 
 use crate::error::{AsError, SegError};
-use crate::fault::{FaultError, FaultKind};
+use crate::fault::{FaultError, FaultKind, Signal};
 use crate::hat::Hat;
 use crate::seg::Advice;
 use crate::testing::*;
@@ -356,4 +356,15 @@ fn populating_does_not_believe_a_page_of_somebody_elses() {
         }
         w.check();
     }
+}
+
+#[test]
+fn a_refusal_has_the_code_the_errno_and_the_signal_of_its_class() {
+    let addr = at(0x4000);
+    let told = |e: FaultError| (e.code(), e.errno(), e.signal());
+    let prot = FaultError::Prot { addr, access: Access::Write };
+    assert_eq!(told(prot), (4, errno::EACCES, Signal::SegvAccErr));
+    assert_eq!(told(FaultError::NoMap { addr }), (5, errno::EFAULT, Signal::SegvMapErr));
+    let object = FaultError::Object { addr, errno: errno::EIO };
+    assert_eq!(told(object), (errno::EIO << 8 | 3, errno::EIO, Signal::BusObjErr(errno::EIO)));
 }

@@ -47,8 +47,9 @@ impl Desk {
         let m = Machine::builder().frames(512).cpus(2).fork(fork).build().expect("a small machine");
         let file = m.create_file("letters", PAGES * PAGE_SIZE).expect("a file");
         for n in 0..PAGES {
-            let word = (0x11 * (n + 1)).to_le_bytes();
-            file.pwrite(m.cx(), m.db(), n * PAGE_SIZE, &word).expect("memory");
+            let bytes: Vec<u8> =
+                (0..PAGE_SIZE).map(|at| (n * 0x11 + at * 7 + at / 256) as u8).collect();
+            file.pwrite(m.cx(), m.db(), n * PAGE_SIZE, &bytes).expect("memory");
         }
         Self { m, file, next: AtomicU32::new(1000) }
     }
@@ -75,16 +76,16 @@ impl Desk {
             ("mapped pages of the file", mapped),
         ]
     }
-    pub(crate) fn word_at(&self, pfn: Pfn) -> u64 {
-        let mut word = [0; 8];
-        self.m.db().mem().read(pfn, 0, &mut word);
-        u64::from_le_bytes(word)
+    pub(crate) fn page_at(&self, pfn: Pfn) -> Vec<u8> {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        self.m.db().mem().read(pfn, 0, &mut page);
+        page
     }
-    pub(crate) fn word_of_file(&self, n: u64) -> u64 {
-        let mut word = [0; 8];
-        let done = self.file.pread(self.m.cx(), self.m.db(), n * PAGE_SIZE, &mut word);
-        assert_eq!(done.expect("a file"), 8);
-        u64::from_le_bytes(word)
+    pub(crate) fn page_of_file(&self, n: u64) -> Vec<u8> {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        let done = self.file.pread(self.m.cx(), self.m.db(), n * PAGE_SIZE, &mut page);
+        assert_eq!(done.expect("a file"), PAGE_SIZE as usize);
+        page
     }
     /// Judges a driver by the contract of `SegOps`, in spaces of its own.
     pub(crate) fn check(
@@ -92,7 +93,7 @@ impl Desk {
         name: &str,
         make: &(dyn SegCreate + Sync),
         can: SegCan,
-        behind: Option<&dyn Fn(u64) -> u64>,
+        behind: Option<&dyn Fn(u64) -> Vec<u8>>,
     ) -> Result<(), Breach> {
         check_seg_ops(&SegCase {
             cx: self.m.cx(),
@@ -113,7 +114,7 @@ impl Desk {
         name: &str,
         make: &(dyn SegCreate + Sync),
         can: SegCan,
-        behind: Option<&dyn Fn(u64) -> u64>,
+        behind: Option<&dyn Fn(u64) -> Vec<u8>>,
     ) {
         Breach::raise(self.check(name, make, can, behind));
         self.end();

@@ -1,194 +1,223 @@
-//! Each flaw of a driver, and the clause that catches it.
+//! The flaws of drivers, and the clause that catches each: one table for each part of the suite.
+
+mod cut;
+mod dup;
+mod fail;
+mod fault;
+mod life;
+mod moves;
+mod object;
+mod pin;
 
 use super::desk::Desk;
-use super::flawed::{Flaw, FlawedArgs};
-use crate::caught;
-use addr_space::SegKind;
-use page_db::Prot;
-use segvm::contract::{Breach, SegCan};
+use super::flawed::{AS_IT_IS, Does, FlawedArgs};
+use super::seg_mirror::SegMirror;
+use crate::{caught, caught_some_time};
+use addr_space::{LoadFlags, SegCx, SegKind, Translation};
+use page_db::{PAGE_SIZE, Prot, VirtAddr, VirtRange};
+use segvm::contract::{Breach, SegCan, SegCase, check_seg_ops};
 use segvm::machine::ForkPolicy;
+use std::sync::Arc;
 
-/// What the flawed driver maps.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Over {
+/// What the driver under the layer maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Over {
     Private,
     Shared,
     PrivateFile,
     SharedFile,
+    /// Private memory that may not be executed.
+    NotExecuted,
+    /// Private memory that is not to be lent.
+    NotLent,
+    /// A private file of which it is said to be a shared one.
+    SaidShared,
+    /// The other way round.
+    SaidPrivate,
+    /// A driver that can do little.
+    Mirror,
 }
 
-fn judged(flaw: Flaw, over: Over) -> Result<(), Breach> {
+/// A flaw, and how the clause begins that catches it.
+pub(crate) struct Flaw {
+    name: &'static str,
+    clause: &'static str,
+    over: Over,
+    does: Does,
+}
+
+const fn flaw(over: Over, name: &'static str, clause: &'static str, does: Does) -> Flaw {
+    Flaw { name, clause, over, does }
+}
+
+fn page(addr: VirtAddr) -> VirtRange {
+    VirtRange::page_of(addr)
+}
+
+/// The last page of a range less.
+fn less(range: VirtRange) -> Option<VirtRange> {
+    range.until(range.end() - PAGE_SIZE)
+}
+
+fn zero(scx: &SegCx<'_>, addr: VirtAddr) {
+    if let Some(there) = scx.hat.probe(scx.cx, addr) {
+        scx.db.mem().zero(there.pfn);
+    }
+}
+
+/// Stores something into a page of zeros.
+fn write_if_zeros(scx: &SegCx<'_>, addr: VirtAddr, at: usize) {
+    let Some(there) = scx.hat.probe(scx.cx, addr) else { return };
+    let mut bytes = [0; PAGE_SIZE as usize];
+    scx.db.mem().read(there.pfn, 0, &mut bytes);
+    if bytes.iter().all(|byte| *byte == 0) {
+        scx.db.mem().write(there.pfn, at, b"somebody");
+    }
+}
+
+fn translations(scx: &SegCx<'_>, range: VirtRange) -> Vec<(VirtAddr, Translation)> {
+    let mut there = Vec::new();
+    scx.hat.walk(scx.cx, range, &mut |addr, t| there.push((addr, t)));
+    there
+}
+
+/// Puts translations back, behind everybody's back.
+fn load(scx: &SegCx<'_>, there: &[(VirtAddr, Translation)]) {
+    for (addr, t) in there {
+        let _ = scx.hat.devload(scx.cx, page(*addr), t.pfn, t.prot, LoadFlags::NOCONSIST);
+    }
+}
+
+/// Judges what a layer makes of a driver.
+fn judged(does: &'static Does, over: Over) -> Result<(), Breach> {
     let desk = Desk::new(ForkPolicy::Eager);
-    let (shared, file) = match over {
-        Over::Private => (false, false),
-        Over::Shared => (true, false),
-        Over::PrivateFile => (false, true),
-        Over::SharedFile => (true, true),
-    };
+    let behind = |n| desk.page_of_file(n);
+    if over == Over::Mirror {
+        let (mirror, behind) = (SegMirror(Arc::clone(&desk.file) as _), |_| behind(0));
+        let can = SegCan::FAULT | SegCan::BYTES | SegCan::SPLIT | SegCan::DUP;
+        return desk.check("flawed", &FlawedArgs { inner: &mirror, does }, can, Some(&behind));
+    }
+    let file =
+        matches!(over, Over::PrivateFile | Over::SharedFile | Over::SaidShared | Over::SaidPrivate);
+    let shared = matches!(over, Over::Shared | Over::SharedFile | Over::SaidPrivate);
     let kind = if shared { SegKind::SHARED } else { SegKind::empty() };
     let mut inner = if file { desk.file(kind) } else { desk.memory(kind) };
-    if flaw == Flaw::IgnoresTheCeiling {
+    if over == Over::NotExecuted {
         inner.max_prot = Prot::RW;
     }
     let mut can = if file { Desk::FILE } else { Desk::ANON };
-    can.set(SegCan::SHARE, shared);
-    can.set(SegCan::LEND, flaw != Flaw::LendsAnonsOnly);
-    let behind = |n| desk.word_of_file(n);
-    desk.check("flawed", &FlawedArgs { inner, flaw }, can, file.then_some(&behind as _))
+    let said = shared != matches!(over, Over::SaidShared | Over::SaidPrivate);
+    can.set(SegCan::SHARE, said);
+    can.set(SegCan::LEND, over != Over::NotLent);
+    let behind = file.then_some(&behind as &dyn Fn(u64) -> Vec<u8>);
+    desk.check("flawed", &FlawedArgs { inner: &inner, does }, can, behind)
 }
 
 #[track_caller]
-fn all_caught(over: Over, flaws: &[(Flaw, &str)]) {
-    for (flaw, clause) in flaws {
-        caught(flaw, judged(*flaw, over), clause);
+fn all_caught(flaws: &'static [Flaw]) {
+    for flaw in flaws {
+        caught(flaw.name, judged(&flaw.does, flaw.over), flaw.clause);
     }
 }
 
-use Flaw::*;
-
 #[test]
-fn flaws_of_life_and_faults_are_caught() {
-    let flaws = [
-        (FreesNothing, "unmap and free give everything back"),
-        (LeavesATranslation, "unmap removes translations"),
-        (StartsWithOldBytes, "a new mapping shows what is mapped"),
-        (SaysItIsShared, "a driver has one name, and says what kind"),
-        (CountsNothing, "pages in use are told as resident"),
-        (PushesMoreThanThereIs, "swapout answers for no more bytes"),
-        (AnswersForTooMany, "incore answers for as many pages"),
-        (ResolvesNothing, "after a resolved fault the translation allows"),
-        (ResolvesOnePage, "a fault on a range makes every page"),
-        (AllowsEverything, "an access that the rights do not allow"),
-        (NamesTheFirstPage, "an access that the rights do not allow"),
-        (SaysObject, "an access that the rights do not allow"),
-        (MapsWhatItReadsAhead, "reading ahead loads no translation"),
-        (PopulatesHalf, "populate makes the access possible"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn a_layer_without_a_flaw_keeps_the_contract() {
+    for over in [Over::Private, Over::Shared, Over::PrivateFile, Over::SharedFile, Over::Mirror] {
+        Breach::raise(judged(&AS_IT_IS, over));
+    }
 }
 
 #[test]
-fn flaws_of_rights_and_cuts_are_caught() {
-    let flaws = [
-        (ChangesTheWholeSegment, "set_prot gives its range exactly the rights"),
-        (LeavesOldTranslations, "set_prot takes the rights from translations"),
-        (IgnoresTheCeiling, "a right beyond the ceiling"),
-        (TellsOnePageLess, "after each step every invariant"),
-        (SaysLow, "unmap says what is left"),
-        (UnmapsForReaders, "whoever has not locked the address space as writer"),
-        (LeavesSomethingOfNothing, "unmap says what is left"),
-        (ZeroesThePageAbove, "what a cut leaves keeps its contents"),
-        (ForgetsRightsAtACut, "what a cut leaves keeps its rights"),
-        (ShowsThePageAbove, "what a cut leaves keeps its contents"),
-        (ZeroesWhenJoining, "a mapping beside another"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn flaws_of_life_are_caught() {
+    all_caught(life::FLAWS);
 }
 
 #[test]
-fn drivers_that_never_have_an_answer_are_caught() {
-    let flaws = [
-        (RetriesForEver, "a retry comes to an end"),
-        (RetriesFaultsForEver, "a retry comes to an end"),
-        (RetriesToBeMade, "a retry comes to an end"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn flaws_of_faults_and_rights_are_caught() {
+    all_caught(fault::FLAWS);
+}
+
+#[test]
+fn flaws_of_cuts_are_caught() {
+    all_caught(cut::FLAWS);
 }
 
 #[test]
 fn flaws_of_fork_are_caught() {
-    let flaws = [
-        (SharesPrivateMemory, "private memory: nobody sees"),
-        (GivesZeros, "a child has its parent's segments"),
-        (ForgetsRightsAtFork, "a child has its parent's segments"),
-        (InheritsBeside, "the run that one driver of a child serves"),
-        (InheritsLocks, "memory locks are not inherited"),
-        (ForgetsHowToInherit, "inherited as zeros"),
-    ];
-    all_caught(Over::Private, &flaws);
+    all_caught(dup::FLAWS);
 }
 
 #[test]
 fn flaws_of_pins_and_locks_are_caught() {
-    let flaws = [
-        (UnmapsPinned, "pinned pages cannot be unmapped"),
-        (MovesPinnedPages, "the page of a pinned address stays"),
-        (LeavesHalfASoftLock, "a soft lock that fails half-way"),
-        (ListsBackwards, "pinned pages are listed one by one"),
-        (ListsWithoutPinning, "pinned pages cannot be unmapped"),
-        (NotesTooMuch, "lock notes the pages"),
-        (LocksNothing, "locked pages are told as locked"),
-        (KeepsLocks, "locks do not nest"),
-    ];
-    all_caught(Over::Private, &flaws);
-    let flaws = [
-        (LosesPinsInOneUnlock, "soft locks of one page add up"),
-        (TellsNobody, "when the last pin goes"),
-    ];
-    all_caught(Over::Shared, &flaws);
+    all_caught(pin::FLAWS);
 }
 
 #[test]
-fn flaws_of_moves_are_caught() {
-    let flaws = [
-        (ZeroesWhatMoves, "what is moved keeps its contents"),
-        (LeavesTheOldPlace, "where something was moved from"),
-        (ForgetsRightsWhenMoving, "what is moved keeps its contents, its offsets and its rights"),
-        (DropsLocksWhenMoving, "locks in memory come along"),
-        (MovesWhatIsPinned, "a move to where something is, and of pinned pages"),
-        (GoesOnWithAllRights, "a mapping goes on with"),
-        (GoesOnWithoutTheLock, "a mapping goes on with"),
-        (ShowsSomethingElse, "memory shown twice is one memory"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn flaws_of_moves_and_loans_are_caught() {
+    all_caught(moves::FLAWS);
 }
 
 #[test]
-fn flaws_of_loans_are_caught() {
-    let flaws = [
-        (LendsBackwards, "what is lent is what was there"),
-        (LendsWhatIsLocked, "what is locked in memory is not lent"),
-        (LetsStoreToWhatIsLent, "what is lent is what was there, page by page, and stands still"),
-        (LendsTwice, "unmap and free give everything back"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn flaws_about_the_object_and_of_refusals_are_caught() {
+    all_caught(object::FLAWS);
 }
 
 #[test]
-fn flaws_about_the_object_are_caught() {
-    let flaws = [
-        (StaysAtOneOffset, "offsets count up"),
-        (NamesNoVnode, "the vnode and the offset of an address"),
-        (HasOneIdentity, "identities are equal exactly when"),
-        (LosesBytesAtSync, "sync loses no contents"),
-        (WritesNothing, "sync writes dirty pages"),
-        (ForgetsAdvice, "advice is kept"),
-    ];
-    all_caught(Over::SharedFile, &flaws);
+fn flaws_of_failures_are_caught() {
+    all_caught(fail::FLAWS);
 }
 
 #[test]
-fn flaws_of_refusals_and_failures_are_caught() {
-    let flaws = [
-        (TakesAnyPageSize, "a page size that there is not"),
-        (RefusesAsAnother, "what a driver cannot do it answers with NotSupported"),
-        (ListsNothing, "what a driver cannot do it answers with NotSupported"),
-    ];
-    all_caught(Over::PrivateFile, &flaws);
-    let flaws = [
-        (LendsAnonsOnly, "what a driver cannot do it answers with NotSupported"),
-        (HasOffsetsInNothing, "memory without a vnode has the offset 0"),
-        (HidesFailures, "what says that it is done is done"),
-        (KeepsLocksOfAFailure, "a failure leaves the state before"),
-        (LeaksWhenItCannotBeMade, "a failure leaves the state before"),
-    ];
-    all_caught(Over::Private, &flaws);
+fn flaws_of_two_threads_are_caught_when_they_meet() {
+    for flaw in fail::MEETINGS {
+        caught_some_time(flaw.name, || judged(&flaw.does, flaw.over), flaw.clause);
+    }
 }
 
 #[test]
 fn a_driver_that_mixes_up_its_threads_is_caught() {
-    // Which of two threads gets the other's answer, and which clause it breaks by that, is chance.
-    let clauses = ["faults ", "when a change of rights returns"];
-    let breach = judged(MixesUpItsCallers, Over::Private).expect_err("noticed");
+    static MIXED_UP: Flaw = fail::MIXED_UP;
+    let clauses = [MIXED_UP.clause, "faults and changes", "when a change of rights returns"];
+    let breach = judged(&MIXED_UP.does, MIXED_UP.over).expect_err("noticed");
     assert!(clauses.iter().any(|c| breach.clause.starts_with(c)), "{breach}");
+}
+
+/// Where there is no address space nothing is judged.
+#[test]
+fn a_case_without_room_is_caught() {
+    let desk = Desk::new(ForkPolicy::Eager);
+    let args = desk.memory(SegKind::empty());
+    let at = VirtAddr::new(0x40_0000).expect("canonical");
+    let checked = check_seg_ops(&SegCase {
+        cx: desk.m.cx(),
+        db: desk.m.db(),
+        name: "nowhere",
+        space: &|| Err(addr_space::AsError::NoGap { len: PAGE_SIZE }),
+        make: Some(&args),
+        at,
+        can: Desk::ANON,
+        behind: None,
+        counts: &Vec::new,
+    });
+    caught("NoGap", checked, ROOM);
+}
+
+const ROOM: &str = "an address space, and eight free pages";
+
+/// The clauses that some flaw breaks.
+pub(crate) fn clauses() -> Vec<&'static str> {
+    let tables = [
+        life::FLAWS,
+        fault::FLAWS,
+        cut::FLAWS,
+        dup::FLAWS,
+        pin::FLAWS,
+        moves::FLAWS,
+        object::FLAWS,
+        fail::FLAWS,
+        fail::MEETINGS,
+        &[fail::MIXED_UP],
+    ];
+    let all = tables.into_iter().flatten().map(|flaw| flaw.clause);
+    all.chain([ROOM]).collect()
 }

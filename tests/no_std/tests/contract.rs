@@ -12,18 +12,15 @@ use std::sync::Arc;
 /// Pages of the file.
 const PAGES: u64 = 8;
 
-fn word(n: u64) -> u64 {
-    (n + 3) * 0x0101_0101_0101
+fn page(n: u64) -> Vec<u8> {
+    (0..PAGE_SIZE).map(|at| (n * 3 + at * 5 + at / 256) as u8).collect()
 }
 
 fn machine() -> (Cx, Machine, Arc<RomFile>) {
     let hooks = Hooks::new(1, Arc::new(SpinHooks), Arc::new(ManualClock::default()));
     let cx = hooks.cx(0, 1);
     let machine = Machine::boot(&cx, &hooks, 1).expect("a machine");
-    let mut bytes = vec![0; (PAGES * PAGE_SIZE) as usize];
-    for (n, page) in (0..).zip(bytes.chunks_mut(PAGE_SIZE as usize)) {
-        page[..8].copy_from_slice(&word(n).to_le_bytes());
-    }
+    let bytes = (0..PAGES).flat_map(page).collect();
     let file = RomFile::new(&cx, &machine.db, bytes).expect("a vnode");
     (cx, machine, file)
 }
@@ -57,7 +54,7 @@ fn a_mapping_of_it_keeps_the_contract() {
         make: Some(&args),
         at: VirtAddr::new(0x20_0000).expect("canonical"),
         can,
-        behind: Some(&word),
+        behind: Some(&page),
         counts: &|| {
             vec![("anons", machine.swap.live()), ("promised", machine.swap.info().reserved())]
         },

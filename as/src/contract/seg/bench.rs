@@ -8,6 +8,7 @@ use crate::seg::{InCore, SegCx, SegOps};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use page_db::contract::{Breach, Judge};
 use page_db::{
     Access, Cx, PAGE_SIZE, PageDb, PageId, Pfn, Prot, RefMod, VirtAddr, VirtRange, VnodeKind,
@@ -20,11 +21,10 @@ const NOTHING: &str = "unmap and free give everything back";
 const RESOLVED: &str = "a fault that the rights allow is resolved";
 const GIVES: &str = "after a resolved fault the translation allows the access";
 const SHOWN: &str = "rights are told page by page, in order and without gaps";
+const PIECE: &str = "a page is of one piece: copied, zeroed and loaded to its last byte";
 
 /// Pages of a place.
 pub(super) const PAGES: u64 = 8;
-/// Where in a page its word is.
-const WORD: usize = 0;
 
 pub(super) struct Bench<'a> {
     pub(super) c: SegCase<'a>,
@@ -66,6 +66,8 @@ pub(super) struct Place<'a> {
     pub(super) space: Arc<AddrSpace>,
     at: VirtAddr,
     pub(super) can: SegCan,
+    /// What is mapped, if that can be asked for on this thread.
+    behind: Option<&'a dyn Fn(u64) -> Vec<u8>>,
 }
 
 impl Bench<'_> {
@@ -83,8 +85,8 @@ impl Bench<'_> {
         Ok(self.place_in(space))
     }
     pub(super) fn place_in(&self, space: Arc<AddrSpace>) -> Place<'_> {
-        let SegCase { cx, db, at, can, .. } = self.c;
-        Place::new(&self.judge, cx, db, space, at, can)
+        let SegCase { cx, db, at, can, behind, .. } = self.c;
+        Place::new(&self.judge, cx, db, space, at, can, behind)
     }
     /// A place with the segment in it.
     pub(super) fn place(&self) -> Result<Place<'_>, Breach> {
@@ -92,6 +94,7 @@ impl Bench<'_> {
         if self.c.make.is_some() {
             self.map(&place, 0, PAGES)?;
         }
+        place.rights()?; // before anybody goes by what is told of them
         place.sound("map")?;
         Ok(place)
     }
@@ -109,7 +112,7 @@ impl Bench<'_> {
     }
     /// The word that page `n` of a new mapping begins with.
     pub(super) fn fresh(&self, n: u64) -> u64 {
-        self.c.behind.map_or(0, |behind| behind(n))
+        self.c.behind.map_or(0, |behind| first_word(&behind(n)))
     }
     pub(super) fn census(&self) -> Census {
         let db = self.c.db;
@@ -143,6 +146,16 @@ pub(super) fn word(n: u64) -> u64 {
     (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// A page that begins with `word`, as the suite fills it: each word tells it and its place. Of 0 it is a page of zeros.
+fn page_of(word: u64) -> Vec<u8> {
+    let words = (0..PAGE_SIZE / 8).map(|i| word.wrapping_mul(2 * i + 1));
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+pub(super) fn first_word(page: &[u8]) -> u64 {
+    page.iter().take(8).rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
 impl Census {
     /// Locks and claims on pages.
     pub(super) fn pages_held(&self) -> (u64, u64) {
@@ -162,8 +175,9 @@ impl<'a> Place<'a> {
         space: Arc<AddrSpace>,
         at: VirtAddr,
         can: SegCan,
+        behind: Option<&'a dyn Fn(u64) -> Vec<u8>>,
     ) -> Self {
-        Self { judge, cx, db, space, at, can }
+        Self { judge, cx, db, space, at, can, behind }
     }
     pub(super) fn can(&self, what: SegCan) -> bool {
         self.can.contains(what)
@@ -216,39 +230,70 @@ impl<'a> Place<'a> {
             }
         }
     }
-    /// Stores a word, where one can be stored; touches the page anyhow.
+    /// Fills a page with what belongs to a word, where that can be stored; touches it anyhow. What it finds before is of one piece.
     pub(super) fn write(&self, n: u64, word: u64) -> Result<(), Breach> {
-        self.write_at(n, WORD, word)
-    }
-    pub(super) fn write_at(&self, n: u64, at: usize, word: u64) -> Result<(), Breach> {
         if !self.keeps_words() {
-            let access = if self.can(SegCan::STORE) { Access::Write } else { Access::Read };
-            return self.reach(n, access).map(drop);
+            return self.write_at(n, 0, &[]);
         }
-        let pfn = self.reach(n, Access::Write)?;
-        self.db.mem().write(pfn, at, &word.to_le_bytes());
+        let found = self.page(self.reach(n, Access::Write)?);
+        self.whole(format_args!("page {n}, about to be stored to,"), &found)?;
+        self.write_at(n, 0, &page_of(word))
+    }
+    /// Stores some bytes and nothing else, where they can be stored; touches the page anyhow.
+    pub(super) fn write_at(&self, n: u64, at: usize, bytes: &[u8]) -> Result<(), Breach> {
+        let access = if self.can(SegCan::STORE) { Access::Write } else { Access::Read };
+        let pfn = self.reach(n, access)?;
+        if !self.keeps_words() {
+            return Ok(());
+        }
+        self.db.mem().write(pfn, at, bytes);
         // What a processor notes in the translation is harvested to here.
         if let Some(page) = self.db.page_of(pfn) {
             self.db.page(page).set_ref_mod(RefMod::REF | RefMod::MOD);
         }
         Ok(())
     }
+    /// The word at a place of page `n`, whatever else is there; 0 if pages keep none.
+    #[cfg(all(feature = "std", not(shuttle)))]
     pub(super) fn read_at(&self, n: u64, at: usize) -> Result<u64, Breach> {
-        let pfn = self.reach(n, Access::Read)?;
-        let mut bytes = [0; 8];
-        if self.can(SegCan::BYTES) {
-            self.db.mem().read(pfn, at, &mut bytes);
-        }
-        Ok(u64::from_le_bytes(bytes))
+        let page = self.page(self.reach(n, Access::Read)?);
+        Ok(first_word(page.get(at..).unwrap_or_default()))
     }
-    /// Page `n` has this word, if pages keep words; it can be loaded anyhow.
+    /// The word that page `n` begins with and all of it belongs to; 0 if pages keep none.
+    pub(super) fn read(&self, n: u64) -> Result<u64, Breach> {
+        let page = self.page(self.reach(n, Access::Read)?);
+        self.whole(format_args!("page {n}"), &page)?;
+        Ok(first_word(&page))
+    }
+    /// Page `n` has this word, and all that belongs to it, if pages keep words; it can be loaded anyhow.
     pub(super) fn has(&self, clause: &'static str, n: u64, due: u64) -> Result<(), Breach> {
-        let seen = self.read_at(n, WORD)?;
+        let page = self.page(self.reach(n, Access::Read)?);
         if !self.can(SegCan::BYTES) {
             return Ok(());
         }
+        let seen = first_word(&page);
         let facts = format_args!("page {n} holds {seen:#x}, not {due:#x}");
-        self.judge.require(clause, seen == due, facts)
+        self.judge.require(clause, seen == due, facts)?;
+        self.whole(format_args!("page {n}"), &page)
+    }
+    /// What a frame holds; nothing if it is no memory.
+    fn page(&self, pfn: Pfn) -> Vec<u8> {
+        if !self.can(SegCan::BYTES) {
+            return Vec::new();
+        }
+        let mut page = alloc::vec![0; PAGE_SIZE as usize];
+        self.db.mem().read(pfn, 0, &mut page);
+        page
+    }
+    /// All of a page is what the suite stores along with the word it begins with, or a page of what is mapped.
+    pub(super) fn whole(&self, what: fmt::Arguments<'_>, page: &[u8]) -> Result<(), Breach> {
+        let due = page_of(first_word(page));
+        let Some(odd) = page.iter().zip(&due).position(|(seen, due)| seen != due) else {
+            return Ok(());
+        };
+        let mapped = self.behind.is_some_and(|behind| (0..PAGES).any(|n| behind(n) == page));
+        let facts = format_args!("{what} begins with {:#x}, up to byte {odd}", first_word(page));
+        self.judge.require(PIECE, mapped, facts)
     }
     /// The pages named have the words that [`Bench::written`] stored, or what was there before where nothing can be stored.
     pub(super) fn have_words(

@@ -128,8 +128,10 @@ fn cut(b: &Bench<'_>, cuts: &[(u64, u64)]) -> Result<(), Breach> {
         (n..n + pages).for_each(|n| known.lose(n));
         left(b, &p, &there, &known)?;
     }
+    p.forget(); // so that the driver is asked
     for &n in there.iter().filter(|n| known.rights[**n as usize] != Some(Prot::READ)) {
-        p.write(n, word(n + PAGES))?;
+        let stored = p.write(n, word(n + PAGES));
+        stored.map_err(|breach| b.judge.breach(STORES, format_args!("{}", breach.facts)))?;
         let due = if p.keeps_words() { word(n + PAGES) } else { b.fresh(n) };
         p.has(STORES, n, due)?;
     }

@@ -75,7 +75,7 @@ pub(super) fn copies(b: &Bench<'_>) -> Result<(), Breach> {
 fn stores(b: &Bench<'_>, p: &Place<'_>, c: &Place<'_>, fresh: u64) -> Result<(), Breach> {
     let share = b.can(SegCan::SHARE);
     let clause = if share { TOGETHER } else { APART };
-    let before = [(p.read_at(0, 0)?, 0), (p.read_at(1, 0)?, 1), (fresh, 6)];
+    let before = [(p.read(0)?, 0), (p.read(1)?, 1), (fresh, 6)];
     for (n, store) in [(0, 20), (1, 21), (6, 22)] {
         let (by, other) = if n == 0 { (p, c) } else { (c, p) };
         by.write(n, word(store))?;
@@ -121,7 +121,13 @@ pub(super) fn inherits(b: &Bench<'_>) -> Result<(), Breach> {
     }
     p.have_words(b, PARENT, 0..PAGES)?;
     p.sound("inherit")?;
-    let c = child(b, &p)?;
+    let c = b.empty()?;
+    let done = p.space.dup(p.cx, &c.space);
+    b.judge.same(CHILD, format_args!("fork"), done, Ok(()))?;
+    let left = c.shows(3).map(|t| t.prot);
+    b.judge.same(OUT, format_args!("a translation in the child"), left, None)?;
+    p.sound("fork")?;
+    c.sound("fork")?;
     c.has(ZERO, 0, 0)?;
     c.write(0, word(40))?;
     p.has(ZERO, 0, word(0))?;

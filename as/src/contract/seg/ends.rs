@@ -5,6 +5,7 @@
 
 use super::SegCan;
 use super::bench::{Bench, PAGES, Place};
+use super::life::never_mapped;
 use crate::error::{AsError, SegError};
 use crate::fault::{FaultError, FaultKind};
 use crate::ops::MOST_PASSES;
@@ -14,11 +15,11 @@ use page_db::{Access, Prot, VnodeError, errno};
 
 const ENDS: &str = "a retry comes to an end";
 
-/// Asks for a driver that no tree knows.
+/// Asks for a driver that no tree knows, and gives it back.
 pub(super) fn made(b: &Bench<'_>) -> Result<(), Breach> {
     let Some(make) = b.c.make else { return Ok(()) };
     let p = b.empty()?;
-    let range = p.range(0, PAGES);
+    let (range, before) = (p.range(0, PAGES), b.census());
     let again = |error: &SegError| {
         matches!(
             error,
@@ -30,10 +31,7 @@ pub(super) fn made(b: &Bench<'_>) -> Result<(), Breach> {
     for _ in 0..MOST_PASSES {
         let scx = p.space.scx(p.cx, range, false);
         match make.create(&scx) {
-            Ok(ops) => {
-                ops.free(&scx);
-                return p.end(b);
-            }
+            Ok(ops) => return never_mapped(b, &p, ops, &before),
             Err(error) => {
                 if !again(&error) {
                     return p.end(b); // another clause knows

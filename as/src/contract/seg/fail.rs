@@ -96,7 +96,7 @@ fn after(b: &Bench<'_>, p: &Place<'_>) -> Result<After, Breach> {
     p.sound("a deed with refusals")?;
     let (look, held) = (p.look()?, b.census());
     let there = (0..TOUCHED).filter(|n| look.rights[*n as usize].is_some());
-    let words = there.map(|n| p.read_at(n, 0)).collect::<Result<_, _>>()?;
+    let words = there.map(|n| p.read(n)).collect::<Result<_, _>>()?;
     Ok((look, held.without_frames(), words))
 }
 

@@ -1,9 +1,10 @@
 //! From map to free, and what a driver says of itself.
 
 use super::SegCan;
-use super::bench::{Bench, PAGES, Place, word};
+use super::bench::{Bench, Census, PAGES, Place, word};
 use crate::fault::{FaultError, FaultKind};
-use crate::seg::{InCore, SegKind};
+use crate::seg::{InCore, SegKind, SegOps};
+use alloc::boxed::Box;
 use alloc::format;
 use page_db::contract::Breach;
 use page_db::{Access, Prot};
@@ -97,16 +98,16 @@ fn unmap(b: &Bench<'_>, p: &Place<'_>) -> Result<(), Breach> {
 }
 
 /// A driver that was made in vain: another mapping came first.
-pub(super) fn never_mapped(b: &Bench<'_>) -> Result<(), Breach> {
-    let Some(make) = b.c.make else { return Ok(()) };
-    let p = b.empty()?;
-    let (range, state) = (p.range(0, PAGES), p.space.state());
-    let scx = p.space.scx(p.cx, range, false);
-    let made = make.create(&scx);
-    let ops = made.map_err(|e| b.judge.breach(UNUSED, format_args!("create answered {e}")))?;
-    ops.free(&scx);
+pub(super) fn never_mapped(
+    b: &Bench<'_>,
+    p: &Place<'_>,
+    ops: Box<dyn SegOps>,
+    before: &Census,
+) -> Result<(), Breach> {
+    ops.free(&p.space.scx(p.cx, p.range(0, PAGES), false));
     drop(ops);
-    b.judge.same(UNUSED, format_args!("reserved bytes"), state.resv_size(), 0)?;
+    b.judge.same(UNUSED, format_args!("reserved bytes"), p.space.state().resv_size(), 0)?;
+    b.judge.same(UNUSED, format_args!("what is held"), &b.census(), before)?;
     p.end(b)
 }
 

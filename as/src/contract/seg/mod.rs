@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The suite maps the driver over eight pages of address spaces of its own and lives there as a process does. Every page gets a word that no other
-//! page has, so that a page in another's place is seen. What is held is counted by the suite (frames, locks and claims on pages)
+//! page has, and is filled with bytes that belong to it, so that a page in another's place is seen, and half a page. What is held is counted by the suite (frames, locks and claims on pages)
 //! and by the case (promises, numbers, whatever else the machine hands out), before the first step and after the last.
 //!
 //! Not every driver can do everything. A case says what its driver can ([`SegCan`]); what it cannot the driver must refuse, with the
@@ -40,6 +40,7 @@ mod object;
 mod pin;
 mod refuse;
 mod rights;
+mod short;
 #[cfg(all(feature = "std", not(shuttle)))]
 mod together;
 
@@ -115,8 +116,8 @@ pub struct SegCase<'a> {
     pub at: VirtAddr,
     /// What it can do.
     pub can: SegCan,
-    /// The word at the beginning of the n-th page of what is mapped, as it is now there. `None`: zeros, each time.
-    pub behind: Option<&'a dyn Fn(u64) -> u64>,
+    /// The bytes of the n-th page of what is mapped, as they are there now. `None`: zeros, each time.
+    pub behind: Option<&'a dyn Fn(u64) -> Vec<u8>>,
     /// What the machine has handed out and will want back, in numbers: promises of swap, names of anonymous pages.
     pub counts: &'a dyn Fn() -> Vec<(&'static str, u64)>,
 }
@@ -140,7 +141,6 @@ const SCENES: &[Scene] = &[
     ends::done,
     life::lives,
     life::answers,
-    life::never_mapped,
     object::names,
     object::identities,
     fault::resolves,
@@ -153,6 +153,7 @@ const SCENES: &[Scene] = &[
     dup::copies,
     dup::outlives,
     dup::inherits,
+    object::identities_over_fork,
     object::stays_itself,
     pin::soft_locks,
     pin::undoes,
@@ -165,6 +166,7 @@ const SCENES: &[Scene] = &[
     object::advises,
     refuse::refuses,
     fail::fails,
+    short::of_frames,
     #[cfg(all(feature = "std", not(shuttle)))]
     together::faults,
     #[cfg(all(feature = "std", not(shuttle)))]
@@ -173,7 +175,8 @@ const SCENES: &[Scene] = &[
     together::waits,
 ];
 
-/// The contract of [`SegOps`](crate::SegOps): life, faults, rights, cuts, fork, pins, locks, moves, loans, names, refusals, failures, several threads.
+/// The contract of [`SegOps`](crate::SegOps): life, faults, rights, cuts, fork, pins, locks, moves, loans, names, refusals, failures, memory
+/// running out, several threads.
 ///
 /// # Errors
 /// The first clause that does not hold.

@@ -1,7 +1,7 @@
 //! Mappings that move, go on and are shown twice; and pages that are lent.
 
 use super::SegCan;
-use super::bench::{Bench, Place, word};
+use super::bench::{Bench, Place, first_word, word};
 use crate::error::{AsError, SegError};
 use crate::fault::FaultKind;
 use crate::ops::{Leave, LentPages, Target};
@@ -154,12 +154,13 @@ pub(super) fn shows_twice(b: &Bench<'_>) -> Result<(), Breach> {
     q.end(b)
 }
 
-/// The word of each page of a loan.
-fn words(lent: &LentPages) -> alloc::vec::Vec<u64> {
+/// The word of each page of a loan, each page of one piece.
+fn words(p: &Place<'_>, lent: &LentPages) -> Result<alloc::vec::Vec<u64>, Breach> {
     let word = |offset| {
-        let mut bytes = [0; 8];
-        lent.read(offset, &mut bytes);
-        u64::from_le_bytes(bytes)
+        let mut page = [0; PAGE_SIZE as usize];
+        lent.read(offset, &mut page);
+        p.whole(format_args!("what is lent {offset:#x} bytes on"), &page)?;
+        Ok(first_word(&page))
     };
     (0..lent.range().len()).step_by(PAGE_SIZE as usize).map(word).collect()
 }
@@ -171,17 +172,19 @@ fn while_lent(
     lent: &LentPages,
     due: alloc::vec::Vec<u64>,
 ) -> Result<(), Breach> {
-    b.judge.same(LENT, format_args!("the words lent"), words(lent), due.clone())?;
+    b.judge.same(LENT, format_args!("the words lent"), words(p, lent)?, due.clone())?;
     if p.keeps_words() {
         p.write(1, word(51))?;
         p.has(STORED, 1, word(51))?;
+        p.forget();
+        p.has(STORED, 1, word(51))?;
     }
-    b.judge.same(LENT, format_args!("the words after a store"), words(lent), due.clone())?;
+    b.judge.same(LENT, format_args!("the words after a store"), words(p, lent)?, due.clone())?;
     p.sound("a store to what is lent")?;
     if b.can(SegCan::SPLIT) && !b.stands() {
         let done = p.space.try_unmap(p.cx, p.range(2, 1));
         b.judge.same(LENT, format_args!("unmap of what is lent"), done, Ok(()))?;
-        b.judge.same(LENT, format_args!("the words after an unmap"), words(lent), due)?;
+        b.judge.same(LENT, format_args!("the words after an unmap"), words(p, lent)?, due)?;
     }
     Ok(())
 }
