@@ -27,7 +27,7 @@
 //! | [`above`] | write protection of 2 MiB by one entry |
 //! | [`tlb`], [`mmu`] | what is owed to processors, and how it is paid |
 //! | [`walker`], [`host`], [`access`] | the simulated processors |
-//! | [`steal`] | tables taken back when frames are short |
+//! | [`steal`], [`retired`] | tables taken back when frames are short; how they go back |
 //! | [`dump`], [`verify`] | `::htable`, `::vatopfn`, and the invariants checked |
 //!
 //! # Invariants
@@ -98,6 +98,7 @@ pub mod page;
 pub mod provider;
 pub mod pte;
 pub mod range;
+pub mod retired;
 pub mod run;
 pub mod steal;
 pub mod tlb;
@@ -119,6 +120,7 @@ pub use host::{HostConfig, HostMmu, StaleEntry};
 pub use mmu::{Caps, CpuSet, Mmu, SpaceId};
 pub use provider::{HatLimits, HatX86};
 pub use pte::{PteBits, X86Pte};
+pub use retired::{KeptTables, RetiredTables};
 pub use tlb::{FlushDue, FlushEntry};
 pub use verify::HatInfo;
 pub use walker::{Mode, PageFault, PfError, Walked};

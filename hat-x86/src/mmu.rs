@@ -10,16 +10,16 @@
 //!   collect FlushDue    (lock held)
 //!   drop every lock
 //!   flush(&due) ──────────────────────────────▶ on return no CPU can use an old entry, no access that did is under way
-//!   retire_tables(frames) ────────────────────▶ gives each frame back, now or in a later call, when its reuse is safe
+//!   retire_tables(tables) ────────────────────▶ gives each frame back, now or in a later call, when its reuse is safe
 //! ```
 //!
 //! Entries that only gained are not told of: an old copy causes a fault, and the fault finds that all is well by now.
 //!
 //! Sources: live-backends notes, section 5; [SDM 3A §4.10], its §4.10.3 included, for what hardware may remember.
 
+use crate::retired::RetiredTables;
 use crate::tlb::FlushDue;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 use page_db::{CpuId, Cx, Pfn, PhysMem, VirtRange};
 
@@ -183,9 +183,23 @@ pub trait Mmu: fmt::Debug + Send + Sync {
     /// Takes over the frames of unlinked tables whose unlinking has been flushed, emptying `tables`. Each goes to `free` once its reuse is safe, in
     /// this call or in a later one (which may bring no new tables: [`HatX86::reap_tables`](crate::HatX86::reap_tables), and with it
     /// [`HatX86::steal_tables`](crate::HatX86::steal_tables), which whoever is short of frames calls). The default: at once.
-    fn retire_tables(&self, cx: &Cx, tables: &mut Vec<Pfn>, free: &mut dyn FnMut(Pfn)) {
+    ///
+    /// Cannot fail, so it asks for no memory: what it keeps for later it keeps in a [`KeptTables`](crate::KeptTables).
+    ///
+    /// ```
+    /// # use hat_x86::{KeptTables, RetiredTables};
+    /// # use page_db::Pfn;
+    /// /// Gives back what the call before kept, and keeps the rest.
+    /// fn retire_late(kept: &mut KeptTables, tables: &mut RetiredTables<'_>, free: &mut dyn FnMut(Pfn)) {
+    ///     let mut safe = std::mem::take(kept);
+    ///     tables.keep(kept);
+    ///     tables.bring_back(&mut safe);
+    ///     tables.for_each(free);
+    /// }
+    /// ```
+    fn retire_tables(&self, cx: &Cx, tables: &mut RetiredTables<'_>, free: &mut dyn FnMut(Pfn)) {
         let _ = cx;
-        tables.drain(..).for_each(free);
+        tables.for_each(free);
     }
     /// What is remembered although the tables no longer hold it, in words; `None` when nothing is, or the backend cannot tell. Called when nothing runs.
     fn remembered_wrongly(&self, cx: &Cx) -> Option<String> {
@@ -203,6 +217,7 @@ const _: Option<&dyn Mmu> = None; // used as an object everywhere; stays one
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn cpus(set: &CpuSet) -> Vec<u16> {
         set.iter().map(|c| c.0).collect()

@@ -24,6 +24,7 @@ use crate::htable::Supply;
 use crate::mmu::{Caps, CpuSet, Mmu, SpaceId};
 use crate::page::PageSide;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
+use crate::retired::RetiredTables;
 use crate::tlb::{Debts, FlushDue, MANY};
 use addr_space::{Hat, HatError, HatProvider};
 use alloc::collections::BTreeMap;
@@ -191,20 +192,10 @@ impl HatX86 {
             self.flush(cx, due);
         }
         due.close(&self.debts);
-        let mut id = core::mem::take(&mut due.retired);
-        if id == 0 {
-            return;
+        let first = core::mem::take(&mut due.retired);
+        if first != 0 {
+            self.retire(cx, first);
         }
-        let mut frames = Vec::new();
-        while id != 0 {
-            let rec = self.tables.get(id);
-            if frames.try_reserve(1).is_err() {
-                self.retire(cx, &mut frames);
-            }
-            id = rec.link.load(Relaxed);
-            frames.push(rec.pfn());
-        }
-        self.retire(cx, &mut frames);
     }
     /// Flushes for others what they owe now ([`page_db::PageMappings::settle`]).
     pub(crate) fn pay_for_others(&self, cx: &Cx) {
@@ -218,10 +209,11 @@ impl HatX86 {
         due.join_others(&self.debts);
         self.finish(cx, &mut due);
     }
-    /// Gives frames of unlinked tables to the backend; how many came back.
-    fn retire(&self, cx: &Cx, frames: &mut Vec<Pfn>) -> u64 {
+    /// Gives the unlinked tables from `first` on to the backend, 0 for none; how many frames came back.
+    fn retire(&self, cx: &Cx, first: u32) -> u64 {
         let mut back = 0;
-        self.mmu.retire_tables(cx, frames, &mut |pfn| {
+        let mut tables = RetiredTables::new(&self.tables, first);
+        self.mmu.retire_tables(cx, &mut tables, &mut |pfn| {
             self.free_table(cx, pfn);
             back += 1;
         });
@@ -261,7 +253,7 @@ impl HatX86 {
     }
     /// Lets the backend give back tables it kept for later; how many it gave.
     pub fn reap_tables(&self, cx: &Cx) -> u64 {
-        self.retire(cx, &mut Vec::new())
+        self.retire(cx, 0)
     }
     /// Nothing runs in the hat from here on. Only then is what is unloaded without a debt and cleared by plain stores (H5); a thread of the space that
     /// is still there faults, however long the rest takes.

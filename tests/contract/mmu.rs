@@ -2,8 +2,8 @@
 
 use crate::{all_caught, all_caught_some_time, clauses_of, machine};
 use hat_x86::{
-    Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits, SpaceId,
-    Trap, UserAccess,
+    Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits,
+    RetiredTables, SpaceId, Trap, UserAccess,
 };
 use page_db::{CpuId, Cx, Pfn, PhysMem, VirtAddr, VirtRange};
 use segvm::contract::{Breach, MmuCase, check_mmu, mmu};
@@ -168,9 +168,9 @@ impl Mmu for Flawed {
             self.host.flush(cx, due);
         }
     }
-    fn retire_tables(&self, cx: &Cx, tables: &mut Vec<Pfn>, free: &mut dyn FnMut(Pfn)) {
+    fn retire_tables(&self, cx: &Cx, tables: &mut RetiredTables<'_>, free: &mut dyn FnMut(Pfn)) {
         if self.is(Flaw::LosesTables) {
-            return tables.clear();
+            return tables.for_each(drop);
         }
         self.host.retire_tables(cx, tables, free);
     }

@@ -1,7 +1,7 @@
 //! Processors that do not do all that they are told.
 
 use super::*;
-use crate::{Caps, CpuSet, FlushDue};
+use crate::{Caps, CpuSet, FlushDue, KeptTables, RetiredTables};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,7 +14,7 @@ pub(super) struct Forgetful {
     pub(super) meanwhile: std::sync::Mutex<Option<Meanwhile>>,
     /// Whether frames of tables come back one call late, and those on their way.
     pub(super) late: AtomicBool,
-    kept: std::sync::Mutex<Vec<Pfn>>,
+    kept: std::sync::Mutex<KeptTables>,
 }
 
 impl core::fmt::Debug for Forgetful {
@@ -52,14 +52,14 @@ impl Mmu for Forgetful {
             self.host.flush(cx, due);
         }
     }
-    fn retire_tables(&self, _: &Cx, tables: &mut Vec<Pfn>, free: &mut dyn FnMut(Pfn)) {
+    fn retire_tables(&self, _: &Cx, tables: &mut RetiredTables<'_>, free: &mut dyn FnMut(Pfn)) {
         let mut kept = self.kept.lock().expect("not poisoned");
-        kept.drain(..).for_each(&mut *free);
+        let mut before = std::mem::take(&mut *kept);
         if self.late.load(Relaxed) {
-            kept.append(tables);
-        } else {
-            tables.drain(..).for_each(free);
+            tables.keep(&mut kept);
         }
+        tables.bring_back(&mut before);
+        tables.for_each(free);
     }
     fn remembered_wrongly(&self, cx: &Cx) -> Option<String> {
         self.host.remembered_wrongly(cx)

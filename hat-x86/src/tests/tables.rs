@@ -2,6 +2,8 @@
 
 use super::forgetful::forgetful;
 use super::*;
+use crate::htable::Supply;
+use crate::retired::{KeptTables, RetiredTables};
 use crate::{KERNEL_WINDOW, PteBits, walker};
 
 fn tables(w: &World, hat: &dyn Hat) -> Vec<(u8, u64, u16)> {
@@ -185,5 +187,35 @@ fn frames_that_a_backend_keeps_come_when_tables_are_taken() {
     w.load(&*other, 0x1000, page, U);
     assert_eq!(w.hx.steal_tables(&w.cx, 3), 3, "no table is taken while as many are kept");
     assert_eq!((w.db.freemem(), other.resident()), (at, 1));
+    w.verify();
+}
+
+#[test]
+fn what_is_kept_again_and_again_comes_back_once() {
+    let w = World::new(64);
+    let mut supply = Supply::default();
+    w.hx.gather(&w.cx, va(0x1000), &mut supply, 3).expect("room");
+    let ids = [supply.take(), supply.take(), supply.take()];
+    let pfns = ids.map(|id| w.hx.tables.get(id).pfn());
+    let alone = |id: u32| {
+        w.hx.tables.get(id).link.store(0, core::sync::atomic::Ordering::Relaxed);
+        RetiredTables::new(&w.hx.tables, id)
+    };
+    let mut kept = KeptTables::new();
+    RetiredTables::new(&w.hx.tables, 0).keep(&mut kept);
+    assert!(kept.is_empty());
+    let (mut first, mut second, mut third) = (alone(ids[0]), alone(ids[1]), alone(ids[2]));
+    first.keep(&mut kept);
+    second.keep(&mut kept);
+    assert!(first.is_empty() && second.next().is_none() && !kept.is_empty());
+    third.bring_back(&mut kept);
+    assert!(kept.is_empty());
+    let mut back = Vec::new();
+    while let Some(pfn) = third.next() {
+        w.hx.free_table(&w.cx, pfn); // its record may be the next table's at once
+        back.push(pfn);
+        third.bring_back(&mut kept);
+    }
+    assert_eq!(back, [pfns[1], pfns[0], pfns[2]]);
     w.verify();
 }
