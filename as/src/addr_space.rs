@@ -63,13 +63,29 @@ impl AddrSpace {
     ///
     /// `hat` is this space's alone: of two that share one, each would take the other's translations away. It is of the machine of `db`, for another's refuses
     /// every page it is shown ([`crate::HatError::ForeignPage`]).
+    ///
+    /// # Errors
+    /// [`AsError::NoHeap`] when the heap refuses what each processor keeps at hand of an address space; `hat`, which would have been its, has ended.
     #[doc(alias = "as_alloc")]
-    pub fn new(cx: &Cx, id: AsId, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
+    pub fn new(
+        cx: &Cx,
+        id: AsId,
+        limits: VirtRange,
+        hat: Arc<dyn Hat>,
+        db: Arc<PageDb>,
+    ) -> Result<Self, AsError> {
         debug_assert!(cx.held().is_empty(), "X2: an address space is made with no lock held");
         let cpus = db.cpus();
-        Self {
+        let lock = Segs::new(limits, cpus)
+            .and_then(|segs| SlotRwLock::new(Rank::AsLock, cpus, db.hooks(), segs));
+        let Ok(lock) = lock else {
+            hat.free_start(cx);
+            hat.free_end(cx);
+            return Err(AsError::NoHeap { what: "processor's place in an address space" });
+        };
+        Ok(Self {
             state: AsState::new(id, limits),
-            lock: SlotRwLock::new(Rank::AsLock, cpus, db.hooks(), Segs::new(limits, cpus)),
+            lock,
             range_claim: Apart(ClaimPlace::new()),
             locking: Mutex::new(Rank::AsLocking, ()),
             callbacks: Callbacks::new(),
@@ -77,11 +93,19 @@ impl AddrSpace {
             watch: Watch::new(),
             db,
             freed: AtomicBool::new(false),
-        }
+        })
     }
     /// Makes the kernel's address space: number 0, with the kernel's hat.
+    ///
+    /// # Errors
+    /// As [`AddrSpace::new`].
     #[doc(alias = "kas")]
-    pub fn kernel(cx: &Cx, limits: VirtRange, hat: Arc<dyn Hat>, db: Arc<PageDb>) -> Self {
+    pub fn kernel(
+        cx: &Cx,
+        limits: VirtRange,
+        hat: Arc<dyn Hat>,
+        db: Arc<PageDb>,
+    ) -> Result<Self, AsError> {
         Self::new(cx, AsId(0), limits, hat, db)
     }
     /// The number.

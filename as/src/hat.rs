@@ -172,7 +172,7 @@ pub struct Translation {
 /// Why the hat refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HatError {
-    /// No frame or no record for a page table or a mapping; back out and wait for memory. A wait for frames ends at once where they are plenty and it
+    /// No frame or no record for a page table or a mapping, or no heap for what a new hat keeps for each processor; back out and wait for memory. A wait for frames ends at once where they are plenty and it
     /// was the heap that had no record, so who waits gives up after some tries ([`page_db::MemoryTries`]).
     #[error("no memory for a page table at {addr}")]
     NoMemory {

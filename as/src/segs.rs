@@ -92,14 +92,14 @@ pub struct Segs {
 }
 
 impl Segs {
-    pub(crate) fn new(limits: VirtRange, cpus: u16) -> Self {
-        Self {
+    pub(crate) fn new(limits: VirtRange, cpus: u16) -> Result<Self, NoHeap> {
+        Ok(Self {
             tree: Avl::new(limits.start().get(), limits.end()),
             ops: Vec::new(),
-            hints: PerCpu::new(cpus, |_| AtomicU32::new(u32::MAX)),
+            hints: PerCpu::try_new(cpus, |_| Ok(AtomicU32::new(u32::MAX)))?,
             left_out: Runs::new(false),
             closed: false,
-        }
+        })
     }
     /// How many segments there are.
     pub fn len(&self) -> usize {

@@ -6,7 +6,7 @@ use alloc::string::String;
 /// Why a [`HatX86`](crate::HatX86) cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SetupError {
-    /// No frame for the kernel's tables.
+    /// No frame, or no heap, for the kernel's tables and what each processor remembers of them.
     #[error("cannot make the kernel's page tables: {0}")]
     Tables(#[from] HatError),
     /// The page database has a hat already; a page's translations are kept by one.

@@ -24,6 +24,7 @@ use addr_space::{
 };
 use alloc::sync::Arc;
 use core::fmt;
+use page_db::heap::NoHeap;
 use page_db::sync::PerCpu;
 use page_db::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use page_db::{Access, Cx, LockedPage, Pfn, Prot, SyncMode, VirtAddr, VirtRange};
@@ -50,14 +51,12 @@ pub(crate) struct HatState {
 }
 
 impl HatState {
-    pub(crate) fn new(id: u32, window: VirtRange, root: u32, cpus: u16) -> Self {
-        Self {
-            id,
-            window,
-            root,
-            flags: AtomicU8::new(0),
-            hints: PerCpu::new(cpus, |_| Hint::default()),
-        }
+    pub(crate) fn new(id: u32, window: VirtRange, root: u32, hints: PerCpu<Hint>) -> Self {
+        Self { id, window, root, flags: AtomicU8::new(0), hints }
+    }
+    /// What a hat is going to hold for each processor.
+    pub(crate) fn make_hints(cpus: u16) -> Result<PerCpu<Hint>, NoHeap> {
+        PerCpu::try_new(cpus, |_| Ok(Hint::default()))
     }
     pub(crate) fn space(&self) -> SpaceId {
         SpaceId(self.id)

@@ -26,14 +26,15 @@ use crate::page::PageSide;
 use crate::pte::{MAX_PFN, PteBits, X86Pte};
 use crate::retired::RetiredTables;
 use crate::tlb::{Debts, FlushDue, MANY};
+use crate::walk::Hint;
 use addr_space::{Hat, HatError, HatProvider};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use page_db::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
-use page_db::sync::{Arena, Mutation, Mutex, Once, mutated, spin_wait};
-use page_db::{Counter, Cx, PageDb, Pfn, Rank};
+use page_db::sync::{Arena, Mutation, Mutex, Once, PerCpu, mutated, spin_wait};
+use page_db::{Counter, Cx, PageDb, Pfn, Rank, VirtRange};
 
 /// Bounds on records, for machines that want to run out of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,14 +119,21 @@ impl HatX86 {
         let mut supply = Supply::default();
         let addr = KERNEL_WINDOW.start();
         let ready = hx.gather(cx, addr, &mut supply, 2).map_err(SetupError::from);
-        let ready = ready.and_then(|()| hx.install(cx, &supply));
-        if let Err(refused) = ready {
-            hx.give_back(cx, &mut supply);
-            return Err(refused);
+        let ready = ready.and_then(|()| {
+            let hints = HatState::make_hints(cpus).map_err(|_| HatError::NoMemory { addr })?;
+            hx.install(cx, &supply).map(|()| hints)
+        });
+        match ready {
+            Ok(hints) => {
+                let st = hx.make_kernel(cx, hints, &mut supply);
+                let _ = hx.kernel.set(st); // this is the only place that sets it
+                Ok(hx)
+            }
+            Err(refused) => {
+                hx.give_back(cx, &mut supply);
+                Err(refused)
+            }
         }
-        let st = hx.make_kernel(cx, &mut supply);
-        let _ = hx.kernel.set(st); // this is the only place that sets it
-        Ok(hx)
     }
     /// Becomes the page database's hat, with `supply` for the kernel's tables.
     fn install(&self, cx: &Cx, supply: &Supply) -> Result<(), SetupError> {
@@ -139,16 +147,22 @@ impl HatX86 {
         if first { Ok(()) } else { Err(SetupError::SecondHat) }
     }
     /// The kernel's hat out of two gathered tables: the top, and the one of the window's entry.
-    fn make_kernel(&self, cx: &Cx, supply: &mut Supply) -> Arc<HatState> {
-        let st = self.register(cx, KERNEL_WINDOW, supply);
+    fn make_kernel(&self, cx: &Cx, hints: PerCpu<Hint>, supply: &mut Supply) -> Arc<HatState> {
+        let st = self.register(cx, KERNEL_WINDOW, hints, supply);
         let root = self.lock_table(cx, st.root);
         self.link_pinned(cx, &st, &root, KERNEL_WINDOW.start().get(), supply);
         drop(root);
         self.mmu.space_created(cx, SpaceId::KERNEL, self.root_pfn(&st));
         st
     }
-    /// Makes a hat of a gathered table and enters it in the registry.
-    fn register(&self, cx: &Cx, window: page_db::VirtRange, supply: &mut Supply) -> Arc<HatState> {
+    /// Makes a hat of a gathered table and of hints, and enters it in the registry.
+    fn register(
+        &self,
+        cx: &Cx,
+        window: VirtRange,
+        hints: PerCpu<Hint>,
+        supply: &mut Supply,
+    ) -> Arc<HatState> {
         let mut hats = self.hats.lock(cx);
         // held: the registry. Numbers begin anew after the last one, and those in use are passed over.
         let id = loop {
@@ -158,7 +172,7 @@ impl HatX86 {
             }
         };
         let root = self.become_root(id, supply);
-        let st = Arc::new(HatState::new(id, window, root, self.db.cpus()));
+        let st = Arc::new(HatState::new(id, window, root, hints));
         hats.insert(id, Arc::clone(&st));
         st
     }
@@ -321,9 +335,11 @@ impl HatX86 {
 
 impl HatProvider for HatX86 {
     fn alloc(&self, cx: &Cx) -> Result<Arc<dyn Hat>, HatError> {
-        let mut supply = Supply::default();
-        self.gather(cx, USER_WINDOW.start(), &mut supply, 1)?;
-        let st = self.register(cx, USER_WINDOW, &mut supply);
+        let (mut supply, addr) = (Supply::default(), USER_WINDOW.start());
+        let hints = HatState::make_hints(self.db.cpus());
+        let hints = hints.map_err(|_| HatError::NoMemory { addr })?;
+        self.gather(cx, addr, &mut supply, 1)?;
+        let st = self.register(cx, USER_WINDOW, hints, &mut supply);
         let (from, to) = (self.root_pfn(self.kernel_state()), self.root_pfn(&st));
         // P1: the rest of the upper half is the backend's. A was set by walks through the kernel's own top table; a copy starts without.
         let entry = X86Pte(self.db.word(from, WINDOW_TOP).load(SeqCst));

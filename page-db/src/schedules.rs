@@ -160,7 +160,7 @@ fn context(n: u16) -> Cx {
 #[test]
 fn slot_lock_excludes() {
     explore(500, &[M::WriterLooksFirst], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32).expect("heap"));
         let l = Arc::clone(&lock);
         let writer = explore::spawn(move || {
             let cx = context(0);
@@ -184,7 +184,7 @@ fn slot_lock_excludes() {
 #[test]
 fn slot_lock() {
     explore(500, &[M::ReaderLeavesQuietly], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32).expect("heap"));
         let threads: Vec<_> = (0..3u16)
             .map(|n| {
                 let lock = Arc::clone(&lock);
@@ -213,7 +213,7 @@ fn slot_lock() {
 #[test]
 fn slot_lock_opens_for_whoever_wakes_a_sleeper() {
     explore(500, &[M::SleeperUnmarked], || {
-        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32));
+        let lock = Arc::new(SlotRwLock::new(Rank::AsLock, 2, &hooks(), 0u32).expect("heap"));
         let table = Arc::new(crate::sync::WaitTable::new(1, &hooks()));
         let done = Arc::new(AtomicBool::new(false));
         let (l, t, d) = (Arc::clone(&lock), Arc::clone(&table), Arc::clone(&done));

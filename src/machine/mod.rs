@@ -216,7 +216,7 @@ impl Machine {
         let swap = SwapFs::new(&cx, &db, SwapConfig { cpus: config.cpus, ..config.swap_config })?;
         let layer = AnonLayer::new(&swap);
         let vn = VnDriver::new(&layer, config.tunables);
-        let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
+        let kas = AddrSpace::kernel(&cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db))?;
         let kmem = Kmem::new(&cx, &db, KERNEL_WINDOW)?;
         kas.map(&cx, KERNEL_WINDOW, &KmemArgs(Arc::clone(&kmem)))?;
         let parts = Arc::new(Parts {
@@ -423,7 +423,8 @@ impl Machine {
         };
         let id = process::as_id(self.parts.next_space.fetch_add(1, Ordering::Relaxed));
         let db = Arc::clone(&self.parts.db);
-        Ok(Arc::new(AddrSpace::new(&self.cx, id, USER_RANGE, hat, db)))
+        let space = AddrSpace::new(&self.cx, id, USER_RANGE, hat, db);
+        Ok(Arc::new(space.map_err(|e| SysError::of(call, e))?))
     }
     /// Takes an address space apart. CPUs that run in it go to the kernel's.
     pub(crate) fn release_space(&self, space: &AddrSpace) {

@@ -418,6 +418,47 @@ fn a_machine_is_not_switched_on() {
     assert!(errors > 1, "only {errors}");
 }
 
+/// What each processor keeps at hand of a process is asked for in a way that can fail: there is no process then, and nothing of it.
+#[test]
+fn a_process_is_not_made() {
+    const CPUS: u16 = 16; // so that the smallest of these arrays is larger than any record
+    type How = fn(&Process) -> Result<Process, segvm::machine::SysError>;
+    let calls: [(&str, How); 3] =
+        [("spawn", |p| p.machine().spawn("q")), ("fork", Process::fork), ("vfork", Process::vfork)];
+    let m = Machine::builder().frames(1024).cpus(CPUS).build().unwrap();
+    let hats = || m.hat().hats(m.cx()).len();
+    for ((what, how), and_later) in calls.into_iter().flat_map(|c| [(c, false), (c, true)]) {
+        let mut errors = 0;
+        for k in 1.. {
+            let p = m.spawn("p").unwrap();
+            map(&p, AT, None);
+            p.store(AT, &[1]).unwrap();
+            p.mprotect(AT, PAGE, 1).unwrap(); // as a fork leaves the translation
+            let (before, free, had) = (m.dump(), m.db().freemem(), hats());
+            let plan = Plan { from: FROM, k, and_later };
+            let (made, asked) = under(plan, || how(&p));
+            let at = format!("{what}: {plan:?}, {asked:?}");
+            m.verify().unwrap_or_else(|v| panic!("{at}: {v}"));
+            match made {
+                Ok(made) => made.exit(),
+                Err(e) => {
+                    assert_eq!(e.errno, ENOMEM, "{at}: {e}");
+                    assert_ne!(asked.refused, 0, "{at}: nothing was refused");
+                    errors += 1;
+                }
+            }
+            assert_eq!(m.dump().visible(), before.visible(), "{at}: not as before");
+            assert_eq!((m.db().freemem(), hats()), (free, had), "{at}: something is left");
+            p.exit();
+            if asked.refused == 0 {
+                break;
+            }
+        }
+        // The hat's is waited for, and asked for again; the address space's two are not.
+        assert!(errors >= if and_later { 3 } else { 2 }, "{what}: only {errors}");
+    }
+}
+
 /// A flush cannot fail: on however many processors an entry is remembered, it goes without the heap.
 #[test]
 fn a_flush_asks_for_nothing() {

@@ -79,12 +79,14 @@ impl World {
         let wait = Arc::new(CountedWait { left, waits, gate });
         assert!(db.set_memory_wait(Arc::clone(&wait) as _));
         let hat = Arc::new(RecHat::new(1));
-        let space = AddrSpace::new(&cx, AsId(1), limits, Arc::clone(&hat) as _, Arc::clone(&db));
+        let space = AddrSpace::new(&cx, AsId(1), limits, Arc::clone(&hat) as _, Arc::clone(&db))
+            .expect("heap");
         Self { cx, counters, db, clock, wait, hat, space, plan: Arc::default() }
     }
     pub(crate) fn child(&self) -> AddrSpace {
         let hat = Arc::new(RecHat::new(2));
         AddrSpace::new(&self.cx, AsId(2), self.space.limits(), hat, Arc::clone(&self.db))
+            .expect("heap")
     }
     /// Arguments of a plain read-write toy.
     pub(crate) fn toy(&self) -> ToyArgs {

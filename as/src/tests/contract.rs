@@ -15,7 +15,8 @@ fn the_toy_keeps_the_contract() {
     let space = || {
         let id = made.fetch_add(1, SeqCst);
         let hat = Arc::new(RecHat::new(id));
-        Ok(Arc::new(AddrSpace::new(&w.cx, AsId(id), w.space.limits(), hat, Arc::clone(&w.db))))
+        let space = AddrSpace::new(&w.cx, AsId(id), w.space.limits(), hat, Arc::clone(&w.db));
+        Ok(Arc::new(space?))
     };
     let usual = SegCan::FAULT | SegCan::STORE | SegCan::SPLIT | SegCan::DUP | SegCan::PROT;
     let usual = usual | SegCan::LOCK | SegCan::SOFTLOCK;

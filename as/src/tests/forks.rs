@@ -101,7 +101,7 @@ fn only_an_empty_child_of_the_same_size_is_accepted() {
     child.map(&w.cx, range(0x40000, P), &w.toy()).expect("free");
     assert!(matches!(w.space.dup(&w.cx, &child), Err(AsError::Overlap { .. })));
     let (limits, hat) = (range(0x100_0000, P), Arc::new(RecHat::new(3)));
-    let small = AddrSpace::new(&w.cx, AsId(3), limits, hat, Arc::clone(&w.db));
+    let small = AddrSpace::new(&w.cx, AsId(3), limits, hat, Arc::clone(&w.db)).expect("heap");
     assert!(matches!(w.space.dup(&w.cx, &small), Err(AsError::OutsideSpace { .. })));
     let other = World::new();
     let foreign = AsError::Foreign { what: "a child", owner: Owner::Machine, id: w.space.id() };

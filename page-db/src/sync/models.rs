@@ -474,7 +474,10 @@ struct SlotLock<const SLIP: u8> {
 
 impl<const SLIP: u8> SlotLock<SLIP> {
     fn new() -> Self {
-        Self { slots: Slots::new(2, place(), || Loom::new(0)), value: Guarded::default() }
+        Self {
+            slots: Slots::new(2, place(), || Loom::new(0)).expect("heap"),
+            value: Guarded::default(),
+        }
     }
     /// Reads through `slot`, running `inside` as a reader.
     fn read(&self, slot: usize, inside: impl FnOnce(&Thread<'_, SLIP>)) {

@@ -54,6 +54,7 @@ use super::imp::{self, WaitPoint};
 use super::wait::{CpuPlace, Place};
 use super::{Mutation, mutated};
 use crate::cx::{Cx, WaitHooks};
+use crate::heap::{self, NoHeap};
 use crate::lock::Rank;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -93,9 +94,9 @@ pub(crate) struct Slots<W, P> {
 
 impl<W: Word, P> Slots<W, P> {
     /// `cpus` slots of words that `zero` makes.
-    pub(crate) fn new(cpus: u16, place: Place<W, P>, zero: impl Fn() -> W) -> Self {
+    pub(crate) fn new(cpus: u16, place: Place<W, P>, zero: impl Fn() -> W) -> Result<Self, NoHeap> {
         let slot = |_| CachePadded::new(Slot { word: zero(), asleep: zero() });
-        Self { place, slots: (0..cpus.max(1)).map(slot).collect() }
+        Ok(Self { place, slots: heap::boxed(usize::from(cpus.max(1)), slot)? })
     }
     fn readers(&self) -> u64 {
         self.slots.iter().map(|s| u64::from(s.word.load(SeqCst) & COUNT)).sum()
@@ -335,15 +336,23 @@ unsafe impl<T: Send> Send for SlotRwLock<T> {}
 
 impl<T> SlotRwLock<T> {
     /// A lock with a slot for each of `cpus` processors; `hooks` wakes whoever sleeps for it where there is no `std`.
-    pub fn new(rank: Rank, cpus: u16, hooks: &Arc<dyn WaitHooks>, value: T) -> Self {
+    ///
+    /// # Errors
+    /// [`NoHeap`]; `value` is dropped.
+    pub fn new(
+        rank: Rank,
+        cpus: u16,
+        hooks: &Arc<dyn WaitHooks>,
+        value: T,
+    ) -> Result<Self, NoHeap> {
         let place = CpuPlace::with_hooks(hooks);
-        let slots = Box::new(Slots::new(cpus, place, || AtomicU32::new(0)));
-        Self {
+        let slots = Box::new(Slots::new(cpus, place, || AtomicU32::new(0))?);
+        Ok(Self {
             rank,
             slots: NonNull::from(Box::leak(slots)),
             writers: CachePadded::new(imp::Mutex::new(())),
             data: UnsafeCell::new(value),
-        }
+        })
     }
     fn slots(&self) -> &CpuSlots {
         // SAFETY: allocated in `new`, freed in `drop`.

@@ -96,7 +96,8 @@ impl World {
     }
     pub(super) fn proc(&self, cx: &Cx, id: u32) -> Proc {
         let hat = self.hat.alloc(cx).expect("frames");
-        Arc::new(AddrSpace::new(cx, AsId(id), USER_RANGE, hat, Arc::clone(&self.db)))
+        let space = AddrSpace::new(cx, AsId(id), USER_RANGE, hat, Arc::clone(&self.db));
+        Arc::new(space.expect("heap"))
     }
     /// A process with `pages` pages of private memory at [`BASE`].
     pub(super) fn zfod(&self, cx: &Cx, id: u32, pages: u64) -> Proc {

@@ -7,7 +7,7 @@ use page_db::{CpuId, SpinHooks, ThreadId};
 
 fn heap(w: &World) -> (AddrSpace, Arc<Kmem>) {
     let window = hat_x86::KERNEL_WINDOW;
-    let kas = AddrSpace::kernel(&w.cx, window, w.hat.kernel(), Arc::clone(&w.db));
+    let kas = AddrSpace::kernel(&w.cx, window, w.hat.kernel(), Arc::clone(&w.db)).expect("heap");
     let kmem = Kmem::new(&w.cx, &w.db, window).expect("a number");
     kas.map(&w.cx, window, &KmemArgs(Arc::clone(&kmem))).expect("free");
     (kas, kmem)

@@ -79,7 +79,7 @@ impl World {
             hat,
             Arc::clone(&self.db),
         );
-        Proc { space }
+        Proc { space: space.expect("heap") }
     }
     fn mmu_activate(&self, p: &Proc) {
         use hat_x86::Mmu as _;

@@ -64,7 +64,7 @@ impl Desk {
         let hat = self.m.hat().alloc(self.m.cx())?;
         let id = AsId(self.next.fetch_add(1, SeqCst));
         let db = Arc::clone(self.m.db());
-        Ok(Arc::new(AddrSpace::new(self.m.cx(), id, USER_RANGE, hat, db)))
+        Ok(Arc::new(AddrSpace::new(self.m.cx(), id, USER_RANGE, hat, db)?))
     }
     pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
         let maps = self.m.anon().maps().len() as u64;

@@ -229,7 +229,8 @@ const FOREIGN: &[Row] = &[
             beside(g, |o| {
                 let hat = o.m.hat().alloc(o.m.cx()).unwrap();
                 let child =
-                    AddrSpace::new(o.m.cx(), AsId(99), USER_RANGE, hat, Arc::clone(o.m.db()));
+                    AddrSpace::new(o.m.cx(), AsId(99), USER_RANGE, hat, Arc::clone(o.m.db()))
+                        .unwrap();
                 let answer = told(g.p.space().dup(g.cx(), &child));
                 child.free(o.m.cx());
                 answer

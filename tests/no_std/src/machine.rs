@@ -117,7 +117,7 @@ impl Machine {
         let wait = SinglestepWait::new(Arc::clone(&pageout), tables);
         ensure!(db.set_memory_wait(Arc::new(wait)), "somebody else waits for memory");
 
-        let kernel = AddrSpace::kernel(cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db));
+        let kernel = AddrSpace::kernel(cx, KERNEL_WINDOW, hat.kernel(), Arc::clone(&db))?;
         let heap = VirtRange::exact(KERNEL_WINDOW.start().get(), HEAP_PAGES * page_db::PAGE_SIZE)?;
         let kmem = Kmem::new(cx, &db, heap)?;
         kernel.map(cx, heap, &KmemArgs(Arc::clone(&kmem)))?;
@@ -130,7 +130,7 @@ impl Machine {
     /// waits, with nothing held, and tries again. Not for ever: what is short may be a record of the heap's, and frames are plenty.
     ///
     /// # Errors
-    /// No frame for its top table, and none to be had.
+    /// No frame for its top table, and none to be had; no heap.
     pub fn space(&self, cx: &Cx) -> Result<AddrSpace> {
         let mut tries = MemoryTries::new(1, 1); // the top table
         let hat = loop {
@@ -141,7 +141,7 @@ impl Machine {
             }
         };
         let id = AsId(self.next_space.fetch_add(1, Ordering::Relaxed));
-        Ok(AddrSpace::new(cx, id, USER_RANGE, hat, Arc::clone(&self.db)))
+        Ok(AddrSpace::new(cx, id, USER_RANGE, hat, Arc::clone(&self.db))?)
     }
     /// Loads what a user of `space` would find at `addr`, on the thread's processor, faulting as it does.
     ///

@@ -19,7 +19,7 @@ impl Cpus {
 }
 fn lock() -> SlotRwLock<u64> {
     let hooks: Arc<dyn WaitHooks> = Arc::new(SpinHooks);
-    SlotRwLock::new(Rank::AsLock, 4, &hooks, 0)
+    SlotRwLock::new(Rank::AsLock, 4, &hooks, 0).expect("heap")
 }
 fn until(mut done: impl FnMut() -> bool) {
     while !done() {
@@ -214,7 +214,7 @@ fn writing_while_reading_is_out_of_order() {
 fn forgotten_readers_never_let_a_writer_in() {
     let counters = Counters::new(8);
     let hooks: Arc<dyn crate::WaitHooks> = Arc::new(SpinHooks);
-    let l: SlotRwLock<u64> = SlotRwLock::new(Rank::AsLock, 8, &hooks, 0);
+    let l: SlotRwLock<u64> = SlotRwLock::new(Rank::AsLock, 8, &hooks, 0).expect("heap");
     for slot in l.slots().slots.iter() {
         slot.word.store(FULL - 1, SeqCst);
     }

@@ -371,7 +371,8 @@ fn a_sync_at_the_end_of_the_lower_half_ends_there() {
     let w = world(128);
     let all = VirtRange::exact(BASE, VirtAddr::LOWER_END - BASE).expect("aligned");
     let hat = w.hat.alloc(&w.cx).expect("frames");
-    let p = Proc { space: AddrSpace::new(&w.cx, AsId(9), all, hat, Arc::clone(&w.db)) };
+    let space = AddrSpace::new(&w.cx, AsId(9), all, hat, Arc::clone(&w.db));
+    let p = Proc { space: space.expect("heap") };
     let file = w.file(8);
     let last = VirtRange::exact(all.end() - 2 * PAGE_SIZE, 2 * PAGE_SIZE).expect("aligned");
     let vnode = Some(Arc::clone(&file));
