@@ -102,3 +102,41 @@ fn a_segment_answers_for_its_own_pages() {
     assert!(!asks(&s, 1, 2), "anons, and not so far apart in name as in the segment");
     s.end();
 }
+
+/// The advice comes when much has been stored already: one load does not write all of that.
+#[test]
+fn a_fault_leaves_most_of_a_long_way_behind_it_to_page_out() {
+    let setup = "arena 256; file 0 819200 rw; map 0 0 200 rw shared fixed file 0 0";
+    let mut s = Scene::on("machine memory=512");
+    s.run(&format!("{setup}; write 0 0 199 1"));
+    s.run("advise 0 0 200 sequential; read 0 199 0+1; expect ok");
+    assert_eq!((s.count("pgpgout"), s.count("fsfree")), (16, 16));
+    // What is left is modified still.
+    s.run("verify; sync 0 0 200 sync; expect ok; expect counter fspgout +183; verify");
+    s.end();
+
+    // Clean ones between them cost nothing, and are freed with them.
+    let mut s = Scene::on("machine memory=512");
+    s.run(&format!("{setup}; read 0 0 199"));
+    for page in (0..199).step_by(4) {
+        s.run(&format!("write 0 {page} 0+1 1"));
+    }
+    s.run("advise 0 0 200 sequential; read 0 199 0+1; expect ok");
+    let free =
+        |p: &u64| s.file_frame(0, *p).is_some_and(|f| s.machine().db().page(s.page(f)).is_free());
+    assert_eq!((s.count("pgpgout"), (0..200).filter(free).count()), (16, 63));
+    s.end();
+}
+
+/// Who reads and stores in turn leaves nothing modified behind: a fault writes as many pages as were mapped since the one before.
+#[test]
+fn a_sequential_reader_keeps_up_with_its_own_stores() {
+    let mut s = Scene::on("machine memory=512");
+    s.run("arena 256; file 0 819200 rw; pread 0 0 819200");
+    s.run("map 0 0 200 rw shared fixed file 0 0; advise 0 0 200 sequential");
+    for page in 0..200 {
+        s.run(&format!("read 0 {page} 0+1; write 0 {page} 0+1 1"));
+    }
+    assert_eq!((s.count("pgpgout"), s.count("fsfree")), (192, 192), "at the last of 13 faults");
+    s.end();
+}

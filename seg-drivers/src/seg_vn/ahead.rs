@@ -74,6 +74,12 @@ impl Near {
 /// Pages in a row that somebody keeps, after which a sequential reader frees none behind them: a file that is locked in memory would cost each fault all of it.
 const MOST_KEPT: u32 = 64;
 
+/// Pages that one fault of a sequential reader writes at most, a kluster's worth: as many as a fault maps along over a file, so as many as such a reader leaves behind it
+/// from one fault to the next. In illumos such writes are made in the background, however many they are; here the fault waits for each, and what was modified before that and lies
+/// further back is page-out's.
+#[doc(alias = "PVN_MAX_GETPAGE_SZ")]
+const MOST_WRITTEN: u64 = PART as u64;
+
 impl SegVn {
     /// Maps resident neighbours of a load fault, as advice says; the file's pages with no rights but those `given` for the one that was asked for.
     pub(super) fn map_neighbours(&self, f: &PageFault<'_>, given: Prot) {
@@ -250,13 +256,16 @@ impl SegVn {
             && scx.db.exists(cx, id).is_none()
             && b.vnode.read_ahead(cx, scx.db, offset).is_ok()
     }
-    /// Under sequential advice the pages behind the fault are offered to the cache list, from the nearest down to the first that is absent, or on that list already.
+    /// Under sequential advice the pages behind the fault are offered to the cache list, from the nearest down to the first that is absent, or on that list already,
+    /// or after [`MOST_WRITTEN`] that had to be written for it.
     pub(super) fn free_behind(&self, f: &PageFault<'_>) {
         if self.advice_at(f.scx, f.addr) != Advice::Sequential {
             return;
         }
         let Some(b) = &self.backing else { return };
         let at = f.scx.seg.page_index(f.addr);
+        let written = || f.scx.cx.counted(Counter::PgPgOut); // by this thread: a vnode that holds its writes back makes nobody wait
+        let most = written() + MOST_WRITTEN;
         let mut kept = 0; // in a row, by somebody else: the faults before have offered what lies behind them
         for i in (0..at).rev() {
             let addr = f.scx.seg.page_at(i);
@@ -272,7 +281,7 @@ impl SegVn {
                 return;
             }
             kept = if f.scx.db.page(page).is_free() { 0 } else { kept + 1 };
-            if kept == MOST_KEPT {
+            if kept == MOST_KEPT || written() >= most {
                 return;
             }
         }
