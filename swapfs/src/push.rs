@@ -13,11 +13,16 @@
 //!
 //!     lock      each page still there, tried, never waited for ─▶ unload, take the dirty bit       a clean page is freed here
 //!     place     runs of new slots for as many as possible; the old slots go      none left: sweep, else the old slot again, else give up
-//!     write     one transfer for each run of neighbours
+//!     write     one transfer for each run of neighbours                               it fails: page by page
 //!     done      per page: freed to the cache list, unless somebody used it meanwhile; on error modified again, slot given back
 //!
 //!   put_page(anything else)  the same with one page, at once; the page is waited for unless ASYNC or NOWAIT, and shared with who has it if it is to stay
 //! ```
+//!
+//! Where the transfer of a run fails, some place in it cannot be written, or the device cannot. So its pages are tried one by one, and those whose places are good go
+//! out; but not while there have been two failures more than successes (`ODDS`): a device that writes nothing is asked for two pages more, and for one when it
+//! failed the last time too. So a run costs one transfer more than it has pages at most. Halves of halves would find one bad place in fewer
+//! transfers, and several in more.
 //!
 //! A request dropped because its page is locked or gone loses nothing: the page is as dirty as before, and the scanner comes
 //! again. A page that gets no place is marked modified again and stays ("backed by memory").
@@ -27,13 +32,13 @@
 //! - U1: a thread with a page of the cluster locked only *tries* for the next, so two clusters never wait for each other.
 //! - U2: from the moment a new slot is in the word until the write is done, the page is locked shared and in transit: nobody
 //!   reads the slot, frees it, or gives the page away.
-//! - U3: a failed or impossible push leaves the page resident and modified.
+//! - U3: a failed or impossible push leaves the page resident and modified; of a cluster, those pages alone whose own transfers failed, or were not tried any more.
 //!
 //! When every slot is taken, those of pages that are in memory can be had: [`crate::sweep`].
 //!
 //! Sources: illumos.md 6.3; uvm.md 6.2, 6.5.
 
-use crate::area::PhysSlot;
+use crate::area::{PhysSlot, SwapArea};
 use crate::device::{DeviceError, DeviceOp};
 use crate::fs::SwapFs;
 use crate::name::{AnonNumber, Place};
@@ -42,6 +47,9 @@ use alloc::vec::Vec;
 use page_db::pvn::{self, DirtyPage};
 use page_db::selock::LockedPage as _;
 use page_db::{Counter, Cx, FailKind, Identity, Pfn, PutFlags, VnodeError, errno};
+
+/// How many more failures than successes end the attempt to write the pages of a run one by one.
+const ODDS: u32 = 2;
 
 /// A dirty page and whose it is.
 type Dirty<'a> = (AnonNumber, DirtyPage<'a>);
@@ -199,37 +207,60 @@ impl SwapFs {
             }
         }
     }
-    /// Writes pages with neighbouring slots in one transfer and ends their transit.
+    /// Writes pages with neighbouring slots in one transfer, or else one by one, and ends their transit.
     fn write_run(&self, cx: &Cx, run: Vec<Placed<'_>>, flags: PutFlags) -> Result<(), VnodeError> {
-        let (first, count) = (&run[0], run.len() as u64);
-        let Identity { vnode, offset } = first.dirty.identity;
+        let first = run[0].slot;
         let areas = self.space().areas();
-        let area = areas.get(first.slot.area).expect("W2: an area with slots in use stays");
-        let to = area.start() + u64::from(first.slot.index);
+        let area = areas.get(first.area).expect("W2: an area with slots in use stays");
         let frames: Vec<Pfn> = run.iter().map(|p| p.dirty.page.pfn()).collect();
-        let wrote = if cx.fails(FailKind::DeviceWrite) {
-            Err(DeviceError { op: DeviceOp::Write, page: to, errno: errno::EIO })
-        } else {
-            cx.blocking(|| area.device().write(cx, to, &frames, self.db().mem()))
-        };
-        area.note_write(wrote.is_ok());
+        let whole = self.transfer(cx, area, first, &frames);
         debug_assert!(
             run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),
             "W1: whoever has a page in transit has its word, and so the slot that is written"
         );
-        if wrote.is_ok() {
-            cx.count(Counter::PgOut);
-            cx.count_n(Counter::PgPgOut, count);
-            cx.count_n(Counter::AnonPgOut, count);
-        }
-        let mut done = Ok(());
-        for Placed { n, dirty, slot } in run {
+        let mut odds = match whole.is_err() && frames.len() > 1 {
+            true if area.is_failing() => ODDS - 1,
+            true => ODDS,
+            false => 0,
+        };
+        let (mut works, mut result) = (whole.is_ok(), Ok(()));
+        for (Placed { n, dirty, slot }, frame) in run.into_iter().zip(&frames) {
+            let wrote = match odds {
+                0 => whole,
+                _ => self.transfer(cx, area, slot, core::slice::from_ref(frame)),
+            };
+            if odds != 0 {
+                odds = if wrote.is_ok() { odds + 1 } else { odds - 1 };
+                works |= wrote.is_ok();
+            }
             if wrote.is_err() && self.names().change(n, Place::At(slot), Place::Nowhere) {
                 self.space().free(cx, slot); // what it holds now is nobody's page
             }
-            done = done.and(pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags));
+            let Identity { vnode, offset } = dirty.identity;
+            let done = pvn::write_done(cx, self.db(), dirty, wrote.is_ok(), flags);
+            let wrote = wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno });
+            result = result.and(wrote).and(done);
         }
-        wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno }).and(done)
+        area.note_write(works);
+        result
+    }
+    /// Writes frames to the slots from `first` on. held: the pages (shared, i/o)
+    fn transfer(
+        &self,
+        cx: &Cx,
+        area: &SwapArea,
+        first: PhysSlot,
+        frames: &[Pfn],
+    ) -> Result<(), DeviceError> {
+        let to = area.start() + u64::from(first.index);
+        if cx.fails(FailKind::DeviceWrite) {
+            return Err(DeviceError { op: DeviceOp::Write, page: to, errno: errno::EIO });
+        }
+        cx.blocking(|| area.device().write(cx, to, frames, self.db().mem()))?;
+        cx.count(Counter::PgOut);
+        cx.count_n(Counter::PgPgOut, frames.len() as u64);
+        cx.count_n(Counter::AnonPgOut, frames.len() as u64);
+        Ok(())
     }
 }
 

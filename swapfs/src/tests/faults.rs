@@ -7,7 +7,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use page_db::{Counter, PutFlags, VnodeError, errno};
+use page_db::{Counter, FailKind, FailPlan, PutFlags, VnodeError, errno};
 
 fn faulty(w: &World, pages: u64) -> (Arc<MemDevice>, Arc<FaultyDevice>, AreaId) {
     let mem = Arc::new(MemDevice::new("d", pages));
@@ -106,7 +106,7 @@ fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
     for n in &new {
         w.fs.put_page(&w.cx, *n, super::PUSH).expect("held back");
     }
-    dev.fail_write(1);
+    (1..=2).for_each(|page| dev.break_page(page));
     let out = || [Counter::PgOut, Counter::PgPgOut, Counter::AnonPgOut].map(|c| w.counter(c));
     let before = out();
     assert!(matches!(w.fs.flush_pushes(&w.cx), Err(VnodeError::Io { .. })));
@@ -119,6 +119,74 @@ fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
         assert_eq!(w.load(*n).0, 50 + i as u8);
     }
     w.check();
+}
+
+/// Pushes `all` as page-out does; what it is told, and how many transfers were asked for.
+fn push_all(w: &World, all: &[AnonNumber]) -> (Result<(), VnodeError>, u64) {
+    let asked = || w.db.counters().asked().of(FailKind::DeviceWrite);
+    w.db.counters().fail(&FailPlan::counting());
+    let before = asked();
+    let put = |n: &AnonNumber| w.fs.put_page(&w.cx, *n, super::PUSH);
+    let told = all.iter().map(put).fold(Ok(()), Result::and).and(w.fs.flush_pushes(&w.cx));
+    (told, asked() - before)
+}
+
+#[test]
+fn one_bad_place_of_a_cluster_hurts_no_other_page() {
+    for bad in [0, 7, 15] {
+        let w = World::new(64);
+        let (_, dev, id) = faulty(&w, 32);
+        let (_, other) = w.add("e", 8, -1);
+        dev.break_page(bad);
+        let all: Vec<_> = (0..16).map(|i| w.anon(i)).collect();
+        let loser = all[bad as usize];
+        let (told, transfers) = push_all(&w, &all);
+        assert!(
+            told.is_err_and(|e| matches!(e, VnodeError::Io { offset, .. } if offset == w.fs.identity(loser).offset)),
+            "place {bad}: {told:?}"
+        );
+        assert_eq!(transfers, 17, "place {bad}: all at once, then each");
+        assert_eq!([Counter::PgOut, Counter::PgPgOut].map(|c| w.counter(c)), [15, 15]);
+        for n in &all {
+            let stays = *n == loser;
+            assert_eq!(w.fs.slot(&w.cx, *n).is_none(), stays, "place {bad}");
+            assert_eq!(w.modified(*n), stays, "place {bad}");
+        }
+        assert_eq!(w.check().free_slots, 17 + 8);
+        // The device works: its area is not the last resort, and the page goes to the next place there.
+        w.push(loser).expect("another place");
+        assert_eq!(w.fs.slot(&w.cx, loser), Some(PhysSlot { area: id, index: 16 }), "not {other}");
+        for (i, n) in (0..).zip(&all) {
+            w.evict(*n);
+            assert_eq!(w.load(*n), (i, true));
+        }
+        w.check();
+    }
+}
+
+/// A device that writes nothing is asked for the cluster and for two of its pages, and for one when it is known to fail.
+#[test]
+fn a_cluster_costs_a_dead_device_little() {
+    let w = World::new(64);
+    let (_, dev, _) = faulty(&w, 64);
+    (0..64).for_each(|page| dev.break_page(page));
+    let all: Vec<_> = (0..16).map(|i| w.anon(i)).collect();
+    for transfers in [3, 2, 2] {
+        let told = push_all(&w, &all);
+        assert!(matches!(told, (Err(VnodeError::Io { .. }), n) if n == transfers), "{told:?}");
+        assert!(all.iter().all(|n| w.modified(*n) && w.fs.slot(&w.cx, *n).is_none()));
+        assert_eq!(w.check().free_slots, 64);
+    }
+    dev.heal();
+    assert_eq!(push_all(&w, &all), (Ok(()), 1));
+    // It dies while the pages are tried one by one: as many more failures as it had successes, and two.
+    all.iter().enumerate().for_each(|(i, n)| w.store(*n, i as u8));
+    [1].into_iter().chain(5..13).for_each(|nth| dev.fail_write(nth));
+    let (told, transfers) = push_all(&w, &all);
+    assert_eq!((told.is_err(), transfers), (true, 1 + 3 + 5));
+    let stored: Vec<bool> = all.iter().map(|n| w.fs.slot(&w.cx, *n).is_some()).collect();
+    assert_eq!(stored, (0..16).map(|i| i < 3).collect::<Vec<_>>());
+    assert_eq!(w.check().free_slots, 61);
 }
 
 #[test]
