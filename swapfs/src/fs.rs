@@ -155,7 +155,7 @@ impl SwapFs {
         self.removals.seen()
     }
     /// Ends names as [`SwapFs::free`] does, in order, the numbers going back together. What was known of removals before their pages were destroyed spares
-    /// a second search for them.
+    /// a second search for them; a page that is found is waited for, as long as it is on its way out.
     ///
     /// # Locks
     /// No page lock held.
@@ -166,31 +166,36 @@ impl SwapFs {
             debug_assert!(was != Place::Dead, "W4: an anon is freed once");
             if was == Place::Dead {
                 // The number is not this caller's to give back; those before and behind it are.
-                self.end_run(cx, &dead[from..i], since);
+                self.names.free_run(cx, &dead[from..i]);
                 from = i + 1;
+                continue;
+            }
+            let late = mutated(Mutation::SlotBeforePage);
+            if !late {
+                self.end_page(cx, *n, since);
             }
             match was {
                 Place::At(slot) => self.space.free(cx, slot),
                 Place::Bad(slot) => self.lose(cx, slot),
                 Place::Borrowed(lender) => self.db.unlend(cx, lender),
-                _ => {}
+                Place::Nowhere | Place::Dead => {}
+            }
+            if late {
+                self.end_page(cx, *n, since);
             }
         }
-        self.end_run(cx, &dead[from..], since);
+        self.names.free_run(cx, &dead[from..]);
     }
-    /// Gives back the numbers of names that have been killed.
-    fn end_run(&self, cx: &Cx, dead: &[AnonNumber], since: RemovalsSeen) {
-        // A removal may be reading the slot of one of these names right now, or may have read it and be done since the caller destroyed the
-        // page. It looks at the word again when it has read; but until its page is destroyed the number must not be used again, and
-        // nobody else will look (W6).
-        if self.removals.may_have_made_pages(since) && !mutated(Mutation::RemovalUnseen) {
-            for n in dead {
-                if let Some(page) = self.db.lookup_excl(cx, self.identity(*n)) {
-                    self.db.destroy(cx, page);
-                }
-            }
+    /// Destroys the page of a name just killed, if a removal has made one since the caller looked.
+    fn end_page(&self, cx: &Cx, n: AnonNumber, since: RemovalsSeen) {
+        // The removal may be reading the name's slot right now, and looks at the word again when it has; or it is done, and page-out is writing the page
+        // to a slot of another area, the one that `kill` has found. Until the page is gone neither slot nor number may be used again (W6).
+        if self.removals.may_have_made_pages(since)
+            && !mutated(Mutation::RemovalUnseen)
+            && let Some(page) = self.db.lookup_excl(cx, self.identity(n))
+        {
+            self.db.destroy(cx, page);
         }
-        self.names.free_run(cx, dead);
     }
     /// The name of an anon's page: arithmetic, and the vnode's number. A number never handed out gets a name that no page has.
     #[doc(alias("swap_xlate", "an_vp", "an_off"))]

@@ -35,13 +35,14 @@
 //! # Invariants
 //!
 //! - W1: a name's word changes only under its page's lock: exclusive, or shared with the i/o lock held. The exceptions are
-//!   [`SwapFs::free`], when there is no page any more, and [`SwapFs::borrow`], before there is one.
+//!   [`SwapFs::free`], when the owner has seen that there is no page any more, and [`SwapFs::borrow`], before there is one.
 //! - W2: a slot belongs to one name at most; allocated slots = names with a slot + bad slots (uvm.md I9), when quiet.
 //! - W3: a clean page without a slot may be lost: it holds zeros that nobody wrote, or bytes its owner gave up (`MADV_FREE`). So whoever
 //!   takes a slot from a page in memory marks the page modified.
 //! - W4: a dead name has no page, no slot and is nowhere but among the free numbers.
 //! - W5: reservations add up: what is promised from disk fits the disks, what is promised from memory is charged to availrmem.
-//! - W6: whoever gives a number back has looked for a page that a removal of an area made meanwhile (`removal`).
+//! - W6: whoever ends a name has looked for a page that a removal of an area made meanwhile (`removal`), and destroyed it, before the slot is free
+//!   and before the number is.
 //!
 //! # Example
 //!

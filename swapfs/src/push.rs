@@ -31,7 +31,7 @@
 //!
 //! - U1: a thread with a page of the cluster locked only *tries* for the next, so two clusters never wait for each other.
 //! - U2: from the moment a new slot is in the word until the write is done, the page is locked shared and in transit: nobody
-//!   reads the slot, frees it, or gives the page away.
+//!   reads the slot, frees it, or gives the page away. The word stays as it is, unless the name ends; whoever ends it waits for the page first (W6).
 //! - U3: a failed or impossible push leaves the page resident and modified; of a cluster, those pages alone whose own transfers failed, or were not tried any more.
 //!
 //! When every slot is taken, those of pages that are in memory can be had: [`crate::sweep`].
@@ -215,8 +215,8 @@ impl SwapFs {
         let frames: Vec<Pfn> = run.iter().map(|p| p.dirty.page.pfn()).collect();
         let whole = self.transfer(cx, area, first, &frames);
         debug_assert!(
-            run.iter().all(|p| self.names().place(p.n).slot() == Some(p.slot)),
-            "W1: whoever has a page in transit has its word, and so the slot that is written"
+            run.iter().all(|p| self.keeps_slot(cx, area, p)),
+            "U2: the slot that is written is its page's until that is done"
         );
         let mut odds = match whole.is_err() && frames.len() > 1 {
             true if area.is_failing() => ODDS - 1,
@@ -243,6 +243,15 @@ impl SwapFs {
         }
         area.note_write(works);
         result
+    }
+    /// Whether the slot is the page's still: its name's word says so, or the name has ended and nobody else has taken the slot since (K1).
+    fn keeps_slot(&self, cx: &Cx, area: &SwapArea, p: &Placed<'_>) -> bool {
+        let index = p.slot.index;
+        let taken = || area.slots.lock(cx).is_taken(index) && area.owner(index) == Some(p.n);
+        match self.names().place(p.n) {
+            Place::Dead => taken(),
+            place => place.slot() == Some(p.slot),
+        }
     }
     /// Writes frames to the slots from `first` on. held: the pages (shared, i/o)
     fn transfer(

@@ -3,22 +3,27 @@
 //! # The difficulty
 //!
 //! A removal makes pages of anons on which it has no reference. So an anon's last owner may look for its page, find none, and be about to give the number
-//! back when the page is there all the same:
+//! back when the page is there all the same; and what is in memory is page-out's as well:
 //!
 //! ```text
-//!   owner                              removal
+//!   owner                              removal                                            page-out
 //!   destroys the page: there is none   looks at the word: a slot of the area
 //!                                      reads it into a page, under the name
-//!   kills the word
-//!   gives the number back              looks at the word again, which may be another anon's by now
+//!                                      looks at the word again: the slot is free          puts a new slot of another area in the word
+//!   kills the word: that slot                                                             writes the page there
+//!   gives the slot back                                                                     ..  which may be another anon's by now
+//!   gives the number back              looks at the word again, if it has not yet,
+//!                                      which may be another anon's by now
 //! ```
 //!
 //! A removal announces itself before it looks at the first word, and the owner kills the word before he looks for removals: one of the two sees the other.
+//! A dead word takes no slot, so the one that the owner found is the last; and he has the page when nobody reads or writes it.
 //!
 //! # The rule
 //!
 //! - W6: the owner notes what has begun and ended ([`Removals::seen`]) before he destroys the page, and looks for a page once more unless the same is true after
-//!   he has killed the word and nothing runs. What ended before he noted it has left its pages where he found them.
+//!   he has killed the word and nothing runs. Page, slot, number go in this order: the page is waited for, and the slot is nobody else's until then.
+//!   What ended before he noted it has left its pages where he found them.
 //!
 //! The other road, to look again whenever there ever was a removal, needs no note; each anon freed after the first `swapdel` then costs a search that finds nothing.
 

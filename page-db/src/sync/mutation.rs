@@ -115,6 +115,8 @@ mutations! {
     HeldPagePassedOver,
     /// W1: an anon's number goes back although a removal of swap may be reading its page. `removal_of_swap_against_exit`
     RemovalUnseen,
+    /// W6: an anon's slot goes back before the page is gone that a removal of swap has made, and that is written there. `removal_of_swap_and_page_out_against_exit`
+    SlotBeforePage,
     /// O2: a side of a lazy fork lets go of the map before it has copied it. `own_maps_from_both_sides`
     MapLeftEarly,
     /// J1: a slot of a joint map is replaced and the other sharers keep their translations. `joint_store_against_load`

@@ -21,11 +21,13 @@ mod world;
 use crate::anon::array::CHUNK;
 use crate::seg_vn::{LentAnons, SegVnArgs};
 use addr_space::{Advice, AsError, FaultError, Inherit, SegKind, SyncFlags, UnloadFlags};
+use alloc::sync::Arc;
 use file::Zeros;
 use page_db::pageout::Hand;
 use page_db::sync::Mutation as M;
 use page_db::sync::explore::{explore, join};
 use page_db::{CpuId, Cx, LockedPage, PAGE_SIZE, Prot, PutFlags, RefMod};
+use swapfs::MemDevice;
 use world::{LAST, World, page, pages};
 
 /// Two threads fault on one page that neither has touched: one zeroed page comes of it, and both bytes are in it.
@@ -404,6 +406,37 @@ fn removal_of_swap_against_exit() {
             w.spawn(0, move |_, cx| p.free(cx))
         };
         let removal = w.spawn(1, |w, cx| w.swap.remove(cx, w.area).expect("memory for all"));
+        join([exit, removal]);
+        w.finish(&cx, &[&p]);
+    });
+}
+
+/// The same while the process waits for its second page, so that the first is in memory, and on its way to another area, before it ends the name.
+#[test]
+fn removal_of_swap_and_page_out_against_exit() {
+    explore(300, &[M::SlotBeforePage], || {
+        let (w, cx) = World::new(40);
+        let p = w.zfod(&cx, 1, 2);
+        w.run(&cx, &p);
+        w.store(&cx, &p, 0, 7).expect("mapped");
+        w.pageout.reclaim_all(&cx, &w.db);
+        w.squeeze(&cx, 0); // the frame goes, what is stored stays
+        w.release(&cx);
+        w.store(&cx, &p, PAGE_SIZE, 8).expect("mapped");
+        w.mmu_idle(&cx);
+        w.swap.add(&cx, Arc::new(MemDevice::new("swap1", 1)), 0, 1, 0).expect("another area");
+        let [first, second] = [0, 1].map(|i| w.anon_at(&cx, i));
+        let held = w.db.lookup_shared(&cx, w.swap.identity(second)).expect("in memory").leak();
+        let exit = {
+            let p = p.clone();
+            w.spawn(0, move |_, cx| p.free(cx))
+        };
+        let removal = w.spawn(1, move |w, cx| {
+            w.swap.remove(cx, w.area).expect("memory for all");
+            drop(w.db.adopt_shared(cx, held));
+            let push = PutFlags::ASYNC | PutFlags::FREE;
+            let _ = w.swap.put_page(cx, first, push).and(w.swap.flush_pushes(cx)); // no space for a name that has ended
+        });
         join([exit, removal]);
         w.finish(&cx, &[&p]);
     });

@@ -167,8 +167,12 @@ impl World {
     }
     /// The only anon.
     pub(super) fn anon(&self, cx: &Cx) -> AnonNumber {
+        self.anon_at(cx, 0)
+    }
+    /// The anon in so many-th of the slots that hold one, of the map made last.
+    pub(super) fn anon_at(&self, cx: &Cx, i: usize) -> AnonNumber {
         let map = self.driver.layer().maps().pop().expect("a map");
-        map.slots(cx, 0..u64::MAX >> 1).next().expect("an anon").1
+        map.slots(cx, 0..u64::MAX >> 1).nth(i).expect("an anon").1
     }
     /// Takes frames away until `left` are free.
     pub(super) fn squeeze(&self, cx: &Cx, left: u64) {

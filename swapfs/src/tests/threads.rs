@@ -1,13 +1,13 @@
 //! Several threads: pushes, page-ins, frees and removals at once.
 
 use super::{PUSH, World, cx_on};
-use crate::{AnonNumber, MemDevice, SwapConfig};
+use crate::{AnonNumber, MemDevice, SwapConfig, SwapFs};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use page_db::selock::LockedPage as _;
 use page_db::sync::atomic::{AtomicBool, Ordering};
-use page_db::{PutFlags, RefMod};
+use page_db::{PageDb, PutFlags, RefMod, VnodeError};
 
 /// Four owners store, push, load and free, while a fifth thread adds and removes areas under them.
 #[test]
@@ -42,13 +42,13 @@ fn areas_come_and_go_under_load() {
     assert_eq!(w.db.freemem(), 512);
 }
 
-fn owner(fs: &Arc<crate::SwapFs>, db: &Arc<page_db::PageDb>, cpu: u16) {
+fn owner(fs: &SwapFs, db: &PageDb, cpu: u16) {
     let cx = cx_on(db.counters(), cpu);
     let mut mine: Vec<(AnonNumber, u8)> = Vec::new();
     for turn in 0..3000u32 {
         let byte = turn as u8;
         let put = |n, flags| match fs.put_page(&cx, n, flags) {
-            Ok(()) | Err(page_db::VnodeError::NoSpace { .. }) => {}
+            Ok(()) | Err(VnodeError::NoSpace { .. }) => {}
             Err(e) => panic!("{e}"),
         };
         match turn % 5 {
@@ -83,7 +83,7 @@ fn owner(fs: &Arc<crate::SwapFs>, db: &Arc<page_db::PageDb>, cpu: u16) {
     let _ = fs.flush_pushes(&cx);
 }
 
-/// A device whose writes wait to be let go.
+/// A device whose first write waits to be let go.
 #[derive(Debug)]
 struct Gate {
     inner: MemDevice,
@@ -114,11 +114,32 @@ impl crate::SwapDevice for Gate {
         frames: &[page_db::Pfn],
         mem: &dyn page_db::PhysMem,
     ) -> Result<(), crate::DeviceError> {
-        self.arrived.store(true, Ordering::Release);
-        while !self.open.load(Ordering::Acquire) {
-            std::thread::yield_now();
+        if !self.arrived.swap(true, Ordering::AcqRel) {
+            while !self.open.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
         }
         self.inner.write(cx, page, frames, mem)
+    }
+}
+
+/// An area of so many pages on such a device.
+fn gated(w: &World, pages: u64) -> Arc<Gate> {
+    let (arrived, open) = (AtomicBool::new(false), AtomicBool::new(false));
+    let gate = Arc::new(Gate { inner: MemDevice::new("g", pages), arrived, open });
+    w.fs.add(&w.cx, gate.clone(), 0, pages, 0).expect("fits");
+    gate
+}
+
+/// Pushes the page as page-out does, by processor 1.
+fn push(fs: &SwapFs, db: &PageDb, n: AnonNumber) -> Result<(), VnodeError> {
+    let cx = cx_on(db.counters(), 1);
+    fs.put_page(&cx, n, PUSH).and(fs.flush_pushes(&cx))
+}
+
+fn until(what: impl Fn() -> bool) {
+    while !what() {
+        std::thread::yield_now();
     }
 }
 
@@ -126,20 +147,12 @@ impl crate::SwapDevice for Gate {
 #[test]
 fn a_free_waits_for_the_push_in_flight() {
     let w = World::with(64, SwapConfig { cpus: 2, ..SwapConfig::default() });
-    let (arrived, open) = (AtomicBool::new(false), AtomicBool::new(false));
-    let gate = Arc::new(Gate { inner: MemDevice::new("g", 8), arrived, open });
-    w.fs.add(&w.cx, gate.clone(), 0, 8, 0).expect("fits");
+    let gate = gated(&w, 8);
     let n = w.anon(1);
     let (fs, db) = (&w.fs, &w.db);
     std::thread::scope(|s| {
-        let push = s.spawn(move || {
-            let cx = cx_on(db.counters(), 1);
-            let _ = fs.put_page(&cx, n, PUSH);
-            fs.flush_pushes(&cx)
-        });
-        while !gate.arrived.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        let push = s.spawn(move || push(fs, db, n));
+        until(|| gate.arrived.load(Ordering::Acquire));
         // In transit: the slot is spoken for, the page is readable, and cannot be had for destruction.
         assert!(fs.slot(&w.cx, n).is_some());
         let page = db.lookup_shared(&w.cx, fs.identity(n)).expect("it is readable");
@@ -161,6 +174,41 @@ fn a_free_waits_for_the_push_in_flight() {
     assert_eq!(w.db.freemem(), 64);
 }
 
+/// The same of a page that a removal has made after the owner had seen that there is none: the slot it is written to is nobody else's before.
+#[test]
+fn a_free_waits_for_the_push_of_a_page_brought_back() {
+    let w = World::with(64, SwapConfig { cpus: 3, ..SwapConfig::default() });
+    let (_, id) = w.add("d", 4, 0);
+    let n = w.anon(1);
+    w.evict(n);
+    let since = w.fs.removals_seen();
+    assert!(!w.resident(n), "the owner has nothing to destroy");
+    let gate = gated(&w, 1);
+    w.fs.remove(&w.cx, id).expect("memory is plenty");
+    let other = w.anon(2);
+    let (fs, db) = (&w.fs, &w.db);
+    std::thread::scope(|s| {
+        let pushed = s.spawn(move || push(fs, db, n));
+        until(|| gate.arrived.load(Ordering::Acquire));
+        let freed = s.spawn(move || fs.free_run(&cx_on(db.counters(), 2), &[n], since));
+        until(|| !fs.is_live(n));
+        for _ in 0..200 {
+            std::thread::yield_now();
+        }
+        let early = w.push(other);
+        gate.open.store(true, Ordering::Release);
+        assert_eq!(pushed.join().expect("pushed"), Ok(()));
+        freed.join().expect("freed");
+        assert!(early.is_ok() || w.push(other).is_ok(), "there is room now");
+        w.evict(other);
+        assert_eq!(w.load(other), (2, true), "written over");
+        assert!(matches!(early, Err(VnodeError::NoSpace { .. })), "the slot is given away");
+    });
+    w.free(other);
+    let census = w.check();
+    assert_eq!((census.live, census.free_slots, w.db.freemem()), (0, 1, 64));
+}
+
 /// A push that has its slot but has not put it in its word yet is waited for, though no word speaks of it.
 #[test]
 fn a_removal_waits_for_slots_on_their_way() {
@@ -170,9 +218,7 @@ fn a_removal_waits_for_slots_on_their_way() {
     let (fs, db) = (&w.fs, &w.db);
     std::thread::scope(|s| {
         let gone = s.spawn(move || fs.remove(&cx_on(db.counters(), 1), id));
-        while !fs.list()[0].removing {
-            std::thread::yield_now();
-        }
+        until(|| fs.list()[0].removing);
         for _ in 0..200 {
             std::thread::yield_now();
         }
@@ -185,7 +231,7 @@ fn a_removal_waits_for_slots_on_their_way() {
     w.check();
 }
 
-fn end(fs: &crate::SwapFs, db: &page_db::PageDb, cx: &page_db::Cx, n: AnonNumber) {
+fn end(fs: &SwapFs, db: &PageDb, cx: &page_db::Cx, n: AnonNumber) {
     if let Some(page) = db.lookup_excl(cx, fs.identity(n)) {
         db.destroy(cx, page);
     }
