@@ -262,7 +262,7 @@ impl Process {
     ///
     /// # Errors
     /// `EINVAL` for a misaligned address or length 0, `ENOMEM` for holes and what is no user range, `EPERM` without the privilege, `EAGAIN`
-    /// over a limit.
+    /// over a limit, `EDEADLK` when a page that the lock must copy first stays pinned by somebody else.
     #[doc(alias = "MC_LOCK")]
     pub fn mlock(&self, addr: u64, len: u64) -> Result<(), SysError> {
         const CALL: &str = "mlock";

@@ -50,7 +50,8 @@ impl Process {
     }
 }
 
-fn whole_pages(call: &'static str, addr: u64, len: u64) -> Result<VirtRange, SysError> {
+/// A user range of whole pages.
+pub(super) fn whole_pages(call: &'static str, addr: u64, len: u64) -> Result<VirtRange, SysError> {
     let no_range = |_| SysError::arg(call, errno::EINVAL, "not a range of whole pages");
     let range = VirtRange::exact(addr, len).map_err(no_range)?;
     if range.end() > USER_TOP {

@@ -43,6 +43,7 @@ mod memory;
 mod mmap;
 mod mremap;
 mod personality;
+mod pins;
 mod process;
 mod stack;
 #[cfg(test)]

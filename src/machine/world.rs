@@ -12,11 +12,12 @@ mod memory;
 
 use self::files::Slot;
 use super::loans::{Loan, Loans};
+use super::pins::Pins;
 use super::process::{BREAK_BASE, Process};
 use super::words::{self, area_of, done, errno, prot_bits};
 use super::{BootError, Limit, Machine, MemCall, Personality, SysError};
 use crate::files::FileHandle;
-use crate::script::ast::{self, ControlCommand, MemQuestions, PageChoice, SystemName};
+use crate::script::ast::{self, ControlCommand, MemQuestions, PageChoice, PinFor, SystemName};
 use crate::script::ast::{Layout, Limit as ScriptLimit, MachineSettings, SwapSpec};
 use crate::script::ast::{LockAll, OpenMode, Prot, RemapFlags, SyncFlags, WatchFor};
 use crate::script::outcome::{Errno, Outcome, PageBytes, PageState};
@@ -25,8 +26,9 @@ use crate::script::world::{
     ViewError, World,
 };
 use addr_space::{Inherit, WatchFlags};
-use page_db::{Counter, CpuId};
-use std::collections::BTreeMap;
+use page_db::db::RetireError;
+use page_db::{Access as Reach, Counter, CpuId, Pfn, VirtAddr, Vnode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use swapfs::AreaId;
@@ -42,6 +44,9 @@ pub struct MachineWorld {
     files: BTreeMap<u32, Slot>,
     /// By number, in order; what has been given back leaves its number.
     loans: Loans,
+    pins: Pins,
+    /// Frames that scripts have asked to be taken out of service.
+    retired: BTreeSet<Pfn>,
 }
 
 /// `byte` and those that follow it, `len` of them from the place `from` on.
@@ -68,6 +73,8 @@ impl MachineWorld {
             procs: BTreeMap::from([(0, first)]),
             files: BTreeMap::new(),
             loans: Loans::default(),
+            pins: Pins::default(),
+            retired: BTreeSet::new(),
         })
     }
     /// The machine.
@@ -123,6 +130,10 @@ impl World for MachineWorld {
         self.make_file(file, size, mode)
     }
     fn truncate(&mut self, file: FileSlot, size: u64) -> Outcome {
+        if let Some(f) = self.files.get(&file.0) {
+            // Whoever cuts pages off waits for devices that have them.
+            self.pins.end_those_of(&self.machine, f.handle.vnode.id());
+        }
         self.on_file(file, |f| {
             done(f.handle.vnode.truncate(self.machine.cx(), self.machine.db(), size))
         })
@@ -395,6 +406,39 @@ impl World for MachineWorld {
     fn borrow(&mut self, proc: ProcSlot, addr: u64, loan: u64) -> Outcome {
         let Some(p) = self.procs.get(&proc.0) else { return Outcome::Skip };
         self.loans.show(p, addr, loan)
+    }
+    fn pin(&mut self, r: Region, what: PinFor) -> Outcome {
+        let access = match what {
+            PinFor::Read => Reach::Read,
+            PinFor::Write => Reach::Write,
+        };
+        let Some(p) = self.procs.get(&r.proc.0) else { return Outcome::Skip };
+        self.pins.add(p, r.addr, r.len, access).into()
+    }
+    fn pinned(&mut self, pin: u64) -> Outcome {
+        self.pins.read(&self.machine, pin)
+    }
+    fn unpin(&mut self, pin: u64) -> Outcome {
+        self.pins.end(&self.machine, pin)
+    }
+    fn retire(&mut self, proc: ProcSlot, addr: u64) -> Outcome {
+        let Some(p) = self.procs.get(&proc.0) else { return Outcome::Skip };
+        let at = VirtAddr::new(addr).ok();
+        let Some(there) = at.and_then(|at| p.space().hat().probe(p.cx(), at)) else {
+            return Errno::EFAULT.into();
+        };
+        let done = self.machine.db().retire(p.cx(), there.pfn);
+        if done.is_ok() || matches!(done, Err(RetireError::Pending(_))) {
+            self.retired.insert(there.pfn);
+        }
+        done.map_or_else(|e| errno(e.errno()), |()| Outcome::OK)
+    }
+    fn unretire(&mut self) -> Outcome {
+        let (cx, db) = (self.machine.cx(), self.machine.db());
+        let before = self.retired.len();
+        // Those that are still in use stay noted, for the next time.
+        self.retired.retain(|frame| db.unretire(cx, *frame).is_err());
+        Outcome::count((before - self.retired.len()) as u64)
     }
     fn set_rlimit(&mut self, proc: ProcSlot, limit: ScriptLimit, bytes: Option<u64>) -> Outcome {
         let limit = match limit {

@@ -9,6 +9,7 @@ use crate::script::ast::{
 use crate::script::outcome::{Errno, FNV_OFFSET, FirstBytes, Outcome, PAGE_BYTES, fnv};
 use crate::script::world::{MapCall, MapSource, ProcSlot, Region};
 
+use super::watch::Hit;
 use super::{Attempt, Backing, Model, Object, Page, Process, USER_TOP, pieces};
 
 pub(super) type Answer = Result<Outcome, Errno>;
@@ -205,7 +206,7 @@ impl Model {
     }
 
     /// How many pages of processes have their bytes in this cell.
-    fn users_of(&self, cell: usize) -> usize {
+    pub(super) fn users_of(&self, cell: usize) -> usize {
         let pages = self.procs.values().flat_map(|p| p.pages.values());
         pages.filter(|page| page.cell == Some(cell)).count()
     }
@@ -214,8 +215,10 @@ impl Model {
         let mut hash = FNV_OFFSET;
         let mut first = FirstBytes::default();
         for (done, at, n) in pieces(region.addr, region.len) {
+            let hit = self.hit(region.proc.0, at, n as u64, Attempt::Load);
             match self.reach(region.proc.0, at, Attempt::Load, done) {
-                Err(signal) => return signal,
+                Err(signal) => return stopped(hit, done, signal),
+                Ok(_) if hit.is_some() => return hit.map_or(Outcome::OK, |hit| hit.trap(done)),
                 Ok(page) => {
                     let i = (at % PAGE_BYTES) as usize;
                     let bytes = &self.bytes(page)[i..i + n];
@@ -229,13 +232,20 @@ impl Model {
 
     pub(super) fn store(&mut self, region: Region, byte: u8) -> Outcome {
         for (done, at, n) in pieces(region.addr, region.len) {
+            let hit = self.hit(region.proc.0, at, n as u64, Attempt::Store);
             if let Err(signal) = self.reach(region.proc.0, at, Attempt::Store, done) {
-                return signal;
+                return stopped(hit, done, signal);
             }
-            let i = (at % PAGE_BYTES) as usize;
-            let bytes = self.own(region.proc.0, at);
-            for (k, b) in bytes[i..i + n].iter_mut().enumerate() {
-                *b = byte.wrapping_add((done as usize + k) as u8);
+            let n = hit.map_or(n, |hit| hit.through as usize);
+            if n != 0 {
+                let i = (at % PAGE_BYTES) as usize;
+                let bytes = self.own(region.proc.0, at);
+                for (k, b) in bytes[i..i + n].iter_mut().enumerate() {
+                    *b = byte.wrapping_add((done as usize + k) as u8);
+                }
+            }
+            if let Some(hit) = hit {
+                return hit.trap(done);
             }
         }
         Outcome::OK
@@ -253,6 +263,14 @@ impl Model {
     }
 }
 
+/// What stops an access of a page that `signal` would stop: a watch on its first byte does before anybody has looked for the page.
+fn stopped(hit: Option<Hit>, done: u64, signal: Outcome) -> Outcome {
+    match (hit, signal) {
+        (Some(hit), Outcome::Bus { .. }) if hit.through == 0 => hit.trap(done),
+        _ => signal,
+    }
+}
+
 /// A file can be mapped as far as offsets go.
 fn check_file_range(offset: u64, len: u64) -> Result<(), Errno> {
     const OFFSET_MAX: u64 = i64::MAX as u64;
@@ -264,7 +282,7 @@ fn check_file_range(offset: u64, len: u64) -> Result<(), Errno> {
 }
 
 impl Page {
-    const NEW: Page = Page {
+    pub(super) const NEW: Page = Page {
         backing: Backing::Zero,
         shared: false,
         read: true,

@@ -168,9 +168,17 @@ impl Model {
             if self.reach(region.proc.0, at, Attempt::Store, done).is_err() {
                 return Err(Errno::EFAULT);
             }
+            let hit = self.hit(region.proc.0, at, k as u64, Attempt::Store);
+            let k = hit.map_or(k, |hit| hit.through as usize);
+            if k == 0 {
+                return Err(Errno::EFAULT);
+            }
             let bytes = self.objects[file.object].read(call.offset + done, k);
             let i = (at % PAGE_BYTES) as usize;
             self.own(region.proc.0, at)[i..i + k].copy_from_slice(&bytes);
+            if hit.is_some() {
+                return Err(Errno::EFAULT);
+            }
         }
         Ok(Outcome::count(n))
     }
@@ -189,6 +197,10 @@ impl Model {
         for (done, at, k) in pieces(region.addr, region.len) {
             let i = (at % PAGE_BYTES) as usize;
             let bytes = match self.reach(region.proc.0, at, Attempt::Load, done) {
+                // What is watched stops the copy of the whole page, which was to be written at once.
+                Ok(_) if self.hit(region.proc.0, at, k as u64, Attempt::Load).is_some() => {
+                    return Err(Errno::EFAULT);
+                }
                 Ok(page) => self.bytes(page)[i..i + k].to_vec(),
                 Err(_) => return Err(Errno::EFAULT),
             };

@@ -10,7 +10,7 @@ use crate::script::outcome::{Errno, Outcome};
 use crate::script::world::Region;
 
 use super::calls::{Answer, checked_end};
-use super::{Backing, Cell, Model, Page, Process};
+use super::{Backing, Model, Page, Process};
 
 impl Model {
     pub(super) fn fork_process(&mut self, parent: u32, child: u32) -> Outcome {
@@ -19,11 +19,8 @@ impl Model {
         }
         let Some(p) = self.procs.get_mut(&parent) else { return Outcome::Skip };
         // Pages to be shared get a cell, which has the bytes that were the parent's alone.
-        let shared = |page: &&mut Page| page.is_handed_on() && page.cell.is_none();
-        for page in p.pages.values_mut().filter(shared) {
-            page.cell = Some(self.cells.len());
-            let of_file = page.backing != Backing::Zero;
-            self.cells.push(Cell { copy: page.copy.take(), of_file });
+        for page in p.pages.values_mut().filter(|page| page.is_handed_on()) {
+            page.enter_cell(&mut self.cells);
         }
         let (brk, limits) = (p.brk, p.limits.clone());
         let p = &self.procs[&parent];

@@ -16,19 +16,23 @@
 //! page is private. Fork copies the records, boxes and all, but where a page is inherited otherwise:
 //! nothing, zeros, or shared. Private pages that are shared have one place for a copy together, a
 //! *cell*, empty until one of them stores. That is the whole of it; `calls.rs` adds what the system
-//! calls refuse, `fork.rs` what a child gets, `vfork.rs` who uses the same pages, `files.rs` what files do, `world.rs` the script's face.
+//! calls refuse, `fork.rs` what a child gets, `vfork.rs` who uses the same pages, `files.rs` what files do,
+//! `share.rs` what is shown twice, `loans.rs` what others have of a process's memory, `watch.rs` which bytes are watched, `world.rs` the script's face.
 //!
 //! # What it does not predict
 //!
-//! Memory never runs out and swap is never full. Residency, addresses chosen by the system and
+//! Memory never runs out and swap is never full, and nobody waits for a device. Residency, addresses chosen by the system and
 //! counts are not known here. Mappings of more than [`Model::MAX_PAGES`] and writes of more than
 //! [`Model::MAX_WRITE`] are refused, because a naive record of each page costs memory.
 
 mod calls;
 mod files;
 mod fork;
+mod loans;
 mod remap;
+mod share;
 mod vfork;
+mod watch;
 mod world;
 
 use std::collections::BTreeMap;
@@ -152,6 +156,8 @@ pub struct Process {
     limits: BTreeMap<&'static str, (u64, u32)>,
     /// What holds instead while it uses an address space with others.
     told: BTreeMap<&'static str, (u64, u32)>,
+    /// Watched bytes, in order of address.
+    watches: Vec<watch::Watch>,
 }
 
 impl Process {
@@ -218,6 +224,8 @@ pub struct Model {
     cells: Vec<Cell>,
     /// Processes that use one address space, those of each together; the first has its pages.
     joint: Vec<Vec<u32>>,
+    loans: Vec<Option<loans::Loan>>,
+    pins: Vec<Option<loans::Pin>>,
 }
 
 /// What private pages that are shared have together.
@@ -259,6 +267,8 @@ impl Model {
             objects: Vec::new(),
             cells: Vec::new(),
             joint: Vec::new(),
+            loans: Vec::new(),
+            pins: Vec::new(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The model as a world that scripts drive.
 
 use crate::script::ast::{
-    Advice, Inherit, Layout, Limit, LockAll, OpenMode, Prot, RemapFlags, SyncFlags,
+    Advice, Inherit, Layout, Limit, LockAll, OpenMode, PinFor, Prot, RemapFlags, SyncFlags,
+    WatchFor,
 };
 use crate::script::outcome::{Outcome, PageBytes, PageState};
 use crate::script::world::{
@@ -151,9 +152,14 @@ impl World for Model {
     fn page(&mut self, proc: ProcSlot, addr: u64, store: bool, bytes: &mut PageBytes) -> PageState {
         let slot = self.seat(proc);
         match self.reach(slot, addr, Attempt::Load, 0) {
+            Ok(_) if self.is_watched(slot, addr, Attempt::Load) => PageState::Bus,
             Ok(page) => {
                 *bytes = *self.bytes(page);
-                if store && page.write { PageState::Writable } else { PageState::Readable }
+                match store && page.write {
+                    true if self.is_watched(slot, addr, Attempt::Store) => PageState::BusOnWrite,
+                    true => PageState::Writable,
+                    false => PageState::Readable,
+                }
             }
             Err(Outcome::Bus { .. }) => PageState::Bus,
             Err(Outcome::Segv { code: crate::script::outcome::SegvCode::Accerr, .. }) => {
@@ -178,6 +184,50 @@ impl World for Model {
     fn fetch(&mut self, proc: ProcSlot, addr: u64, _cpu: Option<u32>) -> Outcome {
         let slot = self.seat(proc);
         self.fetch_at(slot, addr)
+    }
+
+    fn lend(&mut self, region: Region) -> Outcome {
+        self.lend_range(region, false).into()
+    }
+
+    fn lent(&mut self, loan: u64) -> Outcome {
+        self.read_loan(loan).into()
+    }
+
+    fn unlend(&mut self, loan: u64) -> Outcome {
+        self.end_loan(loan).into()
+    }
+
+    fn lend_anon(&mut self, region: Region) -> Outcome {
+        self.lend_range(region, true).into()
+    }
+
+    fn borrow(&mut self, proc: ProcSlot, addr: u64, loan: u64) -> Outcome {
+        self.borrow_loan(Region { proc, addr, len: 0 }, loan).into()
+    }
+
+    fn share(&mut self, region: Region, into: ProcSlot, to: u64) -> Outcome {
+        self.share_pages(region, into, to).into()
+    }
+
+    fn watch(&mut self, region: Region, what: WatchFor) -> Outcome {
+        self.on(region.proc, |p| p.watch(region, what))
+    }
+
+    fn unwatch(&mut self, region: Region) -> Outcome {
+        self.on(region.proc, |p| p.unwatch(region))
+    }
+
+    fn pin(&mut self, region: Region, what: PinFor) -> Outcome {
+        self.pin_range(region, what).into()
+    }
+
+    fn pinned(&mut self, pin: u64) -> Outcome {
+        self.read_pin(pin).into()
+    }
+
+    fn unpin(&mut self, pin: u64) -> Outcome {
+        self.end_pin(pin).into()
     }
 
     fn set_rlimit(&mut self, proc: ProcSlot, limit: Limit, bytes: Option<u64>) -> Outcome {

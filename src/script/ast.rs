@@ -183,6 +183,16 @@ pub enum Operation {
     LendAnon(Range),
     /// `borrow P A N`
     Borrow { proc: ProcRef, addr: Addr, loan: u64 },
+    /// `pin P A L r|w`
+    Pin(Range, PinFor),
+    /// `pinned N`
+    Pinned(u64),
+    /// `unpin N`
+    Unpin(u64),
+    /// `retire P A`: takes the frame behind an address out of service.
+    Retire { proc: ProcRef, addr: Addr },
+    /// `unretire`: puts all of them back.
+    Unretire,
     /// `lockall P WHAT`
     LockAll(ProcRef, LockAll),
     /// `unlockall P`
@@ -312,6 +322,11 @@ impl Operation {
             | O::Unlend(_)
             | O::LendAnon(_)
             | O::Borrow { .. }
+            | O::Pin(..)
+            | O::Pinned(_)
+            | O::Unpin(_)
+            | O::Retire { .. }
+            | O::Unretire
             | O::View(_)
             | O::Expect(_)
             | O::Echo(_)
@@ -350,6 +365,11 @@ impl Operation {
                     | O::Unlend(_)
                     | O::LendAnon(_)
                     | O::Borrow { .. }
+                    | O::Pin(..)
+                    | O::Pinned(_)
+                    | O::Unpin(_)
+                    | O::Retire { .. }
+                    | O::Unretire
             )
     }
 }

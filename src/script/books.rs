@@ -82,6 +82,9 @@ impl Books {
             }
             Operation::Map(map) if done => self.enter_map(map),
             Operation::Fork { parent, child } if done => self.enter_fork(parent, child),
+            Operation::ShareRange { range, into, to } if done => {
+                self.enter_share(range, into, *to);
+            }
             Operation::Remap { range, new_len, flags, to } => {
                 self.enter_remap(range, *new_len, *flags, to.filter(|_| done));
             }
@@ -165,6 +168,22 @@ impl Books {
         if bare {
             let all = new.chain(old).map(|n| (slot, n));
             self.unreserved.extend(all);
+        }
+    }
+
+    /// Pages that are shown twice are touched, and past the end of their file, for both.
+    fn enter_share(&mut self, range: &Range, into: &ProcRef, to: Addr) {
+        let (from, into) = (self.slot(&range.proc), self.slot(into));
+        let (Some(from), Some(into)) = (from, into) else { return };
+        let first = to.resolve(Model::LAYOUT) / PAGE_BYTES;
+        for (n, twin) in pages_of(range).zip(first..) {
+            let (of, at) = ((from, n), (into, twin));
+            if self.touched.contains(&of) {
+                self.touched.insert(at);
+            }
+            if self.page(&of).is_some_and(|page| !page.shared) {
+                self.frames.twin(of, at);
+            }
         }
     }
 

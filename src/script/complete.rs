@@ -109,7 +109,10 @@ mod tests {
     fn statements_are_offered_at_their_start() {
         assert_eq!(words("pm"), Vec::<String>::new());
         assert_eq!(words("::pm"), ["::pmap"]);
-        assert_eq!(words("un"), ["unmap", "unlock", "unwatch", "unlend", "unlockall"]);
+        assert_eq!(
+            words("un"),
+            ["unmap", "unlock", "unwatch", "unlend", "unpin", "unlockall", "unretire"]
+        );
         assert_eq!(words("map 0 1 1 rw priv fixed anon; dig"), ["digest"]);
         assert!(words("verify;").len() > 40);
     }

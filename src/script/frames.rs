@@ -74,6 +74,12 @@ impl Frames {
         self.slots.insert((child, parent.1), slot);
     }
 
+    /// A page is shown a second time.
+    pub(super) fn twin(&mut self, of: Place, at: Place) {
+        let slot = self.slot_of(of);
+        self.slots.insert(at, slot);
+    }
+
     /// Whatever was there, something else is.
     pub(super) fn forget(&mut self, proc: u32, pages: &Span<u64>) {
         self.slots.retain(|(of, n), _| *of != proc || !pages.contains(n));

@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::ast::{Advice, Operation, ProcRef, Script, Statement};
 use super::explained::explanation;
 use super::outcome::{Errno, Outcome, PAGE_BYTES, PageState};
+use super::refusals::{Held, done_before};
 use super::run::{RunError, RunOptions, Runner, Silent};
 use super::world::{FileContents, FileSlot, ProcSlot, World};
 
@@ -114,6 +115,8 @@ pub struct Lockstep<L, R> {
     steps: usize,
     /// What has been done, for [`explanation`].
     past: Vec<Operation>,
+    /// Who has memory of the left world's, for the refusals that are for that.
+    held: Held,
     /// Steps between two comparisons of contents; 0 compares at the end only.
     every: usize,
     /// Contents were given up at once, and are not stored to since: there is nothing to compare.
@@ -127,7 +130,15 @@ impl<L: World, R: World> Lockstep<L, R> {
     pub fn new(left: L, right: R, every: usize, verify_each: bool) -> Self {
         let left = Runner::new(left, RunOptions { verify_each, ..RunOptions::default() });
         let right = Runner::new(right, RunOptions { ignore_views: true, ..RunOptions::default() });
-        Lockstep { left, right, steps: 0, past: Vec::new(), every, given_up: false }
+        Lockstep {
+            left,
+            right,
+            steps: 0,
+            past: Vec::new(),
+            held: Held::default(),
+            every,
+            given_up: false,
+        }
     }
 
     /// The left side.
@@ -175,23 +186,38 @@ impl<L: World, R: World> Lockstep<L, R> {
         if matches!(operation, Operation::Expect(_) | Operation::View(_)) {
             return Ok(left);
         }
+        let refusal = left.as_ref().and_then(|left| self.held.refusal(operation, left));
+        if let Some(left) = &left {
+            self.held.note(operation, left);
+        }
+        // What a refusal has left of contents that were to go cannot be compared either.
+        self.given_up |= matches!(operation, Operation::Advise(_, Advice::Purge | Advice::Drop));
+        if refusal.is_some_and(|row| !row.goes_on) {
+            let part = left.as_ref().and_then(|left| done_before(operation, left));
+            if let Some(part) = part.map(Statement::from) {
+                let done = self.right.step(&part, &mut Silent);
+                done.map_err(|e| Difference::Run { side: "right", error: Box::new(e) })?;
+                self.past.push(part.operation);
+            }
+            return self.compare_when_due(left);
+        }
         let right = self
             .right
             .step(statement, &mut Silent)
             .map_err(|e| Difference::Run { side: "right", error: Box::new(e) })?;
         if let (Some(left), Some(right)) = (left, right) {
             let unknown = right == Outcome::Errno(Errno::ENOSYS);
-            if !unknown && !left.agrees_with(&right) && !self.is_explained(operation, &left, &right)
-            {
+            let differs = !unknown && refusal.is_none() && !left.agrees_with(&right);
+            if differs && !self.is_explained(operation, &left, &right) {
                 return Err(Difference::Outcome { left, right });
             }
-            match &statement.operation {
-                Operation::Advise(_, Advice::Purge | Advice::Drop) => self.given_up = true,
-                Operation::Write(..) => self.given_up = false,
-                _ => {}
-            }
+            self.given_up &= !matches!(operation, Operation::Write(..));
         }
         self.past.push(operation.clone());
+        self.compare_when_due(left)
+    }
+
+    fn compare_when_due(&mut self, left: Option<Outcome>) -> Result<Option<Outcome>, Difference> {
         let due = self.every != 0 && self.steps.is_multiple_of(self.every);
         if due && left.is_some() && !self.given_up {
             self.compare_contents()?;

@@ -18,7 +18,7 @@
 //! - `world`, `run`: the trait an executor implements, and what drives it;
 //! - `generate`, `lockstep`, `minimise`: random scripts from a seed, two worlds that must agree on
 //!   them, and how a script on which they do not is made short;
-//! - `explained`, `books`, `frames`: the answers in which others may differ, why, and what must be known of the past for that.
+//! - `explained`, `books`, `frames`, `refusals`: the answers in which others may differ, why, and what must be known of the past for that.
 
 pub mod ast;
 mod blocks;
@@ -35,6 +35,7 @@ mod numbers;
 pub mod outcome;
 mod parse;
 mod print;
+mod refusals;
 mod run;
 mod terms;
 mod token;

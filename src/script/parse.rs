@@ -43,6 +43,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("unlend", "N -- ends a loan"),
     ("lendanon", "P A L -- lends pages to anons; answers the loan's number"),
     ("borrow", "P A N -- shows a loan to anons at A, which ends it"),
+    ("pin", "P A L r|w -- pins pages for i/o that reads or writes them; answers the pin's number"),
+    ("pinned", "N -- reads the pages of a pin, as the device"),
+    ("unpin", "N -- lets go of the pages of a pin"),
     ("lockall", "P current|future|both -- locks all memory"),
     ("unlockall", "P -- unlocks all memory"),
     ("incore", "P A L -- asks what is resident"),
@@ -63,6 +66,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("scan", "N -- steps of the page-out clock"),
     ("squeeze", "N -- takes N frames away"),
     ("release", "-- gives the frames taken back"),
+    ("retire", "P A -- takes the frame behind A out of service, or will"),
+    ("unretire", "-- puts the frames that are out of service back"),
     ("swapadd", "mem PAGES | file \"PATH\" PAGES [pri=N] -- adds a swap area"),
     ("swapdel", "N -- removes a swap area"),
     ("vfork", "P C -- C uses P's address space until it runs a program or exits"),
@@ -197,13 +202,13 @@ pub(super) fn read_statement(c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "read" | "write" | "fread" | "fwrite" | "fetch" => accesses(word, c)?,
         "map" => Operation::Map(map(c)?),
         "unmap" | "protect" | "advise" | "sync" | "lock" | "unlock" | "incore" | "remap"
-        | "watch" | "unwatch" | "inherit" | "lend" | "lendanon" => ranges(word, c)?,
+        | "watch" | "unwatch" | "inherit" | "lend" | "lendanon" | "pin" => ranges(word, c)?,
         "lockall" | "unlockall" | "brk" | "fork" | "vfork" | "exit" | "pageout" | "digest"
-        | "exec" | "spawn" | "grow" | "borrow" | "setrlimit" => processes(word, c)?,
+        | "exec" | "spawn" | "grow" | "borrow" | "retire" | "setrlimit" => processes(word, c)?,
         "personality" | "share" | "memcntl" | "meminfo" => control::read(word, c)?,
         "expect" => Operation::Expect(views::expectation(c)?),
-        "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "lent" | "unlend" | "echo"
-        | "verify" => machine_wide(word, c)?,
+        "scan" | "squeeze" | "release" | "swapadd" | "swapdel" | "lent" | "unlend" | "pinned"
+        | "unpin" | "unretire" | "echo" | "verify" => machine_wide(word, c)?,
         view => Operation::View(views::view(view, c)?),
     };
     c.finish(word)?;
@@ -314,6 +319,7 @@ fn processes(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "exec" => Operation::Exec { proc: c.proc()?, file: c.file()? },
         "spawn" => Operation::Spawn { proc: c.new_proc()?, path: path(c)? },
         "grow" => Operation::Grow { proc: c.proc()?, addr: c.addr()? },
+        "retire" => Operation::Retire { proc: c.proc()?, addr: c.addr()? },
         "borrow" => Operation::Borrow { proc: c.proc()?, addr: c.addr()?, loan: c.count(&LOAN)? },
         _ => Operation::SetRlimit {
             proc: c.proc()?,
@@ -330,6 +336,7 @@ fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     static STEPS: Class = Class::new("a number of steps");
     static FRAMES: Class = Class::new("a number of frames");
     static AREA: Class = Class::new("the number of a swap area");
+    static PIN: Class = Class::new("the number of a pin");
     static TEXT: Class = Class::new("a quoted text");
     Ok(match word {
         "scan" => Operation::Scan(c.count(&STEPS)?),
@@ -339,6 +346,9 @@ fn machine_wide(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
         "swapdel" => Operation::SwapDel(c.small(&AREA)?),
         "lent" => Operation::Lent(c.count(&LOAN)?),
         "unlend" => Operation::Unlend(c.count(&LOAN)?),
+        "pinned" => Operation::Pinned(c.count(&PIN)?),
+        "unpin" => Operation::Unpin(c.count(&PIN)?),
+        "unretire" => Operation::Unretire,
         "echo" => Operation::Echo(c.text(&TEXT)?),
         _ => Operation::Verify,
     })

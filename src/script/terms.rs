@@ -311,6 +311,14 @@ words! {
     }
 }
 
+words! {
+    /// What the i/o does with the pages that `pin` holds.
+    PinFor {
+        Read = "r", "the device reads memory";
+        Write = "w", "the device writes memory";
+    }
+}
+
 /// What `watch` waits for: letters of `rwx`, and `+after`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WatchFor {

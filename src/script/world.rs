@@ -15,7 +15,8 @@ use thiserror::Error;
 use super::ast::MapFlags;
 use super::ast::{
     Advice, ControlCommand, Inherit, Layout, Limit, LockAll, MemQuestions, OpenMode, PageChoice,
-    Placement, Prot, RemapFlags, Share, SwapSpec, SyncFlags, SystemName, ViewRequest, WatchFor,
+    PinFor, Placement, Prot, RemapFlags, Share, SwapSpec, SyncFlags, SystemName, ViewRequest,
+    WatchFor,
 };
 use super::outcome::{Errno, Outcome, PageBytes, PageState};
 
@@ -375,6 +376,31 @@ pub trait World {
 
     /// Shows a loan to anons in a process's memory, which ends it.
     fn borrow(&mut self, _proc: ProcSlot, _addr: u64, _loan: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Pins pages for i/o; the answer has the pin's number.
+    fn pin(&mut self, _region: Region, _what: PinFor) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Reads the pages of a pin, as the device does.
+    fn pinned(&mut self, _pin: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Lets go of the pages of a pin.
+    fn unpin(&mut self, _pin: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Takes the frame behind an address out of service.
+    fn retire(&mut self, _proc: ProcSlot, _addr: u64) -> Outcome {
+        Errno::ENOSYS.into()
+    }
+
+    /// Puts the frames that are out of service back; answers `n=` frames.
+    fn unretire(&mut self) -> Outcome {
         Errno::ENOSYS.into()
     }
 

@@ -9,6 +9,7 @@
 mod allocations;
 mod control;
 mod harness;
+mod held;
 mod identity;
 mod inherit;
 mod kluster;

@@ -13,6 +13,7 @@
 //! asked whether the answers are right.
 
 mod choice;
+mod held;
 mod lot;
 mod portable;
 mod profile;
@@ -101,6 +102,8 @@ struct Generator {
     out: Vec<Operation>,
     /// First page of the window that most ranges lie in.
     hot: u64,
+    /// Swap areas beside the machine's own, which have come and not gone.
+    areas: held::Areas,
 }
 
 impl Generator {
@@ -108,7 +111,7 @@ impl Generator {
         let mut lot = Lot::new(options.seed ^ (options.profile as u64) << 56);
         let hot = lot.below(u64::from(options.arena).saturating_sub(64) + 1);
         let runner = Runner::new(Model::new(), RunOptions::default());
-        Generator { options, lot, runner, out: Vec::new(), hot }
+        Generator { options, lot, runner, out: Vec::new(), hot, areas: held::Areas::default() }
     }
 
     fn model(&self) -> &Model {
@@ -204,6 +207,14 @@ impl Generator {
             Kind::Digest => vec![O::Digest(ProcRef::Slot(self.proc()))],
             Kind::Err => self.mistake(),
             Kind::Remap => self.remap(),
+            Kind::Pin => self.pin(),
+            Kind::Loan => self.loan(),
+            Kind::LoanAnon => self.loan_to_anons(),
+            Kind::Share => self.share(),
+            Kind::Watch => self.watch(),
+            Kind::Retire => self.retire(),
+            Kind::Squeeze => self.squeeze(),
+            Kind::Swap => self.swap(),
         }
     }
 
@@ -237,7 +248,7 @@ impl Generator {
         };
         let mut flags = MapFlags::default();
         // What a lock passed over is known by its place, which a move changes.
-        let plain = self.options.profile == Profile::Remap;
+        let plain = matches!(self.options.profile, Profile::Remap | Profile::Held);
         if !plain && self.lot.chance(4) {
             let which = self.lot.below(3);
             flags.noreserve = which == 0;
@@ -406,8 +417,12 @@ impl Generator {
     fn free(&mut self) -> Vec<Operation> {
         let proc = self.proc();
         let good = |page: &Page| page.is_private_anon() && !page.locked && page.write;
-        let pages: Vec<u64> =
-            self.process_pages(proc).filter(|(_, p)| good(p)).map(|(n, _)| n).collect();
+        let watched = |n: u64| self.model().is_watched_page(proc, n);
+        let pages: Vec<u64> = self
+            .process_pages(proc)
+            .filter(|(n, p)| good(p) && !watched(*n))
+            .map(|(n, _)| n)
+            .collect();
         if pages.is_empty() {
             return Vec::new();
         }

@@ -108,16 +108,24 @@ impl Judge<'_> {
             O::Fread(t) | O::Fwrite(t) => self.copies_over_itself(t),
             _ => false,
         };
-        let maps_zero = matches!(operation, O::Map(m)
-            if m.placement != Placement::Hint && m.addr.base == AddrBase::Null);
+        let maps_zero = match operation {
+            O::Map(m) => m.placement != Placement::Hint && m.addr.base == AddrBase::Null,
+            // No place is place 0.
+            O::Remap { flags, to, .. } => {
+                flags.fixed && to.is_none_or(|to| to.base == AddrBase::Null)
+            }
+            _ => false,
+        };
         if too_long {
             Some("the file gets too long")
         } else if hurts_break {
             Some("a hole in the break, or something foreign")
-        } else if self.discards_doubtful_locks(operation) {
-            Some("discarding what may or may not be locked")
+        } else if self.asks_for_doubtful_locks(operation) {
+            Some("discarding or lending what may or may not be locked")
         } else if self.locks_shared_copies(operation) {
             Some("a lock of private pages of a file that are shared")
+        } else if self.shares_locked_files(operation) {
+            Some("locked private pages of a file that come to be shared")
         } else if maps_zero {
             Some("a mapping at address 0")
         } else if stores.is_some_and(|r| self.stores_past_end(r)) {
@@ -184,8 +192,13 @@ impl Judge<'_> {
     }
 
     /// A page past the end of a file, or where swap is reserved at the first touch, may not be there to be locked.
-    fn discards_doubtful_locks(&self, operation: &Operation) -> bool {
-        let Operation::Advise(range, Advice::Discard) = operation else { return false };
+    fn asks_for_doubtful_locks(&self, operation: &Operation) -> bool {
+        let (Operation::Advise(range, Advice::Discard)
+        | Operation::Lend(range)
+        | Operation::LendAnon(range)) = operation
+        else {
+            return false;
+        };
         let (proc, addr, len) = self.resolved(range);
         let of_file = |page: &Page| match page.backing {
             Backing::Object { object, .. } => self.0.objects()[object].is_file(),
@@ -213,6 +226,15 @@ impl Judge<'_> {
             true => pages.any(|page| page.locked && page.is_handed_on()),
             false => self.0.has_shared_private_files() && pages.next().is_some(),
         }
+    }
+
+    /// A locked page of a file is copied as it comes to be shared, where it is there: which those are goes by what truncation has left.
+    fn shares_locked_files(&self, operation: &Operation) -> bool {
+        let Operation::ShareRange { range, .. } = operation else { return false };
+        let (proc, addr, len) = self.resolved(range);
+        let pages = if len < HUGE { self.pages_of(proc, addr, len) } else { None };
+        let of_file = |page: &Page| !page.shared && page.backing != Backing::Zero;
+        pages.is_some_and(|pages| pages.mapped.iter().any(|page| page.locked && of_file(page)))
     }
 
     /// A transfer between a file and a mapping of it, unless each byte goes where it is.

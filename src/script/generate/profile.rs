@@ -19,6 +19,9 @@ pub enum Profile {
     Mix,
     /// Mappings that grow, shrink and move. illumos and the trace language's other executors have no such call, so it is not among [`Profile::ALL`].
     Remap,
+    /// What others do with a process's memory: devices that pin it, loans, second views, watches, frames and swap areas that come and go. This library alone has
+    /// it, so it is not among [`Profile::ALL`] either.
+    Held,
 }
 
 impl Profile {
@@ -44,12 +47,13 @@ impl Profile {
             Profile::Err => "err",
             Profile::Mix => "mix",
             Profile::Remap => "remap",
+            Profile::Held => "held",
         }
     }
 
     /// The profile of this name.
     pub fn from_name(name: &str) -> Option<Profile> {
-        Self::ALL.into_iter().chain([Self::Remap]).find(|p| p.name() == name)
+        Self::ALL.into_iter().chain([Self::Remap, Self::Held]).find(|p| p.name() == name)
     }
 
     /// Kinds of operations and how often each is drawn.
@@ -88,6 +92,12 @@ impl Profile {
                 "remap=24 map=16 write=18 read=12 unmap=4 protect=4 fork=3 exit=2 digest=1 inherit=3 \
                  truncate=2 pwrite=1 dontneed=1 pageout=2 brk=1 sync=1"
             }
+            Profile::Held => {
+                "pin=10 loan=8 loananon=9 share=9 watch=5 retire=5 squeeze=4 swap=6 map=14 write=18 \
+                 read=8 fork=4 exit=2 unmap=4 protect=4 truncate=3 pwrite=3 fread=1 fwrite=1 sync=2 \
+                 dontneed=3 advise=1 free=1 lock=2 unlock=2 inherit=3 remap=3 pageout=5 digest=1 \
+                 brk=1"
+            }
         };
         table.split_whitespace().map(weight).collect()
     }
@@ -121,7 +131,8 @@ kinds! {
     "pread", Fread = "fread", Fwrite = "fwrite", Fclose = "fclose", Sync = "sync", Advise =
     "advise", Inherit = "inherit", DontNeed = "dontneed", Free = "free", Lock = "lock", Unlock =
     "unlock", LockAll = "lockall", Incore = "incore", Brk = "brk", Pageout = "pageout", Digest =
-    "digest", Err = "err", Remap = "remap",
+    "digest", Err = "err", Remap = "remap", Pin = "pin", Loan = "loan", LoanAnon = "loananon", Share =
+    "share", Watch = "watch", Retire = "retire", Squeeze = "squeeze", Swap = "swap",
 }
 
 /// One wrong argument at a time; `{p}`, `{a}`, `{k}`, `{f}` are a process, an address, a number of
@@ -189,7 +200,7 @@ mod tests {
 
     #[test]
     fn every_table_can_be_read() {
-        for profile in Profile::ALL.into_iter().chain([Profile::Remap]) {
+        for profile in Profile::ALL.into_iter().chain([Profile::Remap, Profile::Held]) {
             assert!(profile.weights().len() > 10, "{profile:?}");
             assert_eq!(Profile::from_name(profile.name()), Some(profile));
         }

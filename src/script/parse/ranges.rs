@@ -71,6 +71,7 @@ fn map_flags(c: &mut Cursor<'_>) -> Result<MapFlags, Stop> {
 pub(super) fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> {
     static ADVICE: Class = Class::of(Advice::WORDS);
     static INHERIT: Class = Class::of(Inherit::WORDS);
+    static PIN: Class = Class::of(PinFor::WORDS);
     let range = range(c)?;
     Ok(match word {
         "unmap" => Operation::Unmap(range),
@@ -84,6 +85,7 @@ pub(super) fn ranges(word: &str, c: &mut Cursor<'_>) -> Result<Operation, Stop> 
         "unwatch" => Operation::Unwatch(range),
         "lend" => Operation::Lend(range),
         "lendanon" => Operation::LendAnon(range),
+        "pin" => Operation::Pin(range, c.word(&PIN, PinFor::from_word)?),
         "inherit" => Operation::Inherit(range, c.word(&INHERIT, Inherit::from_word)?),
         _ => {
             static FLAGS: Class =

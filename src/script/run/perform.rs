@@ -22,6 +22,9 @@ impl<W: World> Runner<W> {
             O::SwapDel(area) => Ok(self.world.swap_del(*area)),
             O::Lent(loan) => Ok(self.world.lent(*loan)),
             O::Unlend(loan) => Ok(self.world.unlend(*loan)),
+            O::Pinned(pin) => Ok(self.world.pinned(*pin)),
+            O::Unpin(pin) => Ok(self.world.unpin(*pin)),
+            O::Unretire => Ok(self.world.unretire()),
             O::Pageout(None) => Ok(self.world.pageout(None)),
             O::Spawn { proc, path } => {
                 let proc = self.new_proc(proc);
@@ -100,6 +103,7 @@ impl<W: World> Runner<W> {
         | O::Unwatch(r)
         | O::Lend(r)
         | O::LendAnon(r)
+        | O::Pin(r, _)
         | O::Inherit(r, _)
         | O::ShareRange { range: r, .. }
         | O::MemCntl { range: r, .. }
@@ -130,6 +134,7 @@ impl<W: World> Runner<W> {
         | O::MemInfo { proc, .. }
         | O::Grow { proc, .. }
         | O::Borrow { proc, .. }
+        | O::Retire { proc, .. }
         | O::SetRlimit { proc, .. }) = operation
         else {
             unreachable!("on_process is called with operations of a process only");
@@ -175,6 +180,7 @@ impl<W: World> Runner<W> {
             O::Personality(_, system) => self.world.set_personality(proc, *system),
             O::MemInfo { addr, what, .. } => self.world.meminfo(proc, addr.resolve(layout), *what),
             O::Borrow { addr, loan, .. } => self.world.borrow(proc, addr.resolve(layout), *loan),
+            O::Retire { addr, .. } => self.world.retire(proc, addr.resolve(layout)),
             O::Grow { addr, .. } => self.world.grow(proc, addr.resolve(layout)),
             O::SetRlimit { limit, bytes, .. } => self.world.set_rlimit(proc, *limit, *bytes),
             _ => unreachable!("matched above"),
@@ -196,6 +202,7 @@ impl<W: World> Runner<W> {
             O::Unwatch(_) => world.unwatch(region),
             O::Lend(_) => world.lend(region),
             O::LendAnon(_) => world.lend_anon(region),
+            O::Pin(_, what) => world.pin(region, *what),
             O::Inherit(_, how) => world.inherit(region, *how),
             O::ShareRange { into, to, .. } => {
                 let into = self.proc(into)?;

@@ -40,6 +40,28 @@ const OFTEN: [&str; 24] = [
     "fread", "fwrite", "exit", "file",
 ];
 
+/// What an input begins with that may say all there is to say. One that does not is of the time when there was less, and goes on saying what it said.
+pub(crate) const HELD: &[u8] = b"held";
+
+/// Statements that came after the first inputs were kept.
+const LATER: [&str; 5] = ["pin", "pinned", "unpin", "retire", "unretire"];
+
+/// What others do with memory, as often in such inputs as what makes histories.
+const BY_OTHERS: [&str; 24] = [
+    "pin", "pin", "pinned", "unpin", "lend", "lend", "lent", "unlend", "lendanon", "lendanon",
+    "borrow", "borrow", "share", "share", "share", "watch", "unwatch", "retire", "retire",
+    "unretire", "squeeze", "release", "swapadd", "swapdel",
+];
+
+/// Which statements an input may draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// Those that there were when the first inputs were kept.
+    First,
+    /// All, what others do with memory more often.
+    All,
+}
+
 /// The bytes of an input, one after another; zeros when they are over.
 #[derive(Debug)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
@@ -68,22 +90,22 @@ const PRELUDE: &str = "file 0 20000; file 1 40960; file 2 100 ro
     map 0 16 6 rw priv fixed file 0 0; map 0 22 8 rw shared fixed file 1 0; write 0 0 4 1; fork 0 1";
 
 /// Statements as long as there are bytes, with the prelude in front or not.
-pub(crate) fn statements(bytes: &mut Bytes<'_>, prelude: bool) -> Vec<Statement> {
+pub(crate) fn statements(bytes: &mut Bytes<'_>, words: Words, prelude: bool) -> Vec<Statement> {
     let mut parser = Parser::new();
     let mut script = parser.feed(&format!("arena {ARENA}"), 1).unwrap_or_default();
     if prelude {
         script.extend(parser.feed(PRELUDE, 1).unwrap_or_default());
     }
     while !bytes.0.is_empty() && script.len() < MOST {
-        let line = line(&parser, bytes);
+        let line = line(&parser, words, bytes);
         script.extend(parser.feed(&line, 1).unwrap_or_default());
     }
     script
 }
 
 /// One line: a statement that parses, but for rare mistakes.
-pub(crate) fn line(parser: &Parser, bytes: &mut Bytes<'_>) -> String {
-    let mut line = first_word(bytes).to_owned();
+pub(crate) fn line(parser: &Parser, words: Words, bytes: &mut Bytes<'_>) -> String {
+    let mut line = first_word(words, bytes).to_owned();
     // No statement has more words than this, but for lists that a byte would have to keep going.
     for _ in 0..16 {
         line.push(' ');
@@ -105,13 +127,17 @@ pub(crate) fn line(parser: &Parser, bytes: &mut Bytes<'_>) -> String {
     line
 }
 
-fn first_word(bytes: &mut Bytes<'_>) -> &'static str {
+fn first_word(words: Words, bytes: &mut Bytes<'_>) -> &'static str {
     let at = usize::from(bytes.next());
     if at < 192 {
-        return OFTEN[at % OFTEN.len()];
+        return match words {
+            Words::All if at >= 96 => BY_OTHERS[at % BY_OTHERS.len()],
+            _ => OFTEN[at % OFTEN.len()],
+        };
     }
-    let all: Vec<&str> =
-        STATEMENTS.iter().map(|(word, _)| *word).filter(|w| !NEVER.contains(w)).collect();
+    let there = |w: &&str| words == Words::All || !LATER.contains(w);
+    let drawn = STATEMENTS.iter().map(|(word, _)| *word).filter(|w| !NEVER.contains(w));
+    let all: Vec<&str> = drawn.filter(there).collect();
     all[(at - 192) % all.len()]
 }
 

@@ -1,7 +1,7 @@
 //! What must hold of any script that runs on a machine.
 //!
-//! The first byte chooses the machine and how closely it is watched, the rest are a script of [`grammar`](super::grammar). An input that begins as a trace does is
-//! a script as it stands, so that traces can be given to the fuzzer.
+//! The first byte chooses the machine and how closely it is watched, the rest are a script of [`grammar`](super::grammar); before them may stand [`HELD`](grammar::HELD).
+//! An input that begins as a trace does is a script as it stands, so that traces can be given to the fuzzer.
 //!
 //! 1. After every statement, every invariant of the machine holds (`verify`), no lock is held, nothing has panicked.
 //! 2. With ample memory, every answer and all contents are those of the naive model, which has no memory management.
@@ -20,7 +20,7 @@ use segvm::script::{
     World, parse, undefined,
 };
 
-use super::grammar::{self, Bytes};
+use super::grammar::{self, Bytes, Words};
 
 /// Statements between two comparisons of all contents; there is one more at the end.
 const CONTENTS: usize = 4;
@@ -40,6 +40,10 @@ pub(crate) struct Input {
 impl Input {
     /// The input that these bytes are.
     pub(crate) fn of(data: &[u8]) -> Input {
+        let (words, data) = match data.strip_prefix(grammar::HELD) {
+            Some(rest) => (Words::All, rest),
+            None => (Words::First, data),
+        };
         let mut bytes = Bytes(data);
         let written = data.starts_with(b"vmtrace 1");
         let how = if written { 0 } else { bytes.next() };
@@ -55,13 +59,16 @@ impl Input {
             swap: vec![area(if short { 40 } else { 4096 })],
             ..MachineSettings::default()
         };
-        let statements =
-            if written { read(data) } else { grammar::statements(&mut bytes, how & 0x20 == 0) };
+        let statements = if written {
+            read(data)
+        } else {
+            grammar::statements(&mut bytes, words, how & 0x20 == 0)
+        };
         Input { settings, short, statements }
     }
 
     /// The script as a file that `segvm run` takes.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let machine = Operation::Machine(self.settings.clone());
         let rest = self.statements.iter().map(|s| format!("{}\n", s.operation));
         format!("{machine}\n{}", rest.collect::<String>())
@@ -111,16 +118,8 @@ fn beside_the_model(world: MachineWorld, input: &Input) -> Result<(), String> {
             | Operation::Grow { .. }
             | Operation::SwapDel(_)
             | Operation::Exec { .. }
-            // The model has no watchpoints, and nobody who borrows.
-            | Operation::Watch(..)
-            | Operation::Lend(..)
-            | Operation::Lent(..)
-            | Operation::Unlend(..)
-            | Operation::LendAnon(..)
-            | Operation::Borrow { .. }
-            // Nor has it pages with two addresses, or somebody else's answers.
+            // The model has nobody else's answers.
             | Operation::Personality(..)
-            | Operation::ShareRange { .. }
             | Operation::MemCntl { .. } => true,
             Operation::Advise(_, Advice::Free | Advice::Purge | Advice::Drop) => true,
             // All of every file is looked at after every statement.
@@ -157,6 +156,7 @@ fn in_short_memory(world: MachineWorld, input: &Input) -> Result<(), String> {
     }
     let mut world = runner.into_world();
     world.release();
+    (1..=input.statements.len() as u64).for_each(|pin| _ = world.unpin(pin));
     // Whoever borrows outlives the lender: each statement made one loan at most.
     (1..=input.statements.len() as u64).for_each(|loan| _ = world.unlend(loan));
     let machine = world.machine().clone();
