@@ -1,6 +1,6 @@
 //! Hats: the one of page tables, over processors that flush and over some that do not, and behind a layer with flaws.
 
-use crate::{all_caught, clauses_of, machine};
+use crate::{all_caught, all_caught_some_time, clauses_of, machine};
 use addr_space::{
     Hat, HatError, HatProvider as _, LoadFlags, Loaded, RunLoaded, RunPage, Stamp, Translation,
     UnloadFlags,
@@ -11,7 +11,7 @@ use page_db::{
 };
 use segvm::contract::{Breach, HatCase, check_hat, hat};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// When processors that are told of a flush do nothing about it.
 #[derive(Debug)]
@@ -101,12 +101,26 @@ enum Flaw {
     SyncsForEver,
     KeepsBitsOfNosync,
     UnloadsForAnother,
+    HasNoRoom,
+    KeepsLoadsWithoutRights,
+    StopsRunsAtAGap,
+    LosesWhatFollowsASync,
+    ListsAPageOnce,
+    KeepsOneAtTheEnd,
+    MixesUpItsCallers,
 }
+
+/// The first page that the suite uses.
+const AT: u64 = 0x40_0000;
 
 #[derive(Debug)]
 struct Flawed {
     inner: Arc<dyn Hat>,
     flaw: Flaw,
+    /// Set when something has happened that it will not forget.
+    since: AtomicBool,
+    /// What the last caller wanted.
+    wanted: AtomicU64,
     /// Set while processors are not to hear what they are told.
     deaf: Arc<AtomicBool>,
 }
@@ -151,6 +165,15 @@ impl Hat for Flawed {
             Flaw::IgnoresStamps => stamp = None,
             _ => {}
         }
+        if self.is(Flaw::ListsAPageOnce) && old.is_none() && page.page().is_mapped() {
+            flags |= LoadFlags::NOCONSIST;
+        }
+        let mut addr = addr;
+        if self.is(Flaw::MixesUpItsCallers) {
+            self.wanted.store(addr.get(), Relaxed);
+            std::thread::yield_now();
+            addr = VirtAddr::new(self.wanted.load(Relaxed)).expect("an address");
+        }
         let secret = self.is(Flaw::ReplacesInSecret) && flags.contains(LoadFlags::REMAP);
         self.in_secret(secret, || self.inner.memload(cx, addr, page, prot, flags, stamp))
     }
@@ -165,6 +188,8 @@ impl Hat for Flawed {
         if self.is(Flaw::RunsOverWhatIsThere) {
             flags -= LoadFlags::ADV;
         }
+        let gap = pages.iter().position(Option::is_none).unwrap_or(pages.len());
+        let pages = if self.is(Flaw::StopsRunsAtAGap) { &pages[..gap] } else { pages };
         let secret = match self.flaw {
             Flaw::ReplacesInRunsInSecret => flags.contains(LoadFlags::REMAP),
             Flaw::NarrowsRunsInSecret => !flags.contains(LoadFlags::REMAP),
@@ -199,6 +224,8 @@ impl Hat for Flawed {
         match self.flaw {
             Flaw::LosesModified => flags |= UnloadFlags::NOSYNC,
             Flaw::KeepsBitsOfNosync => flags -= UnloadFlags::NOSYNC,
+            Flaw::LosesWhatFollowsASync if self.since.load(Relaxed) => flags |= UnloadFlags::NOSYNC,
+            Flaw::KeepsOneAtTheEnd if self.since.load(Relaxed) => return,
             _ => {}
         }
         self.inner.unload(cx, range, flags);
@@ -207,8 +234,12 @@ impl Hat for Flawed {
         self.inner.unlock(cx, range);
     }
     fn chg_prot(&self, cx: &Cx, range: VirtRange, prot: Prot) {
-        if !self.is(Flaw::LeavesRightsAlone) {
-            self.inner.chg_prot(cx, range, prot);
+        match self.flaw {
+            Flaw::LeavesRightsAlone => {}
+            Flaw::KeepsLoadsWithoutRights if prot.is_empty() => {
+                self.inner.chg_prot(cx, range, Prot::READ);
+            }
+            _ => self.inner.chg_prot(cx, range, prot),
         }
     }
     fn clear_write(&self, cx: &Cx, range: VirtRange) {
@@ -219,6 +250,9 @@ impl Hat for Flawed {
         }
     }
     fn sync(&self, cx: &Cx, range: VirtRange, mode: SyncMode) {
+        if self.is(Flaw::LosesWhatFollowsASync) {
+            self.since.store(true, Relaxed);
+        }
         match self.flaw {
             Flaw::SyncsNothing => {}
             Flaw::SyncsForEver => self.inner.sync(cx, range, SyncMode::DontZero),
@@ -252,10 +286,18 @@ impl Hat for Flawed {
         if self.is(Flaw::CountsOneTooMany) && n > 1 { n + 1 } else { n }
     }
     fn free_start(&self, cx: &Cx) {
+        if self.is(Flaw::KeepsOneAtTheEnd) {
+            let first = VirtRange::page_of(VirtAddr::new(AT).expect("canonical"));
+            let none = LoadFlags::empty();
+            self.inner.devload(cx, first, Pfn(0x8000), Prot::READ, none).expect("a table");
+            return self.since.store(true, Relaxed);
+        }
         self.inner.free_start(cx);
     }
     fn free_end(&self, cx: &Cx) {
-        self.inner.free_end(cx);
+        if !self.is(Flaw::KeepsOneAtTheEnd) {
+            self.inner.free_end(cx);
+        }
     }
 }
 
@@ -273,12 +315,20 @@ fn judged(flaw: Flaw) -> Result<(), Breach> {
     let provider = HatX86::new(&cx, Arc::clone(&db), under).expect("frames");
     let first = std::sync::OnceLock::<Arc<dyn Hat>>::new();
     let make = || -> Result<Arc<dyn Hat>, HatError> {
+        let at = VirtAddr::new(AT).expect("canonical");
         let inner = match (flaw, first.get()) {
+            (Flaw::HasNoRoom, _) => return Err(HatError::NoMemory { addr: at }),
             (Flaw::UnloadsForAnother, Some(first)) => Arc::clone(first),
             _ => provider.alloc(&cx)?,
         };
         let _ = first.set(Arc::clone(&inner));
-        Ok(Arc::new(Flawed { inner, flaw, deaf: Arc::clone(&deaf) }))
+        Ok(Arc::new(Flawed {
+            inner,
+            flaw,
+            since: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            deaf: Arc::clone(&deaf),
+        }))
     };
     let access = |hat: &dyn Hat, cpu, addr, access| {
         mmu.activate(&cx, cpu, Some(SpaceId(hat.id())));
@@ -292,7 +342,7 @@ fn judged(flaw: Flaw) -> Result<(), Breach> {
         db: &db,
         name: "flawed",
         make: &make,
-        at: VirtAddr::new(0x40_0000).expect("canonical"),
+        at: VirtAddr::new(AT).expect("canonical"),
         lists: true,
         access: Some(&access),
     };
@@ -341,15 +391,26 @@ const FLAWS: &[(Flaw, &str)] = {
         (SyncsForEver, "what a sync has harvested"),
         (KeepsBitsOfNosync, "NOSYNC"),
         (UnloadsForAnother, "hats do not share"),
+        (HasNoRoom, "a hat, eight free pages of addresses"),
+        (KeepsLoadsWithoutRights, "chg_prot to no rights means unload"),
+        (StopsRunsAtAGap, "memload_run loads each page"),
+        (LosesWhatFollowsASync, "after a harvest the next use"),
+        (ListsAPageOnce, "unloading a page removes"),
+        (KeepsOneAtTheEnd, "after free_end no translation"),
     ]
 };
+
+/// Those that show when two threads meet in them.
+const MEETINGS: &[(Flaw, &str)] =
+    &[(Flaw::MixesUpItsCallers, "loads and unloads of several threads")];
 
 #[test]
 fn every_flaw_of_a_hat_is_caught_by_its_clause() {
     all_caught(FLAWS, judged);
+    all_caught_some_time(MEETINGS, judged);
 }
 
 /// The clauses that some flaw breaks.
 pub(crate) fn clauses() -> Vec<&'static str> {
-    clauses_of(&[FLAWS])
+    clauses_of(&[FLAWS, MEETINGS])
 }

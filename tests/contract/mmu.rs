@@ -5,7 +5,7 @@ use hat_x86::{
     Bytes, Caps, CpuSet, FlushDue, FlushEntry, HostConfig, HostMmu, Mmu, Mode, PteBits,
     RetiredTables, SpaceId, Trap, UserAccess,
 };
-use page_db::{CpuId, Cx, Pfn, PhysMem, VirtAddr, VirtRange};
+use page_db::{CpuId, Cx, Pfn, PhysMem, Reserve, VirtAddr, VirtRange};
 use segvm::contract::{Breach, MmuCase, check_mmu, mmu};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -35,6 +35,10 @@ enum Flaw {
     LetsInToTheDead,
     LosesTables,
     SaysItIsWrong,
+    ReachesThePageBeside,
+    NeverStoresAgain,
+    ShowsTheKernelToUsers,
+    HasNoRoom,
 }
 
 /// The simulated processors behind a layer with a flaw.
@@ -48,6 +52,8 @@ struct Flawed {
     /// Who has entered which space, as it says, and how often that was asked.
     entered: Mutex<BTreeSet<(SpaceId, u16)>>,
     looked: AtomicU64,
+    /// Pages that were not to be stored to once.
+    read_only: Mutex<BTreeSet<VirtAddr>>,
 }
 
 impl Flawed {
@@ -164,6 +170,11 @@ impl Mmu for Flawed {
         if self.is(Flaw::ForgetsNoUnlinkedTable) {
             return self.flush_no_unlinked(cx, due);
         }
+        if self.is(Flaw::NeverStoresAgain) {
+            let weaker = |e: &FlushEntry| e.old.has(PteBits::W) && !e.new.has(PteBits::W);
+            let pages = due.entries().filter(weaker).map(|e| e.va);
+            self.read_only.lock().unwrap().extend(pages);
+        }
         if !self.is_lost(due) {
             self.host.flush(cx, due);
         }
@@ -191,6 +202,17 @@ impl UserAccess for Flawed {
         va: VirtAddr,
         bytes: Bytes<'_>,
     ) -> Result<(), Trap> {
+        let beside = VirtAddr::new(va.get() ^ page_db::PAGE_SIZE).unwrap_or(va);
+        let nowhere = VirtAddr::new(0).expect("canonical");
+        let stores = matches!(bytes, Bytes::Store(_));
+        let (mode, va) = match self.flaw {
+            Flaw::ReachesThePageBeside => (mode, beside),
+            Flaw::ShowsTheKernelToUsers => (Mode::Supervisor { write_protect: true }, va),
+            Flaw::NeverStoresAgain if stores && self.read_only.lock().unwrap().contains(&va) => {
+                (mode, nowhere)
+            }
+            _ => (mode, va),
+        };
         self.host.access(cx, cpu, mode, va, bytes)
     }
 }
@@ -199,7 +221,13 @@ fn judged(flaw: Flaw) -> Result<(), Breach> {
     let (cx, db, host) = machine(2, HostConfig::default());
     let (asked, dead) = (AtomicU16::new(0), Mutex::default());
     let (entered, looked) = (Mutex::default(), AtomicU64::new(0));
-    let flawed = Arc::new(Flawed { host, flaw, asked, dead, entered, looked });
+    let read_only = Mutex::default();
+    let flawed = Arc::new(Flawed { host, flaw, asked, dead, entered, looked, read_only });
+    if flaw == Flaw::HasNoRoom {
+        while let Ok(page) = db.alloc(&cx, 0, Reserve::Push) {
+            let _ = page.leak(); // for good
+        }
+    }
     let user = Arc::clone(&flawed);
     check_mmu(&MmuCase { cx: &cx, db: &db, name: "flawed", mmu: flawed, user: &*user })
 }
@@ -240,6 +268,10 @@ const FLAWS: &[(Flaw, &str)] = {
         (LetsInToTheDead, "of a destroyed space"),
         (LosesTables, "retire_tables()"),
         (SaysItIsWrong, "nothing is remembered wrongly"),
+        (ReachesThePageBeside, "a processor reaches what is mapped"),
+        (NeverStoresAgain, "what an entry gains is used"),
+        (ShowsTheKernelToUsers, "the kernel's translations are part of every space"),
+        (HasNoRoom, "the case has memory for the suite"),
     ]
 };
 
