@@ -118,6 +118,10 @@ impl AsState {
         let add = |n: u64| n.checked_add(bytes).filter(|n| *n <= limit);
         self.counts.locked.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
     }
+    /// Whether the limit would allow `bytes` more to be locked now; nothing is charged.
+    pub fn may_lock(&self, bytes: u64) -> bool {
+        self.locked().checked_add(bytes).is_some_and(|n| n <= self.memlock_limit())
+    }
     /// Credits what was charged.
     pub fn credit_locked(&self, bytes: u64) {
         self.counts.locked.fetch_sub(bytes, Ordering::AcqRel);

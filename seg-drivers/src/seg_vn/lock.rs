@@ -81,8 +81,9 @@ pub(super) fn lock(
     done
 }
 
-/// Claims and marks the pages of `range` that are not locked yet, and claims those again that have lost their claim. All that are not locked are charged
-/// first, and what there was nothing to lock of, or not got to, is credited at the end. held: the segment's lock
+/// Claims and marks the pages of `range` that are not locked yet, and claims those again that have lost their claim. All that are not locked must be
+/// within the limit, and are charged first; what there was nothing to lock of, or not got to, is credited at the end. But where only what is touched is locked, each page is charged
+/// when it is found: such a range may be as long as the address space, and what is touched elsewhere meanwhile would not be locked for it. held: the segment's lock
 fn lock_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -91,15 +92,22 @@ fn lock_pages(
     newly: &mut NewlyLocked,
 ) -> Result<(), SegError> {
     let mut charged = vpage.count(vpns(range), |v| !v.is_locked()) * PAGE_SIZE;
-    if charged != 0 && !scx.space.charge_locked(charged) {
-        return Err(SegError::LockLimit { range });
+    let touched_only = seg.backing.is_none() && seg.noreserve();
+    if charged != 0 {
+        let allowed = match touched_only {
+            true => scx.space.may_lock(core::mem::take(&mut charged)),
+            false => scx.space.charge_locked(charged),
+        };
+        if !allowed {
+            return Err(SegError::LockLimit { range });
+        }
     }
     let done = mark_pages(seg, scx, range, vpage, newly, &mut charged);
     scx.space.credit_locked(charged);
     done
 }
 
-/// The same; what is marked newly is taken from what is `charged`.
+/// The same; what is marked newly is taken from what is `charged`, or charged.
 fn mark_pages(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -117,6 +125,12 @@ fn mark_pages(
         }
         for addr in seg.lockable(scx, run_range(scx.seg, &run)) {
             newly.make_room().map_err(|_| SegError::NoMemory { range })?;
+            if !v.is_locked() && *charged == 0 {
+                if !scx.space.charge_locked(PAGE_SIZE) {
+                    return Err(SegError::LockLimit { range });
+                }
+                *charged = PAGE_SIZE;
+            }
             if mark_page(seg, scx, vpage, (range, addr), v)? && !v.is_locked() {
                 *charged -= PAGE_SIZE;
                 newly.note(addr);

@@ -1,11 +1,14 @@
 //! Locks in memory whose claim is gone.
 
-use super::unhappy::range;
+use super::unhappy::{another, range};
 use super::*;
 use crate::seg_vn::SegVn;
-use addr_space::SegCx;
+use addr_space::{LockAll, SegCx, SegKind, SyncFlags};
+use alloc::boxed::Box;
+use alloc::string::String;
 use page_db::db::Claim;
-use page_db::{Identity, LockedPage as _};
+use page_db::{Identity, LockedPage as _, errno};
+use swapfs::{DeviceError, SwapDevice};
 
 /// What `f` says of the first segment of a process.
 fn first<R>(w: &World, p: &Proc, f: impl FnOnce(&SegVn, &SegCx<'_>) -> R) -> R {
@@ -92,5 +95,74 @@ fn a_second_lock_of_anonymous_memory_looks_at_no_page() {
     assert_ne!(w.db.claim_era(), era);
     assert_eq!(looked(64), looked(1), "no claim has been lost");
     other.space.free(&w.cx);
+    p.space.free(&w.cx);
+}
+
+/// A disk that lets something happen before it is read.
+struct Slow {
+    disk: MemDevice,
+    before_read: Box<dyn Fn() + Send + Sync>,
+}
+impl core::fmt::Debug for Slow {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Slow")
+    }
+}
+impl SwapDevice for Slow {
+    fn name(&self) -> String {
+        self.disk.name()
+    }
+    fn pages(&self) -> u64 {
+        self.disk.pages()
+    }
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        (self.before_read)();
+        self.disk.read(cx, page, to, mem)
+    }
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        frames: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
+        self.disk.write(cx, page, frames, mem)
+    }
+}
+
+/// A lock of memory that nobody has touched takes no room below the limit from what is touched elsewhere while it lasts; and is refused where all of it would pass the limit.
+#[test]
+fn a_lock_charges_what_it_locks_where_nothing_is_promised() {
+    let w = world(128);
+    let p = Arc::new(w.proc());
+    let other = another(&w.db);
+    let map = |at| {
+        let zfod = SegVnArgs::zfod(&w.driver, Prot::RW);
+        let args = SegVnArgs { kind: zfod.kind | SegKind::NORESERVE, ..zfod };
+        p.space.map(&w.cx, at, &args).expect("free");
+    };
+    let (touches, other) = (Arc::clone(&p), std::sync::Mutex::new(Some(other)));
+    let before_read = Box::new(move || {
+        let Some(cx) = other.lock().expect("not poisoned").take() else { return };
+        let (space, at) = (&touches.space, range(8, 1).start());
+        let fault = move || space.fault_at(&cx, at, FaultKind::Invalid, Access::Write);
+        std::thread::scope(|s| s.spawn(fault).join().expect("no panic")).expect("touched");
+    });
+    let slow = Slow { disk: MemDevice::new("slow", 16), before_read };
+    w.swap.add(&w.cx, Arc::new(slow), 0, 16, 9).expect("area");
+
+    map(range(0, 3));
+    w.write(&p, 1, 7);
+    p.space.sync(&w.cx, range(0, 3), SyncFlags::INVALIDATE).expect("room on the disk");
+    p.space.lock_all(&w.cx, LockAll::FUTURE).expect("nothing is mapped by it");
+    map(range(8, 4));
+    p.space.state().set_memlock_limit(3 * PAGE_SIZE);
+    let refused = p.space.lock(&w.cx, range(8, 4)).map_err(|e| e.errno());
+    assert_eq!((refused, p.space.state().locked()), (Err(errno::EAGAIN), 0));
+    p.space.lock(&w.cx, range(0, 3)).expect("room for three");
+    assert_eq!(p.space.state().locked(), 2 * PAGE_SIZE, "one here, and what was touched there");
+    assert_eq!((w.refs(&p, 3), w.count(Counter::Zfod)), ([0, 1, 0].to_vec(), 2));
+    assert_eq!(w.read(&p, 1), 7);
+    w.check(&p);
     p.space.free(&w.cx);
 }
