@@ -77,7 +77,6 @@ const MOST_KEPT: u32 = 64;
 /// Pages that one fault of a sequential reader writes at most, a kluster's worth: as many as a fault maps along over a file, so as many as such a reader leaves behind it
 /// from one fault to the next. In illumos such writes are made in the background, however many they are; here the fault waits for each, and what was modified before that and lies
 /// further back is page-out's.
-#[doc(alias = "PVN_MAX_GETPAGE_SZ")]
 const MOST_WRITTEN: u64 = PART as u64;
 
 impl SegVn {
