@@ -168,9 +168,10 @@ impl SwapFs {
                 Ok(())
             }
             Err(e) => {
-                if self.names().change(n, at, Place::Bad(slot)) {
-                    area.slots.lock(cx).mark_bad(slot.index);
+                if !self.names().change(n, at, Place::Bad(slot)) {
+                    return Err(no_name); // so that it was nobody's bytes that could not be read
                 }
+                area.slots.lock(cx).mark_bad(slot.index);
                 Err(VnodeError::Io { vnode, offset, errno: e.errno })
             }
         }

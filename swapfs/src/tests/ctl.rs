@@ -227,6 +227,27 @@ fn an_anon_may_go_while_its_page_is_brought_back() {
     w.check();
 }
 
+/// The same where the slot cannot be read: it is nobody's by then, and keeps no area.
+#[test]
+fn an_unreadable_slot_of_an_anon_that_goes_keeps_no_area() {
+    let w = World::new(64);
+    // As above, and the slot goes back; the number does when the page is gone.
+    let (dev, id) = meddled(&w, |fs, cx, _| {
+        let n = fs.live_numbers().next().expect("one");
+        let slot = fs.slot(cx, n).expect("stored");
+        fs.plant(cx, crate::Plant::Kill(n));
+        fs.space().free(cx, slot);
+    });
+    let n = w.anon(1);
+    w.evict(n);
+    dev.inner.fail_read(1);
+    assert_eq!(w.fs.remove(&w.cx, id), Ok(()));
+    assert!(!w.resident(n));
+    w.fs.names().free_run(&w.cx, &[n]);
+    assert!(w.fs.list().is_empty());
+    w.check();
+}
+
 /// A removal brings the page back after the owner has seen that there is none, and is over before the owner ends the name.
 #[test]
 fn an_anon_may_go_after_its_page_was_brought_back() {
