@@ -12,7 +12,7 @@
 //!   put_page(ASYNC|FREE)   the number joins the queue; the 16th, or flush_pushes, drains it:
 //!
 //!     lock      each page still there, tried, never waited for ─▶ unload, take the dirty bit       a clean page is freed here
-//!     place     runs of new slots for as many as possible; the old slots go      none left: sweep, else the old slot again, else give up
+//!     place     runs of new slots for as many as possible; the old slots go      none left: sweep, else of an area that fails, else the old slot, else give up
 //!     write     one transfer for each run of neighbours                               it fails: page by page
 //!     done      per page: freed to the cache list, unless somebody used it meanwhile; on error modified again, slot given back
 //!
@@ -150,7 +150,8 @@ impl SwapFs {
         }
         result
     }
-    /// Gives each page a new slot, as long as there are any; then its old one; what is left over has none.
+    /// Gives each page a new slot, as long as there are any; then its old one; what is left over has none. Slots of an area whose writes fail are free again and
+    /// again, so pages in memory are asked for theirs before.
     fn place_all<'a>(
         &self,
         cx: &Cx,
@@ -159,7 +160,7 @@ impl SwapFs {
         let (mut placed, mut left) = (Vec::new(), Vec::new());
         let mut swept = false;
         while !todo.is_empty() {
-            match self.space().alloc(cx, todo.len() as u32) {
+            match self.space().alloc(cx, todo.len() as u32, swept) {
                 Some(run) => {
                     for index in run.first..run.first + run.count {
                         let slot = PhysSlot { area: run.area.id(), index };

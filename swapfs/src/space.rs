@@ -102,15 +102,16 @@ impl Space {
         self.areas.store(areas);
     }
     /// Takes a run of up to `want` slots; `None` when every area is full or on its way out. By priority; but an area whose last write failed comes after all
-    /// others, whatever its priority: its slots come back with each failure, and it would be tried for ever.
+    /// others, whatever its priority, and then only as the `last_resort`: its slots come back with each failure, and it would be tried for ever.
     #[doc(alias = "swap_phys_alloc")]
-    pub(crate) fn alloc(&self, cx: &Cx, want: u32) -> Option<Run> {
+    pub(crate) fn alloc(&self, cx: &Cx, want: u32, last_resort: bool) -> Option<Run> {
         if cx.fails(FailKind::Slot) {
             return None;
         }
         let mut control = self.control.lock(cx);
         let areas = self.areas.load();
-        [false, true].into_iter().find_map(|failing| {
+        let kinds = if last_resort { &[false, true][..] } else { &[false] };
+        kinds.iter().find_map(|&failing| {
             let mut classes = areas.ranked.chunk_by(|a, b| a.priority() == b.priority());
             classes.find_map(|class| self.alloc_in(cx, &mut control, class, want, failing))
         })

@@ -76,7 +76,7 @@ fn a_whole_run_on_another_area_beats_a_piece_here() {
     let w = World::new(32);
     let (_, a) = w.add("a", 8, 0);
     let (_, b) = w.add("b", 8, 0);
-    let take = |n| w.fs.space().alloc(&w.cx, n).map(|r| (r.area.id(), r.first, r.count));
+    let take = |n| w.fs.space().alloc(&w.cx, n, false).map(|r| (r.area.id(), r.first, r.count));
     assert_eq!(take(6), Some((a, 0, 6)));
     assert_eq!(take(4), Some((b, 0, 4)));
     assert_eq!(take(4), Some((b, 4, 4)));

@@ -82,9 +82,20 @@ fn a_device_that_fails_is_passed_over() {
     }
     assert!(matches!(w.push(all[4]), Err(VnodeError::Io { .. })), "the last resort");
     assert!(w.resident(all[4]) && w.modified(all[4]));
+    // Not while a page in memory can do without its slot elsewhere.
+    let (found, _) = (w.load(all[0]), w.load(all[1]));
+    assert_eq!((found, w.modified(all[0]), w.modified(all[1])), ((0, false), false, false));
+    w.push(all[4]).expect("a slot is swept");
+    let swept = |n: &AnonNumber| w.fs.slot(&w.cx, *n).is_none();
+    assert_eq!(all.iter().filter(|n| swept(n)).count(), 1);
+    let loser = *all.iter().find(|n| swept(n)).expect("one");
+    assert!(w.resident(loser) && w.modified(loser));
+    assert_eq!(w.fs.slot(&w.cx, all[4]).map(|s| s.area), Some(second));
+    w.evict(all[1]);
+    assert!(matches!(w.push(loser), Err(VnodeError::Io { .. })), "no other can do without");
     dead.heal();
-    w.push(all[4]).expect("it works again");
-    assert_eq!(w.fs.slot(&w.cx, all[4]).map(|s| s.area), Some(first));
+    w.push(loser).expect("it works again");
+    assert_eq!(w.fs.slot(&w.cx, loser).map(|s| s.area), Some(first));
     let more = w.anon(9);
     w.push(more).expect("by priority again");
     assert_eq!(w.fs.slot(&w.cx, more).map(|s| s.area), Some(first));

@@ -214,7 +214,7 @@ fn a_free_waits_for_the_push_of_a_page_brought_back() {
 fn a_removal_waits_for_slots_on_their_way() {
     let w = World::with(64, SwapConfig { cpus: 2, ..SwapConfig::default() });
     let (_, id) = w.add("d", 8, 0);
-    let run = w.fs.space().alloc(&w.cx, 1).expect("room");
+    let run = w.fs.space().alloc(&w.cx, 1, true).expect("room");
     let (fs, db) = (&w.fs, &w.db);
     std::thread::scope(|s| {
         let gone = s.spawn(move || fs.remove(&cx_on(db.counters(), 1), id));
@@ -223,7 +223,10 @@ fn a_removal_waits_for_slots_on_their_way() {
             std::thread::yield_now();
         }
         assert!(!gone.is_finished());
-        assert!(fs.space().alloc(&w.cx, 1).is_none(), "nothing new from an area on its way out");
+        assert!(
+            fs.space().alloc(&w.cx, 1, true).is_none(),
+            "nothing new from an area on its way out"
+        );
         fs.space().free(&w.cx, crate::PhysSlot { area: id, index: run.first });
         assert_eq!(gone.join().expect("removed"), Ok(()));
     });
