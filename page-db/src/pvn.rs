@@ -497,7 +497,8 @@ pub fn take<'a>(
         false => Ok(None),
     };
     if !flags.intersects(alone) {
-        let page = if wait { db.lookup_shared(cx, id) } else { db.try_lookup_shared(cx, id) };
+        // To be retired or not: nobody has it by that, and once it is clean it can go.
+        let page = if wait { db.lookup_shared(cx, id) } else { db.lookup_shared_now(cx, id) };
         let Some(page) = page else { return missed() };
         return match nowait {
             true if !db.io_trylock(&page) => missed(),

@@ -152,7 +152,7 @@ impl PageDb {
         let page = self.try_lock_shared(cx, self.exists(cx, id)?)?;
         (page.page().is(id) && !page.page().is_free()).then_some(page)
     }
-    /// The same, and also if it is to be retired: for whoever starts over until it has the page.
+    /// The same, and also if it is to be retired: for whoever starts over until it has the page, or has to say that somebody else does.
     pub fn lookup_shared_now<'a>(&'a self, cx: &'a Cx, id: Identity) -> Option<SharedPage<'a>> {
         let page = self.lock_shared_now(cx, self.exists(cx, id)?)?;
         (page.page().is(id) && !page.page().is_free()).then_some(page)

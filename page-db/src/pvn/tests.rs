@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Vnode;
-use crate::db::Claim;
+use crate::db::{Claim, RetireError};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::testing::{TestFile, World};
 use alloc::sync::Arc;
@@ -262,6 +262,25 @@ fn a_push_skips_what_it_would_have_to_wait_for() {
     assert_eq!(*f.writes.lock(&w.cx), [2]);
     drop(w.db.adopt_shared(&w.cx, held));
     assert_eq!(w.verify().cached, 1);
+}
+
+/// A page that is to be retired is refused to whoever could do without; a put that waits for nobody writes it all the same, and it goes.
+#[test]
+fn a_page_that_is_to_be_retired_is_written_without_waiting() {
+    for flags in [PutFlags::NOWAIT, PutFlags::ASYNC] {
+        let (w, f) = world(1);
+        let id = w.dirty(f.page(0));
+        let pfn = w.db.pfn(id);
+        assert_eq!(
+            w.db.retire(&w.cx, pfn),
+            Err(RetireError::Pending(pfn)),
+            "its bytes are nowhere"
+        );
+        assert_eq!(w.put(&f, 0, 1, flags), Ok(()), "{flags:?}");
+        assert_eq!(*f.writes.lock(&w.cx), [0], "{flags:?}");
+        assert_eq!(w.db.retire_check(pfn), Ok(()));
+        w.verify();
+    }
 }
 
 #[test]
