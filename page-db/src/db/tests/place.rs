@@ -293,10 +293,12 @@ fn a_run_that_another_cuts_is_given_back_and_looked_for_further_on() {
 #[test]
 fn whoever_takes_a_frame_has_it_alone() {
     let w = World::with(320, &PageDbConfig { cpus: 4, ..PageDbConfig::default() });
+    let there_and_back = AtomicU64::new(0);
     std::thread::scope(|threads| {
         for me in 0..4u32 {
-            let (db, cx) = (&w.db, w.thread(me));
+            let (db, cx, there_and_back) = (&w.db, w.thread(me), &there_and_back);
             threads.spawn(move || {
+                let mut bad = None; // on its way out of service, or out
                 let tag = |page: &ExclPage<'_>| db.mem().u64_at(page.pfn(), 0);
                 let mut held: Vec<ExclPage<'_>> = Vec::new();
                 for round in 0..600u64 {
@@ -309,8 +311,18 @@ fn whoever_takes_a_frame_has_it_alone() {
                             let run = db.alloc_contig(&cx, wanted, Reserve::Push);
                             held.extend(run.into_iter().flatten());
                         }
-                        (_, 0) => drop(db.retire(&cx, pfn)),
-                        _ => drop(db.unretire(&cx, pfn)),
+                        _ => match bad {
+                            None => {
+                                let _ = db.retire(&cx, pfn); // now, or when others have let go of it
+                                bad = Some(pfn);
+                            }
+                            Some(pfn) => {
+                                if db.unretire(&cx, pfn).is_ok() {
+                                    there_and_back.fetch_add(1, Relaxed);
+                                    bad = None;
+                                }
+                            }
+                        },
                     }
                     held.iter().for_each(|page| tag(page).store(u64::from(me), Relaxed));
                     std::thread::yield_now();
@@ -327,4 +339,6 @@ fn whoever_takes_a_frame_has_it_alone() {
     });
     let census = w.verify();
     assert_eq!(census.free + census.retired, 320, "{census:?}");
+    let there_and_back = there_and_back.into_inner();
+    assert!(there_and_back > 20, "{there_and_back} frames went and came back");
 }
