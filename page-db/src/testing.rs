@@ -86,6 +86,10 @@ pub(crate) struct FakeHat {
     maps: Mutex<BTreeMap<PageId, Vec<RefMod>>>,
     /// Called while a page is being unloaded: bits that a user sets at the last moment.
     last_moment: Mutex<RefMod>,
+    /// Looks at the bits of a page so far.
+    pub(crate) looks: core::sync::atomic::AtomicU64,
+    /// After so many looks one takes a millisecond, unless 0.
+    pub(crate) slow_every: core::sync::atomic::AtomicU64,
 }
 
 impl Default for FakeHat {
@@ -94,6 +98,8 @@ impl Default for FakeHat {
             db: Once::new(),
             maps: Mutex::new(Rank::HMent, BTreeMap::new()),
             last_moment: Mutex::new(Rank::HMent, RefMod::empty()),
+            looks: Default::default(),
+            slow_every: Default::default(),
         }
     }
 }
@@ -134,6 +140,10 @@ impl PageMappings for FakeHat {
         db.page(page).mapping().set_head(cx, 0);
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
+        let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        if look.checked_rem(self.slow_every.load(Ordering::Relaxed)) == Some(0) {
+            std::thread::sleep(core::time::Duration::from_millis(1));
+        }
         let db = self.db();
         let mut maps = self.maps.lock(cx);
         let bits = maps.entry(page).or_default();

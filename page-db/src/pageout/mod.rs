@@ -71,7 +71,7 @@ const MOST_REVOLUTIONS: u64 = 64;
 /// is still there then is in use, held, or waits for its push. One more, for whoever meanwhile let go.
 const FRUITLESS_REVOLUTIONS: u64 = 3;
 
-/// Turns of an interval's scan between two times that whoever pushes gets at the queue.
+/// Turns of a scan between two times that whoever pushes gets at the queue; where memory is waited for, a share of the fast rate.
 const SCAN_BATCH: u32 = 128;
 
 /// Where the scan is; guarded by the one mutex (O2).
@@ -143,10 +143,12 @@ impl Pageout {
         if self.is_foreign(db) {
             return report;
         }
-        {
+        let (mut left, mut fruitless) = (turns, 0);
+        while left > 0 && fruitless < FRUITLESS_REVOLUTIONS * self.total {
             let mut hands = self.hands.lock(cx);
-            let mut fruitless = 0;
-            for _ in 0..turns {
+            let batch = left.min(u64::from(SCAN_BATCH));
+            left -= batch;
+            for _ in 0..batch {
                 let turn = self.turn(cx, db, &mut hands, &mut report);
                 fruitless = if turn.success { 0 } else { fruitless + 1 };
                 if fruitless >= FRUITLESS_REVOLUTIONS * self.total {

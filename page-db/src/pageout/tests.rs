@@ -1,6 +1,8 @@
 //! The clock, hand by hand (behaviours 55 to 57).
 
-use super::{Checked, Hand, NoHook, Pageout, PageoutConfig, ReclaimHook, SinglestepWait};
+use super::{
+    Checked, Hand, NoHook, Pageout, PageoutConfig, ReclaimHook, SCAN_BATCH, SinglestepWait,
+};
 use crate::db::{Claim, MemoryWait, PageDb, Reserve};
 use crate::free_mem::Thresholds;
 use crate::testing::{TestFile, World, name};
@@ -385,6 +387,29 @@ fn reclaim_stops_when_it_has_enough_and_reclaim_all_takes_the_rest() {
     let r = p.reclaim_all(&w.cx, &w.db);
     assert_eq!((w.db.freemem(), r.freed), (64, 34));
     assert_eq!(p.reclaim_all(&w.cx, &w.db).freed, 0);
+    w.verify();
+}
+
+/// O2: whoever pushes gets at the queue while the hands go round.
+#[test]
+fn a_long_scan_lets_others_at_the_queue() {
+    let w = World::with(1000, &PageDbConfig { cpus: 2, ..PageDbConfig::default() });
+    let (_file, ids) = w.file(900);
+    ids.iter().for_each(|id| w.hat.map(&w.cx, *id, 1));
+    w.hat.slow_every.store(u64::from(SCAN_BATCH), Relaxed);
+    let p = clock(&w);
+    let looks = || w.hat.looks.load(Relaxed);
+    std::thread::scope(|threads| {
+        let (p, db, cx) = (&p, &w.db, w.thread(1));
+        let scan = threads.spawn(move || p.step(&cx, db, 2000));
+        while looks() == 0 {
+            std::thread::yield_now();
+        }
+        let _ = p.queued(&w.cx);
+        let then = looks();
+        assert_eq!(scan.join().expect("scans").freed, 900);
+        assert!(then < looks(), "only when all {then} looks had been made");
+    });
     w.verify();
 }
 
