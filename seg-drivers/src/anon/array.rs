@@ -182,22 +182,28 @@ pub(crate) struct SharedShape {
 }
 
 impl SharedShape {
-    /// `pause` is called for each turn that a writer, who has a few stores to make, makes it wait.
+    /// The shape, unless a writer, who has a few stores to make, is in the middle of them.
     #[inline]
-    pub(crate) fn load(&self, pause: impl Fn(u32)) -> Shape {
+    pub(crate) fn try_load(&self) -> Option<Shape> {
+        let before = self.seq.load(Ordering::Acquire);
+        let roots = self.roots.load(Ordering::Acquire);
+        let oh = self.origin_height.load(Ordering::Acquire);
+        let shape = Shape {
+            roots: [roots as u32, (roots >> 32) as u32],
+            height: (oh & (CHUNK - 1)) as u32,
+            origin: oh & !(CHUNK - 1),
+        };
+        (before & 1 == 0 && self.seq.load(Ordering::Acquire) == before).then_some(shape)
+    }
+    /// The shape; `pause` is called for each turn that a writer makes it wait.
+    #[cold]
+    pub(crate) fn load_later(&self, pause: impl Fn(u32)) -> Shape {
         let mut turns: u32 = 0;
         loop {
-            let before = self.seq.load(Ordering::Acquire);
-            let roots = self.roots.load(Ordering::Acquire);
-            let oh = self.origin_height.load(Ordering::Acquire);
-            if before & 1 == 0 && self.seq.load(Ordering::Acquire) == before {
-                return Shape {
-                    roots: [roots as u32, (roots >> 32) as u32],
-                    height: (oh & (CHUNK - 1)) as u32,
-                    origin: oh & !(CHUNK - 1),
-                };
-            }
             pause(turns);
+            if let Some(shape) = self.try_load() {
+                return shape;
+            }
             turns = turns.saturating_add(1);
         }
     }

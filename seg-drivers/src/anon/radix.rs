@@ -22,10 +22,14 @@ impl AnonMap {
     /// The shape. Who publishes another holds it up for a few stores, unless he loses his processor there: the hooks see to it that he has it again.
     #[inline]
     pub(super) fn shape(&self) -> Shape {
-        self.shape.load(|turns| self.layer().db().hooks().pause(turns))
+        self.shape.try_load().unwrap_or_else(|| self.shape_later())
+    }
+    #[cold]
+    fn shape_later(&self) -> Shape {
+        self.shape.load_later(|turns| self.layer().db().hooks().pause(turns))
     }
     /// The chunk that holds `slot`: a hint without `grow`, the truth with it.
-    #[inline]
+    #[inline(always)] // the first step of every fault on anonymous memory, and a few instructions
     pub(super) fn find_chunk(&self, slot: u64) -> Option<u32> {
         let s = self.shape();
         if !s.holds(slot) {
@@ -101,6 +105,7 @@ impl AnonMap {
         Ok(())
     }
     /// Frees the chunk that holds `slot` if it is empty and idle, and blocks that become empty with it.
+    #[inline(never)]
     pub(super) fn try_free_chunk(&self, cx: &Cx, slot: u64) {
         match self.grow.try_lock(cx) {
             Some(_grow) => self.free_chunk(cx, slot, false),

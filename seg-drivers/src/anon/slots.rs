@@ -14,7 +14,7 @@ impl AnonMap {
         1 << 49 | u64::from(chunk)
     }
     /// Takes all bits of `mask` busy, waiting for them; `false` when the chunk is not (any longer) `slot`'s (H1).
-    #[inline]
+    #[inline(always)] // the slots of one page, of a run, and of a walk
     pub(super) fn take_bits(&self, cx: &Cx, c: &Chunk, id: u32, mask: u32, slot: u64) -> bool {
         cx.rank_wait(Rank::AnonSlot, false);
         if !c.try_busy(mask) && !mutated(Mutation::BusySlotTaken) {
@@ -76,16 +76,32 @@ impl AnonMap {
     ///
     /// # Errors
     /// [`ArenaFull`] when the heap refuses a chunk, or the map holds a slot 2^61 places away.
-    #[inline]
     pub fn enter_or_make<'a>(&'a self, cx: &'a Cx, slot: u64) -> Result<SlotGuard<'a>, ArenaFull> {
+        match self.enter_known(cx, slot) {
+            Some(held) => Ok(held),
+            None => self.enter_made(cx, slot),
+        }
+    }
+    /// The first half of [`AnonMap::enter_or_make`]: takes a slot busy, waiting for it, if its chunk is where a look without `grow` says.
+    #[inline(always)] // into every fault on anonymous memory
+    pub(crate) fn enter_known<'a>(&'a self, cx: &'a Cx, slot: u64) -> Option<SlotGuard<'a>> {
+        let id = self.find_chunk(slot)?;
+        let chunk = self.chunk(id)?;
+        let held = self.take_bits(cx, chunk, id, 1 << (slot % CHUNK), slot);
+        held.then(|| SlotGuard { map: self, cx, chunk, id, slot })
+    }
+    /// The second half: makes the chunk unless somebody has.
+    #[inline(never)]
+    pub(crate) fn enter_made<'a>(
+        &'a self,
+        cx: &'a Cx,
+        slot: u64,
+    ) -> Result<SlotGuard<'a>, ArenaFull> {
         loop {
-            if let Some(id) = self.find_chunk(slot)
-                && let Some(chunk) = self.chunk(id)
-                && self.take_bits(cx, chunk, id, 1 << (slot % CHUNK), slot)
-            {
-                return Ok(SlotGuard { map: self, cx, chunk, id, slot });
-            }
             self.make_chunk(cx, slot)?;
+            if let Some(held) = self.enter_known(cx, slot) {
+                return Ok(held);
+            }
         }
     }
     /// Takes a slot busy if its chunk exists and nobody else has it.

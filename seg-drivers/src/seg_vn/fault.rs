@@ -158,7 +158,7 @@ pub(super) fn fault(
             Ok(())
         }
         FaultKind::SoftLock => softlock::lock(seg, scx, range, access),
-        _ if range.len() == PAGE_SIZE => fault_at(seg, scx, range.start(), kind, access),
+        _ if range.len() == PAGE_SIZE => fault_alone(seg, scx, range.start(), kind, access),
         _ => fault_each(seg, scx, range, kind, access),
     }
 }
@@ -175,7 +175,6 @@ fn fault_each(
 }
 
 /// One page, however often it has to be looked at. As writer once: what is in the way needs the lock to get out of it.
-#[inline]
 pub(super) fn fault_at(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -183,22 +182,63 @@ pub(super) fn fault_at(
     kind: FaultKind,
     access: Access,
 ) -> Result<(), FaultError> {
-    let mut again: u32 = 0;
+    let first = fault_page(seg, scx, addr, kind, access);
+    if must_look_again(scx, &first) { fault_once_more(seg, scx, addr, kind, access) } else { first }
+}
+
+/// The same in one piece, for the fault on a page that a processor brings: nearly all of them.
+#[inline]
+fn fault_alone(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    let first = resolve(seg, scx, addr, kind, access);
+    if must_look_again(scx, &first) { fault_once_more(seg, scx, addr, kind, access) } else { first }
+}
+
+#[inline]
+fn must_look_again(scx: &SegCx<'_>, done: &Result<(), FaultError>) -> bool {
+    matches!(done, Err(FaultError::Retry { .. })) && !scx.is_writer()
+}
+
+/// From the second look on, out of the way of all faults that need one.
+#[cold]
+fn fault_once_more(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    let mut turns: u32 = 0;
     loop {
-        match fault_page(seg, scx, addr, kind, access) {
-            Err(FaultError::Retry { .. }) if !scx.is_writer() => {}
-            done => return done,
+        let done = fault_page(seg, scx, addr, kind, access);
+        if !must_look_again(scx, &done) {
+            return done;
         }
         // Once is what a fault brings about by itself. From then on somebody is changing the segment beside it, and may be waiting for this very processor.
-        if let Some(turns) = again.checked_sub(1) {
-            spin_wait(scx.cx, turns);
-        }
-        again = again.saturating_add(1);
+        spin_wait(scx.cx, turns);
+        turns = turns.saturating_add(1);
     }
 }
 
-#[doc(alias = "segvn_faultpage")]
+#[inline(never)]
 fn fault_page(
+    seg: &SegVn,
+    scx: &SegCx<'_>,
+    addr: VirtAddr,
+    kind: FaultKind,
+    access: Access,
+) -> Result<(), FaultError> {
+    resolve(seg, scx, addr, kind, access)
+}
+
+#[doc(alias = "segvn_faultpage")]
+#[inline(always)] // into `fault_page`, and into the one fault in a piece
+fn resolve(
     seg: &SegVn,
     scx: &SegCx<'_>,
     addr: VirtAddr,
@@ -225,13 +265,19 @@ fn fault_page(
         Found::Read(given) => (given, true),
     };
     if !f.access.is_write() && !f.soft() && !f.quick {
-        seg.free_behind(&f);
-        if read {
-            seg.read_kluster(&f);
-        }
-        seg.map_neighbours(&f, given);
+        look_around(seg, &f, given, read);
     }
     Ok(())
+}
+
+/// What a load brings along, and leaves behind.
+#[inline(never)]
+fn look_around(seg: &SegVn, f: &PageFault<'_>, given: Prot, read: bool) {
+    seg.free_behind(f);
+    if read {
+        seg.read_kluster(f);
+    }
+    seg.map_neighbours(f, given);
 }
 
 /// Whether a fault found its page, had to read it from a file, or had to make it. Neighbours of a page that was there are worth a look; those of the file are mapped with
@@ -244,6 +290,7 @@ pub(super) enum Found {
 }
 
 /// Anonymous memory, and a store to a private file mapping: the slot is needed, and its chunk.
+#[inline(always)] // with what it is called from
 fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError> {
     let Some(map) = seg.amap() else {
         seg.amap_or_make(f.scx);
@@ -255,7 +302,10 @@ fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError
     }
     let at = seg.slot_of(f.scx.seg, f.addr);
     let early = if mutated(Mutation::SlotReadEarly) { map.peek(at) } else { None };
-    let slot = map.enter_or_make(f.scx.cx, at).map_err(|_| f.no_memory())?;
+    let slot = match map.enter_known(f.scx.cx, at) {
+        Some(slot) => slot,
+        None => map.enter_made(f.scx.cx, at).map_err(|_| f.no_memory())?,
+    };
     match early.or_else(|| slot.get()) {
         Some(n) => seg.upper(f, &slot, n),
         None if seg.backing.is_some() => seg.promote(f, &slot),
@@ -264,6 +314,7 @@ fn anon_first<'a>(seg: &'a SegVn, f: &PageFault<'a>) -> Result<Found, FaultError
 }
 
 /// A file mapping whose lower layer may be mapped as it is: no chunk is made for looking above.
+#[inline(never)]
 fn file_first(seg: &SegVn, f: &PageFault<'_>) -> Result<Found, FaultError> {
     if seg.shared() {
         return seg.map_lower(f);

@@ -97,7 +97,7 @@ pub(super) fn what_was_asked_for<'a>(
 }
 
 /// Fills a page just made with zeros and ends its transit (case 2B over nothing).
-#[inline]
+#[inline(always)] // into the fault and the run
 pub(super) fn fill_with_zeros(scx: &SegCx<'_>, page: &ExclPage<'_>) {
     scx.cx.count(Counter::Case2B);
     scx.cx.count(Counter::Zfod);

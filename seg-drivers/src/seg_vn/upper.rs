@@ -31,12 +31,14 @@ impl SegVn {
         }
         let page = if lent { self.settle_lent(f, n, page)? } else { page };
         f.scx.cx.count(Counter::Case1A);
-        f.load(&page, self.mapped_prot(f.prot, n), LoadFlags::REMAP)?;
+        let prot = if alone { f.prot } else { f.prot.read_only() };
+        f.load(&page, prot, LoadFlags::REMAP)?;
         self.finish(f, page);
         Ok(Found::There(Prot::RWX))
     }
     /// The page with the bytes of an anon, shared-locked: by hint, by name, from swap, or the one it has borrowed them with, which is lent.
     #[doc(alias = "anon_getpage")]
+    #[inline]
     pub(super) fn anon_page<'a>(
         &'a self,
         f: &PageFault<'a>,
@@ -45,17 +47,36 @@ impl SegVn {
         let layer = &self.driver.layer;
         let cx = f.scx.cx;
         if f.quick {
-            let own = || f.scx.db.lookup_shared_now(cx, layer.swap().identity(n));
-            let page = layer.swap().try_lender(cx, n).or_else(own);
-            return page.ok_or(FaultError::Retry { addr: f.addr });
+            return self.anon_page_now(f, n);
         }
-        if let Some(page) =
-            f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), layer.anons.hint(n))
-        {
+        let hint = layer.anons.hint(n);
+        let found = f.scx.db.lookup_shared_hint(cx, layer.swap().identity(n), hint);
+        let Some(page) = found else { return self.anon_page_later(f, n) };
+        if hint != Some(page.id()) {
             layer.anons.set_hint(n, Some(page.id()));
-            return Ok(page);
         }
-        match layer.swap().lender(cx, n) {
+        Ok(page)
+    }
+    /// The same for a fault that waits for nobody.
+    #[cold]
+    fn anon_page_now<'a>(
+        &'a self,
+        f: &PageFault<'a>,
+        n: AnonNumber,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        let (swap, cx) = (self.driver.layer.swap(), f.scx.cx);
+        let own = || f.scx.db.lookup_shared_now(cx, swap.identity(n));
+        let page = swap.try_lender(cx, n).or_else(own);
+        page.ok_or(FaultError::Retry { addr: f.addr })
+    }
+    /// The same where there is no page of the anon's name.
+    #[cold]
+    fn anon_page_later<'a>(
+        &'a self,
+        f: &PageFault<'a>,
+        n: AnonNumber,
+    ) -> Result<SharedPage<'a>, FaultError> {
+        match self.driver.layer.swap().lender(f.scx.cx, n) {
             Some(page) => Ok(page),
             None => self.own_page(f, n),
         }
@@ -143,7 +164,7 @@ impl SegVn {
     }
     /// A number, its record, and its page: exclusive, io-locked, contents undefined.
     #[doc(alias = "anon_alloc")]
-    #[inline]
+    #[inline(always)] // into the zero-fill and the copy
     pub(super) fn new_anon<'a>(
         &self,
         f: &PageFault<'a>,
