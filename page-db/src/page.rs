@@ -219,6 +219,15 @@ impl Page {
             self.nrm.fetch_and(!bits.bits(), Ordering::SeqCst);
         }
     }
+    /// Takes all bits from a page that is exclusively locked. Where it is not mapped either, nobody else changes them, and a store will do: what its last
+    /// translation had it was given before that went (M3 of the hat), and whoever ends a transit has the page locked.
+    pub(crate) fn forget_ref_mod(&self) {
+        if self.is_mapped() {
+            self.clear_ref_mod(RefMod::all());
+        } else {
+            self.nrm.store(0, Ordering::Release);
+        }
+    }
     /// Whether any translation exists (as the hat keeps it).
     #[doc(alias = "hat_page_is_mapped")]
     pub fn is_mapped(&self) -> bool {

@@ -348,7 +348,7 @@ impl PageDb {
     }
     /// What else goes with a page's name. Whoever waits for it by that name finds another identity when it wakes (K3).
     pub(super) fn forget_name(&self, page: &ExclPage<'_>) {
-        page.page().clear_ref_mod(RefMod::all());
+        page.page().forget_ref_mod();
         page.page().set_state(PageState::empty(), PageState::SWAP);
     }
     /// Marks a nameless page as the kernel's (page tables): never scanned, counted as kernel.
