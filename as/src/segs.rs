@@ -150,6 +150,10 @@ impl Segs {
             cx.count(Counter::TreeNodes);
             return Some((last, range_of(start, end)));
         }
+        self.find_in_tree(cx, addr, hint)
+    }
+    #[inline(never)]
+    fn find_in_tree(&self, cx: &Cx, addr: u64, hint: &AtomicU32) -> Option<(NodeId, VirtRange)> {
         let mut visits = Visits::default();
         let found = self.tree.find_interval(addr, &mut visits);
         cx.count_n(Counter::TreeNodes, visits.0);

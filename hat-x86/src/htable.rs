@@ -303,7 +303,7 @@ impl Supply {
 
 impl HatX86 {
     /// Locks a table; the caller checks what it is.
-    #[inline]
+    #[inline(always)] // into the load of every fault
     pub(crate) fn lock_table<'a>(&'a self, cx: &'a Cx, id: u32) -> TableGuard<'a> {
         let rec = self.tables.get(id);
         let lock = rec.lock.lock(cx);

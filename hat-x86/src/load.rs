@@ -118,7 +118,7 @@ impl HatX86 {
         }
         Ok(())
     }
-    #[inline]
+    #[inline(always)] // into `memload`, and what is left of it for a device's page
     pub(crate) fn load(&self, cx: &Cx, st: &HatState, load: Load<'_>) -> Result<Loaded, HatError> {
         if !st.owns(load.addr) {
             return Err(HatError::OutOfRange { addr: load.addr });
@@ -133,7 +133,7 @@ impl HatX86 {
     }
     /// The load of most faults: the leaf is one that this CPU used before, the entry is absent, nobody maps the page, and all flags ask for is what happens anyway.
     /// Says whether it was that; if not, nothing has changed.
-    #[inline]
+    #[inline(always)] // with the load it is the first half of
     fn load_simply(&self, cx: &Cx, st: &HatState, load: Load<'_>) -> bool {
         let Some(page) = load.page else { return false };
         if !(LoadFlags::ADV | LoadFlags::REMAP).contains(load.flags) || self.caps.wants_hints {

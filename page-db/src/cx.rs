@@ -101,9 +101,13 @@ impl Reads {
         if self.first.is_blank() {
             self.first.become_mark(mark);
         } else {
-            self.more.borrow_mut().push(mark);
-            self.others.set(self.others.get() + 1);
+            self.push_another(mark);
         }
+    }
+    #[cold]
+    fn push_another(&self, mark: SleepMark) {
+        self.more.borrow_mut().push(mark);
+        self.others.set(self.others.get() + 1);
     }
     /// Takes out the innermost mark that `is` recognises: an older one may count a sleep that goes on.
     #[inline]

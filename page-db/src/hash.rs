@@ -192,7 +192,7 @@ impl ChainHash {
         found.and_then(PageId::from_link)
     }
     /// held: the bucket
-    #[inline]
+    #[inline(always)] // alone and in a run
     fn file(
         &self,
         pages: &PageArray,

@@ -392,6 +392,7 @@ impl<'a> ExclPage<'a> {
     /// # Panics
     /// When the page is not in transit.
     #[doc(alias = "page_io_unlock")]
+    #[inline]
     pub fn end_io(&self) {
         let word = &self.page().iolock;
         // Whoever waits for it holds the page lock (K4), and this holder is alone (K1): a waiter can be left over, but none can come.

@@ -222,7 +222,7 @@ impl Names {
     }
 
     /// Hands out a number and makes it live, with its page nowhere, and says the page's name. `make` makes the vnode of an index.
-    #[inline]
+    #[inline(always)] // into whoever makes an anon
     pub(crate) fn alloc(
         &self,
         cx: &Cx,
@@ -252,22 +252,37 @@ impl Names {
         cpu: &PerCpuNames,
         make: &impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
     ) -> Result<Option<u32>, SwapError> {
-        loop {
-            {
-                let mut stack = cpu.stack.lock(cx);
-                let ready = !stack.free.is_empty()
-                    || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
-                if (ready || self.restock(cx, &mut stack))
-                    && let Some(raw) = stack.take()
-                {
-                    cpu.count(1);
-                    return Ok(Some(raw));
-                }
-            }
-            if !self.grow(cx, make)? {
-                return Ok(None);
+        match self.draw_made(cx, cpu) {
+            Some(raw) => Ok(Some(raw)),
+            None => self.draw_more(cx, cpu, make),
+        }
+    }
+    /// A number of a vnode that has been made.
+    #[inline]
+    fn draw_made(&self, cx: &Cx, cpu: &PerCpuNames) -> Option<u32> {
+        let mut stack = cpu.stack.lock(cx);
+        let ready = !stack.free.is_empty()
+            || (self.spare.load(Ordering::Relaxed) == 0 && !stack.fresh.is_empty());
+        if !ready && !self.restock(cx, &mut stack) {
+            return None;
+        }
+        let raw = stack.take()?;
+        cpu.count(1);
+        Some(raw)
+    }
+    #[cold]
+    fn draw_more(
+        &self,
+        cx: &Cx,
+        cpu: &PerCpuNames,
+        make: &impl Fn(u32) -> Result<Arc<SwapVnode>, SwapError>,
+    ) -> Result<Option<u32>, SwapError> {
+        while self.grow(cx, make)? {
+            if let Some(raw) = self.draw_made(cx, cpu) {
+                return Ok(Some(raw));
             }
         }
+        Ok(None)
     }
     /// Numbers from the depot, else the fresh run, else a vnode that has been made; says whether there is one now. held: the stack
     #[cold]

@@ -140,6 +140,7 @@ impl AddrSpace {
             error => Err(error),
         }
     }
+    #[inline(always)] // into the first pass, and into those of whoever starts over
     fn fault_pass(
         &self,
         cx: &Cx,
@@ -166,6 +167,7 @@ impl AddrSpace {
         }
         seg.ops().fault(&self.scx(cx, seg.range(), false), range, kind, access)
     }
+    #[inline(never)]
     fn fault_walk(
         &self,
         cx: &Cx,

@@ -58,6 +58,7 @@ pub(crate) fn search<L: Links>(links: &L, bucket: usize, name: L::Name) -> Optio
     (at != 0).then_some(at)
 }
 /// Puts `page` at the head of the chain under `name`, unless the name is taken: then the page that has it. held: the bucket
+#[inline]
 pub(crate) fn file<L: Links>(
     links: &L,
     bucket: usize,

@@ -67,6 +67,7 @@ mod chosen {
         }
     }
     /// One turn of a wait for a lock that is held for a few instructions.
+    #[cold]
     pub(crate) fn spin_wait(_cx: &Cx, turns: u32) {
         if turns < SPINS {
             core::hint::spin_loop();

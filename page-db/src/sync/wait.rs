@@ -51,8 +51,15 @@ impl<W: Word, P> Place<W, P> {
         P: Point<C>,
     {
         if self.waiters.load(W::unless(Slip::WakerLooksRelaxed, SeqCst)) != 0 {
-            self.point.wake_all();
+            self.wake_sleepers();
         }
+    }
+    #[cold]
+    fn wake_sleepers<C>(&self)
+    where
+        P: Point<C>,
+    {
+        self.point.wake_all();
     }
 }
 

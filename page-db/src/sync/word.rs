@@ -46,19 +46,16 @@ impl<'a> WordGuard<'a> {
     /// Takes `word` unless its value is 0 at a moment when nobody has it.
     #[inline]
     pub fn lock_unless_zero(cx: &'a Cx, rank: Rank, word: &'a AtomicU64) -> Option<Self> {
-        let mut turns = 0;
-        loop {
-            let seen = word.load(Ordering::Acquire);
-            if seen == 0 {
-                return None;
-            }
-            if let Some(value) = take(word, seen) {
-                cx.rank_wait(rank, false);
-                return Some(Self { word, value, cx, rank });
-            }
-            imp::spin_wait(cx, turns);
-            turns = turns.saturating_add(1);
+        let seen = word.load(Ordering::Acquire);
+        if seen == 0 {
+            return None;
         }
+        let value = match take(word, seen) {
+            Some(value) => value,
+            None => wait_unless_zero(cx, word)?,
+        };
+        cx.rank_wait(rank, false);
+        Some(Self { word, value, cx, rank })
     }
     /// The value, without the bit.
     #[inline]
@@ -91,6 +88,22 @@ fn wait(cx: &Cx, word: &AtomicU64) -> u64 {
         }
         imp::spin_wait(cx, turns);
         turns = turns.saturating_add(1);
+    }
+}
+
+#[cold]
+fn wait_unless_zero(cx: &Cx, word: &AtomicU64) -> Option<u64> {
+    let mut turns = 0u32;
+    loop {
+        imp::spin_wait(cx, turns);
+        turns = turns.saturating_add(1);
+        let seen = word.load(Ordering::Acquire);
+        if seen == 0 {
+            return None;
+        }
+        if let Some(value) = take(word, seen) {
+            return Some(value);
+        }
     }
 }
 
