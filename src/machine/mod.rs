@@ -16,6 +16,8 @@
 //!
 //! A machine is single-stepped: page-out runs when memory is waited for, or when it is asked for. [`Machine::spawn_daemons`] gives it threads.
 
+#[cfg(test)]
+mod beside_tests;
 mod brk;
 mod builder;
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! slot stays busy until the page is lent, so a copy under way is over. A page that somebody has is not waited for with the slot busy: whoever has it may
 //! come to the slot ([`SegError::Held`]).
 //!
+//! - L5: no page is pinned through a mapping and lent. A store must have a lent page alone, to give its name to a copy, and waits for whoever has it pinned:
+//!   also for a pin of its own, through another mapping or by writing the file. So what somebody has pinned is not lent, and whoever pins what is lent
+//!   breaks the loan first, also where he only reads: the copy is what he pins.
+//!
 //! Sources: uvm.md 5.7, 7.2 (C9).
 
 use super::SegVn;
@@ -107,8 +111,8 @@ fn settled(made: Result<(), FaultError>) -> Result<(), FaultError> {
 }
 
 impl SegVn {
-    /// The page of the slot's anon, which is lent, or lent to it, as a fault needs it: the anon's own; and, if copy-on-write is to be broken, one that may
-    /// be stored to. Nobody else refers to the anon then; a lent page is left to its loans, and a copy takes its name (case 1A-l).
+    /// The page of the slot's anon, which is lent, or lent to it, as a fault needs it: the anon's own; and, if copy-on-write is to be broken, or it is to be
+    /// pinned (L5), one that is not lent: a lent page is left to its loans, and a copy takes its name (case 1A-l).
     ///
     /// # Locks
     /// On entry and on `Ok`: as (reader), slot, page (shared).
@@ -128,14 +132,14 @@ impl SegVn {
                 f.scx.cx.count(page_db::Counter::CowFault);
             }
         }
-        if !f.break_cow {
+        if !f.break_cow && !f.soft() {
             return Ok(page);
         }
         let page = self.break_loan(f, page)?;
         self.driver.layer.anons.set_hint(n, Some(page.id()));
         Ok(page)
     }
-    /// The file's page as one that may be stored to through a shared mapping (case 2A-l), and what [`SegVn::settle_lent`] ends with.
+    /// The file's page as one that may be stored to through a shared mapping, or pinned (case 2A-l), and what [`SegVn::settle_lent`] ends with.
     #[cold]
     pub(super) fn break_loan<'a>(
         &self,

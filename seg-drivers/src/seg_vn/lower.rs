@@ -40,9 +40,8 @@ impl SegVn {
         if !self.shared() {
             prot = prot.read_only();
         }
-        // A page pinned where it may be stored to is about to be.
-        let stores = f.access.is_write() || (f.soft() && prot.contains(Prot::WRITE));
-        let lent = self.shared() && stores && got.page.page().is_lent();
+        // Whoever pins a page goes on to use it, and a store of his to a lent one would wait for his own pin: none is both (L5).
+        let lent = (f.access.is_write() || f.soft()) && got.page.page().is_lent();
         let read = got.read;
         if lent && f.quick {
             return Err(FaultError::Retry { addr: f.addr });

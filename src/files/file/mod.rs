@@ -24,7 +24,8 @@
 //!   it cuts, the last page too, and cuts the store again: whoever writes later has looked at the new size.
 //! - F8: a file has pages in the database that it was made in, and in no other: there its number is another file's.
 //! - F9: nobody waits for a page's exclusive lock while he holds `shape`. A pin lasts as long as somebody's i/o does, and whoever has it may come for `shape`
-//!   meanwhile. A page that must be had alone is tried; if somebody has it, everything is let go, it is waited for, and the operation starts over.
+//!   meanwhile. A page that must be had alone is tried; if somebody has it, everything is let go, it is waited for, and the operation starts over. He may come
+//!   to write the very page that he has pinned: that is no page to be had alone, for whoever pins one that is lent breaks the loan first (F6).
 //!
 //! The bytes of a file are in `bytes`, its size in `truncate`, what goes between a frame and the store in `transfer`.
 //!

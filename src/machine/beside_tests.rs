@@ -1,0 +1,71 @@
+//! What two threads of a machine do beside each other, in an order that a test sees to: who waits, and whose memory is whose.
+//!
+//! Whoever might hang does so in a thread of his own, and is given up on after a while.
+
+use super::*;
+use crate::files::file::File;
+use crate::files::{FileHandle, OpenMode};
+use addr_space::FaultKind;
+use page_db::{Access, CpuId, PAGE_SIZE as P, VirtRange};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::spawn;
+use std::time::Duration;
+
+const AT: u64 = 0x1000_0000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts `op` in a thread of its own; its answer comes later.
+fn start<R: Send + 'static>(op: impl FnOnce() -> R + Send + 'static) -> Receiver<R> {
+    let (answer, answers) = channel();
+    spawn(move || answer.send(op()));
+    answers
+}
+
+fn pages(at: u64, n: u64) -> VirtRange {
+    VirtRange::exact(at, n * P).expect("a range")
+}
+
+/// A machine, and a file of four pages of sevens.
+fn machine() -> (Machine, Arc<File>) {
+    let m = Machine::builder().frames(512).cpus(2).build().expect("a machine");
+    let f = m.create_file("f", 4 * P).expect("a file");
+    let sevens = [7; 4 * P as usize];
+    f.pwrite(m.cx(), m.db(), 0, &sevens).expect("written");
+    (m, f)
+}
+
+/// Maps all of the file at [`AT`].
+fn map(p: &Process, f: &Arc<File>, prot: u32, flags: MapFlags) {
+    let file = FileHandle::new(Arc::clone(f), OpenMode::ReadWrite);
+    let flags = flags | MapFlags::FIXED;
+    let request = MapRequest { addr: AT, len: 4 * P, prot, flags, file: Some(&file), offset: 0 };
+    assert_eq!(p.mmap(&request), Ok(AT));
+}
+
+fn soft(p: &Process, page: u64, kind: FaultKind) {
+    p.space().fault(p.cx(), pages(AT + page * P, 1), kind, Access::Read).expect("mapped");
+}
+
+/// A store takes a lent page's name away from it and must have it alone, so nobody has one pinned: a pin is of the copy already.
+#[test]
+fn who_pins_a_page_that_is_lent_goes_on_to_write_it() {
+    for flags in [MapFlags::SHARED, MapFlags::PRIVATE] {
+        let (m, f) = machine();
+        let p = m.spawn("p").expect("a process");
+        map(&p, &f, 1, flags);
+        let lent = p.lend(AT, P).expect("in memory");
+        soft(&p, 0, FaultKind::SoftLock);
+        let (m2, f2) = (m.thread(CpuId(1)), Arc::clone(&f));
+        let written = start(move || f2.pwrite(m2.cx(), m2.db(), 0, &[1]));
+        let n = written.recv_timeout(PATIENCE).expect("F9: who has a page pinned waits for itself");
+        assert_eq!((n, p.load_u8(AT)), (Ok(1), Ok(1)));
+        let mut seen = [0; 1];
+        m.db().mem().read(m.db().pfn(lent.pages()[0]), 0, &mut seen);
+        assert_eq!(seen, [7], "what was lent stays what it was");
+        soft(&p, 0, FaultKind::SoftUnlock);
+        lent.give_back(p.cx());
+        p.exit();
+        m.verify().expect("sound");
+    }
+}
