@@ -5,15 +5,23 @@
 use super::*;
 use crate::files::file::File;
 use crate::files::{FileHandle, OpenMode};
-use addr_space::FaultKind;
+use addr_space::{FaultKind, Inherit};
 use page_db::{Access, CpuId, PAGE_SIZE as P, VirtRange};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread::spawn;
-use std::time::Duration;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
 
 const AT: u64 = 0x1000_0000;
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let from = Instant::now();
+    while !is_so() {
+        assert!(from.elapsed() < PATIENCE, "never so: {what}");
+        sleep(Duration::from_millis(1));
+    }
+}
 
 /// Starts `op` in a thread of its own; its answer comes later.
 fn start<R: Send + 'static>(op: impl FnOnce() -> R + Send + 'static) -> Receiver<R> {
@@ -67,5 +75,35 @@ fn who_pins_a_page_that_is_lent_goes_on_to_write_it() {
         lent.give_back(p.cx());
         p.exit();
         m.verify().expect("sound");
+    }
+}
+
+/// A lock of which a cut has left nothing ends where its map comes to be shared. The claim goes with it, for the page may be the file's again before
+/// the cut has got to it.
+#[test]
+fn a_lock_past_the_end_that_a_share_ends_takes_its_claim_along() {
+    for grows in [false, true] {
+        let (m, f) = machine();
+        let (p, q) = (m.spawn("p").expect("a process"), m.spawn("q").expect("a process"));
+        map(&p, &f, 3, MapFlags::PRIVATE);
+        map(&q, &f, 3, MapFlags::SHARED);
+        p.mlock(AT + P, P).expect("allowed");
+        soft(&q, 1, FaultKind::SoftLock);
+        let (m2, f2) = (m.thread(CpuId(1)), Arc::clone(&f));
+        let cut = start(move || f2.truncate(m2.cx(), m2.db(), 0));
+        until("the truncation waits for the pin", || m.db().waits().sleepers() == 1);
+        p.minherit(AT, 4 * P, Inherit::Share).expect("mapped");
+        p.fork().expect("memory to spare").exit();
+        assert_eq!((p.space().state().locked(), m.db().claimed_pages()), (0, 0), "V19");
+        if grows {
+            f.truncate(m.cx(), m.db(), 4 * P).expect("it grows");
+        }
+        soft(&q, 1, FaultKind::SoftUnlock);
+        cut.recv_timeout(PATIENCE).expect("nobody is in its way").expect("cut");
+        m.verify().expect("sound");
+        p.exit();
+        q.exit();
+        let free = m.db().free_mem();
+        assert_eq!(free.availrmem(), free.total());
     }
 }

@@ -15,7 +15,8 @@
 //!   unlock       gives back a claim of that era, or none
 //!   lock         claims the page anew where there is none of that era; nothing is charged twice
 //!   a store      takes the claim along to the copy, or claims that: the copy is the mapping's own
-//!   a share      takes the mark away with the charge: what a sharer stores there when the file has grown is everybody's (J3)
+//!   a share      takes the mark away with the charge, and the claim of that era if the truncation has yet to come to the page: what a sharer stores there
+//!                when the file has grown is everybody's (J3)
 //! ```
 //!
 //! No claim is gone while the era is what it was, so a lock of what is locked looks at no page then. Later it looks at those of files; pages of anonymous
@@ -307,7 +308,8 @@ fn unlock_pages(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange, vpage: &mut VPag
 
 /// Makes the pages of `part` that are locked in memory the segment's alone, with their claims: its map is about to be shared (J3). What a stranger has
 /// pinned of them is not waited for (J5). A page that gets contents of its own has its promise from `gain`, also when another cannot be settled (I12). Where the
-/// file has been cut there is no page, and the lock ends: the next to store there may be another, who would leave a marked page without a claim.
+/// file has been cut nobody finds a page, and the lock ends: the next to store there may be another, who would leave a marked page without a claim. The page
+/// may be there still, with a claim on it, and the file's again when that grows before the truncation has got to it (T2).
 pub(super) fn settle_locked(
     seg: &SegVn,
     scx: &SegCx<'_>,
@@ -344,10 +346,8 @@ pub(super) fn settle_locked(
             })?;
             if !made {
                 let mut inner = seg.lock.lock(scx.cx);
-                inner.vpage.update(vpns(range), |v| VPage { claim: None, ..v }); // into the room just made
+                unlock_pages(seg, scx, range, &mut inner.vpage); // into the room just made
                 inner.vpage.trim();
-                seg.note_pages(&inner.vpage);
-                scx.space.credit_locked(PAGE_SIZE);
             }
         }
     }
