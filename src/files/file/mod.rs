@@ -14,7 +14,7 @@
 //!   pwrite     shape (reader, or writer when it extends) ─▶ page ─▶ bytes ─▶ modified
 //! ```
 //!
-//! - F2: no page past the end is in memory once `truncate` has returned, nor mapped anywhere.
+//! - F2: no page past the end is in memory once a `truncate` that did not make the file longer has returned, nor mapped anywhere.
 //! - F3: bytes past the end in the last page are zeros when it is filled, in the store always, and again when the file grows.
 //! - F4: whoever stores makes the size cover it first and marks the page modified then, before he lets its lock go. Page-out never writes too
 //!   little: a write-back beside the store that looked at the old size leaves a page that is marked again.

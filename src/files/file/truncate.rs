@@ -49,7 +49,7 @@ type CutOff = Vec<(Identity, PageId)>;
 
 impl File {
     /// Sets the size. Pages past a new end are destroyed and every mapping of them is unloaded; a page that somebody holds locked is
-    /// waited for, unless the file grows over it meanwhile. Growth makes a hole.
+    /// waited for, unless the file grows over it meanwhile. Growth makes a hole, and waits for no page but one that it grows over and must clear (T2).
     ///
     /// # Errors
     /// [`FileError`]; nothing has changed.
@@ -90,8 +90,10 @@ impl File {
             return Ok(CutOff::new());
         }
         let cut = || cx.blocking(|| self.store.resize(cx, reach, size));
-        // What can fail comes first: the list of pages past the end, to which none is added from now on (T1), and the store.
-        let cut_off = self.pages_between(cx, db, size, reach)?;
+        // What can fail comes first: the list of pages past the end, to which none is added from now on (T1), and the store. What is past the end of a file
+        // that grows is on another truncation's list.
+        let cut_off =
+            if size > old { CutOff::new() } else { self.pages_between(cx, db, size, reach)? };
         let resized = if size > old { self.grow_store(cx, shape, size) } else { cut() };
         resized.map_err(|errno| FileError::Store { name: self.name.clone(), errno })?;
         if size > old {

@@ -192,3 +192,18 @@ fn who_has_a_lent_page_pinned_goes_on_beside_those_who_want_it_alone() {
         db.0.unlend(&db.cx(2), lent);
     }
 }
+
+/// What a cut has yet to take away, it takes away; who makes the file longer, or writes it, does not wait for that.
+#[test]
+fn growth_waits_for_no_page_past_its_own_end() {
+    let p = Pins::new();
+    let pin = p.pin(3);
+    let truncation = p.truncate(0);
+    assert_eq!(p.holder(|cx, db, f| f.truncate(cx, db, 2 * PAGE_SIZE)), Ok(()));
+    assert_eq!(p.holder(|cx, db, f| f.pwrite(cx, db, 2 * PAGE_SIZE, &[8])), Ok(1));
+    assert!(truncation.try_recv().is_err(), "the page is pinned");
+    p.unpin(pin);
+    let mut expected = vec![0; 2 * PAGE + 1];
+    expected[2 * PAGE] = 8;
+    assert_eq!(p.end(&truncation), expected);
+}
