@@ -6,7 +6,7 @@ use super::*;
 use crate::files::file::File;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{FaultKind, Inherit};
-use page_db::{Access, CpuId, PAGE_SIZE as P, VirtRange};
+use page_db::{Access, CpuId, PAGE_SIZE as P, VirtRange, Vnode};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{sleep, spawn};
@@ -106,4 +106,24 @@ fn a_lock_past_the_end_that_a_share_ends_takes_its_claim_along() {
         let free = m.db().free_mem();
         assert_eq!(free.availrmem(), free.total());
     }
+}
+
+/// A file that somebody else has a page of is not ended, nor is he waited for.
+#[test]
+fn a_file_with_a_page_that_is_held_is_handed_back() {
+    let (m, f) = machine();
+    let id = f.id();
+    let got = f.get_page(m.cx(), m.db(), page_db::FileOffset(P), Access::Read).expect("there");
+    let held = got.page.leak();
+    let m2 = m.thread(CpuId(1));
+    let removed = start(move || m2.remove_file(f));
+    let done = removed.recv_timeout(PATIENCE).expect("it waits for who holds the page");
+    assert!(!done, "somebody has a page of it");
+    let f = m.files().into_iter().find(|f| f.id() == id).expect("it is a file still");
+    let mut byte = [0];
+    assert_eq!(f.pread(m.cx(), m.db(), P, &mut byte), Ok(1));
+    assert_eq!(byte, [7], "the page that is held");
+    drop(m.db().adopt_shared(m.cx(), held));
+    assert!(m.remove_file(f), "nobody has a page of it");
+    m.verify().expect("sound");
 }

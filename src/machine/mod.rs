@@ -512,7 +512,8 @@ impl Machine {
     pub fn files(&self) -> Vec<Arc<File>> {
         self.parts.files.lock_host().values().cloned().collect()
     }
-    /// Forgets a file: its pages go, and its vnode number. Says whether it could; a file that is mapped or open elsewhere stays.
+    /// Forgets a file: its pages go, and its vnode number. Says whether it could; a file that is mapped or open
+    /// elsewhere, or of which somebody holds a page, stays.
     pub fn remove_file(&self, file: Arc<File>) -> bool {
         {
             let mut files = self.parts.files.lock_host();

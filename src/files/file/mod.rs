@@ -199,7 +199,7 @@ impl File {
         }
         // From here on nobody finds it by its number, nor has it otherwise.
         let file = Arc::try_unwrap(self)?;
-        let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE;
+        let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE | PutFlags::NOWAIT;
         let gone = pvn::put_range(cx, db, file.id, FileOffset(0), 0, flags, |_, _| Ok(()));
         if gone.is_ok() && db.vnodes().retire(cx, file.id) {
             return Ok(());
