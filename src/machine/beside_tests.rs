@@ -6,7 +6,7 @@ use super::*;
 use crate::files::file::File;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{FaultKind, Inherit};
-use page_db::{Access, CpuId, PAGE_SIZE as P, VirtRange, Vnode};
+use page_db::{Access, CpuId, PAGE_SIZE as P, VirtAddr, VirtRange, Vnode};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{sleep, spawn};
@@ -106,6 +106,40 @@ fn a_lock_past_the_end_that_a_share_ends_takes_its_claim_along() {
         let free = m.db().free_mem();
         assert_eq!(free.availrmem(), free.total());
     }
+}
+
+/// Whoever waits by the identity of memory waits for longer than its sharers live.
+#[test]
+fn memory_that_was_shared_once_keeps_its_identity() {
+    let m = Machine::builder().frames(512).build().expect("a machine");
+    let p = m.spawn("p").expect("a process");
+    let at = p.map_anon(4 * P).expect("room");
+    let id = |p: &Process, page: u64| {
+        let at = VirtAddr::new(at + page * P).expect("an address");
+        p.space().mem_id(p.cx(), at).expect("mapped")
+    };
+    p.store(at, &[1]).expect("mapped");
+    p.minherit(at, 2 * P, Inherit::Share).expect("mapped");
+    let before = (id(&p, 0), id(&p, 1));
+    let c = p.fork().expect("memory to spare");
+    assert_eq!((id(&p, 0), id(&p, 1)), before, "with a child");
+    assert_eq!((id(&c, 0), id(&c, 1)), before, "the child's");
+    c.exit();
+    assert_eq!((id(&p, 0), id(&p, 1)), before, "when the child has gone");
+    // What lies beside is mapped anew, and joins it if it can.
+    p.munmap(at + 2 * P, 2 * P).expect("mapped");
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::ANON;
+    let beside = MapRequest { addr: 0, len: P, prot: 3, flags, file: None, offset: 0 };
+    for addr in [at - P, at + 2 * P, at + 3 * P] {
+        p.mmap(&MapRequest { addr, ..beside }).expect("free");
+        p.store(addr, &[1]).expect("mapped");
+    }
+    assert_eq!((id(&p, 0), id(&p, 1)), before, "with neighbours");
+    let c = p.fork().expect("memory to spare");
+    p.store(at, &[2]).expect("mapped");
+    assert_eq!((id(&p, 0), id(&c, 1)), before, "with another child");
+    c.exit();
+    m.verify().expect("sound");
 }
 
 /// A file that somebody else has a page of is not ended, nor is he waited for.

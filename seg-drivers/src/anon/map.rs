@@ -149,6 +149,15 @@ impl AnonMap {
     pub fn is_joint(&self) -> bool {
         self.promised.has(Promised::JOINT)
     }
+    /// Whether private memory is called by the map and the place in it, not by its address: several segments share the map for good, or did, or are about to.
+    /// Whoever waits by what it is called may do so for longer than the others are there.
+    pub(crate) fn gives_identity(&self) -> bool {
+        self.promised.has(Promised::NAMES)
+    }
+    /// From now on that is so. Private segments do not share the map for good yet.
+    pub(crate) fn give_identity(&self) {
+        self.promised.set(Promised::NAMES);
+    }
     /// Whether one reference is that of a loan ([`crate::seg_vn::LentAnons`]), which covers the slots as a segment would.
     pub fn is_loan(&self) -> bool {
         self.promised.has(Promised::LOAN)

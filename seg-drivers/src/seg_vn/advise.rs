@@ -104,9 +104,11 @@ impl SegVn {
 
 /// The address, of private memory; the file and the offset, of a shared file; of anything else that several segments reach, the anon map and the place
 /// in it. That is no anon's number: a slot gets another when a copy of it is given away and it is stored to, and whoever waits by the old one would wait in vain.
+/// For his sake private memory that is to be inherited by sharing is called so from when that is said, and what was shared for good is called so when the
+/// others have gone.
 #[doc(alias = "segvn_getmemid")]
 pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> MemId {
-    if !seg.is_joint() {
+    if !seg.shared() && !seg.amap().is_some_and(|map| map.gives_identity()) {
         return MemId(u64::from(scx.space.id().0), addr.get());
     }
     if let (true, Some(b), Some(offset)) =

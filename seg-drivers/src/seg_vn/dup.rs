@@ -240,7 +240,7 @@ fn child_map(
     let pinned = seg.softlocks.load(Ordering::Acquire) != 0;
     let zeroed = vpage.any(vpns(part), zeros);
     let locked = locked_runs(seg, scx, part)?;
-    let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx);
+    let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx) || map.gives_identity();
     if seg.driver.tunables.fork == ForkPolicy::Lazy && !own {
         map.gain(scx.cx, coverage, slots).map_err(no_room)?;
         if !seg.needs_copy.swap(true, Ordering::Relaxed) {

@@ -12,7 +12,7 @@
 
 use super::{SegVn, VPage, vpns};
 use crate::runs::run_range;
-use addr_space::{Inherit, SegCx, SegError};
+use addr_space::{FaultError, Inherit, SegCx, SegError};
 use page_db::VirtRange;
 use page_db::sync::atomic::Ordering;
 
@@ -79,6 +79,12 @@ pub(super) fn inherit(
         return Err(SegError::NotSupported { driver: "seg_vn", op: "inherit" });
     }
     let note = how.filter(|how| seg.heir(Some(*how)) != seg.heir(None) || *how == Inherit::Zero);
+    let shares = note == Some(Inherit::Share);
+    if shares && seg.needs_copy() {
+        // The map is another side's as well: what it is to be called by must be its own.
+        return Err(FaultError::NotOwn { addr: range.start() }.into());
+    }
+    let map = shares.then(|| seg.amap_or_make(scx));
     let mut inner = seg.lock.lock(scx.cx);
     if inner.vpage.any(vpns(range), |v| v.inherit != note) {
         let no_room = |_| SegError::NoMemory { range };
@@ -86,6 +92,9 @@ pub(super) fn inherit(
         inner.vpage.update(vpns(range), |v| VPage { inherit: note, ..v });
         inner.vpage.trim();
         seg.note_pages(&inner.vpage);
+    }
+    if let Some(map) = map {
+        map.give_identity(); // whoever waits by it now is found after the fork
     }
     Ok(())
 }
