@@ -78,6 +78,32 @@ fn who_pins_a_page_that_is_lent_goes_on_to_write_it() {
     }
 }
 
+/// The same of memory without a file, which nobody may store to when it is pinned, and its owner may later.
+#[test]
+fn who_pins_memory_that_is_lent_goes_on_to_store_to_it() {
+    let (m, _) = machine();
+    let p = m.spawn("p").expect("a process");
+    let flags = MapFlags::PRIVATE | MapFlags::ANON | MapFlags::FIXED;
+    let request = MapRequest { addr: AT, len: P, prot: 3, flags, file: None, offset: 0 };
+    p.mmap(&request).expect("free");
+    p.store(AT, &[7]).expect("mapped");
+    p.mprotect(AT, P, 1).expect("mapped");
+    let lent = p.lend(AT, P).expect("in memory");
+    soft(&p, 0, FaultKind::SoftLock);
+    p.mprotect(AT, P, 3).expect("mapped");
+    let mine = p.another_thread(CpuId(1));
+    let stored = start(move || mine.store(AT, &[1]).map_err(|e| format!("{e:?}")));
+    let done = stored.recv_timeout(PATIENCE);
+    let mut seen = [0; 1];
+    m.db().mem().read(m.db().pfn(lent.pages()[0]), 0, &mut seen);
+    soft(&p, 0, FaultKind::SoftUnlock);
+    lent.give_back(p.cx());
+    assert_eq!(done.expect("it waits for its own pin"), Ok(()));
+    assert_eq!(seen, [7], "what was lent stays what it was");
+    p.exit();
+    m.verify().expect("sound");
+}
+
 /// A lock of which a cut has left nothing ends where its map comes to be shared. The claim goes with it, for the page may be the file's again before
 /// the cut has got to it.
 #[test]
