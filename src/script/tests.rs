@@ -456,6 +456,22 @@ fn a_transfer_past_all_offsets_is_judged() {
     );
 }
 
+/// Found in a world of held memory: the segment below the pinned one had been discarded when the answer was EAGAIN.
+#[test]
+fn how_much_is_discarded_beside_a_pin_is_not_defined() {
+    let script = parse("map 0 0 2 rw priv fixed anon; pin 0 0 1 r; advise 0 0 2 discard");
+    let mut statements = script.expect("parses").statements;
+    let discard = statements.pop().expect("a statement").operation;
+    let mut runner = Runner::new(Model::new(), RunOptions::default());
+    runner.run_statements(&statements, &mut Silent).expect("runs");
+    let why = |model: &Model| undefined(model, &discard);
+    assert_eq!(why(runner.world()), Some("discarding beside what a device has"));
+    runner
+        .run_statements(&parse("unpin 1").expect("parses").statements, &mut Silent)
+        .expect("runs");
+    assert_eq!(why(runner.world()), None);
+}
+
 /// Found by bytes by lot: what is to move to a fixed place that nobody names moves to 0, where a script has nothing to look for.
 #[test]
 fn a_move_to_place_0_is_not_defined() {

@@ -122,6 +122,8 @@ impl Judge<'_> {
             Some("a hole in the break, or something foreign")
         } else if self.asks_for_doubtful_locks(operation) {
             Some("discarding or lending what may or may not be locked")
+        } else if self.discards_beside_pins(operation) {
+            Some("discarding beside what a device has")
         } else if self.locks_shared_copies(operation) {
             Some("a lock of private pages of a file that are shared")
         } else if self.shares_locked_files(operation) {
@@ -207,6 +209,11 @@ impl Judge<'_> {
         let pages = if len < HUGE { self.pages_of(proc, addr, len) } else { None };
         let mut pages = pages.into_iter().flat_map(|pages| pages.mapped);
         pages.any(|page| page.locked && (page.noreserve || of_file(page)))
+    }
+
+    /// A segment with pins refuses; what lies below it is gone by then, and how much that is goes by segments.
+    fn discards_beside_pins(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::Advise(_, Advice::Discard)) && !self.0.pins().is_empty()
     }
 
     /// A page that is locked where private memory is shared is copied at once, and which those are goes by segments.
