@@ -88,8 +88,9 @@ pub(crate) struct FakeHat {
     last_moment: Mutex<RefMod>,
     /// Looks at the bits of a page so far.
     pub(crate) looks: core::sync::atomic::AtomicU64,
-    /// After so many looks one takes a millisecond, unless 0.
-    pub(crate) slow_every: core::sync::atomic::AtomicU64,
+    /// Told at each which one it is; and whether the test has come as far as it likes.
+    pub(crate) at_look: Once<fn(u64, &core::sync::atomic::AtomicBool)>,
+    pub(crate) come_so_far: core::sync::atomic::AtomicBool,
 }
 
 impl Default for FakeHat {
@@ -99,7 +100,8 @@ impl Default for FakeHat {
             maps: Mutex::new(Rank::HMent, BTreeMap::new()),
             last_moment: Mutex::new(Rank::HMent, RefMod::empty()),
             looks: Default::default(),
-            slow_every: Default::default(),
+            at_look: Once::new(),
+            come_so_far: Default::default(),
         }
     }
 }
@@ -141,8 +143,8 @@ impl PageMappings for FakeHat {
     }
     fn sync(&self, cx: &Cx, page: PageId, mode: SyncMode) -> RefMod {
         let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
-        if look.checked_rem(self.slow_every.load(Ordering::Relaxed)) == Some(0) {
-            std::thread::sleep(core::time::Duration::from_millis(1));
+        if let Some(at_look) = self.at_look.get() {
+            at_look(look, &self.come_so_far);
         }
         let db = self.db();
         let mut maps = self.maps.lock(cx);

@@ -9,7 +9,8 @@ use crate::testing::{TestFile, World, name};
 use crate::{Counter, Cx, PageDbConfig, PageError, PageId, RefMod, Vnode, VnodeKind};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::time::Duration;
 
 fn clock(w: &World) -> Pageout {
     Pageout::new(&w.db, PageoutConfig::default())
@@ -396,7 +397,16 @@ fn a_long_scan_lets_others_at_the_queue() {
     let w = World::with(1000, &PageDbConfig { cpus: 2, ..PageDbConfig::default() });
     let (_file, ids) = w.file(900);
     ids.iter().for_each(|id| w.hat.map(&w.cx, *id, 1));
-    w.hat.slow_every.store(u64::from(SCAN_BATCH), Relaxed);
+    // The first look ends when the other has asked and had time to fall asleep; then he is due whenever the lock was held for a while.
+    let at_look = |look, asks: &AtomicBool| {
+        while !asks.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        if look == 1 || look % u64::from(SCAN_BATCH) == 0 {
+            std::thread::sleep(Duration::from_millis(if look == 1 { 100 } else { 5 }));
+        }
+    };
+    assert!(w.hat.at_look.set(at_look).is_ok());
     let p = clock(&w);
     let looks = || w.hat.looks.load(Relaxed);
     std::thread::scope(|threads| {
@@ -405,6 +415,7 @@ fn a_long_scan_lets_others_at_the_queue() {
         while looks() == 0 {
             std::thread::yield_now();
         }
+        w.hat.come_so_far.store(true, Relaxed);
         let _ = p.queued(&w.cx);
         let then = looks();
         assert_eq!(scan.join().expect("scans").freed, 900);
