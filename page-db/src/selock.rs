@@ -15,7 +15,8 @@
 //! - K1: an exclusive holder is alone.
 //! - K2: whoever sleeps set WAITERS first, under the place it sleeps at; the unlocker that sees the bit clears it and wakes all.
 //! - K3: after any wait the page's identity is compared again by whoever wanted a *named* page; the structure itself is permanent. Nor does he wait for longer
-//!   than the page has the name, which it loses under an exclusive lock: whoever has the frame next may pin it, and be waiting for what this one holds.
+//!   than the page has the name, which it loses under an exclusive lock: whoever has the frame next may pin it, and be waiting for what this one holds. Who
+//!   takes the name and keeps the lock wakes him.
 //! - K4: the i/o lock is taken under the page lock and may be given back by any thread; a page is freed only without it.
 //! - K5: a guard is shown to the database that it is of, and to no other: the numbers of pages, their lists and ledgers are each database's own. A guard knows
 //!   which that is.
@@ -155,6 +156,10 @@ impl PageDb {
             word::wait_excl(&page.selock, announced, |blocked| self.sleep_at(cx, id, blocked));
         }
         ExclPage { db: self, cx, page, id }
+    }
+    /// Wakes those who wait for a page by a name that it has just lost, for its holder keeps it (K3).
+    pub(crate) fn rouse(&self, page: &ExclPage<'_>) {
+        word::rouse(&page.page().selock, || self.waits().wake_all(Self::place(page.id())));
     }
     fn sleep_at(&self, cx: &Cx, id: PageId, blocked: &mut dyn FnMut() -> bool) {
         cx.count(Counter::PageLockWaits);

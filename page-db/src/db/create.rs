@@ -147,6 +147,7 @@ impl PageDb {
         })?;
         let page = self.adopt_excl(cx, id);
         self.hash_out(cx, &page);
+        self.rouse(&page);
         Some(page)
     }
 

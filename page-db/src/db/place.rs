@@ -215,6 +215,7 @@ impl PageDb {
         // held: the page (exclusive), so it stays on its list
         self.uncache(cx, &page);
         self.hash_out(cx, &page);
+        self.rouse(&page);
         self.mark_taken(cx, &page);
         Some(page)
     }

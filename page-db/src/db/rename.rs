@@ -34,6 +34,7 @@ impl PageDb {
             return Err(PageError::Exists(to)); // before anybody misses the old name
         }
         self.hash_out(cx, page);
+        self.rouse(page);
         while let Err(error) = self.hash_in(cx, page, to) {
             // What has no vnode any more is nobody's to displace.
             if !matches!(error, PageError::Exists(_)) || !self.displace(cx, page, to) {

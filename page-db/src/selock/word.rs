@@ -86,12 +86,21 @@ pub(crate) fn unlock_excl<W: Word>(word: &W) -> u32 {
     word.fetch_and(!(EXCL | WAITERS), W::unless(Slip::ExclLeavesAlone, SeqCst))
 }
 
+/// The exclusive holder stays and wakes the sleepers, for what they wait for is gone. Who comes later sees by the word, which is changed in any case, what was
+/// done before.
+pub(crate) fn rouse<W: Word>(word: &W, wake: impl FnOnce()) {
+    if word.fetch_and(!WAITERS, SeqCst) & WAITERS != 0 {
+        wake();
+    }
+}
+
 /// Waits for a shared lock. `sleep` sleeps while what it is given says so.
 #[cold]
 pub(crate) fn wait_shared<W: Word>(word: &W, sleep: impl FnMut(&mut dyn FnMut() -> bool)) {
     wait_shared_while(word, || true, sleep);
 }
-/// Waits for a shared lock for as long as it is `wanted`; says whether it is had. Who makes an end of that does so as exclusive holder, before he leaves.
+/// Waits for a shared lock for as long as it is `wanted`; says whether it is had. Who makes an end of that does so as exclusive holder, before he leaves or
+/// calls [`rouse`].
 #[cold]
 pub(crate) fn wait_shared_while<W: Word>(
     word: &W,

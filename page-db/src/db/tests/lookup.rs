@@ -66,6 +66,37 @@ fn a_page_is_not_waited_for_longer_than_it_has_its_name() {
     assert_eq!(w.verify().free, 1);
 }
 
+/// K3: the page waited for gets another name, and who gave it that goes on holding it.
+#[test]
+fn a_page_that_changes_its_name_is_waited_for_no_longer() {
+    let w = World::new(2);
+    let v = w.vnode(VnodeKind::File);
+    let id = w.make(name(v, 0));
+    let held = w.db.lock_excl(&w.cx, id);
+    let (done, finds) = std::sync::mpsc::channel();
+    std::thread::scope(|s| {
+        for n in 0..2u32 {
+            let (db, cx, done) = (&w.db, w.thread(n + 1), done.clone());
+            s.spawn(move || {
+                let found = match n {
+                    0 => db.lookup_excl(&cx, name(v, 0)).is_some(),
+                    _ => db.lookup_shared(&cx, name(v, 0)).is_some(),
+                };
+                done.send(found)
+            });
+        }
+        while w.db.waits().sleepers() != 2 {
+            std::thread::yield_now();
+        }
+        w.db.rename(&w.cx, &held, name(v, 1)).expect("nobody has it");
+        let patience = std::time::Duration::from_secs(10);
+        let answers: Vec<_> = (0..2).map(|_| finds.recv_timeout(patience)).collect();
+        w.db.destroy(&w.cx, held); // before any answer fails the test
+        assert_eq!(answers, [Ok(false); 2], "somebody waits for a page of another name");
+    });
+    assert_eq!(w.verify().free, 2);
+}
+
 #[test]
 fn lookup_of_an_absent_name_finds_nothing() {
     let w = World::new(8);
