@@ -27,7 +27,7 @@ use crate::watch::Watch;
 use crate::{AsError, Owner, callback::Callbacks};
 use alloc::sync::Arc;
 use core::fmt;
-use page_db::sync::atomic::AtomicBool;
+use page_db::sync::atomic::{AtomicBool, AtomicU64};
 use page_db::sync::{Mutex, SlotReadGuard, SlotRwLock};
 use page_db::{Cx, PageDb, Rank, VirtRange};
 
@@ -51,6 +51,8 @@ pub struct AddrSpace {
     pub(crate) db: Arc<PageDb>,
     /// Set by the first `free`; the second does nothing.
     pub(crate) freed: AtomicBool,
+    /// Marks given out so far ([`AddrSpace::new_mark`]).
+    pub(crate) marks: AtomicU64,
 }
 
 /// On cache lines of its own: who maps writes it, and beside it lies what faults read.
@@ -93,6 +95,7 @@ impl AddrSpace {
             watch: Watch::new(),
             db,
             freed: AtomicBool::new(false),
+            marks: AtomicU64::new(0),
         })
     }
     /// Makes the kernel's address space: number 0, with the kernel's hat.

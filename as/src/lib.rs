@@ -65,7 +65,7 @@ pub use seg::{
     Advice, Capability, InCore, Inherit, Join, LockOp, MemId, NewlyLocked, PageList, Remnant,
     Residency, SegCreate, SegCx, SegDetail, SegKind, SegOps, SyncFlags,
 };
-pub use segs::{Hole, Pieces, Seg, Segs};
+pub use segs::{Hole, Mark, Pieces, Seg, Segs};
 pub use state::{AsId, AsState};
 pub use verify::{AsDamage, TestDamage};
 pub use watch::{Moved, WatchArea, WatchError, WatchFlags, WatchHit};

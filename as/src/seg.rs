@@ -27,6 +27,7 @@ use crate::extract::Extract;
 use crate::fault::{FaultError, FaultKind};
 use crate::hat::Hat;
 use crate::leaving::Leaving;
+use crate::segs::Mark;
 use crate::state::AsState;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -497,5 +498,9 @@ pub trait SegCreate {
     /// driver says [`SegOps::counts_own_resv`] and has reserved nothing.
     fn counts(&self) -> bool {
         true
+    }
+    /// What the new mapping is to be known by ([`AddrSpace::new_mark`](crate::AddrSpace::new_mark)), for a caller who is to lock it in memory.
+    fn mark(&self) -> Option<Mark> {
+        None
     }
 }

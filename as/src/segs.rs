@@ -71,6 +71,11 @@ impl<'a> Seg<'a> {
     }
 }
 
+/// What a mapping is known by that is to be locked in memory, until it is: no two of an address space have had the same
+/// ([`AddrSpace::new_mark`](crate::AddrSpace::new_mark)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark(pub(crate) u64);
+
 /// A segment that is in no tree any more.
 #[derive(Debug)]
 pub(crate) struct Removed {
@@ -87,6 +92,8 @@ pub struct Segs {
     hints: PerCpu<AtomicU32>,
     /// Pages that a child of fork does not get, by virtual page number (G7).
     pub(crate) left_out: Runs<bool>,
+    /// Mappings that are gone again if they cannot be locked, by virtual page number: whose they are ([`crate::ops::map`]). 0: nobody's.
+    newcomers: Runs<u64>,
     /// No segment may be added any more: the address space has been freed.
     closed: bool,
 }
@@ -98,6 +105,7 @@ impl Segs {
             ops: Vec::new(),
             hints: PerCpu::try_new(cpus, |_| Ok(AtomicU32::new(u32::MAX)))?,
             left_out: Runs::new(false),
+            newcomers: Runs::new(0),
             closed: false,
         })
     }
@@ -297,7 +305,38 @@ impl Segs {
     }
     /// Makes room, so that [`Segs::forget`] and changes of what is left out of `range` cannot fail.
     pub(crate) fn make_room(&mut self, range: VirtRange) -> Result<(), AsError> {
-        self.left_out.make_room(vpns(range)).map_err(no_notes)
+        self.left_out.make_room(vpns(range)).map_err(no_notes)?;
+        self.newcomers.make_room(vpns(range)).map_err(no_notes)
+    }
+    /// Makes room for [`Segs::mark`] and [`Segs::carry_off`].
+    pub(crate) fn make_room_to_mark(&mut self, range: VirtRange) -> Result<(), AsError> {
+        self.newcomers.make_room(vpns(range)).map_err(no_notes)
+    }
+    /// What lies in `range` is about to lie elsewhere, and stays there: whoever has mapped it looks for it here.
+    pub(crate) fn carry_off(&mut self, range: VirtRange) {
+        self.newcomers.set(vpns(range), 0);
+        self.newcomers.trim();
+    }
+    /// Marks what has just been mapped at `range`.
+    pub(crate) fn mark(&mut self, range: VirtRange, mark: Mark) {
+        self.newcomers.set(vpns(range), mark.0);
+        self.newcomers.trim();
+    }
+    /// The first run of `range` from `addr` on that has `mark` still.
+    pub(crate) fn marked(&self, range: VirtRange, addr: u64, mark: Mark) -> Option<VirtRange> {
+        let rest = range.from(addr)?;
+        let mut runs = self.newcomers.iter(vpns(rest));
+        runs.find(|(_, of)| *of == mark.0).map(|(run, _)| run_range(rest, &run))
+    }
+    /// Takes the mark away wherever it is in `range`. Where the heap has no room for that it stays, which means nothing when its owner has forgotten it.
+    pub(crate) fn unmark(&mut self, range: VirtRange, mark: Mark) {
+        while let Some(run) = self.marked(range, range.start().get(), mark) {
+            if self.newcomers.make_room(vpns(run)).is_err() {
+                return;
+            }
+            self.newcomers.set(vpns(run), 0);
+        }
+        self.newcomers.trim();
     }
     /// Notes whether `range` is left out of a child.
     pub(crate) fn set_left_out(&mut self, range: VirtRange, on: bool) -> Result<(), AsError> {
@@ -338,6 +377,15 @@ impl Segs {
             self.left_out.set(vpns(range), false);
             self.left_out.trim();
         }
+        if !self.newcomers.is_plain() {
+            self.newcomers.set(vpns(range), 0);
+            self.newcomers.trim();
+        }
+    }
+    /// No child is made any more, and nothing is locked: to forget piece by piece may want heap.
+    pub(crate) fn forget_all(&mut self) {
+        self.left_out = Runs::new(false);
+        self.newcomers = Runs::new(0);
     }
     pub(crate) fn is_closed(&self) -> bool {
         self.closed

@@ -5,12 +5,15 @@
 use super::*;
 use crate::files::file::File;
 use crate::files::{FileHandle, OpenMode};
-use addr_space::{FaultKind, Inherit};
-use page_db::{Access, CpuId, PAGE_SIZE as P, VirtAddr, VirtRange, Vnode};
+use addr_space::{FaultKind, Inherit, LockAll};
+use page_db::errno::EAGAIN;
+use page_db::{Access, CpuId, Cx, PAGE_SIZE as P, Pfn, PhysMem, VirtAddr, VirtRange, Vnode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
+use swapfs::{DeviceError, MemDevice, SwapDevice};
 
 const AT: u64 = 0x1000_0000;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -125,6 +128,127 @@ fn a_lock_past_the_end_that_a_share_ends_takes_its_claim_along() {
         q.exit();
         let free = m.db().free_mem();
         assert_eq!(free.availrmem(), free.total());
+    }
+}
+
+/// A swap device that holds its first write up once it is told to.
+#[derive(Debug)]
+struct Gate {
+    device: MemDevice,
+    armed: AtomicBool,
+    reached: AtomicBool,
+    open: AtomicBool,
+}
+
+impl SwapDevice for Gate {
+    fn name(&self) -> String {
+        "gate".into()
+    }
+    fn pages(&self) -> u64 {
+        self.device.pages()
+    }
+    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
+        self.device.read(cx, page, to, mem)
+    }
+    fn write(
+        &self,
+        cx: &Cx,
+        page: u64,
+        from: &[Pfn],
+        mem: &dyn PhysMem,
+    ) -> Result<(), DeviceError> {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.reached.store(true, Ordering::SeqCst);
+            until("the gate opens", || self.open.load(Ordering::SeqCst));
+        }
+        self.device.write(cx, page, from, mem)
+    }
+}
+
+/// How a mapping comes to be that is to be locked in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// `mmap`, of a place that must be free.
+    Excl,
+    /// `mmap` as Linux has it, of memory that is locked when it has been brought in.
+    Linux,
+    /// A range shown twice, with all future memory locked.
+    Share,
+}
+
+/// Maps eight pages at [`AT`].
+fn map_locked(p: &Process, way: Way, from: u64) -> i32 {
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::ANON | MapFlags::LOCKED;
+    let flags = if way == Way::Excl { flags | MapFlags::EXCL } else { flags };
+    let request = MapRequest { addr: AT, len: 8 * P, prot: 3, flags, file: None, offset: 0 };
+    let done = match way {
+        Way::Share => p.share_range_at(from, 8 * P, p, AT),
+        Way::Excl | Way::Linux => p.mmap(&request).map(drop),
+    };
+    done.map_err(|e| e.errno).err().unwrap_or(0)
+}
+
+/// One thread maps what is to be locked, and waits for memory with that. Another unmaps it and maps something else, at all of the place or the upper half of
+/// it, and no more may be locked now. What the first has mapped goes, where it is still there; what the second has mapped does not, nor is it locked.
+#[test]
+fn a_mapping_that_may_not_be_locked_takes_nobody_elses_away() {
+    for (way, pages) in
+        [(Way::Excl, 8), (Way::Excl, 4), (Way::Share, 8), (Way::Share, 4), (Way::Linux, 8)]
+    {
+        let m = Machine::builder().frames(160).cpus(4).no_swap().build().expect("a machine");
+        let gate = Arc::new(Gate {
+            device: MemDevice::new("gate", 4096),
+            armed: false.into(),
+            reached: false.into(),
+            open: false.into(),
+        });
+        m.swap().add(m.cx(), Arc::clone(&gate) as _, 0, 4096, 0).expect("added");
+        let (p, q) = (m.spawn("p").expect("a process"), m.spawn("q").expect("a process"));
+        p.set_personality(if way == Way::Linux {
+            Personality::Linux
+        } else {
+            Personality::Illumos
+        });
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::ANON;
+        let other = MapRequest { addr: 0, len: P, prot: 3, flags, file: None, offset: 0 };
+        // Tables for the place are there; all other memory is somebody's.
+        p.mmap(&MapRequest { addr: AT - 16 * P, ..other }).expect("free");
+        p.store(AT - 16 * P, &[0]).expect("mapped");
+        let from = p.map_anon(8 * P).expect("room");
+        let big = q.map_anon(400 * P).expect("room");
+        let full = || m.db().freemem() <= m.db().free_mem().normal_reserve() + 1;
+        for page in 0..400 {
+            if !full() {
+                q.store(big + page * P, &[1]).expect("mapped");
+            }
+        }
+        gate.armed.store(true, Ordering::SeqCst);
+        if way == Way::Share {
+            p.mlockall(LockAll::FUTURE).expect("allowed");
+        }
+        let first = p.another_thread(CpuId(2));
+        let mapped = start(move || map_locked(&first, way, from));
+        until(&format!("{way:?}: the first waits"), || gate.reached.load(Ordering::SeqCst));
+        let at = AT + (8 - pages) * P;
+        let is_there = p.space().range_at(p.cx(), VirtAddr::new(at).expect("an address"));
+        assert!(is_there.is_some(), "{way:?}: it has been mapped already");
+        p.munlockall().expect("allowed");
+        p.munmap(at, pages * P).expect("mapped");
+        if way != Way::Linux {
+            p.set_limit(Limit::Memlock, 0);
+        }
+        p.mmap(&MapRequest { addr: at, len: pages * P, ..other }).expect("free");
+        gate.open.store(true, Ordering::SeqCst);
+        let errno = mapped.recv_timeout(PATIENCE).expect("there is memory again");
+        p.store(at, &[77]).unwrap_or_else(|e| panic!("{way:?}, {pages}: {e:?}"));
+        assert_eq!(errno, if pages == 8 { 0 } else { EAGAIN }, "{way:?}, {pages}");
+        assert_eq!(p.space().state().locked(), 0, "{way:?}, {pages}");
+        let below = p.space().range_at(p.cx(), VirtAddr::new(AT).expect("an address"));
+        assert_eq!(below.is_some(), pages == 8, "{way:?}, {pages}: what was the first's is gone");
+        m.verify().expect("sound");
+        p.exit();
+        q.exit();
+        m.verify().expect("sound");
     }
 }
 

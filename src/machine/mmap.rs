@@ -17,7 +17,9 @@ use super::personality::Answers;
 use super::process::{Process, USER_TOP};
 use crate::files::FileHandle;
 use crate::files::file::MAX_OFFSET;
-use addr_space::{AddrRequest, AddrSpace, AsError, RangeClaim, SegKind};
+use addr_space::{
+    AddrRequest, AddrSpace, AsError, Mark, SegCreate, SegCx, SegError, SegKind, SegOps,
+};
 use page_db::{FileOffset, PAGE_MASK, PAGE_SIZE, PageDb, Prot, VirtAddr, VirtRange, Vnode, errno};
 use seg_drivers::seg_vn::SegVnArgs;
 use std::sync::Arc;
@@ -248,6 +250,27 @@ impl MapRequest<'_> {
     }
 }
 
+/// What is mapped, and what it is known by if it is to be locked in memory.
+struct Marked<'a> {
+    args: &'a SegVnArgs,
+    mark: Option<Mark>,
+}
+
+impl SegCreate for Marked<'_> {
+    fn create(&self, scx: &SegCx<'_>) -> Result<Box<dyn SegOps>, SegError> {
+        self.args.create(scx)
+    }
+    fn may_merge(&self) -> bool {
+        self.args.may_merge()
+    }
+    fn counts(&self) -> bool {
+        self.args.counts()
+    }
+    fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+}
+
 fn exists() -> SysError {
     SysError::arg(MMAP, errno::EEXIST, "something is mapped there")
 }
@@ -291,59 +314,46 @@ impl Process {
             let what = "the limit lets no more memory be locked";
             return Err(SysError::arg(MMAP, errno::EAGAIN, what));
         }
-        // Where what is mapped is locked, and is gone again if it cannot be, nobody maps anything else there meanwhile.
-        let undone = locked || space.state().lock_future();
-        let claim = undone.then(|| space.claim_range(self.cx())).transpose();
-        let claim = claim.map_err(|e| SysError::of(MMAP, e))?;
-        let range = self.place(&space, request, &checked, &args, claim.as_ref())?;
+        // What is mapped is locked when it is there, and is gone again if it cannot be; what others map there meanwhile is not.
+        let kept = linux && (locked || space.state().lock_future());
+        let mark = (locked || kept).then(|| space.new_mark());
+        let args = Marked { args: &args, mark };
+        let range = self.place(&space, request, &checked, &args)?;
         // The space is still the one that was begun with, whoever runs a program meanwhile.
         let eager = request.flags.contains(MapFlags::POPULATE);
-        let lock_future = space.state().lock_future();
         if eager && !linux {
             self.populate(range, checked.prot);
         }
         let lock = || {
-            let done = space.lock(self.cx(), range);
-            done.map_err(|e| {
-                let _ = space.unmap(self.cx(), range);
-                SysError::of(MMAP, e)
-            })
+            let done = mark.map_or(Ok(()), |mark| space.lock_marked(self.cx(), range, mark));
+            done.map_err(|e| SysError::of(MMAP, e))
         };
-        if locked {
-            lock()?;
-        }
-        drop(claim);
-        let kept = linux && (locked || lock_future);
-        if kept || (linux && eager) {
+        let mut done = if locked { lock() } else { Ok(()) };
+        if done.is_ok() && (kept || (linux && eager)) {
             self.bring_in_what_can_be_had(range);
         }
-        if kept {
-            lock()?; // also what was not there the first time
+        if done.is_ok() && kept {
+            done = lock(); // also what was not there the first time
         }
-        Ok(range.start().get())
+        if let Some(mark) = mark {
+            space.forget_mark(self.cx(), range, mark);
+        }
+        done.map(|()| range.start().get())
     }
     fn place(
         &self,
         space: &AddrSpace,
         request: &MapRequest<'_>,
         checked: &Checked,
-        args: &SegVnArgs,
-        claim: Option<&RangeClaim<'_>>,
+        args: &dyn SegCreate,
     ) -> Result<VirtRange, SysError> {
         let cx = self.cx();
         if let Some(range) = checked.fixed {
             let excl = request.flags.contains(MapFlags::EXCL);
-            self.place_fixed(space, range, excl, args, claim)?;
+            self.place_fixed(space, range, excl, args)?;
             return Ok(range);
         }
-        let own;
-        let claim = match claim {
-            Some(claim) => claim,
-            None => {
-                own = space.claim_range(cx).map_err(|e| SysError::of(MMAP, e))?;
-                &own
-            }
-        };
+        let claim = space.claim_range(cx).map_err(|e| SysError::of(MMAP, e))?;
         let align = if request.flags.contains(MapFlags::ALIGN) { request.addr } else { 0 };
         let hint = if align == 0 { request.addr & !PAGE_MASK } else { 0 };
         let at_hint = hint != 0 && hint <= USER_TOP - checked.len;
@@ -362,18 +372,15 @@ impl Process {
         space: &AddrSpace,
         range: VirtRange,
         excl: bool,
-        args: &SegVnArgs,
-        claim: Option<&RangeClaim<'_>>,
+        args: &dyn SegCreate,
     ) -> Result<(), SysError> {
         match space.map(self.cx(), range, args) {
             Err(AsError::Overlap { .. }) if excl => return Err(exists()), // somebody else was faster
             Err(AsError::Overlap { .. }) => {}
             done => return done.map_err(|e| SysError::of(MMAP, e)),
         }
-        let replaced = match claim {
-            Some(claim) => claim.map_fixed(range, args),
-            None => space.claim_range(self.cx()).and_then(|claim| claim.map_fixed(range, args)),
-        };
+        let claim = space.claim_range(self.cx());
+        let replaced = claim.and_then(|claim| claim.map_fixed(range, args));
         replaced.map_err(|e| SysError::of(MMAP, e))
     }
     /// Whether anything is mapped in `range`.

@@ -45,7 +45,7 @@ use crate::extract::{Continued, Extract, Like};
 use crate::fault::FaultError;
 use crate::leaving::Contents;
 use crate::seg::{Join, SegCreate, SegCx, SegKind, SegOps};
-use crate::segs::{Hole, Removed, Seg, Segs};
+use crate::segs::{Hole, Mark, Removed, Seg, Segs};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -186,11 +186,13 @@ impl AddrSpace {
         self.uncount_gone(gone);
         self.count_made(cx, made)?;
         segs.make_room_for(&left_out, forgotten).map_err(Stop::Space)?;
+        segs.make_room_to_mark(from).map_err(Stop::Space)?;
         gone.empty_parts(cx); // or what comes to lie there would not join its neighbours, whose slots those were
         // Nothing fails from here on.
         self.cut_at(cx, segs, from.start().get());
         self.cut_at(cx, segs, from.end());
         self.carry(cx, segs, from, to);
+        segs.carry_off(from);
         segs.note_left_out(&left_out, forgotten);
         insert_all(segs, made);
         // What lies above may have been mapped a moment ago, for the mapping to grow into.
@@ -336,13 +338,15 @@ impl AddrSpace {
     /// As [`AddrSpace::map`]; [`AsError::Seg`] with [`SegError::NotSupported`] or [`SegError::Unmapped`]. Nothing has changed.
     #[doc(alias = "amap_extend")]
     pub fn extend(&self, cx: &Cx, last: VirtAddr, tail: VirtRange) -> Result<(), AsError> {
-        let more = More { space: self, last: last.page_floor(), locked: Cell::new(false) };
-        self.map_at(cx, tail, &more, Some(more.last))?;
-        if more.locked.get() {
+        let (last, mark) = (last.page_floor(), self.new_mark());
+        let more = More { space: self, last, locked: Cell::new(false), mark };
+        let mut done = self.map_at(cx, tail, &more, Some(last));
+        if done.is_ok() && more.locked.get() {
             // Also when it has been locked as whatever is mapped is: whether that was so when it was mapped, nobody can tell now.
-            self.lock_new(cx, tail)?;
+            done = self.lock_marked(cx, tail, mark);
         }
-        Ok(())
+        self.forget_mark(cx, tail, mark);
+        done
     }
 }
 
@@ -365,6 +369,7 @@ struct More<'a> {
     last: VirtAddr,
     /// Whether that was found to be locked in memory.
     locked: Cell<bool>,
+    mark: Mark,
 }
 
 impl SegCreate for More<'_> {
@@ -377,6 +382,9 @@ impl SegCreate for More<'_> {
                 Err(FaultError::Retry { addr: self.last }.into()) // which the caller counts
             }
         }
+    }
+    fn mark(&self) -> Option<Mark> {
+        Some(self.mark)
     }
 }
 

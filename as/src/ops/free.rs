@@ -8,7 +8,6 @@ use crate::addr_space::AddrSpace;
 use crate::callback::Events;
 use crate::error::{AsError, SegError};
 use crate::hat::UnloadFlags;
-use crate::runs::Runs;
 use crate::seg::SegKind;
 use crate::segs::{Seg, Segs};
 use page_db::sync::atomic::Ordering;
@@ -61,8 +60,7 @@ impl AddrSpace {
         hopeless: Option<VirtRange>,
         gone: &mut Gone,
     ) -> Option<(SegError, VirtRange)> {
-        // No child is made from here on, and to forget piece by piece what it would not have had may want heap.
-        segs.left_out = Runs::new(false);
+        segs.forget_all();
         if let Some(seg) = hopeless {
             self.abandon(cx, segs, seg, gone);
         }

@@ -33,7 +33,7 @@ use super::{OnPinned, Selection, Stop};
 use crate::addr_space::AddrSpace;
 use crate::error::{AsError, SegError};
 use crate::seg::{LockOp, NewlyLocked, SegCx, SegKind};
-use crate::segs::{Seg, Segs};
+use crate::segs::{Mark, Seg, Segs};
 use page_db::{Cx, VirtRange};
 
 bitflags::bitflags! {
@@ -88,6 +88,28 @@ impl AddrSpace {
                 })
             });
             done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))
+        })
+    }
+    /// Locks what of `range` has `mark` ([`AddrSpace::lock_marked`]).
+    pub(super) fn lock_newcomer(
+        &self,
+        cx: &Cx,
+        range: VirtRange,
+        mark: Mark,
+    ) -> Result<(), AsError> {
+        self.redo_locking(cx, range, range.pages().get(), |segs, writer| {
+            let mut newly = NewlyLocked::default();
+            let mut at = range.start().get();
+            while let Some(run) = segs.marked(range, at, mark) {
+                at = run.end();
+                let done = cx.blocking(|| {
+                    self.walk(cx, segs, run, writer, |scx, seg, piece| {
+                        seg.ops().lock_op(scx, piece, LockOp::Lock, &mut newly)
+                    })
+                });
+                done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))?;
+            }
+            Ok(())
         })
     }
     /// Unlocks `range`; drivers' errors are ignored, but for want of memory.

@@ -25,20 +25,39 @@
 //! The other road, everything under the lock, is how the textbook has it; two threads that map and unmap beside each other then wait for each
 //! other's allocations.
 //!
+//! # What is mapped and then locked
+//!
+//! A mapping that is to be locked in memory, as all are with future memory locked, is locked when it is there, which may wait for memory; and is gone again if
+//! that is refused. Meanwhile another thread may unmap it and map something else in its place, for which it needs nobody's leave. So the new pages
+//! have a mark until they are locked, given and looked for with the lock held as writer and taken away by whatever unmaps or moves them:
+//!
+//! ```text
+//!   map      [ m m m m ]              locked: waits for memory
+//!   others   [ m m ][ x x ]           two pages are unmapped, and others mapped there
+//!   refused         [ x x ]           what has the mark goes
+//! ```
+//!
+//! - G13: a mapping that is refused its lock takes away nothing but itself, and locks nothing else: what others have unmapped of it is not missed.
+//!
 //! Sources: [SI §9.4.1]; illumos.md 3.5, 4.2.
 
-use super::Redo;
+use super::{OnPinned, Redo};
 use crate::addr_space::AddrSpace;
 use crate::avl::{NodeId, Place};
+use crate::callback::Events;
 use crate::error::AsError;
 use crate::runs::vpns;
 use crate::seg::{Join, SegCreate, SegKind, SegOps};
-use crate::segs::Segs;
+use crate::segs::{Mark, Segs};
 use alloc::boxed::Box;
+use page_db::sync::atomic::Ordering;
 use page_db::{Cx, VirtAddr, VirtRange};
 
 /// Drivers that the new segment made superfluous; dropped after the lock.
 type Superfluous = [Option<Box<dyn SegOps>>; 2];
+
+/// These, and by what mark the new mapping is to be locked.
+type Added = (Superfluous, Option<Mark>);
 
 impl AddrSpace {
     /// Adds a segment at `range`, which must be free; merges it with its neighbours where the drivers agree.
@@ -80,47 +99,68 @@ impl AddrSpace {
         like: Option<VirtAddr>,
     ) -> Result<(), AsError> {
         let mut redo = Redo::new(self, cx, 0);
-        loop {
+        let to_lock = loop {
             match self.map_pass(cx, range, make, like) {
-                Ok(()) => break,
+                Ok(to_lock) => break to_lock,
                 Err(AsError::Seg(error)) => redo.after(error)?,
                 Err(error) => return Err(error),
             }
-        }
+        };
         // held: nothing
-        if self.state.lock_future() && !self.is_hole(cx, range) {
-            self.lock_new(cx, range)?;
+        let Some(mark) = to_lock else { return Ok(()) };
+        let done = self.lock_marked(cx, range, mark);
+        if make.mark().is_none() {
+            self.forget_mark(cx, range, mark);
         }
-        Ok(())
+        done
     }
-    /// Locks what has just been mapped; what cannot be locked is gone again.
-    pub(super) fn lock_new(&self, cx: &Cx, range: VirtRange) -> Result<(), AsError> {
-        self.lock(cx, range).or_else(|error| {
-            self.unmap(cx, range)?;
+    /// What a mapping may be made with that is to be locked in memory ([`SegCreate::mark`], [`AddrSpace::lock_marked`]). Whoever takes it ends it
+    /// ([`AddrSpace::forget_mark`]).
+    pub fn new_mark(&self) -> Mark {
+        Mark(self.marks.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+    /// Locks what has been mapped in `range` with `mark`, where it is still mapped; what cannot be locked is gone again, all of it (G13).
+    ///
+    /// # Errors
+    /// As [`AddrSpace::lock`].
+    pub fn lock_marked(&self, cx: &Cx, range: VirtRange, mark: Mark) -> Result<(), AsError> {
+        self.lock_newcomer(cx, range, mark).or_else(|error| {
+            self.redo_taking(cx, OnPinned::Wait(Events::UNMAP), |gone| {
+                let mut segs = self.lock.write(cx);
+                let mut at = range.start().get();
+                while let Some(run) = segs.marked(range, at, mark) {
+                    at = run.end();
+                    self.unmap_pass(cx, &mut segs, run, gone)?;
+                }
+                Ok(())
+            })?;
             Err(error)
         })
     }
-    /// What only looks unmapped has no pages to lock.
-    fn is_hole(&self, cx: &Cx, range: VirtRange) -> bool {
-        self.kind_at(cx, range.start()).is_some_and(|kind| kind.contains(SegKind::HOLE))
+    /// What has been mapped in `range` with `mark` is a mapping like others from now on.
+    pub fn forget_mark(&self, cx: &Cx, range: VirtRange, mark: Mark) {
+        self.lock.write(cx).unmark(range, mark);
     }
+    /// Says by what mark the new mapping is to be locked, if all future memory is.
     fn map_pass(
         &self,
         cx: &Cx,
         range: VirtRange,
         make: &dyn SegCreate,
         like: Option<VirtAddr>,
-    ) -> Result<(), AsError> {
+    ) -> Result<Option<Mark>, AsError> {
         let ops = self.make(cx, range, make)?;
         // held: nothing
-        match self.add(cx, range, ops, make.may_merge(), like) {
-            Ok(superfluous) => drop::<Superfluous>(superfluous),
+        match self.add(cx, range, ops, make, like) {
+            Ok((superfluous, to_lock)) => {
+                drop::<Superfluous>(superfluous);
+                Ok(to_lock)
+            }
             Err((error, ops)) => {
                 self.uncount(cx, range, &*ops);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
     /// Makes the driver and counts it; nothing is counted when that fails.
     fn make(
@@ -157,23 +197,28 @@ impl AddrSpace {
         }
         segs.locate(cx, range).map_err(|with| AsError::Overlap { range, with })
     }
-    /// Puts the new driver into the tree, or into the care of a neighbour. On failure it comes back.
+    /// Puts the new driver into the tree, or into the care of a neighbour. On failure it comes back. Also says by what mark the mapping is to be locked.
     fn add(
         &self,
         cx: &Cx,
         range: VirtRange,
         ops: Box<dyn SegOps>,
-        may_merge: bool,
+        make: &dyn SegCreate,
         like: Option<VirtAddr>,
-    ) -> Result<Superfluous, (AsError, Box<dyn SegOps>)> {
+    ) -> Result<Added, (AsError, Box<dyn SegOps>)> {
         let mut segs = self.lock.write(cx);
+        // Whoever locks all there is says so first, and looks then: he meets the mapping, or it is seen here. What only looks unmapped has no pages to lock.
+        let locks = self.state.lock_future() && !ops.kind().contains(SegKind::HOLE);
+        let mark = make.mark().or_else(|| locks.then(|| self.new_mark()));
         let left_out = like.is_some_and(|like| segs.left_out.get(like.vpn()));
         let place = match self.place_for(cx, &segs, range) {
             Ok(place) => place,
             Err(error) => return Err((error, ops)),
         };
         let for_run = |segs: &mut Segs| if left_out { segs.make_room(range) } else { Ok(()) };
-        if let Err(error) = segs.reserve(cx, 1).and_then(|()| for_run(&mut segs)) {
+        let to_mark = |segs: &mut Segs| mark.map_or(Ok(()), |_| segs.make_room_to_mark(range));
+        let room = segs.reserve(cx, 1).and_then(|()| for_run(&mut segs));
+        if let Err(error) = room.and_then(|()| to_mark(&mut segs)) {
             return Err((error, ops));
         }
         // Nothing fails from here on.
@@ -181,15 +226,20 @@ impl AddrSpace {
             segs.left_out.set(vpns(range), true);
             segs.left_out.trim();
         }
+        if let Some(mark) = mark {
+            segs.mark(range, mark);
+        }
+        let may_merge = make.may_merge();
         let (prev, next) = if may_merge { segs.touching(&place) } else { (None, None) };
-        match prev {
+        let superfluous = match prev {
             Some(prev) if self.joined(cx, &segs, prev, range, &*ops, Join::Extend) => {
                 let grown = grow(&mut segs, prev, range.end());
                 let next = next.and_then(|next| self.join_next(cx, &mut segs, prev, grown, next));
-                Ok([Some(ops), next])
+                [Some(ops), next]
             }
-            _ => Ok([self.insert_or_extend(cx, &mut segs, range, &place, ops, next), None]),
-        }
+            _ => [self.insert_or_extend(cx, &mut segs, range, &place, ops, next), None],
+        };
+        Ok((superfluous, mark.filter(|_| locks)))
     }
     /// Offers the driver of `seg` the adjacent `next` above it.
     fn joined(

@@ -19,7 +19,7 @@ use super::{Redo, Stop};
 use crate::addr_space::AddrSpace;
 use crate::error::{AsError, SegError};
 use crate::extract::Continued;
-use crate::segs::Segs;
+use crate::segs::{Mark, Segs};
 use page_db::{Cx, VirtAddr, VirtRange};
 
 impl AddrSpace {
@@ -46,24 +46,25 @@ impl AddrSpace {
         self.check_limits(from)?;
         into.check_limits(to)?;
         let mut redo = Redo::new(self, cx, 1).over(from);
-        loop {
+        let to_lock = loop {
             let mut made = Made::default();
             let done = self.share_pass(cx, from, into, to, &mut made);
             // held: nothing
             into.give_back(cx, made);
             match done {
-                Ok(()) => break,
+                Ok(to_lock) => break to_lock,
                 Err(Stop::Seg { error: SegError::Pinned { .. }, .. }) if redo.held_a_moment() => {}
                 Err(Stop::Seg { error, .. }) => redo.after(error)?,
                 Err(Stop::Space(error)) => return Err(error),
                 Err(Stop::Hole(addr)) => return Err(AsError::Unmapped { addr }),
             }
-        }
-        if into.state.lock_future() {
-            into.lock_new(cx, to)?;
-        }
-        Ok(())
+        };
+        let Some(mark) = to_lock else { return Ok(()) };
+        let done = into.lock_marked(cx, to, mark);
+        into.forget_mark(cx, to, mark);
+        done
     }
+    /// Says by what mark what is shown is to be locked, if all future memory of `into` is.
     fn share_pass(
         &self,
         cx: &Cx,
@@ -71,7 +72,7 @@ impl AddrSpace {
         into: &Self,
         to: VirtRange,
         made: &mut Made,
-    ) -> Result<(), Stop> {
+    ) -> Result<Option<Mark>, Stop> {
         if core::ptr::eq(self, into) {
             let mut segs = self.lock.write(cx);
             let n = segs.pieces(cx, from).count();
@@ -80,10 +81,11 @@ impl AddrSpace {
             self.check_shares(cx, &segs, from, into)?;
             self.make_shares(cx, &segs, from, into, to, made)?;
             segs.make_room_for(&left_out, None).map_err(Stop::Space)?;
+            let mark = into.mark_shown(&mut segs, to)?;
             segs.note_left_out(&left_out, None);
             self.shares_done(cx, &segs, from, made);
             insert_all(&mut segs, made);
-            return Ok(());
+            return Ok(mark);
         }
         let first_is_ours = self.id() < into.id();
         let mut theirs = (!first_is_ours).then(|| into.lock.write(cx));
@@ -95,10 +97,20 @@ impl AddrSpace {
         self.check_shares(cx, &segs, from, into)?;
         self.make_shares(cx, &segs, from, into, to, made)?;
         theirs.make_room_for(&left_out, None).map_err(Stop::Space)?;
+        let mark = into.mark_shown(theirs, to)?;
         theirs.note_left_out(&left_out, None);
         self.shares_done(cx, &segs, from, made);
         insert_all(theirs, made);
-        Ok(())
+        Ok(mark)
+    }
+    /// Marks what comes to lie at `to`, where nothing is, if all future memory is to be locked. Nothing fails after that.
+    fn mark_shown(&self, segs: &mut Segs, to: VirtRange) -> Result<Option<Mark>, Stop> {
+        let mark = self.state.lock_future().then(|| self.new_mark());
+        if let Some(mark) = mark {
+            segs.make_room_to_mark(to).map_err(Stop::Space)?;
+            segs.mark(to, mark);
+        }
+        Ok(mark)
     }
     /// Sees to it that `n` segments can be added at `to`.
     fn room_for(&self, cx: &Cx, segs: &mut Segs, to: VirtRange, n: usize) -> Result<(), Stop> {
