@@ -7,6 +7,7 @@
 //! - G1: a bit is set from allocation until the slot is freed; a bad slot keeps its bit until the area goes.
 //! - G2: `free` counts the clear bits.
 //! - G3: `bad` = names whose word says bad, of this area, + `lost`, when quiet.
+//! - G4: an area that fails has a free slot, when quiet: it is known to fail before the slot of the page that could not be written is anybody's.
 
 use crate::device::{Medium, SwapDevice};
 use crate::name::AnonNumber;
@@ -245,24 +246,22 @@ impl SwapArea {
     }
     /// Whether the last write to it failed: it is taken from when there is no room elsewhere.
     pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::SeqCst)
     }
-    /// Notes how a write ended.
-    pub(crate) fn note_write(&self, ok: bool) {
-        if self.is_failing() == ok {
-            self.failing.store(!ok, Ordering::Relaxed);
-        }
+    /// Notes how a write ended; says whether that is otherwise than the one before.
+    pub(crate) fn note_write(&self, ok: bool) -> bool {
+        self.is_failing() == ok && self.failing.swap(!ok, Ordering::SeqCst) == ok
     }
     /// Gives a slot back.
     #[doc(alias = "swap_phys_free")]
     pub(crate) fn free(&self, cx: &Cx, index: u32) {
         self.slots.lock(cx).free(index);
     }
-    /// The first taken slot at or after `from` that could be somebody else's; none while the area is being removed.
+    /// The first taken slot at or after `from` that could be somebody else's; none while the area is being removed or fails.
     pub(crate) fn next_taken(&self, cx: &Cx, from: u32) -> Option<u32> {
         let slots = self.slots.lock(cx);
         let i = slots.next(from, self.pages, true);
-        (i < self.pages && slots.removal.is_none()).then_some(i)
+        (i < self.pages && slots.removal.is_none() && !self.is_failing()).then_some(i)
     }
     /// Who took the slot last; a hint for whoever does not own the slot (K1).
     pub(crate) fn owner(&self, index: u32) -> Option<AnonNumber> {

@@ -151,7 +151,7 @@ impl SwapFs {
         result
     }
     /// Gives each page a new slot, as long as there are any; then its old one; what is left over has none. Slots of an area whose writes fail are free again and
-    /// again, so pages in memory are asked for theirs before.
+    /// again, so pages in memory are asked for theirs elsewhere before.
     fn place_all<'a>(
         &self,
         cx: &Cx,
@@ -173,7 +173,9 @@ impl SwapFs {
                             left.push((n, dirty)); // of a dead name, perhaps: whoever frees it destroys the page
                         }
                     }
-                    self.sweeps.forget();
+                    if !run.area.is_failing() {
+                        self.sweeps.forget(); // K2: after the words; else once the failure ends
+                    }
                 }
                 None if !swept => {
                     swept = true;
@@ -234,6 +236,10 @@ impl SwapFs {
                 odds = if wrote.is_ok() { odds + 1 } else { odds - 1 };
                 works |= wrote.is_ok();
             }
+            if area.note_write(works) && works {
+                self.sweeps.forget(); // K2: after the mark is gone
+            }
+            // G4: after the mark is set.
             if wrote.is_err() && self.names().change(n, Place::At(slot), Place::Nowhere) {
                 self.space().free(cx, slot); // what it holds now is nobody's page
             }
@@ -242,7 +248,6 @@ impl SwapFs {
             let wrote = wrote.map_err(|e| VnodeError::Io { vnode, offset, errno: e.errno });
             result = result.and(wrote).and(done);
         }
-        area.note_write(works);
         result
     }
     /// Whether the slot is the page's still: its name's word says so, or the name has ended and nobody else has taken the slot since (K1).

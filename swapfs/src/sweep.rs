@@ -21,15 +21,18 @@
 //! question without a bound, and the two share the answer.
 //!
 //! An area that is being removed gives no slot to anybody, so a slot taken there is of use to nobody, and its page would be written for nothing: the
-//! area is passed over whole, until it goes or the removal is called off.
+//! area is passed over whole, until it goes or the removal is called off. Nor is an area swept whose last write failed. It has free slots (G4), gets
+//! pages as the last resort without a sweep, and is likely to fail them: a slot taken there each time would leave none to its pages in memory. It is passed over
+//! until a write succeeds.
 //!
 //! # Invariants
 //!
 //! - K1: while a name's word says slot s, s remembers that name. (Written before the word, and the slot is nobody else's until it is freed, W2.)
 //!   Not the reverse: a free slot remembers who had it. So whoever reads the number asks the name's word.
-//! - K2: `passed` slots before `at` belonged to no page in memory, or to an area on its way out, when they were passed, and `taken` was `since`
-//!   before the first. What was so then is so now unless a name has got a slot meanwhile or an area stays after all, which `taken` counts: the
-//!   page of a stored name comes into memory by being read, and gives its slot up by that.
+//! - K2: `passed` slots before `at` belonged to no page in memory, or to an area on its way out or failing, when they were passed, and `taken` was `since`
+//!   before the first. What was so then is so now unless a name has got a slot meanwhile, an area stays after all, or its failure has ended, which `taken`
+//!   counts: the page of a stored name comes into memory by being read, and gives its slot up by that. A slot that a name gets in a failing area counts when the
+//!   failure ends: else each push to a dead device would have everything looked at again.
 //!
 //! The road not taken: counting the stored pages in memory. They come and go with every reclaim from the cache list and every eviction, in
 //! the page layer, which knows nothing of slots; faults would pay for what hardly ever happens.
@@ -70,7 +73,7 @@ impl Sweep {
         Self { turn: Mutex::new(Rank::SwapArea, turn), taken: AtomicU64::new(0) }
     }
     /// What was looked at before may be otherwise now: names have got slots, as their words say already, or there are other areas, or one is no
-    /// longer on its way out, as its slots say already.
+    /// longer on its way out, or failing, as its slots, or its mark, say already.
     pub(crate) fn forget(&self) {
         self.taken.fetch_add(1, Ordering::SeqCst);
     }
@@ -106,7 +109,7 @@ impl SwapFs {
         let (mut looks, mut freed, mut gone) = (0, 0, 0); // `gone`: slots passed by this sweep, a turn at most
         while turn.passed < all && gone < all && looks < want.saturating_mul(LOOKS) && freed < want
         {
-            // The area where the turn is, or the next by id, or the first. One on its way out has nothing to offer.
+            // The area where the turn is, or the next by id, or the first. One on its way out, or failing, has nothing to offer.
             let i = areas.by_id.partition_point(|a| a.id() < turn.at.area) % areas.by_id.len();
             let area = &areas.by_id[i];
             let from = if area.id() == turn.at.area { turn.at.index } else { 0 };
@@ -153,6 +156,7 @@ impl SwapFs {
         (self.names().place(n) == place).then_some((n, place))
     }
     /// Whether swap can take no more: no slot is free, and none belongs to a page that is in memory and could do without (uvm.md 6.5).
+    /// The free slots of an area that fails are room: it is asked, though last, and what is the matter may pass.
     #[doc(alias = "uvm_swapisfull")]
     pub fn is_full(&self, cx: &Cx) -> bool {
         let turn = self.sweeps.turn(cx); // before the areas it is about

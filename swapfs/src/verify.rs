@@ -1,4 +1,4 @@
-//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, G3, K1, V1, V2, V4 and R1.
+//! Checking swap against itself, when nothing runs: W2, W4, W5, Q2, G1, G2, G3, G4, K1, V1, V2, V4 and R1.
 //!
 //! The walk goes over every word and every area and names the first disagreement. [`SwapFs::plant`] breaks one thing at a
 //! time, so that tests can see each check fail.
@@ -160,6 +160,9 @@ impl SwapFs {
                 let what =
                     format!("area {}: {bad} bad, {named} said by names, {gone} lost", area.id());
                 return Err(broken("G3", what));
+            }
+            if area.is_failing() && free == 0 {
+                return Err(broken("G4", format!("area {} fails, and is full", area.id())));
             }
             census.slots += u64::from(area.pages());
             census.free_slots += u64::from(free);

@@ -102,6 +102,94 @@ fn a_device_that_fails_is_passed_over() {
     w.check();
 }
 
+/// Names whose pages are in memory and clean, with slots.
+fn clean(w: &World, pages: u8) -> Vec<AnonNumber> {
+    let all: Vec<_> = (0..pages).map(|i| w.anon(i)).collect();
+    for n in &all {
+        w.push(*n).expect("room");
+        assert!(!w.load(*n).1 && !w.modified(*n));
+    }
+    all
+}
+
+/// What fails once has slots free, and the next page gets one of those.
+#[test]
+fn a_failing_area_with_room_is_not_swept() {
+    let w = World::new(64);
+    let (_, dev, _) = faulty(&w, 8);
+    let all = clean(&w, 2);
+    let late = w.anon(9);
+    dev.fail_write(1);
+    assert!(w.push(late).is_err());
+    assert_eq!(w.check().free_slots, 6);
+    w.push(late).expect("one of the six");
+    assert!(all.iter().all(|n| !w.modified(*n)), "no page was asked for its slot");
+    assert_eq!((w.check().free_slots, w.counter(Counter::SweepLooks)), (5, 0));
+}
+
+#[test]
+fn a_dead_area_leaves_clean_pages_their_slots() {
+    let w = World::new(64);
+    let (_, dev, _) = faulty(&w, 32);
+    let all = clean(&w, 16);
+    (0..32).for_each(|page| dev.break_page(page));
+    let late = w.anon(99);
+    for _ in 0..18 {
+        assert!(matches!(w.push(late), Err(VnodeError::Io { .. })), "the last resort");
+        assert!(all.iter().all(|n| !w.modified(*n)));
+    }
+    assert_eq!(w.counter(Counter::SweepLooks), 0);
+    w.check();
+}
+
+/// Beside a dead area, a full one where nothing can be had is looked at once.
+#[test]
+fn a_dead_area_does_not_make_every_push_sweep() {
+    let w = World::new(1024);
+    let (_, dev, _) = faulty(&w, 8);
+    let (_, full) = w.add("full", 512, 9);
+    for i in 0..512u32 {
+        let n = w.anon(i as u8);
+        w.evict(n);
+        assert_eq!(w.fs.slot(&w.cx, n).map(|s| s.area), Some(full));
+    }
+    (0..8).for_each(|page| dev.break_page(page));
+    let late = w.anon(99);
+    for looks in [0, 256, 512, 512, 512, 512] {
+        assert!(matches!(w.push(late), Err(VnodeError::Io { .. })), "the last resort");
+        assert_eq!(w.counter(Counter::SweepLooks), looks);
+    }
+    w.check();
+}
+
+/// What is known of a failing area holds for as long as it fails; a page that gets a place there meanwhile is found afterwards.
+#[test]
+fn a_failure_that_ends_offers_the_slots_again() {
+    let w = World::new(64);
+    let (_, dev, id) = faulty(&w, 8);
+    let (_, full) = w.add("full", 4, 9);
+    let absent: Vec<_> = (0..4).map(|i| w.anon(i)).collect();
+    for n in &absent {
+        w.evict(*n);
+        assert_eq!(w.fs.slot(&w.cx, *n).map(|s| s.area), Some(full));
+    }
+    let warm = clean(&w, 7);
+    (0..8).for_each(|page| dev.break_page(page));
+    let late = w.anon(99);
+    for looks in [0, 4, 4] {
+        assert!(matches!(w.push(late), Err(VnodeError::Io { .. })));
+        assert_eq!(w.counter(Counter::SweepLooks), looks);
+    }
+    dev.heal();
+    w.push(late).expect("it works again");
+    assert_eq!(w.fs.slot(&w.cx, late).map(|s| s.area), Some(id));
+    assert_eq!((w.check().free_slots, w.counter(Counter::SweepLooks)), (0, 4));
+    assert!(!w.fs.is_full(&w.cx), "seven pages can do without");
+    w.push(w.anon(100)).expect("the slot of one of them");
+    assert_eq!(warm.iter().filter(|n| w.modified(**n)).count(), 1);
+    w.check();
+}
+
 #[test]
 fn one_failed_run_of_a_cluster_does_not_hurt_the_others() {
     let w = World::new(64);

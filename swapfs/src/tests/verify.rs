@@ -60,3 +60,21 @@ fn a_page_of_a_dead_name_and_a_lost_slot_are_found() {
     let found = w.fs.verify(&w.cx).expect_err("a slot lost that was not bad");
     assert_eq!(found.invariant, "G3", "{found}");
 }
+
+#[test]
+fn an_area_that_fails_and_is_full_is_found() {
+    let w = World::new(32);
+    let (_, id) = w.add("d", 2, 0);
+    let fails = |yes: bool| {
+        let areas = w.fs.space().areas();
+        areas.get(id).expect("just added").note_write(!yes)
+    };
+    w.evict(w.anon(1));
+    assert!(fails(true));
+    w.check();
+    assert!(fails(false));
+    w.evict(w.anon(2));
+    assert!(fails(true) && !fails(true));
+    let found = w.fs.verify(&w.cx).expect_err("no slot has come back");
+    assert_eq!(found.invariant, "G4", "{found}");
+}
