@@ -513,7 +513,7 @@ impl Machine {
         self.parts.files.lock_host().values().cloned().collect()
     }
     /// Forgets a file: its pages go, and its vnode number. Says whether it could; a file that is mapped or open
-    /// elsewhere, or of which somebody holds a page, stays.
+    /// elsewhere, or of which somebody goes on holding a page for a second, stays as it was.
     pub fn remove_file(&self, file: Arc<File>) -> bool {
         {
             let mut files = self.parts.files.lock_host();

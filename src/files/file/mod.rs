@@ -48,7 +48,7 @@ use super::host_file::HostStore;
 use super::mem_file::MemStore;
 use super::store::{PageBuf, Store};
 use page_db::sync::atomic::{AtomicU64, Ordering};
-use page_db::sync::{Mutex, RwLock};
+use page_db::sync::{Mutex, RwLock, spin_wait};
 use page_db::{
     Access, Cx, DbMark, FileOffset, GotPage, Identity, LockedPage, MemoryTries, PAGE_SIZE, PageDb,
     Prot, PutFlags, Rank, SharedPage, Vnode, VnodeError, VnodeId, VnodeKind, errno, pvn,
@@ -58,6 +58,13 @@ use std::sync::{Arc, Weak};
 
 /// Frames that moving a piece within one page may want at once: that page and the one that holds the end, each with a copy of it if it is lent.
 const FRAMES_AT_ONCE: u64 = 4;
+
+/// Ticks (a second) that the end of a file waits for pages that somebody has. Whoever only looks at one has let go of it by then; whoever has it pinned may
+/// not have, and may be waiting for the caller.
+const HELD_TICKS: u32 = 100;
+
+/// Turns of waiting after which [`spin_wait`] sleeps.
+const ASLEEP: u32 = 1000;
 
 /// The largest offset a file may have (`MAXOFFSET_T`).
 pub const MAX_OFFSET: u64 = i64::MAX as u64;
@@ -189,24 +196,54 @@ impl File {
         bytes[inside..].fill(0);
         Ok(bytes)
     }
-    /// Ends the file: destroys every page and gives the vnode number back.
+    /// Ends the file: destroys every page and gives the vnode number back. Waits for whoever has a page of it, but no longer than a second.
     ///
     /// # Errors
-    /// The file, when somebody else has it, maps it or holds a page of it, or it is another machine's. It is as it was, but that pages of it may have gone.
+    /// The file, when somebody else has it, maps it or goes on holding a page of it, it is another machine's, or there is no heap to list its pages. It is as it
+    /// was, with every page that it had in memory.
     pub fn retire(self: Arc<Self>, cx: &Cx, db: &PageDb) -> Result<(), Arc<Self>> {
         if !self.is_of(db) {
             return Err(self);
         }
         // From here on nobody finds it by its number, nor has it otherwise.
         let file = Arc::try_unwrap(self)?;
-        let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE | PutFlags::NOWAIT;
-        let gone = pvn::put_range(cx, db, file.id, FileOffset(0), 0, flags, |_, _| Ok(()));
-        if gone.is_ok() && db.vnodes().retire(cx, file.id) {
+        if file.destroy_pages(cx, db) && db.vnodes().retire(cx, file.id) {
             return Ok(());
         }
         let file = Arc::new(file);
         file.attach(db);
         Err(file)
+    }
+    /// Destroys every page of a file that nobody comes to by its number any more, or none; says which. What was never written is nowhere else: so the first
+    /// page goes when each has been had alone once.
+    fn destroy_pages(&self, cx: &Cx, db: &PageDb) -> bool {
+        let Ok(pages) = pvn::pages_in(cx, db, self.id, FileOffset(0), 0) else { return false };
+        let mut ticks = 0;
+        for (id, _) in &pages {
+            while Self::is_held(cx, db, *id) {
+                if ticks == HELD_TICKS {
+                    return false;
+                }
+                ticks += 1;
+                cx.blocking(|| db.clock().tick());
+                // A clock that is only counted does not let anybody get on.
+                cx.blocking(|| spin_wait(cx, ASLEEP));
+            }
+        }
+        // No mapping and no read comes to them. Who has one from here on has found it by its frame, and looks at it for a moment: he is waited for.
+        let flags = PutFlags::INVAL | PutFlags::TRUNC | PutFlags::FORCE;
+        pvn::put_pages(cx, db, pages, flags, |_, _| Ok(())).is_ok()
+    }
+    /// Whether somebody has the page named `id`, or moves it.
+    fn is_held(cx: &Cx, db: &PageDb, id: Identity) -> bool {
+        let Some(page) = db.try_lookup_excl_cached(cx, id) else {
+            return db.exists(cx, id).is_some();
+        };
+        let still = db.io_trylock(&page);
+        if still {
+            db.io_unlock(page.id());
+        }
+        !still
     }
 
     fn io(&self, offset: u64, errno: i32) -> VnodeError {

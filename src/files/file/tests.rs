@@ -2,9 +2,11 @@
 
 use super::*;
 use page_db::{
-    Counters, CpuId, HostMem, ManualClock, PageDbConfig, PageId, Pfn, RefMod, SpinHooks, ThreadId,
+    Clock, Counters, CpuId, HostMem, ManualClock, PageDbConfig, PageId, Pfn, RefMod, SpinHooks,
+    ThreadId,
 };
 
+mod ends;
 mod pins;
 
 struct Rig {
@@ -13,10 +15,12 @@ struct Rig {
 }
 
 fn rig(frames: u64) -> Rig {
+    rig_by(frames, Arc::new(ManualClock::default()))
+}
+fn rig_by(frames: u64, clock: Arc<dyn Clock>) -> Rig {
     let counters = Counters::new(1);
     let cx = Cx::new(&counters, CpuId(0), ThreadId(1), Arc::new(SpinHooks));
     let mem = Arc::new(HostMem::new(Pfn(1), frames).expect("heap"));
-    let clock = Arc::new(ManualClock::default());
     let db = PageDb::new(&cx, mem, clock, counters, &PageDbConfig::default()).expect("a database");
     Rig { db, cx }
 }
@@ -174,22 +178,6 @@ fn no_frame_is_an_answer() {
     assert_eq!(e.errno(), errno::ENOMEM);
     assert_eq!(f.size(), n as u64);
     f.truncate(&r.cx, &r.db, 0).expect("cut");
-    r.done();
-}
-
-#[test]
-fn a_retired_file_leaves_nothing() {
-    let r = rig(16);
-    let f = r.file(0);
-    r.write(&f, 0, &[1; 9000]);
-    let kept = std::sync::Arc::clone(&f);
-    let f = f.retire(&r.cx, &r.db).expect_err("somebody else has it");
-    assert_eq!(r.read(&f, 8999, 1), [1]);
-    drop(kept);
-    let other = rig(16);
-    let f = f.retire(&other.cx, &other.db).expect_err("another machine's");
-    assert!(f.retire(&r.cx, &r.db).is_ok());
-    assert_eq!(r.db.freemem(), 16);
     r.done();
 }
 
