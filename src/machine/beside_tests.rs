@@ -286,6 +286,36 @@ fn memory_that_was_shared_once_keeps_its_identity() {
     m.verify().expect("sound");
 }
 
+/// Under the lazy policy two processes may have one anon map for good, each its part of it. What one says of its own is nothing to the other.
+#[test]
+fn memory_of_another_process_keeps_its_identity() {
+    for twice in [false, true] {
+        let m = Machine::builder().frames(512).fork(ForkPolicy::Lazy).build().expect("a machine");
+        let p = m.spawn("p").expect("a process");
+        let at = p.map_anon(4 * P).expect("room");
+        let id = |p: &Process, at: u64| {
+            let at = VirtAddr::new(at).expect("an address");
+            p.space().mem_id(p.cx(), at).expect("mapped")
+        };
+        for page in 0..4 {
+            p.store(at + page * P, &[7]).expect("mapped");
+        }
+        let c = p.fork().expect("memory to spare");
+        p.munmap(at + 2 * P, 2 * P).expect("mapped");
+        c.munmap(at, 2 * P).expect("mapped");
+        let (its, before) = (id(&c, at + 2 * P), id(&p, at));
+        if twice {
+            let twin = p.share_range(at, P, &p).expect("room");
+            assert_eq!(id(&p, twin), id(&p, at), "the same page at two places");
+        } else {
+            p.minherit(at, P, Inherit::Share).expect("mapped");
+        }
+        assert_ne!(id(&p, at), before, "its own is called by the map");
+        assert_eq!(id(&c, at + 2 * P), its, "the other's");
+        m.verify().expect("sound");
+    }
+}
+
 /// A file that somebody else keeps a page of is not ended, and has lost nothing: what was never written is in its pages only.
 #[test]
 fn a_file_with_a_page_that_is_held_is_handed_back() {

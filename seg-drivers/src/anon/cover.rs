@@ -49,12 +49,12 @@ impl AnonMap {
     ) -> Result<(), NoHeap> {
         let early = mutated(Mutation::JointBeforeCounted);
         if early {
-            self.promised.set(Promised::JOINT | Promised::NAMES);
+            self.promised.set(Promised::JOINT);
         }
         let mut grow = self.grow.lock(cx);
         self.count_segment(&mut grow, coverage, part)?;
         if !early {
-            self.promised.set(Promised::JOINT | Promised::NAMES);
+            self.promised.set(Promised::JOINT);
         }
         Ok(())
     }

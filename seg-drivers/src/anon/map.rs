@@ -149,13 +149,13 @@ impl AnonMap {
     pub fn is_joint(&self) -> bool {
         self.promised.has(Promised::JOINT)
     }
-    /// Whether private memory is called by the map and the place in it, not by its address: several segments share the map for good, or did, or are about to.
-    /// Whoever waits by what it is called may do so for longer than the others are there.
-    pub(crate) fn gives_identity(&self) -> bool {
+    /// Whether a private segment calls its memory by the map, or did. Each side of a fork has a map of its own then: what memory is called by is not left for
+    /// another, and no map is shared lazily and for good at once.
+    pub(crate) fn has_named(&self) -> bool {
         self.promised.has(Promised::NAMES)
     }
-    /// From now on that is so. Private segments do not share the map for good yet.
-    pub(crate) fn give_identity(&self) {
+    /// From now on that is so.
+    pub(crate) fn note_named(&self) {
         self.promised.set(Promised::NAMES);
     }
     /// Whether one reference is that of a loan ([`crate::seg_vn::LentAnons`]), which covers the slots as a segment would.

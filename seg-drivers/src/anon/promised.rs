@@ -16,7 +16,7 @@ impl Promised {
     pub(super) const JOINT: u64 = 4;
     /// One reference is a loan's, not a segment's; see `AnonMap::is_loan`.
     pub(super) const LOAN: u64 = 8;
-    /// What is in it is called by the map and the place in it; see `AnonMap::gives_identity`. It stays.
+    /// A segment calls its memory by the map; see `AnonMap::has_named`. It stays.
     pub(super) const NAMES: u64 = 32;
     /// Not every segment covers all of the object: slots have been given up, or others added. Changes under `grow`.
     pub(super) const UNEVEN: u64 = 16;

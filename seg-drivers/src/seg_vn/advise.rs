@@ -92,6 +92,21 @@ fn free(seg: &SegVn, scx: &SegCx<'_>, range: VirtRange) {
 }
 
 impl SegVn {
+    /// Whether private memory is called by the map and the place in it, for several segments share it for good, or did, or are about to. Whoever waits by what
+    /// it is called may do so for longer than the others are there.
+    ///
+    /// That is the segment's and not the map's: other parts of the map may be another process's, which has asked for nothing.
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+    /// From now on that is so. The segment has a map, and contents of its own.
+    pub(super) fn be_named(&self) {
+        debug_assert!(self.amap().is_some() && !self.needs_copy());
+        self.named.store(true, Ordering::Release);
+        if let Some(map) = self.amap() {
+            map.note_named();
+        }
+    }
     /// Advice for one page.
     pub(super) fn advice_at(&self, scx: &SegCx<'_>, addr: VirtAddr) -> Advice {
         if self.vpaged.load(Ordering::Relaxed) == 0 {
@@ -108,7 +123,7 @@ impl SegVn {
 /// others have gone.
 #[doc(alias = "segvn_getmemid")]
 pub(super) fn mem_id(seg: &SegVn, scx: &SegCx<'_>, addr: VirtAddr) -> MemId {
-    if !seg.shared() && !seg.amap().is_some_and(|map| map.gives_identity()) {
+    if !seg.shared() && !seg.is_named() {
         return MemId(u64::from(scx.space.id().0), addr.get());
     }
     if let (true, Some(b), Some(offset)) =

@@ -242,6 +242,7 @@ impl SegVn {
             vpaged: AtomicU8::new(0),
             noted: AtomicBool::new(false),
             needs_copy: AtomicBool::new(false),
+            named: AtomicBool::new(false),
             lock: Self::lock_over(VPages::default()),
         }
     }

@@ -1,7 +1,7 @@
 //! Two adjacent segments become one.
 //!
 //! Allowed when everything that is kept once per segment is equal and what is kept per page can be joined: same file at contiguous offsets, same
-//! kind, ceiling, rights and advice (per-page rights travel as they are), nothing pinned at the seam, and at most one anon map whose slots
+//! kind, ceiling, rights, advice and way of being called (per-page rights travel as they are), nothing pinned at the seam, and at most one anon map whose slots
 //! beside the seam are nobody's. A fresh segment has no map, so growing a heap or a stack costs no tree node, and filling the hole
 //! between two halves of what was one segment makes it one again.
 //!
@@ -24,6 +24,9 @@ pub(super) fn concat(
 ) -> bool {
     if !same_kind(a, b) || !contiguous(a, scx.seg, b, b_range) {
         return false;
+    }
+    if a.amap().is_some() && b.amap().is_some() && a.is_named() != b.is_named() {
+        return false; // whoever waits by what one is called would not be found
     }
     if a.softlocks.load(Ordering::Acquire) != 0 || b.softlocks.load(Ordering::Acquire) != 0 {
         return false;
@@ -61,6 +64,9 @@ pub(super) fn concat(
         let _ = a.amap.set(alloc::sync::Arc::clone(map));
     } else if let (Some(map), Some(_)) = (a.amap(), b.amap()) {
         map.unsplit(scx.cx);
+    }
+    if b.is_named() {
+        a.be_named();
     }
     true
 }

@@ -116,6 +116,9 @@ pub(super) fn dup_as(
     })?;
     // Nothing fails from here on.
     held.keep();
+    if joins {
+        seg.be_named();
+    }
     let gained = gain.map_or(0, Gain::keep);
     if seg.noreserve() && heir != Heir::Zeros && !matches!(map, ChildMap::Lazy(_)) {
         // Slots that become zeros in the child are not its own yet.
@@ -151,6 +154,7 @@ pub(super) fn dup_as(
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
         noted: AtomicBool::new(seg.noted()),
         needs_copy: AtomicBool::new(lazy),
+        named: AtomicBool::new(joins),
         lock: SegVn::lock_over(vpage),
     })
 }
@@ -240,7 +244,7 @@ fn child_map(
     let pinned = seg.softlocks.load(Ordering::Acquire) != 0;
     let zeroed = vpage.any(vpns(part), zeros);
     let locked = locked_runs(seg, scx, part)?;
-    let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx) || map.gives_identity();
+    let own = pinned || zeroed || !locked.is_empty() || shares(seg, scx) || map.has_named();
     if seg.driver.tunables.fork == ForkPolicy::Lazy && !own {
         map.gain(scx.cx, coverage, slots).map_err(no_room)?;
         if !seg.needs_copy.swap(true, Ordering::Relaxed) {

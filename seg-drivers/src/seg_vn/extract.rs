@@ -104,6 +104,7 @@ impl Extract for SegVn {
             vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
             noted: AtomicBool::new(self.noted()),
             needs_copy: AtomicBool::new(false),
+            named: AtomicBool::new(false),
             lock: Self::lock_over(vpage),
         })))
     }

@@ -84,7 +84,9 @@ pub(super) fn inherit(
         // The map is another side's as well: what it is to be called by must be its own.
         return Err(FaultError::NotOwn { addr: range.start() }.into());
     }
-    let map = shares.then(|| seg.amap_or_make(scx));
+    if shares {
+        seg.amap_or_make(scx);
+    }
     let mut inner = seg.lock.lock(scx.cx);
     if inner.vpage.any(vpns(range), |v| v.inherit != note) {
         let no_room = |_| SegError::NoMemory { range };
@@ -93,8 +95,8 @@ pub(super) fn inherit(
         inner.vpage.trim();
         seg.note_pages(&inner.vpage);
     }
-    if let Some(map) = map {
-        map.give_identity(); // whoever waits by it now is found after the fork
+    if shares {
+        seg.be_named(); // whoever waits by it now is found after the fork
     }
     Ok(())
 }

@@ -135,6 +135,8 @@ pub struct SegVn {
     noted: AtomicBool,
     /// The anon map is shared with another side of a fork until one of them needs its own (O1). Changes under the address-space lock as writer.
     needs_copy: AtomicBool,
+    /// Private memory is called by the map and the place in it, not by its address ([`advise::mem_id`]). It stays.
+    named: AtomicBool,
     lock: Mutex<Private>,
 }
 

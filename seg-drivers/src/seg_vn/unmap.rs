@@ -258,6 +258,7 @@ pub(super) fn upper_part(
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
         noted: AtomicBool::new(seg.noted()),
         needs_copy: AtomicBool::new(seg.needs_copy()),
+        named: AtomicBool::new(seg.is_named()),
         lock: SegVn::lock_over(vpage),
     }
 }
