@@ -2,7 +2,7 @@
 //!
 //! Sources: illumos.md 4.8 (advise, getmemid); uvm.md 7.2 (C11).
 
-use super::{SegVn, VPage, discard, vpns};
+use super::{NAMED, SegVn, VPage, discard, vpns};
 use addr_space::{Advice, MemId, SegCx, SegError, UnloadFlags};
 use page_db::sync::atomic::Ordering;
 use page_db::{Counter, LockedPage, PAGE_SIZE, PutFlags, VirtAddr, VirtRange, pvn};
@@ -97,12 +97,12 @@ impl SegVn {
     ///
     /// That is the segment's and not the map's: other parts of the map may be another process's, which has asked for nothing.
     pub(super) fn is_named(&self) -> bool {
-        self.named.load(Ordering::Acquire)
+        self.lasting.load(Ordering::Acquire) & NAMED != 0
     }
     /// From now on that is so. The segment has a map, and contents of its own.
     pub(super) fn be_named(&self) {
         debug_assert!(self.amap().is_some() && !self.needs_copy());
-        self.named.store(true, Ordering::Release);
+        self.lasting.fetch_or(NAMED, Ordering::Release);
         if let Some(map) = self.amap() {
             map.note_named();
         }

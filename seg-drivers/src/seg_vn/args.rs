@@ -240,9 +240,8 @@ impl SegVn {
             kind: SegKind::empty(),
             advice: AtomicU8::new(0),
             vpaged: AtomicU8::new(0),
-            noted: AtomicBool::new(false),
+            lasting: AtomicU8::new(0),
             needs_copy: AtomicBool::new(false),
-            named: AtomicBool::new(false),
             lock: Self::lock_over(VPages::default()),
         }
     }

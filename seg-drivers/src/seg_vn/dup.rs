@@ -152,9 +152,8 @@ pub(super) fn dup_as(
         kind: child_kind(seg, heir),
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
-        noted: AtomicBool::new(seg.noted()),
+        lasting: AtomicU8::new(seg.noted_bit() | if joins { super::NAMED } else { 0 }),
         needs_copy: AtomicBool::new(lazy),
-        named: AtomicBool::new(joins),
         lock: SegVn::lock_over(vpage),
     })
 }

@@ -102,9 +102,8 @@ impl Extract for SegVn {
             kind: self.kind,
             advice: AtomicU8::new(self.advice.load(Ordering::Relaxed)),
             vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
-            noted: AtomicBool::new(self.noted()),
+            lasting: AtomicU8::new(self.noted_bit()),
             needs_copy: AtomicBool::new(false),
-            named: AtomicBool::new(false),
             lock: Self::lock_over(vpage),
         })))
     }

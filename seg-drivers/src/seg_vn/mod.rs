@@ -110,6 +110,11 @@ impl Backing {
     }
 }
 
+/// A page had state of its own, or was to be locked in memory: illumos has an array for such state from then on.
+const NOTED: u8 = 1;
+/// Private memory is called by the map and the place in it, not by its address ([`advise::mem_id`]).
+const NAMED: u8 = 2;
+
 /// One `seg_vn` segment. There are as many as mappings, so what only some have (a file, per-page state) lies behind a pointer.
 #[doc(alias("segvn_data", "svd", "vm_map_entry"))]
 #[derive(Debug)]
@@ -131,12 +136,10 @@ pub struct SegVn {
     advice: AtomicU8,
     /// Whether any page has state of its own; read under a stamp.
     vpaged: AtomicU8,
-    /// Whether any ever had, or was to be locked in memory: illumos has an array for such state from then on.
-    noted: AtomicBool,
+    /// What stays once it is so: [`NOTED`], [`NAMED`].
+    lasting: AtomicU8,
     /// The anon map is shared with another side of a fork until one of them needs its own (O1). Changes under the address-space lock as writer.
     needs_copy: AtomicBool,
-    /// Private memory is called by the map and the place in it, not by its address ([`advise::mem_id`]). It stays.
-    named: AtomicBool,
     lock: Mutex<Private>,
 }
 
@@ -214,12 +217,16 @@ impl SegVn {
     fn note_pages(&self, vpage: &VPages) {
         let any = !vpage.is_plain();
         if any {
-            self.noted.store(true, Ordering::Relaxed);
+            self.lasting.fetch_or(NOTED, Ordering::Relaxed);
         }
         self.vpaged.store(u8::from(any), Ordering::SeqCst);
     }
     fn noted(&self) -> bool {
-        self.noted.load(Ordering::Relaxed)
+        self.noted_bit() != 0
+    }
+    /// What of it a copy of the segment takes along: what it is called by is its own.
+    fn noted_bit(&self) -> u8 {
+        self.lasting.load(Ordering::Relaxed) & NOTED
     }
     fn lock_over(vpage: VPages) -> Mutex<Private> {
         Mutex::new(Rank::SegPrivate, Private { vpage })

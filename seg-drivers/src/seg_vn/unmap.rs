@@ -256,9 +256,8 @@ pub(super) fn upper_part(
         kind: seg.kind,
         advice: AtomicU8::new(seg.advice.load(Ordering::Relaxed)),
         vpaged: AtomicU8::new(u8::from(!vpage.is_plain())),
-        noted: AtomicBool::new(seg.noted()),
+        lasting: AtomicU8::new(seg.lasting.load(Ordering::Acquire)),
         needs_copy: AtomicBool::new(seg.needs_copy()),
-        named: AtomicBool::new(seg.is_named()),
         lock: SegVn::lock_over(vpage),
     }
 }
