@@ -308,14 +308,16 @@ impl Segs {
         self.left_out.make_room(vpns(range)).map_err(no_notes)?;
         self.newcomers.make_room(vpns(range)).map_err(no_notes)
     }
-    /// Makes room for [`Segs::mark`] and [`Segs::carry_off`].
+    /// Makes room for [`Segs::mark`] and [`Segs::unmark_all`].
     pub(crate) fn make_room_to_mark(&mut self, range: VirtRange) -> Result<(), AsError> {
         self.newcomers.make_room(vpns(range)).map_err(no_notes)
     }
-    /// What lies in `range` is about to lie elsewhere, and stays there: whoever has mapped it looks for it here.
-    pub(crate) fn carry_off(&mut self, range: VirtRange) {
-        self.newcomers.set(vpns(range), 0);
-        self.newcomers.trim();
+    /// Takes every mark in `range` away, for what lies there goes: for good, or to another place, where whoever has mapped it does not look for it.
+    pub(crate) fn unmark_all(&mut self, range: VirtRange) {
+        if !self.newcomers.is_plain() {
+            self.newcomers.set(vpns(range), 0);
+            self.newcomers.trim();
+        }
     }
     /// Marks what has just been mapped at `range`.
     pub(crate) fn mark(&mut self, range: VirtRange, mark: Mark) {
@@ -377,10 +379,7 @@ impl Segs {
             self.left_out.set(vpns(range), false);
             self.left_out.trim();
         }
-        if !self.newcomers.is_plain() {
-            self.newcomers.set(vpns(range), 0);
-            self.newcomers.trim();
-        }
+        self.unmark_all(range);
     }
     /// No child is made any more, and nothing is locked: to forget piece by piece may want heap.
     pub(crate) fn forget_all(&mut self) {

@@ -309,13 +309,12 @@ impl Process {
             amp: None,
         };
         let linux = answers.locks_what_is_in;
-        if linux && (locked || space.state().lock_future()) && !self.may_lock_more(checked.len, &[])
-        {
+        let kept = linux && (locked || space.state().lock_future());
+        if kept && !self.may_lock_more(checked.len, &[]) {
             let what = "the limit lets no more memory be locked";
             return Err(SysError::arg(MMAP, errno::EAGAIN, what));
         }
         // What is mapped is locked when it is there, and is gone again if it cannot be; what others map there meanwhile is not.
-        let kept = linux && (locked || space.state().lock_future());
         let mark = (locked || kept).then(|| space.new_mark());
         let args = Marked { args: &args, mark };
         let range = self.place(&space, request, &checked, &args)?;

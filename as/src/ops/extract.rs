@@ -192,7 +192,7 @@ impl AddrSpace {
         self.cut_at(cx, segs, from.start().get());
         self.cut_at(cx, segs, from.end());
         self.carry(cx, segs, from, to);
-        segs.carry_off(from);
+        segs.unmark_all(from);
         segs.note_left_out(&left_out, forgotten);
         insert_all(segs, made);
         // What lies above may have been mapped a moment ago, for the mapping to grow into.
@@ -341,11 +341,13 @@ impl AddrSpace {
         let (last, mark) = (last.page_floor(), self.new_mark());
         let more = More { space: self, last, locked: Cell::new(false), mark };
         let mut done = self.map_at(cx, tail, &more, Some(last));
-        if done.is_ok() && more.locked.get() {
-            // Also when it has been locked as whatever is mapped is: whether that was so when it was mapped, nobody can tell now.
-            done = self.lock_marked(cx, tail, mark);
+        if more.locked.get() {
+            if done.is_ok() {
+                // Also when it has been locked as whatever is mapped is: whether that was so when it was mapped, nobody can tell now.
+                done = self.lock_marked(cx, tail, mark);
+            }
+            self.forget_mark(cx, tail, mark);
         }
-        self.forget_mark(cx, tail, mark);
         done
     }
 }
@@ -384,7 +386,7 @@ impl SegCreate for More<'_> {
         }
     }
     fn mark(&self) -> Option<Mark> {
-        Some(self.mark)
+        self.locked.get().then_some(self.mark)
     }
 }
 

@@ -82,12 +82,7 @@ impl AddrSpace {
         self.check_limits(range)?;
         self.redo_locking(cx, range, range.pages().get(), |segs, writer| {
             let mut newly = NewlyLocked::default();
-            let done = cx.blocking(|| {
-                self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
-                    seg.ops().lock_op(scx, run, LockOp::Lock, &mut newly)
-                })
-            });
-            done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))
+            self.lock_part(cx, segs, writer, (range, meant), &mut newly)
         })
     }
     /// Locks what of `range` has `mark` ([`AddrSpace::lock_marked`]).
@@ -102,12 +97,7 @@ impl AddrSpace {
             let mut at = range.start().get();
             while let Some(run) = segs.marked(range, at, mark) {
                 at = run.end();
-                let done = cx.blocking(|| {
-                    self.walk(cx, segs, run, writer, |scx, seg, piece| {
-                        seg.ops().lock_op(scx, piece, LockOp::Lock, &mut newly)
-                    })
-                });
-                done.inspect_err(|_| self.undo_locks(cx, segs, writer, &newly))?;
+                self.lock_part(cx, segs, writer, (run, None), &mut newly)?;
             }
             Ok(())
         })
@@ -210,6 +200,22 @@ impl AddrSpace {
             let _alone = self.locking.lock(cx);
             self.under_lock(cx, writer, &mut pass)
         })
+    }
+    /// Locks what is meant of `range`, noting it in `newly`; where that fails, all of `newly` is unlocked again. held: as, `locking`
+    fn lock_part(
+        &self,
+        cx: &Cx,
+        segs: &Segs,
+        writer: bool,
+        (range, meant): (VirtRange, Option<Selection>),
+        newly: &mut NewlyLocked,
+    ) -> Result<(), Stop> {
+        let done = cx.blocking(|| {
+            self.walk_meant(cx, segs, range, writer, meant, |scx, seg, run| {
+                seg.ops().lock_op(scx, run, LockOp::Lock, newly)
+            })
+        });
+        done.inspect_err(|_| self.undo_locks(cx, segs, writer, newly))
     }
     fn undo_locks(&self, cx: &Cx, segs: &Segs, writer: bool, newly: &NewlyLocked) {
         for run in newly.runs() {

@@ -54,7 +54,7 @@ pub(super) fn concat(
         inner.vpage.trim();
         a.note_pages(&inner.vpage);
         if b.noted() {
-            a.lasting.fetch_or(super::NOTED, Ordering::Relaxed);
+            a.note();
         }
     }
     a.swresv.fetch_add(b.swresv.load(Ordering::Acquire), Ordering::AcqRel);

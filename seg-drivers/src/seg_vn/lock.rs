@@ -359,7 +359,7 @@ impl SegVn {
     /// caller holds the segment's lock and sets `vpaged` right again.
     pub(super) fn hold_claims(&self) {
         // A stamp taken after this is followed by a look at the pages' own state, which waits for the lock.
-        self.lasting.fetch_or(super::NOTED, Ordering::Relaxed);
+        self.note();
         self.publish(|| self.vpaged.store(1, Ordering::SeqCst));
     }
     /// Whether pages of the state `v`, which is of locked ones, are known to have their claims (Q3).

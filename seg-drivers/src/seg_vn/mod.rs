@@ -217,9 +217,14 @@ impl SegVn {
     fn note_pages(&self, vpage: &VPages) {
         let any = !vpage.is_plain();
         if any {
-            self.lasting.fetch_or(NOTED, Ordering::Relaxed);
+            self.note();
         }
         self.vpaged.store(u8::from(any), Ordering::SeqCst);
+    }
+    fn note(&self) {
+        if !self.noted() {
+            self.lasting.fetch_or(NOTED, Ordering::Relaxed);
+        }
     }
     fn noted(&self) -> bool {
         self.noted_bit() != 0
