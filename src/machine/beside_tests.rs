@@ -2,18 +2,18 @@
 //!
 //! Whoever might hang does so in a thread of his own, and is given up on after a while.
 
+use super::daemons_tests::Watched;
 use super::*;
 use crate::files::file::File;
 use crate::files::{FileHandle, OpenMode};
 use addr_space::{FaultKind, Inherit, LockAll};
 use page_db::errno::EAGAIN;
-use page_db::{Access, CpuId, Cx, PAGE_SIZE as P, Pfn, PhysMem, VirtAddr, VirtRange, Vnode};
+use page_db::{Access, CpuId, PAGE_SIZE as P, VirtAddr, VirtRange, Vnode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
-use swapfs::{DeviceError, MemDevice, SwapDevice};
 
 const AT: u64 = 0x1000_0000;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -131,37 +131,20 @@ fn a_lock_past_the_end_that_a_share_ends_takes_its_claim_along() {
     }
 }
 
-/// A swap device that holds its first write up once it is told to.
-#[derive(Debug)]
+/// What a swap device waits at before its first write once it is armed.
+#[derive(Debug, Default)]
 struct Gate {
-    device: MemDevice,
     armed: AtomicBool,
     reached: AtomicBool,
     open: AtomicBool,
 }
 
-impl SwapDevice for Gate {
-    fn name(&self) -> String {
-        "gate".into()
-    }
-    fn pages(&self) -> u64 {
-        self.device.pages()
-    }
-    fn read(&self, cx: &Cx, page: u64, to: Pfn, mem: &dyn PhysMem) -> Result<(), DeviceError> {
-        self.device.read(cx, page, to, mem)
-    }
-    fn write(
-        &self,
-        cx: &Cx,
-        page: u64,
-        from: &[Pfn],
-        mem: &dyn PhysMem,
-    ) -> Result<(), DeviceError> {
+impl Gate {
+    fn pass(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
             self.reached.store(true, Ordering::SeqCst);
             until("the gate opens", || self.open.load(Ordering::SeqCst));
         }
-        self.device.write(cx, page, from, mem)
     }
 }
 
@@ -196,13 +179,10 @@ fn a_mapping_that_may_not_be_locked_takes_nobody_elses_away() {
         [(Way::Excl, 8), (Way::Excl, 4), (Way::Share, 8), (Way::Share, 4), (Way::Linux, 8)]
     {
         let m = Machine::builder().frames(160).cpus(4).no_swap().build().expect("a machine");
-        let gate = Arc::new(Gate {
-            device: MemDevice::new("gate", 4096),
-            armed: false.into(),
-            reached: false.into(),
-            open: false.into(),
-        });
-        m.swap().add(m.cx(), Arc::clone(&gate) as _, 0, 4096, 0).expect("added");
+        let gate = Arc::new(Gate::default());
+        let ahead = Arc::clone(&gate);
+        let device = Watched::new(move |_: u32, _: u32| ahead.pass());
+        m.swap().add(m.cx(), device, 0, 4096, 0).expect("added");
         let (p, q) = (m.spawn("p").expect("a process"), m.spawn("q").expect("a process"));
         p.set_personality(if way == Way::Linux {
             Personality::Linux

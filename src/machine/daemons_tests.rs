@@ -44,7 +44,7 @@ fn ends_well(m: &Machine, p: &Process) {
 }
 
 /// A device with something to do about each write; it is told how many there were before, and how many are under way.
-struct Watched<F> {
+pub(super) struct Watched<F> {
     inner: MemDevice,
     before: F,
     writes: AtomicU32,
@@ -52,7 +52,7 @@ struct Watched<F> {
 }
 
 impl<F> Watched<F> {
-    fn new(before: F) -> Arc<Self> {
+    pub(super) fn new(before: F) -> Arc<Self> {
         let (writes, now) = (AtomicU32::new(0), AtomicU32::new(0));
         Arc::new(Self { inner: MemDevice::new("watched", 4096), before, writes, now })
     }

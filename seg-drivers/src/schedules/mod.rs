@@ -359,9 +359,7 @@ fn page_out_against_fault() {
         });
         join([user, pager]);
         // Whatever is clean now must be what is stored: its frame goes, and it is read again.
-        w.pageout.reclaim_all(&cx, &w.db);
-        w.squeeze(&cx, 0);
-        w.release(&cx);
+        w.put_out(&cx);
         assert_eq!(w.peek(&cx, &p, 0), 8, "O3: a store was lost");
         w.finish(&cx, &[&p]);
     });
@@ -398,9 +396,7 @@ fn removal_of_swap_against_exit() {
         let p = w.zfod(&cx, 1, 1);
         w.run(&cx, &p);
         w.store(&cx, &p, 0, 7).expect("mapped");
-        w.pageout.reclaim_all(&cx, &w.db);
-        w.squeeze(&cx, 0); // the frame goes, what is stored stays
-        w.release(&cx);
+        w.put_out(&cx);
         let exit = {
             let p = p.clone();
             w.spawn(0, move |_, cx| p.free(cx))
@@ -419,9 +415,7 @@ fn removal_of_swap_and_page_out_against_exit() {
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
         w.store(&cx, &p, 0, 7).expect("mapped");
-        w.pageout.reclaim_all(&cx, &w.db);
-        w.squeeze(&cx, 0); // the frame goes, what is stored stays
-        w.release(&cx);
+        w.put_out(&cx);
         w.store(&cx, &p, PAGE_SIZE, 8).expect("mapped");
         w.mmu_idle(&cx);
         w.swap.add(&cx, Arc::new(MemDevice::new("swap1", 1)), 0, 1, 0).expect("another area");
@@ -566,9 +560,7 @@ fn swap_in_against_discard() {
         let p = w.zfod(&cx, 1, 2);
         w.run(&cx, &p);
         w.store(&cx, &p, 0, 7).expect("mapped");
-        w.pageout.reclaim_all(&cx, &w.db);
-        w.squeeze(&cx, 0);
-        w.release(&cx);
+        w.put_out(&cx);
         let discard = {
             let p = p.clone();
             w.spawn(0, move |_, cx| p.advise(cx, page(0), Advice::Discard).expect("not locked"))

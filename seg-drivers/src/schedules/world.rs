@@ -174,6 +174,12 @@ impl World {
         let map = self.driver.layer().maps().pop().expect("a map");
         map.slots(cx, 0..u64::MAX >> 1).nth(i).expect("an anon").1
     }
+    /// Puts out to swap what can be: the frames go, and what is stored there stays.
+    pub(super) fn put_out(&self, cx: &Cx) {
+        self.pageout.reclaim_all(cx, &self.db);
+        self.squeeze(cx, 0);
+        self.release(cx);
+    }
     /// Takes frames away until `left` are free.
     pub(super) fn squeeze(&self, cx: &Cx, left: u64) {
         while self.db.freemem() > left {
